@@ -1,0 +1,78 @@
+"""Outcome advantages: one number per response, from the rewards of its group.
+
+Legend: P prompts, G responses per prompt. A reward that is NaN is *missing* (an answer that could not be verified):
+it is left out of every mean and std, and its response gets advantage 0. A group in which all rewards are equal gets
+exactly 0, with no rounding residue: it must cost no gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from attnpo.errors import InputError
+
+KINDS = ("rloo", "grpo", "dr_grpo")
+"""rloo: reward − mean of the *other* rewards of the group. dr_grpo: reward − mean of the group. grpo: that, divided by
+(std + 1e-4) with the sample standard deviation (n − 1), TRL's convention."""
+
+STD_EPSILON = 1e-4
+
+
+def check_group_size(kind: str, responses: int) -> None:
+    """To be called when a run is configured.
+
+    Raises:
+        InputError: an unknown kind, or fewer than two responses per prompt (no baseline).
+    """
+    if kind not in KINDS:
+        raise InputError(f"advantage: found {kind!r}, expected one of {', '.join(KINDS)}")
+    if responses < 2:
+        raise InputError(
+            f"num_generations: found {responses}, expected at least 2: the {kind} advantage compares the responses to "
+            "the same prompt"
+        )
+
+
+def outcome_advantages(rewards: Float[Tensor, "P G"], kind: str = "rloo") -> Float[Tensor, "P G"]:
+    """Advantage of every response (method.md section 1; :data:`KINDS`).
+
+    Raises:
+        InputError: an unknown kind, one response per prompt, or rewards that are not a [P, G] table.
+    """
+    if rewards.ndim != 2:
+        raise InputError(f"rewards: found shape {list(rewards.shape)}, expected [prompts, responses per prompt]")
+    check_group_size(kind, rewards.shape[1])
+    present = ~rewards.isnan()
+    values = torch.where(present, rewards, torch.zeros_like(rewards))
+    count = present.sum(dim=1, keepdim=True)
+    others = (count - 1).clamp(min=1)
+    total = values.sum(dim=1, keepdim=True)
+    if kind == "rloo":
+        advantages = values - (total - values) / others
+    else:
+        deviation = torch.where(present, values - total / count.clamp(min=1), torch.zeros_like(values))
+        advantages = deviation
+        if kind == "grpo":
+            std = (deviation.square().sum(dim=1, keepdim=True) / others).sqrt()
+            advantages = deviation / (std + STD_EPSILON)
+    return torch.where(present & ~_all_equal(rewards)[:, None], advantages, torch.zeros_like(advantages))
+
+
+def groups_without_signal(rewards: Float[Tensor, "P G"]) -> Float[Tensor, ""]:
+    """Share of groups whose rewards are all equal (missing ones aside; one or no reward left counts): advantage 0."""
+    return _all_equal(rewards).float().mean()
+
+
+def group_accuracy(accuracy: Float[Tensor, "P G"]) -> Float[Tensor, "P"]:
+    """p: share of correct responses among those with a verdict (accuracy 1 or 0; NaN is missing). No verdict: 0."""
+    present = ~accuracy.isnan()
+    correct = (present & (accuracy > 0.5)).sum(dim=1)
+    return correct / present.sum(dim=1).clamp(min=1)
+
+
+def _all_equal(rewards: Float[Tensor, "P G"]) -> Bool[Tensor, "P"]:
+    high = rewards.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).amax(dim=1)
+    low = rewards.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).amin(dim=1)
+    return high <= low

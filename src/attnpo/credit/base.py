@@ -1,0 +1,228 @@
+"""The seam between the trainer and credit methods: what a method reads, what it returns, how it is found by name.
+
+A method is a class with a ``name``, the ``signals`` it needs and ``__call__(inputs) -> CreditResult``::
+
+    @register_credit("mine")
+    @dataclass(frozen=True)
+    class MyCredit:
+        strength: float = 0.5
+        signals: ClassVar[frozenset[str]] = frozenset({"entropy"})
+
+        def __call__(self, inputs: CreditInputs) -> CreditResult: ...
+
+The trainer captures the declared signals, calls :func:`assign_credit` and sees per-token numbers only; it does not
+know which method runs. Registration is by import, so a method can live outside this package.
+
+Shape legend: B responses on this device, C completion tokens (padded), S steps (padded to the batch's maximum).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attnpo.errors import InputError, RunError
+
+SIGNAL_SHAPES: dict[str, tuple[str, ...]] = {
+    "attention": ("B", "S"),  # S(s_k): attention the final answer pays a step, mean over the chosen heads
+    "entropy": ("B", "C"),  # entropy of the policy at every completion token, in nats
+}
+"""Signals with a fixed shape. A signal that is not listed must only have B rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreditInputs:
+    """Everything a method may read about B responses. Tensors share one device; rows are in the same order."""
+
+    advantages: Float[Tensor, "B"]
+    """Outcome advantage A of each response."""
+    correct: Bool[Tensor, "B"]
+    group_accuracy: Float[Tensor, "B"]
+    """p: share of correct responses in the response's group, in [0, 1]."""
+    answer_tokens: Int[Tensor, "B"]
+    """|F|: tokens after the closing tag, end token included; 0 without a closing tag."""
+    total_tokens: Int[Tensor, "B"]
+    """|o|: prompt + response tokens, padding excluded."""
+    rescalable: Bool[Tensor, "B"]
+    """Whether steps of this response may be rescaled at all: see :func:`rescalable_rows`."""
+    step_ids: Int[Tensor, "B C"]
+    """k for a completion token of step k (zero-based); S for a token outside every step."""
+    num_steps: Int[Tensor, "B"]
+    completion_mask: Bool[Tensor, "B C"]
+    """True on sampled tokens, False on padding (any numeric dtype is accepted)."""
+    step: int
+    """Optimiser step t, counted from 1 for the first one."""
+    signals: Mapping[str, Tensor] = field(default_factory=dict)
+    prompts: Sequence[Any] = ()
+    completions: Sequence[Any] = ()
+    rewards: Sequence[float] = ()
+
+    @property
+    def max_steps(self) -> int:
+        """S; taken from the attention scores where there are any, else from ``num_steps`` (reads one number back)."""
+        if "attention" in self.signals:
+            return self.signals["attention"].shape[1]
+        return max(1, int(self.num_steps.max())) if self.num_steps.numel() else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreditResult:
+    """What a method returns."""
+
+    advantages: Float[Tensor, "B C"]
+    """Advantage of every token; exactly 0 on padding."""
+    scales: Float[Tensor, "B S"] | None = None
+    """γ of every step, 1 where nothing was changed and beyond a row's steps. None: the method has no steps."""
+    baseline: Float[Tensor, "B"] | None = None
+    """B of every rescaled response, NaN for the others. None: the method has no baseline."""
+
+
+@runtime_checkable
+class CreditMethod(Protocol):
+    """A credit method: pure, without state between calls."""
+
+    name: ClassVar[str]
+    signals: ClassVar[frozenset[str]]
+
+    def __call__(self, inputs: CreditInputs) -> CreditResult: ...
+
+
+_REGISTRY: dict[str, Callable[..., CreditMethod]] = {}
+_BUILT_IN = ("outcome", "attnpo")
+_M = TypeVar("_M", bound=type)
+
+
+def register_credit(name: str) -> Callable[[_M], _M]:
+    """Class decorator: make a method available as ``--credit name``; sets the class's ``name``.
+
+    Raises:
+        InputError: the name is taken by another class.
+    """
+
+    def register(cls: _M) -> _M:
+        known = _REGISTRY.get(name)
+        if known is not None and getattr(known, "__qualname__", "") != cls.__qualname__:
+            raise InputError(f"credit method {name!r} is registered already, by {known}")
+        if not isinstance(getattr(cls, "signals", None), frozenset):
+            raise InputError(f"credit method {name!r}: `signals` must be a frozenset of signal names")
+        cls.name = name  # type: ignore[attr-defined]
+        _REGISTRY[name] = cls
+        return cls
+
+    return register
+
+
+def _load_built_in() -> None:
+    import attnpo.credit.attnpo
+    import attnpo.credit.outcome  # noqa: F401
+
+
+def credit_names() -> list[str]:
+    """Names of all registered methods, sorted."""
+    _load_built_in()
+    return sorted(_REGISTRY)
+
+
+def credit_options(name: str) -> dict[str, Any]:
+    """Options of a method with their defaults, in order.
+
+    Raises:
+        InputError: no method of that name.
+    """
+    _load_built_in()
+    if name not in _REGISTRY:
+        raise InputError(f"credit: no method {name!r}; known: {', '.join(credit_names())}")
+    return {key: parameter.default for key, parameter in inspect.signature(_REGISTRY[name]).parameters.items()}
+
+
+def get_credit(name: str, **options: Any) -> CreditMethod:
+    """The method `name` with these options.
+
+    Raises:
+        InputError: no such method, no such option of it, or a value out of range (the method checks its own).
+    """
+    known = credit_options(name)
+    for option in options:
+        if option not in known:
+            raise InputError(f"credit {name!r} has no option {option!r}; it has: {', '.join(known) or 'none'}")
+    return _REGISTRY[name](**options)
+
+
+def check_number(option: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> None:
+    """Raises InputError naming `option` unless `value` is a finite number in [low, high]."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high:
+        raise InputError(f"{option}: found {value!r}, expected a number in [{low:g}, {high:g}]")
+
+
+def check_flag(option: str, value: Any) -> None:
+    """Raises InputError naming `option` unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{option}: found {value!r}, expected true or false")
+
+
+def rescalable_rows(
+    correct: Bool[Tensor, "B"], has_answer: Bool[Tensor, "B"], num_steps: Int[Tensor, "B"]
+) -> Bool[Tensor, "B"]:
+    """The one place that decides which responses stepwise methods may touch (method.md section 5).
+
+    Correct, with a closing tag and a non-blank final answer (`has_answer` is both), and of at least two steps.
+    """
+    return correct.bool() & has_answer.bool() & (num_steps >= 2)
+
+
+def assign_credit(method: CreditMethod, inputs: CreditInputs) -> CreditResult:
+    """Run `method` and check that what went in and what came out line up. Shapes only: nothing waits for the device.
+
+    Raises:
+        RunError: a signal is absent, or a tensor has another shape than the batch; names the method, the tensor, the
+            shape it has and the one expected.
+    """
+    rows, tokens = inputs.step_ids.shape
+    missing = sorted(method.signals - set(inputs.signals))
+    if missing:
+        given = ", ".join(sorted(inputs.signals)) or "none"
+        raise RunError(f"credit {method.name!r} needs the signals {', '.join(missing)}; the trainer gave: {given}")
+    steps = inputs.signals["attention"].shape[-1] if "attention" in inputs.signals else None
+    sizes = {"B": rows, "C": tokens, "S": steps}
+
+    def check(what: str, value: Any, dims: tuple[str, ...]) -> None:
+        expected = tuple(sizes[dim] for dim in dims)
+        found = tuple(value.shape) if isinstance(value, Tensor) else None
+        aligned = found is not None and len(found) == len(expected)
+        if not aligned or any(e is not None and f != e for f, e in zip(found or (), expected, strict=True)):
+            shape = f"shape {list(found)}" if found is not None else f"a {type(value).__name__}"
+            wanted = ", ".join(
+                f"{dim}={size if size is not None else '?'}" for dim, size in zip(dims, expected, strict=True)
+            )
+            raise RunError(f"credit {method.name!r}: {what} has {shape}, expected [{wanted}]")
+
+    for name in ("advantages", "correct", "group_accuracy", "answer_tokens", "total_tokens", "rescalable", "num_steps"):
+        check(f"input {name}", getattr(inputs, name), ("B",))
+    check("input completion_mask", inputs.completion_mask, ("B", "C"))
+    for name in method.signals:
+        signal = inputs.signals[name]
+        check(f"signal {name!r}", signal, SIGNAL_SHAPES.get(name, ("B", *["?"] * (signal.ndim - 1))))
+    result = method(inputs)
+    if not isinstance(result, CreditResult):
+        raise RunError(f"credit {method.name!r} returned a {type(result).__name__}, expected a CreditResult")
+    check("result advantages", result.advantages, ("B", "C"))
+    if not result.advantages.is_floating_point():
+        raise RunError(f"credit {method.name!r}: result advantages are {result.advantages.dtype}, expected floats")
+    if result.scales is not None:
+        check("result scales", result.scales, ("B", "S"))
+    if result.baseline is not None:
+        check("result baseline", result.baseline, ("B",))
+    return result
+
+
+def mask_padding(values: Float[Tensor, "B C"], completion_mask: Tensor) -> Float[Tensor, "B C"]:
+    """`values` with exactly 0 on padding, whatever stood there (a product would keep a NaN)."""
+    return torch.where(completion_mask.bool(), values, torch.zeros_like(values))
