@@ -1,0 +1,186 @@
+"""Trace files: JSON Lines, one response per line, plain or gzip.
+
+Rows are plain dictionaries. Fields this package does not know are kept and passed through.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+from attnpo.errors import InputError, RunError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# What the fields of a trace must be, where a command requires them.
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "id": (str, int),
+    "problem": (str,),
+    "response": (str,),
+    "reference": (str,),
+    "steps": (list,),
+}
+_TYPE_NAMES = {str: "text", int: "a number", list: "a list", dict: "an object", float: "a number", bool: "true/false"}
+
+
+def read_jsonl(path: str | os.PathLike[str], required: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a JSON Lines file; see `read_numbered_jsonl`."""
+    for _, row in read_numbered_jsonl(path, required):
+        yield row
+
+
+def read_numbered_jsonl(
+    path: str | os.PathLike[str], required: Iterable[str] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Stream (row number, row) of a JSON Lines file. Row numbers are line numbers, from 1; blank lines are skipped.
+
+    Args:
+        path: a UTF-8 file, plain or gzip (recognised by content).
+        required: names of fields every row must have. ``id``, ``problem``, ``response``, ``reference`` and ``steps``
+            must then also have the type they have in a trace.
+
+    Raises:
+        InputError: the file is missing, unreadable or without rows, a row is not a JSON object, or a required field
+            is missing or of the wrong type. The message names file, row and field.
+    """
+    required = list(required)
+    empty = True
+    for number, line in _numbered_lines(path):
+        if not line.strip():
+            continue
+        empty = False
+        row = _parse_row(line, where := row_name(path, number))
+        for name in required:
+            check_field(row, name, where)
+        yield number, row
+    if empty:
+        raise InputError(f"{path}: the file has no rows; expected one JSON object per line")
+
+
+def row_name(path: str | os.PathLike[str], number: int) -> str:
+    """How error messages name a row: ``traces.jsonl, row 3``."""
+    return f"{os.fspath(path)}, row {number}"
+
+
+def check_field(row: Mapping[str, Any], name: str, where: str) -> None:
+    """Check that a row has a field, with the type that field has in a trace.
+
+    Raises:
+        InputError: it is missing or of the wrong type.
+    """
+    if name not in row:
+        raise InputError(f"{where}: field '{name}' is missing (found {', '.join(map(str, row)) or 'no fields'})")
+    value, expected = row[name], _FIELD_TYPES.get(name)
+    if expected and (not isinstance(value, expected) or isinstance(value, bool)):
+        names = " or ".join(_TYPE_NAMES[kind] for kind in expected)
+        raise InputError(f"{where}: field '{name}' is {type_name(value)}, expected {names}")
+
+
+def type_name(value: object) -> str:
+    """The JSON type of a value, in words."""
+    return "null" if value is None else _TYPE_NAMES.get(type(value), type(value).__name__)
+
+
+def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows to a JSON Lines file (gzip if the name ends in .gz) and return their number.
+
+    The rows go to a temporary file beside `path` that replaces it at the end. If anything fails on the way, in `rows`
+    too, an existing file is left as it was; so rows may be read from the very file that is written.
+
+    Raises:
+        InputError: `path` cannot be written to.
+        RunError: writing failed half-way (disk full, …).
+    """
+    target = Path(path).resolve()  # a link keeps pointing where it does
+    if target.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file to write")
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: the folder {target.parent} does not exist")
+    if target.exists() and not target.is_file():  # a pipe or /dev/stdout: nothing there to protect
+        with _open_output(target, path) as file:
+            return _write_rows(file, rows, path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with _open_output(temporary, path) as file:
+            count = _write_rows(file, rows, path)
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o7777)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _open_output(file_path: Path, named: str | os.PathLike[str]) -> IO[bytes]:
+    try:
+        return open(file_path, "wb")
+    except OSError as error:
+        raise InputError(f"{named}: cannot be written ({error.strerror})") from error
+
+
+def _write_rows(raw: IO[bytes], rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> int:
+    count = 0
+    compressed = os.fspath(path).endswith(".gz")
+    # no name and no time in the gzip header: equal rows give equal files
+    file = cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=raw, mtime=0)) if compressed else raw
+    for row in rows:
+        line = _encode_row(row)
+        try:
+            file.write(line)
+        except OSError as error:
+            raise RunError(f"{path}: writing failed ({error.strerror})") from error
+        count += 1
+    try:
+        if compressed:
+            file.close()
+        raw.flush()
+    except OSError as error:
+        raise RunError(f"{path}: writing failed ({error.strerror})") from error
+    return count
+
+
+def _encode_row(row: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can carry
+        return json.dumps(row).encode() + b"\n"
+
+
+def _numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
+    """Lines as bytes: only a newline ends a row, and one bad byte is the fault of one row."""
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder, expected a JSON Lines file")
+    try:
+        with open(path, "rb") as raw:
+            compressed = raw.peek(2)[:2] == _GZIP_MAGIC
+            lines = gzip.GzipFile(fileobj=raw) if compressed else raw
+            for number, line in enumerate(lines, start=1):
+                yield number, line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: damaged gzip file ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _parse_row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}, byte {error.start + 1}: not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}, column {error.colno}: not valid JSON ({error.msg})") from error
+    except RecursionError:
+        raise InputError(f"{where}: JSON nested too deeply") from None
+    except ValueError as error:  # a number with thousands of digits
+        raise InputError(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: found {type_name(row)}, expected one JSON object per line")
+    return row

@@ -1,0 +1,250 @@
+"""Sampled token ids -> text, with the character at which each token begins. Nothing is re-tokenised.
+
+The text is that of ``tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)``, and
+every result is compared with it, so a wrong assumption about a tokenizer is an error and never a silent shift.
+
+Two ways to get there:
+- byte-level vocabularies: every token is a string of bytes; the bytes are exact, so is the map to characters;
+- all others: the text a token adds between two letters is the text it adds anywhere, once per distinct token. Tokens
+  that only make sense together (bytes of one character) are decoded together.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Any
+
+from attnpo.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+REPLACEMENT = "\ufffd"
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+# The longest run of undecodable tokens that is tried as one piece of text; a character has at most four bytes.
+_LONGEST_GROUP = 32
+
+Decode = Callable[[Sequence[int]], str]
+
+
+def token_offsets(
+    tokenizer: PreTrainedTokenizerBase, ids: Iterable[int], *, skip: Collection[int] = ()
+) -> tuple[str, list[int]]:
+    """Decode sampled ids and say where in the text each token begins.
+
+    A token begins at the character that its first byte is part of: the tokens that share one multi-byte character
+    all begin at that character. A token without text begins where the next token does.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        ids: sampled token ids, one response.
+        skip: ids that add no text (end and padding tokens).
+
+    Returns:
+        text: the decoded ids without `skip`.
+        starts: per token an offset into the text; never decreasing, at most ``len(text)``.
+
+    Raises:
+        InputError: an id is negative, or the tokenizer cannot be decoded piece by piece.
+    """
+    ids = [int(token) for token in ids]
+    negative = next((index for index, token in enumerate(ids) if token < 0), None)
+    if negative is not None:
+        raise InputError(f"token {negative} has the id {ids[negative]}; ids of a sampled response are not negative")
+    kept = [token for token in ids if token not in skip] if skip else ids
+    if not kept:
+        return "", [0] * len(ids)
+
+    def decode(tokens: Sequence[int]) -> str:
+        # clean-up would delete spaces before punctuation, and shift everything behind them
+        text = tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+    text = decode(kept)
+    decoders = _decoder_types(tokenizer)
+    starts = None
+    if decoders == ["ByteLevel"]:
+        starts = _byte_level_starts(tokenizer, kept, text)
+    if starts is None:
+        starts = _piecewise_starts(tokenizer, kept, text, decode, byte_fallback="ByteFallback" in decoders)
+    if starts is None:
+        raise InputError(
+            f"{type(tokenizer).__name__} cannot be decoded token by token: the pieces of a response of {len(kept)} "
+            "tokens do not add up to its text, so steps cannot be placed on the sampled tokens"
+        )
+    return text, starts if len(kept) == len(ids) else _with_skipped(ids, starts, skip, len(text))
+
+
+def _with_skipped(ids: Sequence[int], starts: Sequence[int], skip: Collection[int], end: int) -> list[int]:
+    """Give the skipped tokens the start of the next token that has one."""
+    remaining, following, filled = list(starts), end, []
+    for token in reversed(ids):
+        if token not in skip:
+            following = remaining.pop()
+        filled.append(following)
+    return filled[::-1]
+
+
+def _decoder_types(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Names of the decoders that a `tokenizers` tokenizer chains; empty for a Python one."""
+    decoder: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
+    if decoder is None:
+        return []
+    state = json.loads(decoder.__getstate__())
+    return [part["type"] for part in state.get("decoders", [state])]
+
+
+# --- byte-level vocabularies -------------------------------------------------------------------------------------
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The published GPT-2 alphabet: printable bytes stand for themselves, the others for characters from 256 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+_ALPHABET = _byte_alphabet()
+
+
+def _byte_level_starts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[int] | None:
+    """Starts from the bytes of every token; None where they do not give `text`."""
+    distinct = list(dict.fromkeys(ids))
+    names: list[str | None] = list(tokenizer.convert_ids_to_tokens(distinct))
+    pieces = {token: _token_bytes(name) for token, name in zip(distinct, names, strict=True)}
+    data = b"".join(pieces[token] for token in ids)
+    if data.decode("utf-8", "replace") != text:
+        return None
+    positions = accumulate((len(pieces[token]) for token in ids[:-1]), initial=0)
+    character_starts = chain(_character_starts(data), [len(data) + 1])
+    starts, index, following = [], -1, next(character_starts)
+    for position in positions:
+        while following <= position:
+            index, following = index + 1, next(character_starts)
+        starts.append(index if position < len(data) else len(text))
+    return starts
+
+
+def _token_bytes(name: str | None) -> bytes:
+    if name is None:  # an id beyond the vocabulary (embeddings are often padded): it decodes to nothing
+        return b""
+    # an added token may hold characters outside the alphabet; the decoder then takes it as it is written
+    if all(character in _ALPHABET for character in name):
+        return bytes(_ALPHABET[character] for character in name)
+    return name.encode()
+
+
+def _character_starts(data: bytes) -> Iterator[int]:
+    """Byte offsets at which the characters of ``data.decode("utf-8", "replace")`` begin."""
+    position = replaced_until = 0
+    for character in data.decode("utf-8", "surrogateescape"):
+        code = ord(character)
+        if 0xDC80 <= code <= 0xDCFF:  # one invalid byte; up to three together make one replacement character
+            if position >= replaced_until:
+                yield position
+                replaced_until = position + _invalid_length(data[position : position + 4])
+            position += 1
+        else:
+            yield position
+            position += 1 if code < 0x80 else 2 if code < 0x800 else 3 if code < 0x10000 else 4
+
+
+def _invalid_length(data: bytes) -> int:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.end - error.start
+    raise AssertionError("called on valid UTF-8")
+
+
+# --- everything else ---------------------------------------------------------------------------------------------
+
+
+def _piecewise_starts(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str, decode: Decode, *, byte_fallback: bool
+) -> list[int] | None:
+    """Starts from the text each token adds; None where the pieces do not add up to `text`."""
+    distinct = list(dict.fromkeys(ids))
+    byte_of: dict[int, int] = {}
+    if byte_fallback:
+        for token, name in zip(distinct, tokenizer.convert_ids_to_tokens(distinct), strict=True):
+            if name is not None and (match := _BYTE_TOKEN.fullmatch(name)):
+                byte_of[token] = int(match[1], 16)
+    added = _added_text(tokenizer, decode)
+    pieces = {token: added([token]) for token in distinct if token not in byte_of}
+    starts, parts, length, index = [], [], 0, 0
+    while index < len(ids):
+        token = ids[index]
+        if token in byte_of:
+            stop = index
+            while stop < len(ids) and ids[stop] in byte_of:
+                stop += 1
+            part, inner = _byte_run(bytes(byte_of[token] for token in ids[index:stop]))
+        elif pieces[token] and REPLACEMENT not in pieces[token]:
+            part, inner = pieces[token], [0]
+        else:
+            part, inner = _group(ids, index, pieces, byte_of, added)
+        starts.extend(length + offset for offset in inner)
+        parts.append(part)
+        length += len(part)
+        index += len(inner)
+    return _fit_to_ends(starts, "".join(parts), text)
+
+
+def _added_text(tokenizer: PreTrainedTokenizerBase, decode: Decode) -> Callable[[Sequence[int]], str]:
+    """The text that tokens add between two letters, where no decoder strips spaces from the ends of the response."""
+    letter = tokenizer.encode("a", add_special_tokens=False)[-1:]
+    before = decode(letter)
+    after = decode([*letter, *letter])[len(before) :]
+
+    def added(tokens: Sequence[int]) -> str:
+        whole = decode([*letter, *tokens, *letter])
+        return whole[len(before) : max(len(before), len(whole) - len(after))]
+
+    return added
+
+
+def _byte_run(data: bytes) -> tuple[str, list[int]]:
+    """Neighbouring byte-fallback tokens: characters if all are valid together, else one replacement for each."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return REPLACEMENT * len(data), list(range(len(data)))
+    starts, index = [], -1
+    for byte in data:
+        index += byte & 0xC0 != 0x80
+        starts.append(index)
+    return text, starts
+
+
+def _group(
+    ids: Sequence[int],
+    first: int,
+    pieces: dict[int, str],
+    byte_of: dict[int, int],
+    added: Callable[[Sequence[int]], str],
+) -> tuple[str, list[int]]:
+    """The text and inner starts of the tokens from `first` on that have no whole character of their own."""
+    stop, text = first, ""
+    while stop < min(len(ids), first + _LONGEST_GROUP) and ids[stop] not in byte_of:
+        piece = pieces[ids[stop]]
+        if piece and REPLACEMENT not in piece:
+            break
+        stop += 1
+        text = added(ids[first:stop])
+        if text and not text.endswith(REPLACEMENT):
+            break
+    inner = [min(len(added(ids[first:end]).rstrip(REPLACEMENT)), len(text)) for end in range(first + 1, stop)]
+    return text, [0, *accumulate(inner, max)]
+
+
+def _fit_to_ends(starts: list[int], joined: str, text: str) -> list[int] | None:
+    """Account for the spaces a decoder strips from the two ends; None where more than that differs."""
+    stripped = (len(joined) - len(joined.lstrip())) - (len(text) - len(text.lstrip()))
+    if stripped < 0 or joined[stripped : stripped + len(text)] != text or joined[stripped + len(text) :].strip():
+        return None
+    return [min(max(start - stripped, 0), len(text)) for start in starts]

@@ -1,0 +1,90 @@
+"""Steps and final answer of a sampled response, as spans of its token ids (method section 2, "Spans in tokens")."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attnpo.steps.offsets import token_offsets
+from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, ResponseParts, split_response
+from attnpo.steps.segment import Step, segment_steps
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["LocatedSteps", "locate_steps", "token_offsets"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedSteps:
+    """A sampled response, read.
+
+    Token spans are half-open and relative to the first completion token.
+
+    Attributes:
+        text: the decoded response, without special tokens other than the thinking tags.
+        parts: thinking and answer, as characters of `text`.
+        steps: steps, as characters of the thinking text.
+        spans: per step its tokens. They tile the thinking tokens; a step whose characters all lie in a token that
+            begins in an earlier step has the empty span (s, s).
+        answer: the final-answer tokens, from the first token behind the closing tag to the last given id (end token
+            included); None without a closing tag.
+        has_answer_text: whether anything but whitespace and special tokens follows the closing tag.
+    """
+
+    text: str
+    parts: ResponseParts
+    steps: list[Step]
+    spans: list[tuple[int, int]]
+    answer: tuple[int, int] | None
+    has_answer_text: bool
+
+
+def locate_steps(
+    tokenizer: PreTrainedTokenizerBase, completion_ids: Iterable[int], lexicon: str = "paper"
+) -> LocatedSteps:
+    """Segment a sampled response and place the steps on its token ids.
+
+    A token belongs to the step in which its first character lies. A token that holds the end of the thinking and the
+    start of the tag belongs to the last step; one that holds the end of the tag and the start of the answer belongs
+    to the tag.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        completion_ids: the sampled ids of one response, without padding behind its end token.
+        lexicon: see `segment_steps`.
+
+    Raises:
+        InputError: unknown lexicon, a negative id, or a tokenizer that cannot be decoded piece by piece.
+    """
+    ids = [int(token) for token in completion_ids]
+    text, starts = token_offsets(tokenizer, ids, skip=_silent_ids(tokenizer, set(ids)))
+    parts = split_response(text)
+    steps = segment_steps(text[parts.thinking_start : parts.thinking_end], lexicon)
+    cuts = [bisect_left(starts, parts.thinking_start + step.start) for step in steps]
+    cuts.append(bisect_left(starts, parts.thinking_end))
+    answer, has_answer_text = None, False
+    if parts.answer_start is not None:
+        answer = (bisect_left(starts, parts.answer_start), len(ids))
+        has_answer_text = bool(text[parts.answer_start :].strip())
+    return LocatedSteps(
+        text=text,
+        parts=parts,
+        steps=steps,
+        spans=list(zip(cuts[:-1], cuts[1:], strict=True)),
+        answer=answer,
+        has_answer_text=has_answer_text,
+    )
+
+
+def _silent_ids(tokenizer: PreTrainedTokenizerBase, used: set[int]) -> frozenset[int]:
+    """Special tokens among `used`. A thinking tag that is a special token is text all the same."""
+    added = tokenizer.added_tokens_decoder
+    special = {token for token in used if token in added and added[token].special}
+    special |= used & set(tokenizer.all_special_ids)
+    names = {
+        token: str(added[token]) if token in added else tokenizer.convert_ids_to_tokens(token) for token in special
+    }
+    return frozenset(token for token, name in names.items() if CLOSE_TAG not in name and OPEN_TAG not in name)
