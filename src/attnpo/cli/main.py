@@ -1,13 +1,18 @@
-"""`attnpo COMMAND …`: picks the subcommand and turns errors into exit codes.
+"""`attnpo COMMAND …`: picks the command and turns errors into exit codes.
 
-Every subcommand lives in a file of its own with two functions: ``add_arguments(parser)``, which must not import
+Every command lives in a file of its own with two functions: ``add_arguments(parser)``, which must not import
 torch (``--help`` answers at once), and ``run(args)``, which imports what it needs and calls one function.
+A module may also define ``PARSER_OPTIONS``, keyword arguments of its parser (an epilog, a formatter). A command that
+hands options on to another parser says ``parser.set_defaults(takes_any_option=True)`` and finds them, in the order
+in which they were given, in ``args.rest``.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -25,44 +30,108 @@ COMMANDS = {
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
 
-def build_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The parser; only the module of `command` is imported, the others stay one line of help."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `attnpo` itself: help, version and the list of commands. It imports no command."""
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
     parser = argparse.ArgumentParser(
-        prog="attnpo", description="Make a reasoning model think shorter without getting worse."
+        prog="attnpo",
+        usage="attnpo [--help] [--version] COMMAND …",
+        description="Make a reasoning model think shorter without getting worse.",
+        epilog=f"commands:\n{listing}\n\n`attnpo COMMAND --help` lists the options of one of them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"attnpo {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        module = importlib.import_module(f"attnpo.cli.{name}") if name == command else None
-        options = getattr(module, "PARSER_OPTIONS", {})
-        subparser = subparsers.add_parser(name, help=summary, description=summary, **options)
-        if module is not None:
-            module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
+    parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="COMMAND", help="one of those below")
     return parser
+
+
+def build_command_parser(command: str) -> argparse.ArgumentParser:
+    """The parser of one command (a key of ``COMMANDS``); imports that command's module and no other."""
+    module = importlib.import_module(f"attnpo.cli.{command}")
+    # Options are never abbreviated: `--out` must not change its meaning, or steal another parser's, when one is added.
+    options = {"description": COMMANDS[command], "allow_abbrev": False, **getattr(module, "PARSER_OPTIONS", {})}
+    parser = argparse.ArgumentParser(prog=f"attnpo {command}", **options)
+    module.add_arguments(parser)
+    parser.set_defaults(command=command, run=module.run)
+    return parser
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read a command line of at least one word; one that is not understood leaves with code 2 (SystemExit).
+
+    The command is the first word and nothing else, so that an option's value may be called like a command.
+    """
+    if argv[0] not in COMMANDS:
+        parser = build_parser()
+        parser.parse_known_args(argv[:1])  # answers --help and --version, refuses an unknown command
+        parser.error(f"a command was expected first, found {argv[0]!r}")
+    parser = build_command_parser(argv[0])
+    # Intermixed: `report RUN_A -o PAGE.html RUN_B` takes both runs.
+    args, rest = parser.parse_known_intermixed_args(argv[1:])
+    if rest and not getattr(args, "takes_any_option", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.rest = rest
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the return value is the exit code (0 done, 1 the run failed, 2 bad input)."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    command = next((word for word in argv if word in COMMANDS), None)
-    parser = build_parser(command)
-    args, rest = parser.parse_known_args(argv)
-    if rest and not getattr(args, "takes_any_option", False):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.rest = rest
+    if not argv:
+        build_parser().print_help(sys.stderr)
+        return EXIT_BAD_INPUT
+    try:
+        try:
+            return _run(parse(argv))
+        finally:
+            sys.stdout.flush()  # a reader that has left is noticed here, not while the interpreter shuts down
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        return EXIT_FAILED
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         args.run(args)
     except InputError as error:
-        print(f"attnpo {args.command}: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return _complain(args.command, error, EXIT_BAD_INPUT)
     except RunError as error:
-        print(f"attnpo {args.command}: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return _complain(args.command, error, EXIT_FAILED)
     except KeyboardInterrupt:
-        print(f"attnpo {args.command}: interrupted", file=sys.stderr)
-        return EXIT_FAILED
+        return _complain(args.command, "interrupted", EXIT_FAILED)
+    except OSError as error:
+        if not _named_on_the_command_line(error.filename, args):
+            raise
+        return _complain(args.command, f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT)
     return EXIT_OK
+
+
+def _complain(command: str, message: object, code: int) -> int:
+    print(f"attnpo {command}: {message}", file=sys.stderr)
+    return code
+
+
+def _named_on_the_command_line(path: object, args: argparse.Namespace) -> bool:
+    """Whether the user gave exactly this path: a typing mistake then, and any other OSError a fault to be shown."""
+    if not isinstance(path, str | os.PathLike):
+        return False
+    given = [item for value in vars(args).values() for item in (value if isinstance(value, list) else [value])]
+    return os.fspath(path) in {os.fspath(item) for item in given if isinstance(item, str | os.PathLike)}
+
+
+def _reader_left() -> bool:
+    """Whether standard output is a pipe nobody reads any more (`attnpo … | head`). If so, send the rest nowhere.
+
+    A BrokenPipeError may as well come from a worker process; the descriptor itself tells which of the two it was.
+    """
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 if __name__ == "__main__":

