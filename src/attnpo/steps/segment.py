@@ -6,6 +6,7 @@ Source: method section 2 (ATTNPO, arXiv 2602.09953). Steps tile the text: no gap
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from attnpo.steps.lexicon import Trigger, load_lexicon
 
@@ -68,7 +69,7 @@ def _cut(thinking: str, triggers: list[Trigger]) -> list[_Segment]:
     ]
     if not segments or segments[0].start > 0:
         segments.insert(0, _Segment(0, 0, "forward", 0))
-    for segment, following in zip(segments, segments[1:], strict=False):
+    for segment, following in pairwise(segments):
         segment.end = following.start
     segments[-1].end = len(thinking)
     return segments
