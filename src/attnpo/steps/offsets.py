@@ -50,7 +50,7 @@ def token_offsets(
     Raises:
         InputError: an id is negative, or the tokenizer cannot be decoded piece by piece.
     """
-    ids = [int(token) for token in ids]
+    ids = as_ids(ids)
     negative = next((index for index, token in enumerate(ids) if token < 0), None)
     if negative is not None:
         raise InputError(f"token {negative} has the id {ids[negative]}; ids of a sampled response are not negative")
@@ -77,6 +77,12 @@ def token_offsets(
             "tokens do not add up to its text, so steps cannot be placed on the sampled tokens"
         )
     return text, starts if len(kept) == len(ids) else _with_skipped(ids, starts, skip, len(text))
+
+
+def as_ids(ids: Iterable[int]) -> list[int]:
+    """Plain integers from a list, an array or a tensor of one dimension."""
+    tolist = getattr(ids, "tolist", None)  # one call instead of one per element
+    return tolist() if tolist is not None else [int(token) for token in ids]
 
 
 def _with_skipped(ids: Sequence[int], starts: Sequence[int], skip: Collection[int], end: int) -> list[int]:

@@ -18,7 +18,7 @@ def phrase_counts(thinking: str, lexicon: str = "paper") -> dict[str, int]:
     >>> phrase_counts("Wait, no.\\nSo it is 4. But why?")
     {'transition': 2, 'branch': 0, 'forward': 0, 'backward': 1, 'answer': 0}
     """
-    counts = dict.fromkeys(PHRASE_KINDS, 0)
+    counts: dict[str, int] = dict.fromkeys(PHRASE_KINDS, 0)
     for trigger in load_lexicon(lexicon).triggers(thinking):
         counts[trigger.list_name] += 1
     return counts

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from attnpo.steps.offsets import token_offsets
+from attnpo.steps.offsets import as_ids, token_offsets
 from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, ResponseParts, split_response
 from attnpo.steps.segment import Step, segment_steps
 
@@ -59,7 +60,7 @@ def locate_steps(
     Raises:
         InputError: unknown lexicon, a negative id, or a tokenizer that cannot be decoded piece by piece.
     """
-    ids = [int(token) for token in completion_ids]
+    ids = as_ids(completion_ids)
     text, starts = token_offsets(tokenizer, ids, skip=_silent_ids(tokenizer, set(ids)))
     parts = split_response(text)
     steps = segment_steps(text[parts.thinking_start : parts.thinking_end], lexicon)
@@ -73,7 +74,7 @@ def locate_steps(
         text=text,
         parts=parts,
         steps=steps,
-        spans=list(zip(cuts[:-1], cuts[1:], strict=True)),
+        spans=list(pairwise(cuts)),
         answer=answer,
         has_answer_text=has_answer_text,
     )
@@ -84,7 +85,5 @@ def _silent_ids(tokenizer: PreTrainedTokenizerBase, used: set[int]) -> frozenset
     added = tokenizer.added_tokens_decoder
     special = {token for token in used if token in added and added[token].special}
     special |= used & set(tokenizer.all_special_ids)
-    names = {
-        token: str(added[token]) if token in added else tokenizer.convert_ids_to_tokens(token) for token in special
-    }
+    names = {token: str(tokenizer.convert_ids_to_tokens(token)) for token in special}
     return frozenset(token for token, name in names.items() if CLOSE_TAG not in name and OPEN_TAG not in name)
