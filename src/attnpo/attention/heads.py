@@ -1,0 +1,74 @@
+"""Sets of attention heads: files, and whether a model has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnpo.errors import InputError
+
+Head = tuple[int, int]
+
+
+def load_heads(path: str | Path) -> list[Head]:
+    """The (layer, head) pairs of a head file, zero-based, in the file's order; `heads` is the only field needed.
+
+    Raises InputError naming the file and the field that is wrong.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict) or "heads" not in content:
+        raise InputError(
+            f'{path}: field "heads" is missing, expected an object such as {{"heads": [[16, 2], [20, 9]]}}'
+        )
+    return parse_heads(content["heads"], f'{path}: field "heads"')
+
+
+def parse_heads(value: Any, name: str) -> list[Head]:
+    """Checked (layer, head) pairs from plain lists; `name` says in errors where they come from."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise InputError(f"{name} is {value!r}, expected a non-empty list of [layer, head] pairs")
+    heads: list[Head] = []
+    for i, pair in enumerate(value):
+        whole = isinstance(pair, Sequence) and len(pair) == 2 and all(type(part) is int for part in pair)
+        if not whole or min(pair) < 0:
+            raise InputError(f"{name}, entry {i} is {pair!r}, expected [layer, head], two integers from 0")
+        heads.append((pair[0], pair[1]))
+    if len(set(heads)) < len(heads):
+        twice = next(head for i, head in enumerate(heads) if head in heads[:i])
+        raise InputError(f"{name} names {list(twice)} twice, expected different heads")
+    return heads
+
+
+def save_heads(
+    path: str | Path, heads: Sequence[Head], *, sra: Mapping[Head, float] | None = None, **fields: Any
+) -> None:
+    """Write a head file; `sra` maps heads to step ranking accuracies, `fields` (model, labels, …) go in as they are."""
+    content: dict[str, Any] = {**fields, "heads": [list(head) for head in heads]}
+    if sra is not None:
+        content["sra"] = {f"{layer},{head}": float(value) for (layer, head), value in sra.items()}
+    Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_heads(model_config: Any, heads: Sequence[Head]) -> None:
+    """Raise InputError, naming the layer or head and the model's counts, for a head that the model has not got."""
+    get_text_config = getattr(model_config, "get_text_config", None)
+    config = get_text_config(decoder=True) if get_text_config is not None else model_config
+    layers, per_layer = config.num_hidden_layers, config.num_attention_heads
+    name = getattr(model_config, "_name_or_path", "") or getattr(model_config, "model_type", "the model")
+    if not heads:
+        raise InputError("heads: the list is empty, expected at least one (layer, head)")
+    for layer, head in heads:
+        for what, index, count in (("layer", layer, layers), ("head", head, per_layer)):
+            if not 0 <= index < count:
+                raise InputError(
+                    f"heads: ({layer}, {head}): no {what} {index} in {name} ({layers} layers with {per_layer} heads "
+                    f"each), expected a {what} from 0 to {count - 1}"
+                )
