@@ -1,0 +1,47 @@
+"""`attnpo train`: one training run."""
+
+from __future__ import annotations
+
+import argparse
+
+PARSER_OPTIONS = {
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+    "epilog": """\
+the three choices (independent of each other)
+  --advantage      rloo (default), grpo, dr_grpo
+  --length_reward  tlmre (default), none
+  --credit         attnpo (default), outcome
+  plain RLOO = rloo + none + outcome; TLMRE = rloo + tlmre + outcome; AttnPO = rloo + tlmre + attnpo
+
+common options
+  --model_name_or_path M   any causal LM of transformers; default: the small model shipped with the package
+  --heads HEADS.json       its key-focus heads; default: heads.json beside the model
+  --dataset_name D         'task' (built in, default), a .jsonl/.parquet/.csv file, or a Hub data set
+  --output_dir DIR         the run folder
+  --max_steps N, --learning_rate X, --num_generations G, --max_completion_length N, --eval_steps N, --seed S
+  --credit_beta 2 --credit_lambda 2 --credit_delta 0 --credit_delay 1000   β, λ, δ, T of the method
+  --resume_from_checkpoint true|DIR
+
+Every option of TRL's GRPOConfig and ModelConfig is accepted under its own name; `--help-all` lists them all.
+examples
+  attnpo train --config configs/demo.yaml
+  attnpo train --config configs/demo.yaml --credit outcome --output_dir runs/tlmre
+""",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE.yaml", help="options as a YAML file; flags override it")
+    parser.add_argument("--help-all", action="store_true", help="list every option (loads TRL, takes some seconds)")
+    parser.set_defaults(takes_any_option=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    from attnpo.training.run import parse, train
+
+    argv = list(args.rest)
+    if args.help_all:
+        parse(["--help"])
+    if args.config is not None:
+        argv = ["--config", args.config, *argv]
+    train(argv)

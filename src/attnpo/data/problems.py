@@ -1,0 +1,129 @@
+"""Problems to train on: the built-in task, a local file, or a data set of the Hub, in one shape.
+
+Every source becomes a `datasets.Dataset` with the columns prompt, problem, reference and id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, load_dataset
+
+from attnpo.data.traces import read_jsonl
+from attnpo.errors import InputError
+
+BUILT_IN = "task"
+PROBLEM_COLUMNS = ("problem", "question", "prompt")
+REFERENCE_COLUMNS = ("reference", "answer", "solution")
+LOCAL_FORMATS = {".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
+
+
+def load_rows(source: str, *, config: str | None = None, split: str = "train") -> list[dict[str, Any]]:
+    """Rows of a local file (.jsonl, .jsonl.gz, .json, .parquet, .csv) or of a Hub data set.
+
+    Raises:
+        InputError: a file that is missing, malformed (row named) or empty; a data set or split that cannot be loaded.
+    """
+    path = Path(source)
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix in (".jsonl", ".json"):
+        rows = list(read_jsonl(path))
+    else:
+        try:
+            if path.is_file():
+                if suffix not in LOCAL_FORMATS:
+                    known = ", ".join([".jsonl", ".json", *LOCAL_FORMATS])
+                    raise InputError(f"{source}: found a file of type {suffix or 'none'}, expected one of {known}")
+                loaded = load_dataset(LOCAL_FORMATS[suffix], data_files=str(path), split="train")
+            else:
+                loaded = load_dataset(source, config, split=split)
+        except (FileNotFoundError, ConnectionError, ValueError, OSError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"data set {source!r} (split {split!r}) cannot be loaded: {error}. Expected '{BUILT_IN}', a local "
+                "file, or the name of a data set on the Hub"
+            ) from error
+        assert not isinstance(loaded, DatasetDict)
+        rows = [dict(row) for row in loaded]
+    if not rows:
+        raise InputError(f"data set {source!r}: found no rows, expected at least one problem")
+    return rows
+
+
+def find_column(rows: Sequence[dict[str, Any]], asked: str | None, known: Sequence[str], what: str, source: str) -> str:
+    """The column that holds the problem or the reference; InputError names the columns there are."""
+    columns = list(rows[0])
+    candidates = [asked] if asked else list(known)
+    for name in candidates:
+        if name in columns:
+            return name
+    raise InputError(
+        f"data set {source!r}: no {what} column; expected {' or '.join(repr(c) for c in candidates)}, "
+        f"found {', '.join(columns)}. Name it with --{what}_column"
+    )
+
+
+def to_problems(
+    rows: Sequence[dict[str, Any]], source: str, *, problem_column: str | None = None, reference_column: str | None = None
+) -> list[dict[str, Any]]:
+    """Rows as {"id", "problem", "reference"}; InputError names the row and column of the first bad value."""
+    problem_key = find_column(rows, problem_column, PROBLEM_COLUMNS, "problem", source)
+    reference_key = find_column(rows, reference_column, REFERENCE_COLUMNS, "reference", source)
+    problems = []
+    for number, row in enumerate(rows, start=1):
+        problem, reference = row.get(problem_key), row.get(reference_key)
+        if not isinstance(problem, str) or not problem.strip():
+            raise InputError(f"{source}, row {number}: column {problem_key!r} is {problem!r}, expected a text")
+        if isinstance(reference, bool) or not isinstance(reference, str | int | float):
+            raise InputError(f"{source}, row {number}: column {reference_key!r} is {reference!r}, expected an answer")
+        problems.append({"id": str(row.get("id", number)), "problem": problem, "reference": str(reference)})
+    return problems
+
+
+def make_prompts(tokenizer: Any, problems: Sequence[dict[str, Any]], template: str | None) -> Dataset:
+    """Add the prompt column: a conversation for tokenizers with a chat template, else plain text.
+
+    `template` is a text containing {problem}: the user's message in a conversation, the whole prompt in plain text.
+
+    Raises:
+        InputError: a template without {problem}, or neither a chat template nor a template.
+    """
+    if template is not None and "{problem}" not in template:
+        raise InputError(f"option prompt_template: found {template!r}, expected a text containing {{problem}}")
+    conversational = bool(getattr(tokenizer, "chat_template", None))
+    if template is None and not conversational:
+        raise InputError(
+            f"the tokenizer of {getattr(tokenizer, 'name_or_path', '') or 'this model'} has no chat template; give "
+            "--prompt_template, a text containing {problem}, e.g. 'Problem: {problem}\\n<think>\\n'"
+        )
+
+    def render(problem: str) -> Any:
+        text = problem if template is None else template.replace("{problem}", problem)
+        return [{"role": "user", "content": text}] if conversational else text
+
+    return Dataset.from_list([{**row, "prompt": render(row["problem"])} for row in problems])
+
+
+def drop_long_prompts(dataset: Dataset, tokenizer: Any, limit: int | None) -> tuple[Dataset, int]:
+    """Leave out problems whose prompt has more than `limit` tokens; returns what is left and how many went.
+
+    Cutting a prompt would ask another question, so long ones are left out, not truncated.
+    """
+    if limit is None:
+        return dataset, 0
+    keep = [i for i, prompt in enumerate(dataset["prompt"]) if prompt_length(tokenizer, prompt) <= limit]
+    dropped = len(dataset) - len(keep)
+    if dropped and not keep:
+        raise InputError(f"option max_prompt_length: all {dropped} prompts have more than {limit} tokens")
+    return (dataset.select(keep) if dropped else dataset), dropped
+
+
+def prompt_length(tokenizer: Any, prompt: Any) -> int:
+    """Tokens of one prompt as the trainer will tokenise it."""
+    if isinstance(prompt, str):
+        return len(tokenizer(prompt)["input_ids"])
+    return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])

@@ -1,0 +1,1 @@
+"""Training on TRL: the only place in the package that imports it."""

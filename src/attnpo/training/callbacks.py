@@ -1,0 +1,141 @@
+"""What happens around the steps: metrics file, live line, a clean end on Ctrl-C, a guard on gradients."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+from attnpo.errors import RunError
+from attnpo.training.records import RunFolder
+
+
+class NotFiniteError(RunError):
+    """The loss or a gradient is NaN or infinite; the weights are still those of the last finished step."""
+
+
+class MetricsFile(TrainerCallback):
+    """Writes every training log to metrics.jsonl; on a resumed run, first drops the lines after the checkpoint."""
+
+    def __init__(self, folder: RunFolder):
+        self.folder = folder
+        self.started = time.perf_counter()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.started = time.perf_counter()
+        if state.is_world_process_zero and state.global_step > 0:
+            self.folder.forget_after(state.global_step)
+
+    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
+        # Evaluations have a file of their own and the summary at the end of training is not a step.
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
+            return
+        numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}
+        self.folder.append(
+            "metrics.jsonl",
+            {"step": state.global_step, "seconds": round(time.perf_counter() - self.started, 3), **numbers},
+        )
+
+
+class GradientGuard(TrainerCallback):
+    """Stops before an optimiser step that would write NaN into the weights."""
+
+    def on_pre_optimizer_step(self, args, state, control, model: torch.nn.Module | None = None, **kwargs):
+        assert model is not None
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            raise NotFiniteError(f"step {state.global_step + 1}: a gradient is not finite")
+
+
+class StopOnInterrupt(TrainerCallback):
+    """First Ctrl-C: finish the step, save a checkpoint, stop. Second: stop at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: Any = None
+
+    def _handle(self, signum, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        Console(stderr=True).print("Stopping after this step with a checkpoint; Ctrl-C again stops at once.")
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        try:
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        except ValueError:  # not in the main thread: whoever called us handles interrupts
+            self._previous = None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.asked:
+            control.should_training_stop = True
+            control.should_save = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.close()
+
+    def close(self) -> None:
+        """Give Ctrl-C back its meaning."""
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+
+class LiveProgress(TrainerCallback):
+    """One live line: step, accuracy, length, reward, time left. Without a terminal: one plain line per step."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console()
+        self.progress: Progress | None = None
+        self.task: Any = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        self.progress = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task("first responses …", total=state.max_steps, completed=state.global_step)
+        self.progress.start()
+
+    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
+        if self.progress is None or not logs or "loss" not in logs:
+            return
+        text = describe(logs)
+        self.progress.update(self.task, completed=state.global_step, description=text)
+        if not self.console.is_terminal:
+            remaining = self.progress.tasks[0].time_remaining
+            left = "" if remaining is None else f" · {remaining:.0f} s left"
+            self.console.print(f"step {state.global_step}/{state.max_steps} · {text}{left}", highlight=False)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.progress is not None:
+            self.progress.stop()
+
+
+def describe(logs: dict[str, Any]) -> str:
+    """The middle of the progress line, from one training log."""
+    parts = []
+    if "accuracy" in logs:
+        parts.append(f"accuracy {logs['accuracy']:.0%}")
+    if "length/completion" in logs:
+        parts.append(f"length {logs['length/completion']:.0f}")
+    if logs.get("reward") is not None:
+        parts.append(f"reward {logs['reward']:.3f}")
+    return " · ".join(parts)

@@ -1,0 +1,147 @@
+"""`AttnPOConfig`: TRL's GRPO options plus the three independent choices of this package.
+
+advantage (how one number per response comes about) × length reward × credit (how that number is spread over tokens).
+Plain RLOO is rloo + none + outcome, TLMRE is rloo + tlmre + outcome, AttnPO is rloo + tlmre + attnpo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from trl import GRPOConfig
+
+from attnpo.credit.advantages import KINDS, check_group_size
+from attnpo.credit.base import CreditMethod, credit_names, get_credit
+from attnpo.errors import InputError
+from attnpo.rewards.length import LENGTH_PENALTIES
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class AttnPOConfig(GRPOConfig):
+    """Configuration of `AttnPOTrainer`; every option of TRL's `GRPOConfig` keeps its name and meaning.
+
+    Defaults that differ from TRL's are the paper's setting (ATTNPO section 5 and method notes section 6): RLOO
+    advantages, length-aware reward with α = 0.2, token-mean clipped loss (`dapo`), no KL term, learning rate 2e-6.
+
+    Raises:
+        InputError: for an unknown choice, a value out of range, or an option that would be silently wrong together
+            with per-token advantages. The message names the option.
+    """
+
+    learning_rate: float = _option(2e-6, "The initial learning rate for AdamW.")
+    num_generations_eval: int | None = _option(1, "Responses per held-out problem.")
+    logging_steps: float = _option(1, "Log every X updates steps.")
+    scale_rewards: str = _option(
+        "auto",
+        "Follows `advantage`: rloo and dr_grpo divide by nothing, grpo by the standard deviation of the group.",
+    )
+
+    advantage: str = _option("rloo", f"Outcome advantage: one of {', '.join(KINDS)}.")
+    length_reward: str = _option("tlmre", f"Length-aware reward: one of {', '.join(LENGTH_PENALTIES)}.")
+    length_alpha: float = _option(0.2, "Weight α of the length-aware reward (TLMRE).")
+    credit: str = _option("attnpo", "How the advantage of a response is spread over its tokens: attnpo, outcome, …")
+
+    heads: str | None = _option(
+        None, "Head file (JSON) with the key-focus heads. Default: heads.json beside the model, where there is one."
+    )
+    lexicon: str = _option("paper", "Phrase lists that cut a thinking part into steps: paper or released.")
+    credit_beta: float = _option(2.0, "β: the exponent of p in the baseline B = p^β·|F|/|o|.")
+    credit_lambda: float = _option(2.0, "λ: the exponent of p in the attenuation of redundant steps.")
+    credit_delta: float = _option(0.0, "δ: the smallest scale of a redundant step, in [0, 1].")
+    credit_delay: int = _option(1000, "T: redundant steps are attenuated once step > T·(1 − p).")
+    credit_positive: bool = _option(True, "Attenuate redundant steps of responses with a positive advantage.")
+    credit_negative: bool = _option(True, "Protect essential steps of correct responses with a negative advantage.")
+    credit_difficulty: bool = _option(True, "Use the difficulty terms (powers of p, delay); off: p = 1, no delay.")
+
+    correct_reward: str | None = _option(
+        None,
+        "Name of the reward function whose value 1 means a right answer. Default: `accuracy` where it is among "
+        "the reward functions, else the first one.",
+    )
+    verifier_workers: int = _option(2, "Worker processes that verify answers.")
+    verifier_timeout: float = _option(5.0, "Seconds after which a verification is killed and counted as timed out.")
+    max_prompt_length: int | None = _option(
+        1024, "Problems whose prompt has more tokens are left out of training and counted. None: no limit."
+    )
+    record_rollouts: bool = _option(True, "Write every response with its steps, scores and scales to rollouts/.")
+    eval_examples: int = _option(8, "Held-out responses whose steps are scored and recorded at each evaluation.")
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        if self.bf16 is None and not self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
+            self.bf16 = False  # TRL's default (bf16 everywhere) is emulated, and slow, on most CPUs
+        scaling = "group" if self.advantage == "grpo" else "none"
+        if self.scale_rewards not in ("auto", scaling):
+            raise InputError(
+                f"scale_rewards is {self.scale_rewards!r}, but advantage={self.advantage!r} means {scaling!r}: "
+                "choose the advantage, scale_rewards follows"
+            )
+        self.scale_rewards = scaling
+        super().__post_init__()
+        self._refuse_what_per_token_advantages_break()
+
+    def _check_choices(self) -> None:
+        for option, choices in (
+            ("advantage", KINDS),
+            ("length_reward", LENGTH_PENALTIES),
+            ("credit", credit_names()),
+            ("lexicon", ("paper", "released")),
+        ):
+            value = getattr(self, option)
+            if value not in choices:
+                raise InputError(f"option {option}: found {value!r}, expected one of {', '.join(choices)}")
+        if not 0 <= self.length_alpha < 1:
+            raise InputError(
+                f"option length_alpha: found {self.length_alpha}, expected a number in [0, 1): from 1 on a long right "
+                "answer scores no better than a wrong one"
+            )
+        if self.num_generations is not None:
+            check_group_size(self.advantage, self.num_generations)
+        for option in ("verifier_workers", "verifier_timeout"):
+            if getattr(self, option) <= 0:
+                raise InputError(f"option {option}: found {getattr(self, option)}, expected more than 0")
+        self.make_credit()  # checks the ranges of the method's own options
+
+    def _refuse_what_per_token_advantages_break(self) -> None:
+        """Options under which TRL's loss would run and be wrong with (B, T) advantages."""
+        refused = {
+            "loss_type": (self.loss_type in ("vespo", "luspo"), "weighs whole sequences"),
+            "importance_sampling_level": (self.importance_sampling_level != "token", "has one ratio per sequence"),
+            "off_policy_mask_threshold": (
+                self.off_policy_mask_threshold is not None,
+                "masks sequences by the sign of one advantage",
+            ),
+            "multi_objective_aggregation": (
+                self.multi_objective_aggregation != "sum_then_normalize",
+                "normalises rewards in its own way, which is not the chosen advantage",
+            ),
+        }
+        for option, (is_set, why) in refused.items():
+            if is_set and (self.credit != "outcome" or option == "multi_objective_aggregation"):
+                raise InputError(
+                    f"option {option}: {getattr(self, option)!r} {why}; it cannot be used with credit={self.credit!r}"
+                )
+
+    def credit_options(self) -> dict[str, Any]:
+        """The options of the chosen credit method, by the method's own names."""
+        if self.credit != "attnpo":
+            return {}
+        return {
+            "beta": self.credit_beta,
+            "lam": self.credit_lambda,
+            "delta": self.credit_delta,
+            "delay": self.credit_delay,
+            "positive": self.credit_positive,
+            "negative": self.credit_negative,
+            "difficulty": self.credit_difficulty,
+        }
+
+    def make_credit(self) -> CreditMethod:
+        """The credit method this configuration names, ready to call."""
+        return get_credit(self.credit, **self.credit_options())

@@ -1,0 +1,141 @@
+"""What is written down about a run: one record per response, one line of metrics per step.
+
+Training only writes these files; the report only reads them. Formats: docs/flow.md.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnpo.steps.spans import LocatedSteps
+
+Record = dict[str, Any]
+
+
+def response_record(
+    located: LocatedSteps,
+    *,
+    split: str,
+    step: int,
+    group: int,
+    index: int,
+    prompt: str,
+    prompt_tokens: int,
+    completion_tokens: int,
+    truncated: bool,
+    row: Mapping[str, Any],
+) -> Record:
+    """The record of one response before rewards and scores are known; those are added as they come."""
+    parts = located.parts
+    answer_tokens = 0 if located.answer is None else located.answer[1] - located.answer[0]
+    return {
+        "step": step,
+        "split": split,
+        "group": group,
+        "index": index,
+        "id": row.get("id"),
+        "prompt": prompt,
+        "text": located.text,
+        "reference": row.get("reference"),
+        "truncated": truncated,
+        "answered": located.answer is not None and located.has_answer_text,
+        "tokens": {
+            "prompt": prompt_tokens,
+            "completion": completion_tokens,
+            "thinking": sum(end - start for start, end in located.spans),
+            "answer": answer_tokens,
+        },
+        "thinking_start": parts.thinking_start,
+        "thinking_end": parts.thinking_end,
+        "baseline": None,
+        "steps": [
+            {
+                "start": piece.start,
+                "end": piece.end,
+                "kind": piece.kind,
+                "tokens": end - start,
+                "score": None,
+                "scale": None,
+            }
+            for piece, (start, end) in zip(located.steps, located.spans, strict=True)
+        ],
+    }
+
+
+def add_credit(record: Record, numbers: Mapping[str, Any]) -> None:
+    """Put into a record what the credit method found: the mean token advantage, scores, scales, the baseline.
+
+    Responses of fewer than two steps or without an answer are not scored; their scores stay null.
+    """
+    if "mean" in numbers:
+        record["mean_token_advantage"] = numbers["mean"]
+    scored = len(record["steps"]) >= 2 and record["answered"]
+    for k, step in enumerate(record["steps"]):
+        if scored and "scores" in numbers:
+            step["score"] = numbers["scores"][k]
+        if "scales" in numbers:
+            step["scale"] = numbers["scales"][k]
+    baseline = numbers.get("baseline")
+    if baseline is not None and not math.isnan(baseline):
+        record["baseline"] = baseline
+
+
+def step_effect(step: Mapping[str, Any], advantage: float) -> str:
+    """What credit did to one recorded step: attenuated, protected or untouched."""
+    if step["scale"] is None or step["scale"] == 1 or advantage == 0:
+        return "untouched"
+    return "attenuated" if advantage > 0 else "protected"
+
+
+class RunFolder:
+    """Writes metrics.jsonl, evaluations.jsonl and rollouts/ of one run.
+
+    Every line is flushed as it is written, so a killed run loses at most the line being written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, rollouts: bool = True):
+        self.path = Path(path)
+        self.keeps_rollouts = rollouts
+
+    def write_rollouts(self, name: str, records: Iterable[Record]) -> None:
+        """rollouts/{name}.jsonl.gz, put in place whole."""
+        if not self.keeps_rollouts:
+            return
+        folder = self.path / "rollouts"
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{name}.part"
+        with gzip.open(partial, "wt", encoding="utf-8", compresslevel=4) as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        partial.replace(folder / f"{name}.jsonl.gz")
+
+    def append(self, name: str, values: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl or evaluations.jsonl."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / name, "a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(values), ensure_ascii=False) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop what was written after `step`: a run resumed there writes those steps again, once."""
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            file = self.path / name
+            if file.exists():
+                kept = [line for line in _whole_lines(file) if json.loads(line)["step"] <= step]
+                partial = file.with_suffix(".part")
+                partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+                partial.replace(file)
+        for file in (self.path / "rollouts").glob("*-*.jsonl.gz"):
+            if int(file.name.split("-")[1].split(".")[0]) > step:
+                file.unlink()
+
+
+def _whole_lines(file: Path) -> Sequence[str]:
+    """The complete lines; a last line cut off by a kill is not one."""
+    text = file.read_text(encoding="utf-8")
+    return text.split("\n")[:-1] if text else []

@@ -1,0 +1,116 @@
+"""What the trainer knows about a batch of responses before any score: their steps and answers, as tensors.
+
+Shape legend: N responses (of a generation batch or a micro-batch), C completion tokens (padded right), P prompt tokens
+(padded left), S most steps of any response of the generation batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attnpo.attention.layout import StepLayout
+from attnpo.credit.base import CreditInputs, rescalable_rows
+from attnpo.steps.spans import LocatedSteps
+
+
+@dataclass(frozen=True)
+class StepTensors:
+    """Steps and answers of N responses, as positions counted from the first completion token.
+
+    All have N rows, so that they travel through TRL's shuffling and splitting like any other tensor of the batch.
+
+    Attributes:
+        step_ids: k for tokens of step k, S for tokens outside every step (closing tag, answer, padding).
+        step_lengths: tokens of each step, 0 beyond a response's steps.
+        num_steps: steps of each response.
+        answer_spans: [start, end) of the final answer's tokens; (0, 0) without a closing tag.
+        has_answer: a closing tag and some text after it.
+    """
+
+    step_ids: Int[Tensor, "N C"]
+    step_lengths: Int[Tensor, "N S"]
+    num_steps: Int[Tensor, " N"]
+    answer_spans: Int[Tensor, "N 2"]
+    has_answer: Bool[Tensor, " N"]
+
+    @classmethod
+    def pack(cls, located: Sequence[LocatedSteps], width: int, device: torch.device | str = "cpu") -> StepTensors:
+        """From the located steps of N responses; `width` is C, the padded number of completion tokens."""
+        most = max([1, *(len(row.spans) for row in located)])
+        spans = torch.zeros(len(located), most, 2, dtype=torch.long)
+        for i, row in enumerate(located):
+            if row.spans:
+                spans[i, : len(row.spans)] = torch.tensor(row.spans)
+        num_steps = torch.tensor([len(row.spans) for row in located])
+        # Steps tile the thinking tokens: the step of a position is the number of steps that end at or before it.
+        # Ends of absent steps are put beyond every position, which leaves positions after the last step at num_steps.
+        absent = torch.arange(most)[None, :] >= num_steps[:, None]
+        ends = spans[:, :, 1].masked_fill(absent, width + 1).contiguous()
+        positions = torch.arange(width).expand(len(located), width).contiguous()
+        step_ids = torch.searchsorted(ends, positions, right=True)
+        before_first = positions < spans[:, :1, 0]  # an opening <think> belongs to no step
+        outside = (step_ids >= num_steps[:, None]) | before_first
+        answers = [row.answer if row.answer is not None else (0, 0) for row in located]
+        return cls(
+            step_ids=step_ids.masked_fill(outside, most).to(device),
+            step_lengths=(spans[:, :, 1] - spans[:, :, 0]).to(device),
+            num_steps=num_steps.to(device),
+            answer_spans=torch.tensor(answers, dtype=torch.long).to(device),
+            has_answer=torch.tensor([row.answer is not None and row.has_answer_text for row in located]).to(device),
+        )
+
+    @classmethod
+    def of_batch(cls, batch: Mapping[str, Any]) -> StepTensors:
+        """The same tensors, out of the trainer's batch."""
+        return cls(**{field.name: batch[field.name] for field in fields(cls)})
+
+    def as_batch(self) -> dict[str, Tensor]:
+        """Entries for the trainer's batch."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __getitem__(self, rows: slice) -> StepTensors:
+        return StepTensors(**{name: tensor[rows] for name, tensor in self.as_batch().items()})
+
+    def layout(self, attention_mask: Int[Tensor, "N P+C"], longest_answer: int) -> StepLayout:
+        """The same facts as positions in the padded prompt + completion rows, for the attention capture.
+
+        Responses with fewer than two steps, without an answer, or masked out as truncated are not scored.
+        """
+        prompt_width = attention_mask.shape[1] - self.step_ids.shape[1]
+        most = self.step_lengths.shape[1]
+        outside = self.step_ids.new_full((self.step_ids.shape[0], prompt_width), most)
+        masked_out = attention_mask[:, prompt_width:].sum(dim=1) == 0
+        skip = (self.num_steps < 2) | ~self.has_answer | masked_out
+        return StepLayout(
+            step_ids=torch.cat([outside, self.step_ids], dim=1),
+            step_lengths=self.step_lengths,
+            answers=(self.answer_spans + prompt_width).masked_fill(skip[:, None], 0),
+            attention_mask=attention_mask.bool(),
+            longest_answer=longest_answer,
+        )
+
+
+def credit_inputs(batch: Mapping[str, Any], *, step: int, signals: Mapping[str, Float[Tensor, "..."]]) -> CreditInputs:
+    """What a credit method may read, from one (micro-)batch of the trainer. `step` counts from 1."""
+    return CreditInputs(
+        advantages=batch["outcome_advantages"],
+        correct=batch["correct"],
+        group_accuracy=batch["group_accuracy"],
+        answer_tokens=batch["answer_spans"][:, 1] - batch["answer_spans"][:, 0],
+        total_tokens=batch["total_tokens"],
+        rescalable=rescalable_rows(batch["correct"], batch["has_answer"], batch["num_steps"]),
+        step_ids=batch["step_ids"],
+        num_steps=batch["num_steps"],
+        completion_mask=batch["completion_mask"],
+        step=step,
+        signals=signals,
+        prompts=batch["prompts"],
+        completions=batch["completions"],
+        rewards=batch["rewards"],
+    )

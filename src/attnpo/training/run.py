@@ -1,0 +1,162 @@
+"""One training run, from options to a finished run folder. `attnpo train` calls `train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from rich.console import Console
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from trl import ModelConfig, get_peft_config
+
+from attnpo.attention.heads import save_heads
+from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
+from attnpo.errors import InputError, RunError
+from attnpo.models import OVERTHINKER, resolve_model
+from attnpo.rewards.accuracy import AccuracyReward
+from attnpo.rewards.pool import VerifierPool
+from attnpo.steps.spans import locate_steps
+from attnpo.task.dataset import build_dataset
+from attnpo.task.problems import DEFAULT_DIFFICULTY
+from attnpo.training.callbacks import LiveProgress, NotFiniteError, StopOnInterrupt
+from attnpo.training.config import AttnPOConfig
+from attnpo.training.options import DataConfig, checkpoint_to_resume, parse
+from attnpo.training.summary import evaluated, print_summary, write_description
+from attnpo.training.trainer import AttnPOTrainer
+
+
+def train(argv: list[str], *, console: Console | None = None) -> Path:
+    """Run `attnpo train` with these arguments; returns the run folder.
+
+    Raises:
+        InputError: anything wrong with options, data or model, before training starts.
+        RunError: the loss or a gradient is not finite; a checkpoint of the last good weights is saved first.
+    """
+    console = console or Console()
+    data, args, model_config = parse(argv)
+    resume = checkpoint_to_resume(args)
+    with VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
+        trainer, notes = build_trainer(data, args, model_config, pool, console)
+        if trainer.is_world_process_zero():
+            write_description(Path(args.output_dir), data, args, model_config, argv, notes)
+            if trainer.heads is not None:
+                name = model_config.model_name_or_path or OVERTHINKER
+                save_heads(Path(args.output_dir) / "heads.json", trainer.heads, model=name)
+        run_steps(trainer, resume, console)
+    if trainer.is_world_process_zero():
+        print_summary(Path(args.output_dir), console)
+    return Path(args.output_dir)
+
+
+def load_tokenizer(path: str, model_config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; InputError where there is none or it cannot map tokens to characters."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path,
+            revision=model_config.model_revision,
+            trust_remote_code=False,
+            padding_side="left",
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"option model_name_or_path: no model or tokenizer {path!r}: {error}") from error
+    locate_steps(tokenizer, tokenizer("a b</think>c")["input_ids"])  # refuses what cannot be decoded piece by piece
+    return tokenizer
+
+
+def build_trainer(
+    data: DataConfig, args: AttnPOConfig, model_config: ModelConfig, pool: VerifierPool, console: Console
+) -> tuple[AttnPOTrainer, dict[str, Any]]:
+    """Everything a run needs, and notes on what was left out on the way (for environment.json)."""
+    path = resolve_model(model_config.model_name_or_path)
+    tokenizer = load_tokenizer(path, model_config)
+    if args.heads is None and (Path(path) / "heads.json").is_file():
+        args.heads = str(Path(path) / "heads.json")
+    accuracy = AccuracyReward(pool)
+    notes: dict[str, Any] = {}
+    train_set, notes["train"] = load_problems(data, args, tokenizer, accuracy, held_out=False)
+    eval_set = None
+    if data.eval_dataset_name is not None or data.dataset_name == BUILT_IN:
+        eval_set, notes["eval"] = load_problems(data, args, tokenizer, accuracy, held_out=True)
+    for name, counts in notes.items():
+        left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count and why != "problems")
+        console.print(f"{name}: {counts['problems']} problems" + (f" (left out: {left_out})" if left_out else ""))
+    if args.model_init_kwargs is None:
+        args.model_init_kwargs = {
+            "dtype": model_config.dtype or "float32",
+            "revision": model_config.model_revision,
+            **({"attn_implementation": model_config.attn_implementation} if model_config.attn_implementation else {}),
+        }
+    if args.eval_strategy != "no" and eval_set is None:
+        raise InputError("option eval_strategy: there are no held-out problems; give eval_dataset_name")
+    trainer = AttnPOTrainer(
+        model=path,
+        reward_funcs=[accuracy],
+        args=args,
+        train_dataset=train_set,
+        eval_dataset=eval_set,
+        processing_class=tokenizer,
+        callbacks=[LiveProgress(console), StopOnInterrupt()],
+        peft_config=get_peft_config(model_config),
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    return trainer, notes
+
+
+def load_problems(
+    data: DataConfig,
+    args: AttnPOConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    accuracy: AccuracyReward,
+    *,
+    held_out: bool,
+) -> tuple[Dataset, dict[str, int]]:
+    """Problems with prompts, without those that cannot be used, and how many those were.
+
+    Left out: prompts over `max_prompt_length`, references the verifier cannot read.
+    """
+    name = (data.eval_dataset_name or data.dataset_name) if held_out else data.dataset_name
+    split = data.dataset_test_split if held_out else data.dataset_train_split
+    if name == BUILT_IN:
+        count = data.eval_problems if held_out else data.train_problems
+        difficulty = parse_range(data.task_difficulty) if data.task_difficulty else DEFAULT_DIFFICULTY
+        rows = build_dataset(count, data.task_seed, "test" if held_out else "train", difficulty)
+    else:
+        rows = load_rows(name, config=data.dataset_config, split=split)
+        rows = rows[: data.eval_problems] if held_out else rows
+    problems = to_problems(rows, name, problem_column=data.problem_column, reference_column=data.reference_column)
+    unreadable = set(accuracy.validate_references([row["reference"] for row in problems]))
+    readable = [row for row in problems if row["reference"] not in unreadable]
+    if not readable:
+        raise InputError(
+            f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference']!r}"
+        )
+    dataset = make_prompts(tokenizer, readable, data.prompt_template)
+    dataset, long = drop_long_prompts(dataset, tokenizer, args.max_prompt_length)
+    counts = {
+        "problems": len(dataset),
+        "with a reference the verifier cannot read": len(problems) - len(readable),
+        f"with a prompt of more than {args.max_prompt_length} tokens": long,
+    }
+    return dataset, counts
+
+
+def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> None:
+    """Evaluate, train, evaluate; on a loss that is not finite leave a checkpoint of the last good weights."""
+    args = trainer.args
+    if trainer.eval_dataset is not None and resume is None:
+        console.print("evaluating the starting model …")
+        trainer.evaluate()
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    except NotFiniteError as error:
+        where = trainer.save_checkpoint()
+        raise RunError(f"{error}. The weights before it are in {where}") from error
+    finally:  # the end-of-training event does not come after an error
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, LiveProgress | StopOnInterrupt):
+                callback.close()
+    if trainer.eval_dataset is not None and not evaluated(Path(args.output_dir), trainer.state.global_step):
+        console.print("evaluating the trained model …")
+        trainer.evaluate()

@@ -1,0 +1,369 @@
+"""`AttnPOTrainer`: TRL's GRPOTrainer with per-token credit.
+
+The trainer knows no credit method. It generates (TRL), finds the steps of each response, has the answers verified,
+forms outcome advantages, collects the signals the method asks for inside a forward that runs anyway, and hands the
+(B, C) advantages to TRL's loss. Which forward: on-policy, the loss forward itself; where the policy moves between
+generation and use (several updates per generation, vLLM with importance correction), the old-log-prob forward.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+from trl import GRPOTrainer
+
+from attnpo.attention.capture import capture_scores, unwrap_model
+from attnpo.attention.heads import check_heads, load_heads
+from attnpo.credit.advantages import group_accuracy, outcome_advantages
+from attnpo.credit.base import assign_credit
+from attnpo.errors import InputError
+from attnpo.steps.spans import LocatedSteps, locate_steps
+from attnpo.training.callbacks import GradientGuard, MetricsFile, NotFiniteError
+from attnpo.training.config import AttnPOConfig
+from attnpo.training.evaluation import isolated_random_state
+from attnpo.training.ledger import PhaseTimer, RolloutLedger
+from attnpo.training.metrics import evaluation_metrics, rollout_metrics
+from attnpo.training.records import Record, RunFolder, add_credit, response_record
+from attnpo.training.rewards import RewardSetup
+from attnpo.training.rollout import StepTensors, credit_inputs
+
+
+class AttnPOTrainer(GRPOTrainer):
+    """GRPOTrainer whose advantages are per token, by the credit method of `args.credit`.
+
+    Args:
+        model: a causal LM of transformers, or its name or path, as in TRL.
+        reward_funcs: TRL reward functions (one or several). The one that says whether an answer is right is
+            `args.correct_reward`; by default the one called `accuracy`, else the first.
+        args: `AttnPOConfig`.
+        train_dataset, eval_dataset, processing_class, callbacks, peft_config, …: as in TRL.
+        heads: key-focus heads as (layer, head), zero-based; default: read from `args.heads`.
+
+    Raises:
+        InputError: for heads the model does not have, a credit method that needs heads without any, tools or
+            environments together with step credit, and what `AttnPOConfig` refuses.
+    """
+
+    _tag_names = ("trl", "grpo", "attnpo")
+    _name = "AttnPO"
+    args: AttnPOConfig
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: AttnPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *,
+        heads: list[tuple[int, int]] | None = None,
+        callbacks: list[Any] | None = None,
+        **kwargs: Any,
+    ):
+        args = AttnPOConfig("attnpo-run") if args is None else args
+        self.credit = args.make_credit()
+        if self.credit.signals and any(kwargs.get(k) for k in ("tools", "environment_factory", "rollout_func")):
+            raise InputError(
+                f"credit={args.credit!r} reads the steps of one uninterrupted response; tools, environments and "
+                "rollout_func interleave text of others and are not supported with it"
+            )
+        self.folder = RunFolder(args.output_dir, rollouts=args.record_rollouts)
+        self.rewards = RewardSetup.build(reward_funcs, args)
+        super().__init__(
+            model=model,
+            reward_funcs=self.rewards.functions,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=[MetricsFile(self.folder), GradientGuard(), *(callbacks or [])],
+            **kwargs,
+        )
+        self.rewards.bind(self.reward_func_names, self._tokenizer)
+        self.heads = self._resolve_heads(heads)
+        # TRL runs an old-log-prob forward exactly then; scores must come from the policy that sampled.
+        generate_every = args.steps_per_generation * self.num_iterations
+        self._scores_before_rewards = args.gradient_accumulation_steps % generate_every != 0 or (
+            self.use_vllm and self.vllm_importance_sampling_correction
+        )
+        self._located: list[LocatedSteps] = []
+        self._ledger = RolloutLedger()
+        self._eval_records: list[Record] = []
+        self._forward_batch: dict[str, Any] | None = None  # set while a forward should also yield signals
+        self._signals: dict[str, Tensor] | None = None
+        self._timer = PhaseTimer()
+
+    def _resolve_heads(self, heads: list[tuple[int, int]] | None) -> list[tuple[int, int]] | None:
+        if "attention" not in self.credit.signals:
+            return None
+        if heads is None:
+            if self.args.heads is None:
+                raise InputError(
+                    f"credit={self.args.credit!r} needs key-focus heads: give option heads, a JSON file such as "
+                    '{"heads": [[16, 2], [20, 9]]} with (layer, head) pairs counted from zero'
+                )
+            heads = load_heads(self.args.heads)
+        check_heads(unwrap_model(self.model).config, heads)
+        return heads
+
+    # ---------------------------------------------------------------- rollouts
+
+    def _generate(self, prompts: list):
+        with self._timer("rollout", counts=self.model.training):
+            output = super()._generate(prompts)
+        prompt_ids, completion_ids = output[0], output[1]
+        with self._timer("credit", counts=self.model.training):
+            self._located = [locate_steps(self._tokenizer, ids, self.args.lexicon) for ids in completion_ids]
+        self._prompt_tokens = [len(ids) for ids in prompt_ids]
+        self._completion_tokens = [len(ids) for ids in completion_ids]
+        self._truncated = [ids[-1] not in self.eos_token_ids for ids in completion_ids]
+        return output
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        with self._timer("verify", counts=self.model.training):
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        lengths = torch.tensor(self._completion_tokens, device=rewards.device)
+        group_size = self.num_generations if self.model.training else 1
+        self._rewards = self.rewards.add_length_reward(
+            rewards, self.accelerator.gather(lengths), group_size, training=self.model.training
+        )
+        return self._rewards
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        training = self.model.training
+        if training:
+            self._finish_generation_batch()
+        self._signals = None
+        with self._collecting(training and self._scores_before_rewards):
+            output = super()._generate_and_score_completions(inputs)
+        local = slice(self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs))
+        group_size = self.num_generations if training else self.num_generations_eval
+        records = self._new_records(inputs, local, group_size)
+        if not training:
+            self._score_examples(output, records)
+            self._eval_records.extend(records)
+            return output
+        with self._timer("credit"):
+            self._ledger.open(records)
+            self._add_outcome(output, local, group_size)
+            for record, advantage, p in zip(
+                records, output["outcome_advantages"].tolist(), output["group_accuracy"].tolist(), strict=True
+            ):
+                record.update(advantage=advantage, group_accuracy=p)
+            if not self.credit.signals or self._scores_before_rewards:
+                self._give_credit(output, self._signals or {})
+        return output
+
+    def _add_outcome(self, output: dict[str, Any], local: slice, group_size: int) -> None:
+        """Outcome advantages, group accuracy and steps of the local responses, ready to be shuffled and split."""
+        device = output["completion_ids"].device
+        rewards = self.rewards.total(self._rewards, self.reward_weights.to(device))
+        advantages = outcome_advantages(rewards.view(-1, group_size), self.args.advantage).view(-1)
+        correct = self.rewards.correct(self._rewards)
+        verdicts = self._rewards[:, self.rewards.correct_column].view(-1, group_size)
+        accuracy = group_accuracy(verdicts).repeat_interleave(group_size)
+        lengths = [p + c for p, c in zip(self._prompt_tokens, self._completion_tokens, strict=True)]
+        output.update(
+            StepTensors.pack(self._located, output["completion_ids"].shape[1], device).as_batch(),
+            correct=correct[local],
+            group_accuracy=accuracy[local],
+            total_tokens=torch.tensor(lengths, device=device),
+            outcome_advantages=advantages[local],
+            advantages=advantages[local],
+            rewards=rewards[local].tolist(),
+            prompts=[record["prompt"] for record in self._ledger.records],
+            completions=[record["text"] for record in self._ledger.records],
+            rollout_rows=torch.arange(len(lengths), device=device),
+        )
+        # TRL logged its own group-normalised advantages; ours replace them (the rescaled ones follow credit).
+        self._relog_advantages(advantages.tolist())
+
+    def _new_records(self, inputs: list[dict[str, Any]], local: slice, group_size: int) -> list[Record]:
+        rewards, names = self._rewards[local].tolist(), self.reward_func_names
+        total = self.rewards.total(self._rewards, self.reward_weights.to(self._rewards.device))[local].tolist()
+        correct = self.rewards.correct(self._rewards)[local].tolist()
+        verdicts = self.rewards.last_verdicts(len(inputs))
+        records = []
+        for i, located in enumerate(self._located):
+            group, index = divmod(local.start + i, group_size)
+            record = response_record(
+                located,
+                split="train" if self.model.training else "eval",
+                step=self.state.global_step + int(self.model.training),
+                group=group,
+                index=index,
+                prompt=self._prompt_text(inputs[i]["prompt"]),
+                prompt_tokens=self._prompt_tokens[i],
+                completion_tokens=self._completion_tokens[i],
+                truncated=self._truncated[i],
+                row=inputs[i],
+            )
+            parts = {name: value for name, value in zip(names, rewards[i], strict=True) if value == value}
+            record.update(rewards=parts, reward=total[i], correct=correct[i], verdict=verdicts[i], advantage=0.0)
+            records.append(record)
+        return records
+
+    @staticmethod
+    def _prompt_text(prompt: Any) -> str:
+        return prompt if isinstance(prompt, str) else "\n".join(str(message["content"]) for message in prompt)
+
+    # ---------------------------------------------------------------- signals and credit
+
+    @contextmanager
+    def _collecting(self, wanted: bool, batch: dict[str, Any] | None = None):
+        """While active, the policy's next log-prob forward also yields the signals the credit method asks for."""
+        if not wanted or not self.credit.signals:
+            yield
+            return
+        self._forward_batch = {} if batch is None else batch
+        try:
+            yield
+        finally:
+            self._forward_batch = None
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
+    ):
+        batch = self._forward_batch
+        if batch is None or model is self.ref_model:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
+            )
+        self._forward_batch = None  # one forward only: a reference or adapter-free pass that follows is not it
+        if "step_ids" in batch:
+            steps = StepTensors.of_batch(batch)
+        else:  # before the rewards: steps are known already, outcomes are not
+            steps = StepTensors.pack(self._located[: len(input_ids)], logits_to_keep, input_ids.device)
+        longest = max((row.answer[1] - row.answer[0] for row in self._located if row.answer is not None), default=0)
+        size = batch_size or len(input_ids)
+        chunks = []
+        for start in range(0, len(input_ids), size):
+            rows = slice(start, start + size)
+            layout = steps[rows].layout(attention_mask[rows], longest)
+            with self._capture(model, layout) as captured:
+                logps, entropy, aux = super()._get_per_token_logps_and_entropies(
+                    model, input_ids[rows], attention_mask[rows], logits_to_keep, None, True, **kwargs
+                )
+            chunks.append((logps, entropy, aux, captured))
+        logps = torch.cat([chunk[0] for chunk in chunks])
+        entropy = torch.cat([chunk[1] for chunk in chunks])
+        aux = torch.stack([chunk[2] for chunk in chunks]).mean() if chunks[0][2] is not None else None
+        self._signals = {"entropy": entropy.detach()}
+        if self.heads is not None:
+            self._signals["attention"] = torch.cat([captured.scores.mean(dim=0) for *_, captured in chunks])
+        if "outcome_advantages" in batch:
+            self._give_credit(batch, self._signals)
+        return logps, entropy if compute_entropy else None, aux
+
+    @contextmanager
+    def _capture(self, model, layout):
+        if self.heads is None:
+            yield None
+            return
+        with capture_scores(model, layout, self.heads) as captured:
+            yield captured
+
+    def _compute_loss(self, model, inputs):
+        in_this_forward = self.model.training and "step_ids" in inputs and not self._scores_before_rewards
+        with self._collecting(in_this_forward, inputs):
+            return super()._compute_loss(model, inputs)
+
+    def _give_credit(self, batch: dict[str, Any], signals: dict[str, Tensor]) -> None:
+        """Spread the advantages of `batch` over tokens, in place, and note what was done for the records."""
+        with self._timer("credit"):
+            inputs = credit_inputs(batch, step=self.state.global_step + 1, signals=signals)
+            result = assign_credit(self.credit, inputs)
+            batch["advantages"] = result.advantages
+            self._ledger.note(batch, result, signals)
+
+    # ---------------------------------------------------------------- records, metrics, logs
+
+    def _finish_generation_batch(self) -> None:
+        """Complete the records of the batch just trained on, write them, put its metrics where TRL logs them."""
+        if not self._ledger.records:
+            return
+        local = self._ledger.close()
+        records = gather_object(local)
+        self._relog_advantages([record["mean_token_advantage"] for record in records])
+        if self.accelerator.is_main_process:
+            self.folder.write_rollouts(f"train-{records[0]['step']:06d}", records)
+        for name, value in rollout_metrics(records, self.args.lexicon).items():
+            self._metrics["train"][name].append(value)
+
+    def _relog_advantages(self, advantages: list[float]) -> None:
+        """Let the last entries of TRL's table of completions show these advantages."""
+        logged = self._logs["advantages"]
+        for _ in range(min(len(logged), len(advantages))):
+            logged.pop()
+        logged.extend(advantages)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.model.training and "loss" in logs:
+            if self._ledger.complete:
+                self._finish_generation_batch()
+            for name, seconds in self._timer.take().items():
+                self._metrics["train"][name].append(seconds)
+        super().log(logs, start_time)
+
+    def training_step(self, model, inputs, num_items_in_batch):
+        with self._timer("update"):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise NotFiniteError(f"step {self.state.global_step + 1}: the loss is {loss.item()}")
+        return loss
+
+    def save_checkpoint(self) -> Path:
+        """Save a checkpoint of the current weights now; where it is. One of the same step is kept as it is."""
+        where = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if not where.exists():
+            self._save_checkpoint(self.model, trial=None)
+        return where
+
+    # ---------------------------------------------------------------- evaluation
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Sample every held-out problem, the same ones with the same seed each time.
+
+        Training's random state is put back afterwards, so a run is the same with and without evaluations.
+        """
+        self._eval_records = []
+        with isolated_random_state(self.args.seed + self.accelerator.process_index):
+            return super().evaluate(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
+        started = time.perf_counter()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        records = gather_object(self._eval_records)
+        metrics = evaluation_metrics(records, self.args.lexicon)
+        if self.accelerator.is_main_process:
+            step, seconds = self.state.global_step, round(time.perf_counter() - started, 3)
+            self.folder.append("evaluations.jsonl", {"step": step, **metrics, "seconds": seconds})
+            self.folder.write_rollouts(f"eval-{step:06d}", records)
+        assert output.metrics is not None
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        return output
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Generate and grade. No loss: it would cost a forward and mean nothing without a group."""
+        self._prepare_inputs(inputs)
+        return None, None, None
+
+    def _score_examples(self, output: dict[str, Any], records: list[Record]) -> None:
+        """Score the steps of the first held-out responses, so that the same problems can be compared over the run."""
+        wanted = min(self.args.eval_examples - len(self._eval_records), len(records))
+        if wanted <= 0 or self.heads is None:
+            return
+        ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)[:wanted]
+        mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)[:wanted]
+        with torch.no_grad(), self._collecting(True):
+            self._get_per_token_logps_and_entropies(self.model, ids, mask, output["completion_ids"].shape[1])
+        assert self._signals is not None
+        for record, scores in zip(records, self._signals["attention"].tolist(), strict=False):
+            add_credit(record, {"scores": scores})
