@@ -31,7 +31,7 @@ lint: setup-dev ## ruff (rules, format) and pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python src
 
 doctest: setup-dev ## run every example of README.md, docs/ and the docstrings
-	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' $(ARGS) README.md docs src/attnpo
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' $(ARGS) README.md $(wildcard docs) src/attnpo CONTRIBUTING.md
 
 format: setup-dev ## let ruff put the code in shape
 	$(BIN)/ruff check --fix .
