@@ -123,3 +123,16 @@ def smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model.is_quantized = False
     del model.config.quantization_config
     return model.eval(), tokenizer
+
+
+@pytest.fixture(scope="session")
+def example_run():
+    """The module tests/example_run.py: `write_run(folder, …)` and helpers to read and write its files."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
