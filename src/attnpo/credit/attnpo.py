@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from attnpo.credit.base import CreditInputs, CreditResult, check_flag, check_number, mask_padding, register_credit
@@ -132,13 +132,13 @@ def step_scales(
     )
     dtype, device = _working_dtype(scores), scores.device
 
-    def row(value: float) -> Tensor:
-        return torch.tensor([value], dtype=dtype, device=device)
+    def row(value: float | int | bool) -> Tensor:
+        return torch.tensor([value], dtype=dtype if isinstance(value, float) else None, device=device)
 
     scales, _ = batched_step_scales(
         scores[None],
         num_steps=row(len(scores)),
-        rescalable=row(1).bool(),
+        rescalable=row(True),
         advantages=row(float(advantage)),
         group_accuracy=row(float(group_accuracy)),
         answer_tokens=row(int(answer_tokens)),
@@ -196,7 +196,7 @@ def spread_to_tokens(
     advantages: Float[Tensor, "B"],
     scales: Float[Tensor, "B S"],
     step_ids: Int[Tensor, "B C"],
-    completion_mask: Bool[Tensor, "B C"],
+    completion_mask: Shaped[Tensor, "B C"],
 ) -> Float[Tensor, "B C"]:
     """γ_k·A on the tokens of step k, A on tokens outside every step (closing tag, final answer), 0 on padding."""
     outside = torch.ones_like(scales[:, :1])

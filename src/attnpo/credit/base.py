@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from attnpo.errors import InputError, RunError
@@ -55,21 +55,14 @@ class CreditInputs:
     step_ids: Int[Tensor, "B C"]
     """k for a completion token of step k (zero-based); S for a token outside every step."""
     num_steps: Int[Tensor, "B"]
-    completion_mask: Bool[Tensor, "B C"]
-    """True on sampled tokens, False on padding (any numeric dtype is accepted)."""
+    completion_mask: Shaped[Tensor, "B C"]
+    """1 or True on sampled tokens, 0 or False on padding."""
     step: int
     """Optimiser step t, counted from 1 for the first one."""
     signals: Mapping[str, Tensor] = field(default_factory=dict)
     prompts: Sequence[Any] = ()
     completions: Sequence[Any] = ()
     rewards: Sequence[float] = ()
-
-    @property
-    def max_steps(self) -> int:
-        """S; taken from the attention scores where there are any, else from ``num_steps`` (reads one number back)."""
-        if "attention" in self.signals:
-            return self.signals["attention"].shape[1]
-        return max(1, int(self.num_steps.max())) if self.num_steps.numel() else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +88,6 @@ class CreditMethod(Protocol):
 
 
 _REGISTRY: dict[str, Callable[..., CreditMethod]] = {}
-_BUILT_IN = ("outcome", "attnpo")
 _M = TypeVar("_M", bound=type)
 
 
@@ -191,7 +183,7 @@ def assign_credit(method: CreditMethod, inputs: CreditInputs) -> CreditResult:
         given = ", ".join(sorted(inputs.signals)) or "none"
         raise RunError(f"credit {method.name!r} needs the signals {', '.join(missing)}; the trainer gave: {given}")
     steps = inputs.signals["attention"].shape[-1] if "attention" in inputs.signals else None
-    sizes = {"B": rows, "C": tokens, "S": steps}
+    sizes = {"B": rows, "C": tokens, "S": steps, "?": None}
 
     def check(what: str, value: Any, dims: tuple[str, ...]) -> None:
         expected = tuple(sizes[dim] for dim in dims)
@@ -223,6 +215,6 @@ def assign_credit(method: CreditMethod, inputs: CreditInputs) -> CreditResult:
     return result
 
 
-def mask_padding(values: Float[Tensor, "B C"], completion_mask: Tensor) -> Float[Tensor, "B C"]:
+def mask_padding(values: Float[Tensor, "B C"], completion_mask: Shaped[Tensor, "B C"]) -> Float[Tensor, "B C"]:
     """`values` with exactly 0 on padding, whatever stood there (a product would keep a NaN)."""
     return torch.where(completion_mask.bool(), values, torch.zeros_like(values))

@@ -27,11 +27,30 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, veri
 EXTRACTION = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
 HAS_DELIMITERS = re.compile(r"\\boxed|\\\(|\\\[|(?<!\\)\$")
 NUMBER_AND_UNIT = re.compile(r"""^[+-]?[$€£]?\s*(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?\s+[A-Za-z][A-Za-z .]*$""")
-WORDS = re.compile(r"^[A-Za-z][A-Za-z' -]+\.?$")
+WORDS = re.compile(r"^[A-Za-z][A-Za-z' -]+[A-Za-z]\.?$")
+# Two things math-verify stumbles over: separated thousands inside a command (\frac{1}{29,\!322}) and an escaped dollar
+# sign before an amount in running text (**\$180**).
+THOUSANDS = re.compile(r"(?<=\d)(?:,\\!|\{,\})\s?(?=\d{3})")
+AMOUNT = re.compile(r"\\\$\s?(?=[\d.])")
+
+LONGEST_ANSWER = 20_000
+"""Characters. Of a longer answer the end is read: math-verify's patterns are quadratic in unclosed delimiters."""
+
+PARSER_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What parsing and comparing odd expressions raises. Anything else ends the worker, which the pool can tell as well."""
 
 
 def extract(text: str) -> list[Any]:
     """Everything math-verify reads in `text`: sympy expressions, then the string it read them from; [] for nothing."""
+    text = AMOUNT.sub("", THOUSANDS.sub("", text))
     return parse(text, extraction_config=EXTRACTION, parsing_timeout=None, raise_on_error=True)  # type: ignore[arg-type]
 
 
@@ -46,16 +65,24 @@ def read_reference(reference: str) -> list[Any]:
     text = reference.strip()
     if not text:
         return []
-    if HAS_DELIMITERS.search(text) or NUMBER_AND_UNIT.match(text):
-        forms = [text]
-    elif WORDS.match(text):
-        word = text.rstrip(".")
-        forms = [rf"\boxed{{\text{{{word}}}}}", rf"\boxed{{{word}}}"]
-    else:
-        forms = [rf"\boxed{{{text}}}"]
+    boxed = rf"\boxed{{{text}}}"
     values: list[Any] = []
+    if HAS_DELIMITERS.search(text):
+        forms = [text]
+    elif NUMBER_AND_UNIT.match(text):
+        forms = [text, boxed]
+    elif WORDS.match(text):
+        # Without \text, math-verify reads a word as a product of letters and forgets their order: compare as text.
+        word = text.rstrip(".")
+        forms = [rf"\boxed{{\text{{{word}}}}}"]
+        values.extend(dict.fromkeys([word, word.lower(), word.capitalize()]))
+    else:
+        forms = [boxed]
     for form in forms:
-        values.extend(extract(form))
+        try:
+            values.extend(extract(form))
+        except PARSER_ERRORS:
+            return []
     # A string alone means that parsing failed: only a letter-for-letter copy would be right, anything else "wrong".
     return values if any(not isinstance(value, str) for value in values) else []
 
@@ -65,7 +92,14 @@ def judge(answer: str, reference: str) -> str:
     golds = read_reference(reference)
     if not golds:
         return "unverifiable"
-    found = extract(answer)
+    if len(answer) > LONGEST_ANSWER:
+        # From the start of a line, where there is one: an inline formula ends in the line it began in.
+        answer = answer[-LONGEST_ANSWER:]
+        answer = answer[answer.find("\n") + 1 :]
+    try:
+        found = extract(answer)
+    except PARSER_ERRORS:
+        return "unverifiable"
     if not found:
         return "no_answer"
     failed = False
@@ -73,15 +107,7 @@ def judge(answer: str, reference: str) -> str:
         try:
             if verify(gold, value, timeout_seconds=None, raise_on_error=True):
                 return "right"
-        except (
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            NotImplementedError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ):
+        except PARSER_ERRORS:
             failed = True
     return "unverifiable" if failed else "wrong"
 
@@ -129,7 +155,7 @@ def main() -> None:
     send({"ready": True})
     os.dup2(silence, 2)
     for line in sys.stdin.buffer:  # ends when the pool closes the pipe, or dies
-        signal.setitimer(signal.ITIMER_REAL, 2 * args.timeout + 5)
+        signal.setitimer(signal.ITIMER_REAL, 2 * args.timeout + 2)
         send(answer_request(json.loads(line)))
         signal.setitimer(signal.ITIMER_REAL, 0)
 

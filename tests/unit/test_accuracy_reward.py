@@ -1,0 +1,135 @@
+"""The reward in TRL's shape. The pool is replaced by a recorder where only the plumbing is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from attnpo.errors import InputError
+from attnpo.rewards.accuracy import AccuracyReward, completion_text, decode_completion
+from attnpo.rewards.verdict import Verdict
+
+
+class FakePool:
+    """Right if the answer contains the reference."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[str | None, str | None]] = []
+
+    def verify(self, items) -> list[Verdict]:
+        self.items = list(items)
+        return [
+            Verdict.NO_ANSWER
+            if a is None
+            else Verdict.UNVERIFIABLE
+            if r is None
+            else Verdict("right" if r in a else "wrong")
+            for a, r in self.items
+        ]
+
+
+class FakeTokenizer:
+    """Ids are characters, but for `</think>` (1), the end (2) and padding (3), all special."""
+
+    eos_token_id, pad_token_id, all_special_ids = 2, 3, (1, 2, 3)
+    names = {1: "</think>", 2: "<|end|>", 3: "<|pad|>"}  # noqa: RUF012
+
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        return {name: index for index, name in self.names.items()}.get(token)
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        assert not skip_special_tokens
+        return "".join(self.names.get(i) or chr(i) for i in ids)
+
+
+@pytest.fixture
+def fake() -> FakePool:
+    return FakePool()
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[AccuracyReward]:
+    reward = AccuracyReward()
+    yield reward
+    reward.close()
+
+
+def test_real_verification(real: AccuracyReward) -> None:
+    completions = [
+        "<think>2+3</think>It is \\boxed{5}.",
+        "thinking, opened by the prompt</think>\\boxed{6}",
+        "the answer \\boxed{5} stands in unfinished thinking",
+        "</think>  ",
+        "</think>\\boxed{5}",
+    ]
+    found = real(prompts=["?"] * 5, completions=completions, reference=["5", "5", "5", "5", None])
+    assert found == [1.0, 0.0, 0.0, 0.0, None]
+    assert real.last_verdicts == ["right", "wrong", "no_answer", "no_answer", "unverifiable"]
+    assert real.__name__ == "accuracy"
+    assert real.validate_references(["1", "x^"]) == ["x^"]
+
+
+def test_the_answer_is_what_follows_the_first_closing_tag(fake: FakePool) -> None:
+    AccuracyReward(fake)(completions=["a</think>b</think>c", "d"], reference=["x", 7])  # type: ignore[arg-type]
+    assert fake.items == [("b</think>c", "x"), (None, "7")]
+
+
+def test_conversational_completions(fake: FakePool) -> None:
+    completions = [
+        [{"role": "assistant", "content": "a</think>5"}],
+        [{"role": "assistant", "content": [{"type": "text", "text": "a</think>"}, {"type": "text", "text": "5"}]}],
+        [{"role": "assistant", "content": "5", "reasoning_content": "a"}],
+        [{"role": "assistant", "content": "x"}, {"role": "tool", "content": "y"}, {"content": "</think>5"}],
+        [{"role": "assistant", "content": None}],
+    ]
+    found = AccuracyReward(fake)(completions=completions, reference=["5"] * 5)  # type: ignore[arg-type]
+    assert found == [1.0, 1.0, 1.0, 1.0, 0.0]
+
+
+def test_completion_of_another_type() -> None:
+    with pytest.raises(InputError, match="completion: found a int"):
+        completion_text(5)
+
+
+def test_closing_tag_that_is_a_special_token_is_read_from_the_ids(fake: FakePool) -> None:
+    ids = [*map(ord, "hm"), 1, *map(ord, "5"), 2, 3, 3]
+    reward = AccuracyReward(fake, tokenizer=FakeTokenizer())  # type: ignore[arg-type]
+    assert reward(completions=["hm5"], completion_ids=[ids], reference=["5"]) == [1.0]
+    assert fake.items == [("5", "5")]
+    assert AccuracyReward(fake)(completions=["hm5"], completion_ids=[ids], reference=["5"]) == [0.0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ids", "text"),
+    [([97, 1, 2, 3], "a</think>"), ([97, 1], "a</think>"), ([2, 97, 2], "<|end|>a"), ([3, 2], ""), ([], "")],
+)
+def test_only_ending_tokens_are_dropped(ids: list[int], text: str) -> None:
+    assert decode_completion(FakeTokenizer(), ids) == text
+
+
+def test_missing_column_names_it_and_those_found(fake: FakePool) -> None:
+    reward = AccuracyReward(fake, column="answer")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no column 'answer' with reference answers; it has: level, solution"):
+        reward(completions=["x"], solution=["1"], level=[1], trainer_state=object())
+    with pytest.raises(InputError, match="found 1 references for 2 completions"):
+        reward(completions=["x", "y"], answer=["1"])
+
+
+def test_logs_verdicts_for_trl(fake: FakePool) -> None:
+    extras: dict[str, list] = {}
+    metrics: dict[str, float] = {}
+    AccuracyReward(fake)(  # type: ignore[arg-type]
+        completions=["</think>5", "</think>6", "</think>5", "5"],
+        reference=["5"] * 4,
+        log_extra=extras.__setitem__,
+        log_metric=metrics.__setitem__,
+    )
+    assert extras == {"verdict": ["right", "wrong", "right", "no_answer"]}
+    assert metrics == {
+        "verdicts/right": 0.5,
+        "verdicts/wrong": 0.25,
+        "verdicts/no_answer": 0.25,
+        "verdicts/unverifiable": 0.0,
+        "verdicts/timed_out": 0.0,
+    }
