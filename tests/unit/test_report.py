@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -14,16 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpo.cli.main import main
-from attnpo.errors import InputError
 from attnpo.report.curves import charts, figures
 from attnpo.report.examples import kind_of, pick_pairs, pick_training
 from attnpo.report.page import report_html, write_report
 from attnpo.report.responses import level, response_html
-from attnpo.report.rollouts import Response, read_responses
+from attnpo.report.rollouts import Response
 from attnpo.report.run import read_run, read_runs
-from attnpo.report.summary import before_after_table, sentence
-from attnpo.report.words import embedded_json, esc, percent, points, small
+from attnpo.report.words import embedded_json, esc
 
 EVIL = "</script><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&lt;$title ${body}\u2028"
 VOID = {"meta", "link", "img", "br"}
@@ -93,66 +88,6 @@ def response(**changes) -> Response:
     from attnpo.report.rollouts import _response
 
     return _response({**row, **changes}, "here")
-
-
-# --- the sentence and the table
-
-
-def test_the_sentence_of_the_example(run_folder):
-    assert sentence(read_run(run_folder)).replace("\xa0", " ") == (
-        "After 20 steps responses are 43 % shorter (261 → 149 tokens) and accuracy went from 71 % to 74 %."
-    )
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        ((0, 100, 0.5), (8, 130, 0.4), "After 8 steps responses are 30 % longer (100 → 130 tokens) and accuracy went "
-         "from 50 % to 40 %."),
-        ((5, 9340, 0.712), (6, 9341, 0.714), "From step 5 to 6 responses are as long as before (9,340 → 9,341 tokens) "
-         "and accuracy stayed at 71 %."),
-        ((0, None, None), (1, 50, 0.5), "One evaluation so far, after 1 step: responses of 50 tokens, accuracy 50 %."),
-        ((0, 100, None), (1, 50, 0.5), "After 1 step responses are 50 % shorter (100 → 50 tokens) and accuracy is not "
-         "known."),
-    ],
-)  # fmt: skip
-def test_sentences(run_folder, before, after, expected):
-    keys = ("step", "length/completion", "accuracy")
-    run = replace(read_run(run_folder), evaluations=[dict(zip(keys, row, strict=True)) for row in (before, after)])
-    assert sentence(run).replace("\xa0", " ") == expected
-
-
-def test_without_evaluations_the_sentence_names_training_as_its_source(run_folder):
-    metrics = [{"step": float(s), "length/completion": 100.0 - s, "accuracy": 0.5} for s in range(1, 5)]
-    run = replace(read_run(run_folder), evaluations=[], metrics=metrics)
-    # Means of the first two and the last two of four steps: (99 + 98) / 2 and (97 + 96) / 2.
-    assert "(98 → 96 tokens)" in sentence(run)
-    assert "nothing was measured on held-out problems" in sentence(run)
-    assert sentence(replace(run, metrics=[])) == "Nothing was measured yet."
-
-
-def test_the_table_has_intervals_and_changes(run_folder):
-    text = Page(before_after_table(read_run(run_folder))).text.replace("\xa0", " ")
-    for part in (
-        "71.0 % [68.2, 73.6]",
-        "74.0 % [71.2, 76.6]",
-        "+3.0 points",
-        "261 [257, 266]",
-        "−43 %",
-        "95 % interval",
-    ):
-        assert part in text
-
-
-def test_numbers_as_words():
-    assert (percent(0.7149), percent(-0.001), percent(None)) == ("71\xa0%", "0\xa0%", "–")
-    assert (points(-0.004), points(0.0)) == ("−0.4\xa0points", "0.0\xa0points")
-    assert (small(-0.12345, signed=True), small(0.5, signed=True), small(0.0), small(None)) == (
-        "−0.123",
-        "+0.5",
-        "0",
-        "–",
-    )
 
 
 # --- the page
@@ -339,41 +274,3 @@ def test_lone_surrogates_do_not_stop_the_page(example_run, tmp_path):
     (folder / "config.yaml").write_text('run_name: "bad \\ud800 name"\n', encoding="utf-8")
     write_report([folder], tmp_path / "page.html")
     assert "bad ? name" in (tmp_path / "page.html").read_text(encoding="utf-8")
-
-
-# --- the command
-
-
-def test_the_command_writes_one_page_and_says_where(run_folder, tmp_path, capsys):
-    output = tmp_path / "new" / "page.html"
-    assert main(["report", str(run_folder), "-o", str(output)]) == 0
-    printed = capsys.readouterr().out
-    assert str(output) in printed
-    assert "4.9 MB" in printed or "5.0 MB" in printed
-    assert [path.name for path in output.parent.iterdir()] == ["page.html"]
-    assert output.stat().st_size < 10_000_000
-
-
-def test_a_failed_report_leaves_the_page_that_was_there(run_folder, tmp_path, capsys):
-    output = tmp_path / "page.html"
-    output.write_text("old")
-    assert main(["report", str(run_folder), str(tmp_path / "nowhere"), "-o", str(output)]) == 2
-    assert "nowhere" in capsys.readouterr().err
-    assert output.read_text() == "old"
-    with pytest.raises(InputError, match="cannot be written"):
-        write_report([run_folder], tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
-
-
-def test_the_report_needs_neither_torch_nor_numpy():
-    code = (
-        "import sys, attnpo.report.page; print({'torch', 'trl', 'transformers', 'numpy', 'pandas'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
-def test_every_recorded_response_of_the_example_can_be_read(run_folder):
-    responses, notice = read_responses(run_folder / "rollouts" / "train-000001.jsonl.gz")
-    assert (len(responses), notice) == (32, None)
-    assert {response.verdict for response in responses} <= {"right", "wrong"}
