@@ -13,7 +13,7 @@ INSTALL := $(PIP) install --no-compile --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint doctest format setup setup-dev test-models clean
+.PHONY: help demo test shapes lint doctest format setup setup-dev test-models clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,10 @@ demo: setup ## train the small shipped model on a CPU and write a report page
 
 test: setup-dev $(if $(SLOW),test-models) ## the quick tests; SLOW=1: all of them; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+
+# tests/bad_input is left out: it passes wrong types on purpose, to see what the package itself says about them.
+shapes: setup-dev ## the quick tests with every tensor shape in a signature checked
+	ATTNPO_SHAPES=1 $(BIN)/python -m pytest -m "not slow" $(ARGS) tests/unit tests/reference tests/invariant
 
 lint: setup-dev ## ruff (rules, format) and pyright
 	$(BIN)/ruff check .

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+if os.environ.get(
+    "ATTNPO_SHAPES"
+):  # `make shapes`: the jaxtyping annotations of these modules are checked at every call
+    from jaxtyping import install_import_hook
+
+    # Not credit.base: its tests build records of wrong shapes on purpose.
+    checked = ["attention", "credit.advantages", "credit.attnpo", "credit.outcome", "rewards.length"]
+    install_import_hook(
+        [f"attnpo.{module}" for module in checked],
+        "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+    )
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -134,5 +146,20 @@ def example_run():
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def trainer_kit():
+    """The module tests/trainer_kit.py: canned responses, and trainers on a tiny model."""
+    import importlib.util
+    import sys
+
+    spec = importlib.util.spec_from_file_location("trainer_kit", Path(__file__).with_name("trainer_kit.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["trainer_kit"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
