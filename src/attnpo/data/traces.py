@@ -103,12 +103,10 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]])
     if not target.parent.is_dir():
         raise InputError(f"{path}: the folder {target.parent} does not exist")
     if target.exists() and not target.is_file():  # a pipe or /dev/stdout: nothing there to protect
-        with _open_output(target, path) as file:
-            return _write_rows(file, rows, path)
+        return _write_rows(target, rows, path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with _open_output(temporary, path) as file:
-            count = _write_rows(file, rows, path)
+        count = _write_rows(temporary, rows, path)
         if target.exists():
             temporary.chmod(target.stat().st_mode & 0o7777)
         temporary.replace(target)
@@ -117,32 +115,25 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]])
     return count
 
 
-def _open_output(file_path: Path, named: str | os.PathLike[str]) -> IO[bytes]:
+def _write_rows(file_path: Path, rows: Iterable[Mapping[str, Any]], named: str | os.PathLike[str]) -> int:
     try:
-        return open(file_path, "wb")
+        raw = open(file_path, "wb")  # noqa: SIM115 (opening and writing fail with different errors)
     except OSError as error:
         raise InputError(f"{named}: cannot be written ({error.strerror})") from error
-
-
-def _write_rows(raw: IO[bytes], rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> int:
     count = 0
-    compressed = os.fspath(path).endswith(".gz")
-    # no name and no time in the gzip header: equal rows give equal files
-    file = cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=raw, mtime=0)) if compressed else raw
-    for row in rows:
-        line = _encode_row(row)
-        try:
-            file.write(line)
-        except OSError as error:
-            raise RunError(f"{path}: writing failed ({error.strerror})") from error
-        count += 1
     try:
-        if compressed:
-            file.close()
-        raw.flush()
+        with raw, _compressed(raw) if os.fspath(named).endswith(".gz") else raw as file:
+            for row in rows:
+                file.write(_encode_row(row))
+                count += 1
     except OSError as error:
-        raise RunError(f"{path}: writing failed ({error.strerror})") from error
+        raise RunError(f"{named}: writing failed ({error.strerror})") from error
     return count
+
+
+def _compressed(raw: IO[bytes]) -> IO[bytes]:
+    # no name and no time in the header: equal rows give equal files
+    return cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
 
 
 def _encode_row(row: Mapping[str, Any]) -> bytes:
@@ -172,7 +163,7 @@ def _numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]
 
 def _parse_row(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode())
+        row = json.loads(line.decode().rstrip())  # or a missing bracket is reported in the next line, column 1
     except UnicodeDecodeError as error:
         raise InputError(f"{where}, byte {error.start + 1}: not UTF-8 text") from error
     except json.JSONDecodeError as error:
