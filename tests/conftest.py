@@ -14,12 +14,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-if os.environ.get(
-    "ATTNPO_SHAPES"
-):  # `make shapes`: the jaxtyping annotations of these modules are checked at every call
+if os.environ.get("ATTNPO_SHAPES"):  # set by `make shapes`
     from jaxtyping import install_import_hook
 
-    # Not credit.base: its tests build records of wrong shapes on purpose.
+    # The annotations of these modules are checked at every call. Not credit.base: its tests build records of wrong shapes on purpose.
     checked = ["attention", "credit.advantages", "credit.attnpo", "credit.outcome", "rewards.length"]
     install_import_hook(
         [f"attnpo.{module}" for module in checked],
