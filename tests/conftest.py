@@ -17,7 +17,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if os.environ.get("ATTNPO_SHAPES"):  # set by `make shapes`
     from jaxtyping import install_import_hook
 
-    # The annotations of these modules are checked at every call. Not credit.base: its tests build records of wrong shapes on purpose.
+    # The annotations of these modules are checked at every call.
+    # Not credit.base: its tests build records of wrong shapes on purpose.
     checked = ["attention", "credit.advantages", "credit.attnpo", "credit.outcome", "rewards.length"]
     install_import_hook(
         [f"attnpo.{module}" for module in checked],
