@@ -163,7 +163,7 @@ def _numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]
 
 def _parse_row(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode().rstrip())  # or a missing bracket is reported in the next line, column 1
+        row = json.loads(line.decode().rstrip("\r\n"))  # or a missing bracket is reported in the next line, column 1
     except UnicodeDecodeError as error:
         raise InputError(f"{where}, byte {error.start + 1}: not UTF-8 text") from error
     except json.JSONDecodeError as error:
