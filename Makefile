@@ -19,7 +19,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: setup ## train the small shipped model on a CPU and write a report page
-	$(BIN)/attnpo train --config configs/demo.yaml
+	$(BIN)/attnpo train --config configs/demo.yaml --overwrite_run true
 	$(BIN)/attnpo report runs/demo -o runs/demo/report.html
 
 test: setup-dev $(if $(SLOW),test-models) ## the quick tests; SLOW=1: all of them; ARGS="-k name" goes to pytest

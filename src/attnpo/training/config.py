@@ -70,6 +70,7 @@ class AttnPOConfig(GRPOConfig):
         1024, "Problems whose prompt has more tokens are left out of training and counted. None: no limit."
     )
     record_rollouts: bool = _option(True, "Write every response with its steps, scores and scales to rollouts/.")
+    overwrite_run: bool = _option(False, "Replace a run that output_dir holds already.")
     eval_examples: int = _option(8, "Held-out responses whose steps are scored and recorded at each evaluation.")
 
     def __post_init__(self) -> None:

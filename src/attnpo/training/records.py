@@ -9,10 +9,12 @@ import gzip
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnpo.errors import InputError
 from attnpo.steps.spans import LocatedSteps
 
 Record = dict[str, Any]
@@ -102,6 +104,24 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], *, rollouts: bool = True):
         self.path = Path(path)
         self.keeps_rollouts = rollouts
+
+    def check_free(self) -> None:
+        """Raises InputError if the folder holds a run already."""
+        old = self._old_run()
+        if old:
+            raise InputError(
+                f"option output_dir: {self.path} already holds a run ({old[0].name}). Continue it with "
+                "--resume_from_checkpoint true, choose another folder, or replace it with --overwrite_run true"
+            )
+
+    def clear(self) -> None:
+        """Remove the run the folder holds; other files stay."""
+        for path in self._old_run():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _old_run(self) -> list[Path]:
+        names = ("metrics.jsonl", "evaluations.jsonl", "rollouts")
+        return [p for name in names if (p := self.path / name).exists()] + sorted(self.path.glob("checkpoint-*"))
 
     def write_rollouts(self, name: str, records: Iterable[Record]) -> None:
         """rollouts/{name}.jsonl.gz, put in place whole."""

@@ -22,6 +22,7 @@ from attnpo.task.problems import DEFAULT_DIFFICULTY
 from attnpo.training.callbacks import LiveProgress, NotFiniteError, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.options import DataConfig, checkpoint_to_resume, parse
+from attnpo.training.records import RunFolder
 from attnpo.training.summary import evaluated, print_summary, write_description
 from attnpo.training.trainer import AttnPOTrainer
 
@@ -36,9 +37,13 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     console = console or Console()
     data, args, model_config = parse(argv)
     resume = checkpoint_to_resume(args)
+    if resume is None and not args.overwrite_run:
+        RunFolder(args.output_dir).check_free()
     with VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
         trainer, notes = build_trainer(data, args, model_config, pool, console)
         if trainer.is_world_process_zero():
+            if resume is None:
+                trainer.folder.clear()
             write_description(Path(args.output_dir), data, args, model_config, argv, notes)
             if trainer.heads is not None:
                 name = model_config.model_name_or_path or OVERTHINKER
