@@ -80,7 +80,9 @@ def test_bad_files(tmp_path: Path):
     assert "damaged gzip" in error_of(tmp_path / "cut.jsonl.gz")
     (tmp_path / "broken.jsonl.gz").write_bytes(whole[:14] + b"\xff\xff\xff" + whole[17:])
     assert "damaged gzip" in error_of(tmp_path / "broken.jsonl.gz")
-    assert ", row 1, column 2: not valid JSON" in error_of(write(tmp_path, "[", '{"id": 1}', "]"))  # a JSON array is not JSON Lines
+    assert ", row 1, column 2: not valid JSON" in error_of(
+        write(tmp_path, "[", '{"id": 1}', "]")
+    )  # a JSON array is not JSON Lines
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind this user")

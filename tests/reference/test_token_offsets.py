@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from os.path import commonpath
 from typing import Any
 
 import pytest
@@ -35,6 +34,12 @@ def encoded(tokenizer: Any, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
+def common_length(one: str, other: str) -> int:
+    return next(
+        (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+
+
 def prefix_starts(tokenizer: Any, ids: list[int], *, strips_the_end: bool) -> list[int]:
     """Token i begins where the decoded prefix ids[:i] stops agreeing with the whole text; whole characters only.
 
@@ -44,7 +49,7 @@ def prefix_starts(tokenizer: Any, ids: list[int], *, strips_the_end: bool) -> li
     text, starts, reached = plain_decode(tokenizer, ids), [], 0
     for count in range(len(ids)):
         prefix = plain_decode(tokenizer, ids[:count] + closing).removesuffix(plain_decode(tokenizer, closing))
-        reached = max(reached, len(commonpath([prefix.rstrip("\ufffd"), text])))
+        reached = max(reached, common_length(prefix.rstrip("\ufffd"), text))
         starts.append(reached)
     return starts
 
