@@ -126,6 +126,8 @@ def _byte_level_starts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], t
     if data.decode("utf-8", "replace") != text:
         return None
     positions = accumulate((len(pieces[token]) for token in ids[:-1]), initial=0)
+    if data.isascii():  # bytes are characters; nearly every response, and several times faster
+        return list(positions)
     character_starts = chain(_character_starts(data), [len(data) + 1])
     starts, index, following = [], -1, next(character_starts)
     for position in positions:
