@@ -1,0 +1,56 @@
+"""`attnpo score`: add to traces how much attention the final answer pays each step."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+DESCRIPTION = """\
+Score every reasoning step by the attention that the final answer pays it, averaged over the chosen heads, and write
+the rows with "score" per step and "answer_tokens", "total_tokens" and "baseline" per trace. The baseline is
+p^2 * answer_tokens / total_tokens with p from --group-accuracy: steps below it count as redundant.
+
+The prompt is the field "problem" in the tokenizer's chat template. Existing steps keep their offsets, others are
+segmented. Token ids in "completion_ids" are used as sampled; else the response is tokenised and the end token added.
+Rows that cannot be scored (no closing tag, too long, tokens that do not give the text back) are kept with "score" and
+"baseline" null and the reason in "skipped"."""
+
+PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="IN.jsonl", help="traces, one JSON object per line (.gz is read too)")
+    parser.add_argument("-o", "--output", metavar="OUT.jsonl", required=True, help="where to write (.gz to compress)")
+    parser.add_argument(
+        "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
+    )
+    parser.add_argument(
+        "--heads", metavar="HEADS.json", help="(layer, head) pairs (default: heads.json in the model's folder)"
+    )
+    parser.add_argument(
+        "--group-accuracy", metavar="P", type=float, default=1.0, help="share of right responses (default: 1)"
+    )
+    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="rows per forward (default: 8)")
+    parser.add_argument(
+        "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
+    )
+    parser.add_argument(
+        "--max-length", metavar="N", type=int, help="skip rows with more tokens (default: what the model allows)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from attnpo.probe.trace_scores import score_file
+
+    counts = score_file(
+        args.input,
+        args.output,
+        model=args.model,
+        heads=args.heads,
+        group_accuracy=args.group_accuracy,
+        batch_size=args.batch_size,
+        lexicon=args.lexicon,
+        max_length=args.max_length,
+    )
+    skipped = "".join(f", {count} skipped ({reason})" for reason, count in counts.items() if reason != "scored")
+    print(f"{counts['scored']} traces scored{skipped}: {args.output}", file=sys.stderr)
