@@ -27,6 +27,7 @@ NAMES = [
     "words",
     "suffixes",
     "byt5",
+    "bytes, replacing",
     "sentencepiece",
 ]
 
@@ -124,6 +125,18 @@ def _sentencepiece(folder: Any) -> Any:
     return BertGenerationTokenizer(str(file), pad_token="<pad>")
 
 
+def _replacing_bytes() -> Any:
+    """A slow tokenizer over bytes that shows broken ones, as those around tiktoken do; ByT5 leaves them out."""
+    from transformers import ByT5Tokenizer
+
+    class ReplacingTokenizer(ByT5Tokenizer):
+        def convert_tokens_to_string(self, tokens: list[str]) -> str:
+            raw = b"".join(token.encode() if len(token) > 1 else bytes([ord(token)]) for token in tokens)
+            return raw.decode("utf-8", "replace")
+
+    return ReplacingTokenizer(extra_ids=0)
+
+
 @pytest.fixture(scope="session")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Name -> transformers tokenizer, for every name in NAMES."""
@@ -138,6 +151,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "gemma": _byte_fallback("plain", strips=False),
         **{name: _other(name) for name in ("unigram", "wordpiece", "words", "suffixes")},
         "byt5": ByT5Tokenizer(extra_ids=0),
+        "bytes, replacing": _replacing_bytes(),
         "sentencepiece": _sentencepiece(tmp_path_factory.mktemp("sentencepiece")),
     }
 
