@@ -16,7 +16,9 @@ from transformers import TrainerCallback
 
 from attnpo import AttnPOConfig, AttnPOTrainer
 
-torch.set_num_threads(1)  # these models are too small for threads to help, and on a busy machine they wait for each other
+torch.set_num_threads(
+    1
+)  # these models are too small for threads to help, and on a busy machine they wait for each other
 
 HEADS = [(1, 0), (2, 3)]
 
@@ -87,7 +89,7 @@ says_42.__name__ = "accuracy"
 
 def problems(count: int, **columns: Any) -> Dataset:
     rows = [{"prompt": f"What is {12 + i} + {30 - i}?", "reference": "42", "id": f"p{i}"} for i in range(count)]
-    return Dataset.from_list([{**row, **{name: value for name, value in columns.items()}} for row in rows])
+    return Dataset.from_list([{**row, **columns} for row in rows])
 
 
 def sharpen(model: Any, factor: float = 16.0) -> Any:

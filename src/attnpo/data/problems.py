@@ -68,7 +68,11 @@ def find_column(rows: Sequence[dict[str, Any]], asked: str | None, known: Sequen
 
 
 def to_problems(
-    rows: Sequence[dict[str, Any]], source: str, *, problem_column: str | None = None, reference_column: str | None = None
+    rows: Sequence[dict[str, Any]],
+    source: str,
+    *,
+    problem_column: str | None = None,
+    reference_column: str | None = None,
 ) -> list[dict[str, Any]]:
     """Rows as {"id", "problem", "reference"}; InputError names the row and column of the first bad value."""
     problem_key = find_column(rows, problem_column, PROBLEM_COLUMNS, "problem", source)
@@ -108,22 +112,41 @@ def make_prompts(tokenizer: Any, problems: Sequence[dict[str, Any]], template: s
     return Dataset.from_list([{**row, "prompt": render(row["problem"])} for row in problems])
 
 
-def drop_long_prompts(dataset: Dataset, tokenizer: Any, limit: int | None) -> tuple[Dataset, int]:
+def drop_long_prompts(
+    dataset: Dataset, tokenizer: Any, limit: int | None, template_options: dict[str, Any] | None = None
+) -> tuple[Dataset, int]:
     """Leave out problems whose prompt has more than `limit` tokens; returns what is left and how many went.
+
+    `template_options`: what the trainer hands to the chat template (`chat_template_kwargs`).
 
     Cutting a prompt would ask another question, so long ones are left out, not truncated.
     """
     if limit is None:
         return dataset, 0
-    keep = [i for i, prompt in enumerate(dataset["prompt"]) if prompt_length(tokenizer, prompt) <= limit]
+    options = template_options or {}
+    keep = [i for i, prompt in enumerate(dataset["prompt"]) if prompt_length(tokenizer, prompt, options) <= limit]
     dropped = len(dataset) - len(keep)
     if dropped and not keep:
         raise InputError(f"option max_prompt_length: all {dropped} prompts have more than {limit} tokens")
     return (dataset.select(keep) if dropped else dataset), dropped
 
 
-def prompt_length(tokenizer: Any, prompt: Any) -> int:
+def check_enough_problems(dataset: Any, batch: int, group: int) -> None:
+    """InputError if the data set cannot fill one batch of `batch` responses, `group` to a problem.
+
+    TRL drops a batch that is not full, so such a run would end without a step. Data sets without a length pass.
+    """
+    if not hasattr(dataset, "__len__") or len(dataset) >= batch // group:
+        return
+    raise InputError(
+        f"train_dataset: found {len(dataset)} problems, expected at least {batch // group}: a batch is {batch} "
+        f"responses, {group} to a problem (per_device_train_batch_size × processes × steps_per_generation / num_generations)"
+    )
+
+
+def prompt_length(tokenizer: Any, prompt: Any, template_options: dict[str, Any]) -> int:
     """Tokens of one prompt as the trainer will tokenise it."""
     if isinstance(prompt, str):
         return len(tokenizer(prompt)["input_ids"])
-    return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+    rendered = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True, **template_options)
+    return len(rendered["input_ids"])

@@ -20,7 +20,7 @@ class NotFiniteError(RunError):
 
 
 class MetricsFile(TrainerCallback):
-    """Writes every training log to metrics.jsonl; on a resumed run, first drops the lines after the checkpoint."""
+    """Writes every training log to metrics.jsonl; first drops the lines after the step that training starts from."""
 
     def __init__(self, folder: RunFolder):
         self.folder = folder
@@ -28,7 +28,7 @@ class MetricsFile(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.started = time.perf_counter()
-        if state.is_world_process_zero and state.global_step > 0:
+        if state.is_world_process_zero:
             self.folder.forget_after(state.global_step)
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
@@ -47,6 +47,8 @@ class GradientGuard(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, model: torch.nn.Module | None = None, **kwargs):
         assert model is not None
+        if args.fp16:
+            return  # the gradient scaler skips such steps itself, and looks for its scale by trying
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             raise NotFiniteError(f"step {state.global_step + 1}: a gradient is not finite")

@@ -17,6 +17,17 @@ from attnpo.credit.base import CreditMethod, credit_names, get_credit
 from attnpo.errors import InputError
 from attnpo.rewards.length import LENGTH_PENALTIES
 
+CREDIT_OPTIONS = {
+    "beta": "credit_beta",
+    "lam": "credit_lambda",
+    "delta": "credit_delta",
+    "delay": "credit_delay",
+    "positive": "credit_positive",
+    "negative": "credit_negative",
+    "difficulty": "credit_difficulty",
+}
+"""The method's own names of its options -> those of the configuration."""
+
 
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -77,6 +88,7 @@ class AttnPOConfig(GRPOConfig):
         self._check_choices()
         if self.bf16 is None and not self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
             self.bf16 = False  # TRL's default (bf16 everywhere) is emulated, and slow, on most CPUs
+        self.scale_rewards = {True: "group", False: "none"}.get(self.scale_rewards, self.scale_rewards)  # as in TRL
         scaling = "group" if self.advantage == "grpo" else "none"
         if self.scale_rewards not in ("auto", scaling):
             raise InputError(
@@ -107,7 +119,13 @@ class AttnPOConfig(GRPOConfig):
         for option in ("verifier_workers", "verifier_timeout"):
             if getattr(self, option) <= 0:
                 raise InputError(f"option {option}: found {getattr(self, option)}, expected more than 0")
-        self.make_credit()  # checks the ranges of the method's own options
+        try:
+            self.make_credit()  # checks the ranges of the method's own options
+        except InputError as error:
+            name, colon, rest = str(error).partition(":")
+            if name not in CREDIT_OPTIONS:
+                raise
+            raise InputError(f"option {CREDIT_OPTIONS[name]}{colon}{rest}") from error
 
     def _refuse_what_per_token_advantages_break(self) -> None:
         """Options under which TRL's loss would run and be wrong with (B, T) advantages."""
@@ -133,15 +151,7 @@ class AttnPOConfig(GRPOConfig):
         """The options of the chosen credit method, by the method's own names."""
         if self.credit != "attnpo":
             return {}
-        return {
-            "beta": self.credit_beta,
-            "lam": self.credit_lambda,
-            "delta": self.credit_delta,
-            "delay": self.credit_delay,
-            "positive": self.credit_positive,
-            "negative": self.credit_negative,
-            "difficulty": self.credit_difficulty,
-        }
+        return {name: getattr(self, option) for name, option in CREDIT_OPTIONS.items()}
 
     def make_credit(self) -> CreditMethod:
         """The credit method this configuration names, ready to call."""

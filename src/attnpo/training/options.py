@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import difflib
+import re
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, get_type_hints
 
 import yaml
 from transformers.trainer_utils import get_last_checkpoint
@@ -13,6 +15,7 @@ from trl import ModelConfig, TrlParser
 from attnpo.data.problems import BUILT_IN
 from attnpo.errors import InputError
 from attnpo.training.config import AttnPOConfig
+from attnpo.training.values import typed_value
 
 
 @dataclass
@@ -42,21 +45,53 @@ class DataConfig:
     task_seed: int = field(default=0, metadata={"help": "Seed of the built-in task's problems."})
 
 
+class OptionParser(TrlParser):
+    """TRL's parser with plain messages, and with the values of a YAML file held to the types of their options."""
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse would print below a list of all options."""
+        raise InputError(re.sub(r"^argument --(\w+)\S*:", r"option \1:", message))
+
+    def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
+        hints = {}
+        for options in self.dataclass_types:
+            hints.update(get_type_hints(options))
+        return super().set_defaults_with_config(
+            **{name: typed_value(name, value, hints.get(name, Any)) for name, value in kwargs.items()}
+        )
+
+
 def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
     """Options from the command line and a YAML file, by TRL's parser.
 
     Raises:
         InputError: an option nobody knows, a file that is missing or no mapping, a value of the wrong type.
     """
-    parser = TrlParser([DataConfig, AttnPOConfig, ModelConfig], prog="attnpo train")
+    # No abbreviations: a misspelt `--learning_rat` must not pass for another option.
+    parser = OptionParser([DataConfig, AttnPOConfig, ModelConfig], prog="attnpo train", allow_abbrev=False)
     try:
-        return parser.parse_args_and_config(argv)  # pyright: ignore[reportReturnType]
-    except FileNotFoundError as error:
-        raise InputError(f"option config: no file {error.filename!r}") from None
+        data, args, model_config, in_file, on_line = parser.parse_args_and_config(
+            argv, return_remaining_strings=True, separate_remaining_strings=True
+        )
+    except OSError as error:
+        raise InputError(f"option config: {error.filename} cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise InputError(f"option config: not valid YAML: {error}") from None
     except (ValueError, TypeError) as error:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
+    if in_file or on_line:
+        raise InputError(_unknown(parser, [*in_file, *on_line], "the YAML file" if in_file else "the command line"))
+    return data, args, model_config
+
+
+def _unknown(parser: OptionParser, rest: list[str], where: str) -> str:
+    known = [name.removeprefix("--") for action in parser._actions for name in action.option_strings[:1]]
+    names = [word.removeprefix("--").partition("=")[0] for word in rest if word.startswith("--")]
+    if not names:
+        return f"found {' '.join(rest)!r} on the command line, expected options only (--name value)"
+    guess = difflib.get_close_matches(names[0], known, n=1)
+    hint = f"; did you mean {guess[0]}?" if guess else "; `attnpo train --help-all` lists them all"
+    return f"unknown option {', '.join(names)} in {where}{hint}".replace("in the command", "on the command")
 
 
 def checkpoint_to_resume(args: AttnPOConfig) -> str | None:
@@ -78,9 +113,47 @@ def checkpoint_to_resume(args: AttnPOConfig) -> str | None:
     return str(asked)
 
 
+def model_kwargs(model_config: ModelConfig) -> dict[str, Any]:
+    """How the model is loaded, where `model_init_kwargs` does not say it."""
+    options = {"dtype": model_config.dtype or "float32", "revision": model_config.model_revision}
+    if model_config.attn_implementation:
+        options["attn_implementation"] = model_config.attn_implementation
+    return options
+
+
 def resolved_options(data: DataConfig, args: AttnPOConfig, model_config: ModelConfig) -> dict[str, Any]:
-    """All options with the values of this run, by name."""
-    # What TRL derives from other options and forbids beside them would make the file unreadable as input.
-    derived = {"generation_batch_size", "resume_from_checkpoint"}
+    """All options with the values of this run, by name, such that --config takes them back.
+
+    What follows from other options is left out: given back, it would forbid or outlive a change of those.
+    """
+    derived = {
+        "generation_batch_size",
+        "resume_from_checkpoint",
+        "overwrite_run",
+        "scale_rewards",
+        "activation_checkpointing",  # gradient_checkpointing under its newer name
+        "activation_checkpointing_kwargs",
+    }
+    if args.steps_per_generation == args.gradient_accumulation_steps:
+        derived.add("steps_per_generation")
+    if args.model_init_kwargs == model_kwargs(model_config):
+        derived.add("model_init_kwargs")
     options = {**asdict(data), **args.to_dict(), **asdict(model_config)}
-    return {key: value for key, value in options.items() if key not in derived and value is not None}
+    defaults = {field.name: field.default for part in (data, args, model_config) for field in fields(part)}
+    return {
+        key: value
+        for key, value in options.items()
+        if key not in derived
+        and not key.endswith("_token")  # secrets
+        and not (value is None and defaults[key] is None)
+    }
+
+
+def parse_difficulty(text: str) -> tuple[int, int]:
+    """Levels of the built-in task: "2" or "1-3"."""
+    found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    if found is None:
+        raise InputError(
+            f"option task_difficulty: found {text!r}, expected one level such as 2, or a range such as 1-3"
+        )
+    return int(found[1]), int(found[2] or found[1])

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,15 @@ class RunFolder:
                 f"option output_dir: {self.path} already holds a run ({old[0].name}). Continue it with "
                 "--resume_from_checkpoint true, choose another folder, or replace it with --overwrite_run true"
             )
+
+    def check_writable(self) -> None:
+        """Make the folder; InputError if it cannot be made or written to. To be told before a model is loaded."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise InputError(f"option output_dir: {self.path} cannot be written to: {error.strerror}") from None
 
     def clear(self) -> None:
         """Remove the run the folder holds; other files stay."""

@@ -46,15 +46,17 @@ class RewardSetup:
 
     @classmethod
     def build(cls, reward_funcs: Any, args: Any) -> RewardSetup:
-        """From the trainer's arguments; extends `args.reward_weights` by the length column's 1."""
+        """From the trainer's arguments."""
         functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         if not functions or functions[0] is None:
             raise InputError("reward_funcs: found none, expected at least one reward function, e.g. AccuracyReward()")
         if args.length_reward != "none":
             functions.append(LengthColumn())
-            if args.reward_weights is not None:
-                args.reward_weights = [*args.reward_weights, 1.0]
         return cls(functions, args.length_reward, args.length_alpha, args.correct_reward)
+
+    def weights(self, given: list[float] | None) -> list[float] | None:
+        """One weight per function for TRL: the user's, and 1 for the length column."""
+        return given if given is None or self.length_reward == "none" else [*given, 1.0]
 
     def bind(self, names: list[str], tokenizer: Any) -> None:
         """Find the column that says right or wrong, and let our verifier read the sampled ids."""
@@ -82,13 +84,13 @@ class RewardSetup:
             right = self.correct(rewards).view(-1, group_size)
             penalty = LENGTH_PENALTIES[self.length_reward]
             rewards[:, -1] = penalty(lengths.view(-1, group_size), right, alpha=self.alpha).view(-1)
+        rewards[torch.isnan(rewards[:, :-1]).all(dim=1), -1] = torch.nan  # what nobody could judge has no reward at all
         return rewards
 
     def total(self, rewards: Float[Tensor, "N K"], weights: Float[Tensor, " K"]) -> Float[Tensor, " N"]:
         """Weighted sum; NaN for a response that no function of the user's could judge."""
-        judged = rewards if self.length_reward == "none" else rewards[:, :-1]
         total = (rewards * weights).nansum(dim=1)
-        return torch.where(torch.isnan(judged).all(dim=1), torch.nan, total)
+        return torch.where(torch.isnan(rewards).all(dim=1), torch.nan, total)
 
     def last_verdicts(self, n: int) -> list[str | None]:
         """The verifier's verdicts on the last batch, or None where another kind of reward decides."""

@@ -8,7 +8,9 @@ from typing import Any
 from datasets import Dataset
 from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from transformers.integrations import get_available_reporting_integrations
 from trl import ModelConfig, get_peft_config
+from trl.import_utils import is_vllm_available
 
 from attnpo.attention.heads import save_heads
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
@@ -21,7 +23,8 @@ from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import DEFAULT_DIFFICULTY
 from attnpo.training.callbacks import LiveProgress, NotFiniteError, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.options import DataConfig, checkpoint_to_resume, parse
+from attnpo.training.options import DataConfig, checkpoint_to_resume, model_kwargs, parse, parse_difficulty
+from attnpo.training.quiet import quiet_screen
 from attnpo.training.records import RunFolder
 from attnpo.training.summary import evaluated, print_summary, write_description
 from attnpo.training.trainer import AttnPOTrainer
@@ -32,14 +35,17 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
 
     Raises:
         InputError: anything wrong with options, data or model, before training starts.
-        RunError: the loss or a gradient is not finite; a checkpoint of the last good weights is saved first.
+        RunError: the loss or a gradient is not finite, or Ctrl-C; a checkpoint of the last good weights is saved first.
     """
     console = console or Console()
-    data, args, model_config = parse(argv)
+    with quiet_screen():
+        data, args, model_config = parse(argv)
     resume = checkpoint_to_resume(args)
+    check_packages(args)
     if resume is None and not args.overwrite_run:
         RunFolder(args.output_dir).check_free()
-    with VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
+    RunFolder(args.output_dir).check_writable()
+    with quiet_screen(), VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
         trainer, notes = build_trainer(data, args, model_config, pool, console)
         if trainer.is_world_process_zero():
             if resume is None:
@@ -54,8 +60,19 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     return Path(args.output_dir)
 
 
+def check_packages(args: AttnPOConfig) -> None:
+    """InputError for options whose package is not installed."""
+    if args.use_vllm and not is_vllm_available():
+        raise InputError("option use_vllm: the package vllm is not installed; pip install 'attnpo[vllm]'")
+    missing = set(args.report_to) - set(get_available_reporting_integrations())
+    if missing:
+        raise InputError(f"option report_to: {', '.join(sorted(missing))} is unknown or not installed; try none")
+
+
 def load_tokenizer(path: str, model_config: ModelConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer; InputError where there is none or it cannot map tokens to characters."""
+    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+        raise InputError(f"option model_name_or_path: no folder {path}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path,
@@ -87,23 +104,23 @@ def build_trainer(
         left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count and why != "problems")
         console.print(f"{name}: {counts['problems']} problems" + (f" (left out: {left_out})" if left_out else ""))
     if args.model_init_kwargs is None:
-        args.model_init_kwargs = {
-            "dtype": model_config.dtype or "float32",
-            "revision": model_config.model_revision,
-            **({"attn_implementation": model_config.attn_implementation} if model_config.attn_implementation else {}),
-        }
+        args.model_init_kwargs = model_kwargs(model_config)
     if args.eval_strategy != "no" and eval_set is None:
         raise InputError("option eval_strategy: there are no held-out problems; give eval_dataset_name")
-    trainer = AttnPOTrainer(
-        model=path,
-        reward_funcs=[accuracy],
-        args=args,
-        train_dataset=train_set,
-        eval_dataset=eval_set,
-        processing_class=tokenizer,
-        callbacks=[LiveProgress(console), StopOnInterrupt()],
-        peft_config=get_peft_config(model_config),
-    )
+    try:
+        trainer = AttnPOTrainer(
+            model=path,
+            reward_funcs=[accuracy],
+            args=args,
+            train_dataset=train_set,
+            eval_dataset=eval_set,
+            processing_class=tokenizer,
+            callbacks=[LiveProgress(console), StopOnInterrupt()],
+            peft_config=get_peft_config(model_config),
+        )
+    except (OSError, ValueError, ImportError) as error:
+        # TRL and transformers check here what they were given: weights, attention implementation, missing packages.
+        raise error if isinstance(error, InputError) else InputError(str(error)) from error
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     return trainer, notes
@@ -125,7 +142,7 @@ def load_problems(
     split = data.dataset_test_split if held_out else data.dataset_train_split
     if name == BUILT_IN:
         count = data.eval_problems if held_out else data.train_problems
-        difficulty = parse_range(data.task_difficulty) if data.task_difficulty else DEFAULT_DIFFICULTY
+        difficulty = parse_difficulty(data.task_difficulty) if data.task_difficulty else DEFAULT_DIFFICULTY
         rows = build_dataset(count, data.task_seed, "test" if held_out else "train", difficulty)
     else:
         rows = load_rows(name, config=data.dataset_config, split=split)
@@ -138,7 +155,7 @@ def load_problems(
             f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference']!r}"
         )
     dataset = make_prompts(tokenizer, readable, data.prompt_template)
-    dataset, long = drop_long_prompts(dataset, tokenizer, args.max_prompt_length)
+    dataset, long = drop_long_prompts(dataset, tokenizer, args.max_prompt_length, args.chat_template_kwargs)
     counts = {
         "problems": len(dataset),
         "with a reference the verifier cannot read": len(problems) - len(readable),
@@ -162,6 +179,12 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, LiveProgress | StopOnInterrupt):
                 callback.close()
+    done, steps = trainer.state.global_step, trainer.state.max_steps
+    if done < steps and any(isinstance(c, StopOnInterrupt) and c.asked for c in trainer.callback_handler.callbacks):
+        raise RunError(
+            f"stopped after step {done} of {steps}; the checkpoint is in {args.output_dir}/checkpoint-{done}, "
+            "go on with --resume_from_checkpoint true"
+        )
     if trainer.eval_dataset is not None and not evaluated(Path(args.output_dir), trainer.state.global_step):
         console.print("evaluating the trained model …")
         trainer.evaluate()

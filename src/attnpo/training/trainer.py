@@ -22,6 +22,7 @@ from attnpo.attention.capture import capture_scores, unwrap_model
 from attnpo.attention.heads import check_heads, load_heads
 from attnpo.credit.advantages import group_accuracy, outcome_advantages
 from attnpo.credit.base import assign_credit
+from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
 from attnpo.steps.spans import LocatedSteps, locate_steps
 from attnpo.training.callbacks import GradientGuard, MetricsFile, NotFiniteError
@@ -76,6 +77,8 @@ class AttnPOTrainer(GRPOTrainer):
             )
         self.folder = RunFolder(args.output_dir, rollouts=args.record_rollouts)
         self.rewards = RewardSetup.build(reward_funcs, args)
+        check_enough_problems(train_dataset, args.generation_batch_size, args.num_generations)
+        weights, args.reward_weights = args.reward_weights, self.rewards.weights(args.reward_weights)
         super().__init__(
             model=model,
             reward_funcs=self.rewards.functions,
@@ -86,6 +89,12 @@ class AttnPOTrainer(GRPOTrainer):
             callbacks=[MetricsFile(self.folder), GradientGuard(), *(callbacks or [])],
             **kwargs,
         )
+        args.reward_weights = weights  # as given, for config.yaml and for another trainer
+        if self._is_vlm and self.credit.signals:
+            raise InputError(
+                f"processing_class: found {type(processing_class).__name__}, expected a tokenizer; "
+                f"credit={args.credit!r} does not read prompts with images"
+            )
         self.rewards.bind(self.reward_func_names, self._tokenizer)
         self.heads = self._resolve_heads(heads)
         # TRL runs an old-log-prob forward exactly then; scores must come from the policy that sampled.
@@ -95,6 +104,7 @@ class AttnPOTrainer(GRPOTrainer):
         )
         self._located: list[LocatedSteps] = []
         self._ledger = RolloutLedger()
+        self._step_records: list[Record] = []  # finished generation batches of the step, not yet written
         self._eval_records: list[Record] = []
         self._forward_batch: dict[str, Any] | None = None  # set while a forward should also yield signals
         self._signals: dict[str, Tensor] | None = None
@@ -206,7 +216,8 @@ class AttnPOTrainer(GRPOTrainer):
                 row=inputs[i],
             )
             parts = {name: value for name, value in zip(names, rewards[i], strict=True) if value == value}
-            record.update(rewards=parts, reward=total[i], correct=correct[i], verdict=verdicts[i], advantage=0.0)
+            reward = total[i] if total[i] == total[i] else None  # JSON has no NaN
+            record.update(rewards=parts, reward=reward, correct=correct[i], verdict=verdicts[i], advantage=0.0)
             records.append(record)
         return records
 
@@ -286,12 +297,24 @@ class AttnPOTrainer(GRPOTrainer):
     # ---------------------------------------------------------------- records, metrics, logs
 
     def _finish_generation_batch(self) -> None:
-        """Complete the records of the batch just trained on, write them, put its metrics where TRL logs them."""
+        """Complete the records of the batch just trained on; they join those of its step."""
         if not self._ledger.records:
             return
-        local = self._ledger.close()
-        records = gather_object(local)
+        records = gather_object(self._ledger.close())
         self._relog_advantages([record["mean_token_advantage"] for record in records])
+        if self._step_records and self._step_records[0]["step"] != records[0]["step"]:
+            self._write_step()
+        if self._step_records:  # a step may take several generation batches, each of which counts groups from 0
+            first = 1 + max(record["group"] for record in self._step_records)
+            for record in records:
+                record["group"] += first
+        self._step_records += records
+
+    def _write_step(self) -> None:
+        """Write the records of one step and put its metrics where TRL logs them."""
+        records, self._step_records = self._step_records, []
+        if not records:
+            return
         if self.accelerator.is_main_process:
             self.folder.write_rollouts(f"train-{records[0]['step']:06d}", records)
         for name, value in rollout_metrics(records, self.args.lexicon).items():
@@ -305,9 +328,10 @@ class AttnPOTrainer(GRPOTrainer):
         logged.extend(advantages)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if self.model.training and "loss" in logs:
+        if self.model.training and ("loss" in logs or "train_runtime" in logs):
             if self._ledger.complete:
                 self._finish_generation_batch()
+            self._write_step()
             for name, seconds in self._timer.take().items():
                 self._metrics["train"][name].append(seconds)
         super().log(logs, start_time)
@@ -315,7 +339,8 @@ class AttnPOTrainer(GRPOTrainer):
     def training_step(self, model, inputs, num_items_in_batch):
         with self._timer("update"):
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
+        # Asked of all processes, so that they stop together: the checkpoint that follows takes all of them.
+        if not self.accelerator.gather(torch.isfinite(loss)).all():
             raise NotFiniteError(f"step {self.state.global_step + 1}: the loss is {loss.item()}")
         return loss
 

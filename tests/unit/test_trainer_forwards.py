@@ -1,0 +1,79 @@
+"""Scores come out of forwards that run anyway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def count_forwards(trainer: Any) -> list[bool]:
+    """A list that grows by one entry per forward of the policy: whether it builds a graph."""
+    import torch
+
+    calls: list[bool] = []
+    trainer.model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    return calls
+
+
+SETTINGS = {
+    "on-policy": ({}, [True]),
+    "accumulated": ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}, [True] * 4),
+    "two iterations": ({"num_iterations": 2, "max_steps": 2}, [False, True, True]),
+    "two updates per generation": (
+        {"per_device_train_batch_size": 4, "steps_per_generation": 2, "max_steps": 2},
+        # TRL takes the old log-probabilities in batches of the training size.
+        [False, False, True, True],
+    ),
+    "gradient checkpointing": ({"gradient_checkpointing": True}, [True]),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_further_forward(name, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    changes, expected = SETTINGS[name]
+    for credit in ("outcome", "attnpo"):
+        trainer = trainer_kit.make_trainer(
+            tiny_qwen2, tiny_tokenizer, tmp_path / credit, responses=trainer_kit.MIXED, credit=credit, **changes
+        )
+        seen = trainer_kit.spy(trainer)
+        calls = count_forwards(trainer)
+        trainer.train()
+        assert calls == expected, credit
+        rescaled = [len(row.unique()) > 1 for row in seen.rows().values()]
+        assert any(rescaled) == (credit == "attnpo")
+
+
+def test_second_iteration_uses_the_scales_of_the_sampling_policy(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    kit = trainer_kit
+    trainer = kit.make_trainer(
+        kit.sharpen(tiny_qwen2), tiny_tokenizer, tmp_path, responses=kit.MIXED, num_iterations=2, max_steps=2
+    )
+    seen = kit.spy(trainer)
+    trainer.train()
+    first, second = seen.batches
+    assert (first["advantages"] == second["advantages"]).all()
+    # The policy did move in between, so equal scales are no accident.
+    assert seen.losses[0] != seen.losses[1]
+
+
+def test_off_policy_scales_are_those_of_the_on_policy_run(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    """Scored in the old-log-prob forward or in the loss forward: same weights, same scales."""
+    import torch
+
+    kit = trainer_kit
+    model = kit.sharpen(tiny_qwen2)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = []
+    for iterations in (1, 2):
+        model.load_state_dict(state)
+        folder = tmp_path / str(iterations)
+        trainer = kit.make_trainer(
+            model, tiny_tokenizer, folder, responses=kit.MIXED, num_iterations=iterations, max_steps=1
+        )
+        seen = kit.spy(trainer)
+        trainer.train()
+        rows.append(seen.rows())
+    assert rows[0].keys() == rows[1].keys()
+    for ids, advantages in rows[0].items():
+        torch.testing.assert_close(advantages, rows[1][ids], atol=1e-6, rtol=1e-5)
