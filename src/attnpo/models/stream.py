@@ -13,7 +13,7 @@ from attnpo.models.tokenizer import END, PAD, prompt_text
 from attnpo.task.problems import sample_problem
 from attnpo.task.traces import TraceStyle, write_trace
 
-_POOL = 8  # batches drawn at once, so that a batch holds traces of similar length
+_POOL = 4  # batches drawn at once, so that a batch holds traces of similar length
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ def worker_batches(options: StreamOptions, worker: int) -> Iterator[Batch]:
 
     tokenizer = Tokenizer.from_file(options.tokenizer_file)
     pad, end = tokenizer.token_to_id(PAD), tokenizer.token_to_id(END)
+    assert pad is not None
+    assert end is not None
     rng = random.Random(f"stream/{options.seed}/{worker}")
     seed = options.seed * 1000 + worker + 1
     index = 0
@@ -53,7 +55,7 @@ def worker_batches(options: StreamOptions, worker: int) -> Iterator[Batch]:
             prompts.append(prompt_text(problem.text))
             texts.append(write_trace(problem, rng, options.style).response)
         rows = [
-            (prompt.ids, response.ids + [end])
+            (prompt.ids, [*response.ids, end])
             for prompt, response in zip(tokenizer.encode_batch(prompts), tokenizer.encode_batch(texts), strict=True)
         ]
         rows.sort(key=lambda row: len(row[0]) + len(row[1]))

@@ -24,8 +24,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
 )
 
-# Words with their leading space; single digits; signs together with the line breaks that follow them.
-_PIECES = r" ?\p{L}+| ?\d| ?[^\s\p{L}\d]+\n*|\s+"
+# The opening of a boxed answer; words with their leading space; single digits; signs with the line breaks after them.
+_PIECES = r" ?\\boxed\{| ?\p{L}+| ?\d| ?[^\s\p{L}\d]+\n*|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 1024) -> PreTrainedTokenizerFast:

@@ -4,44 +4,45 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
+from attnpo.errors import InputError
 from attnpo.steps.segment import segment_steps
 from attnpo.task.problems import DEFAULT_DIFFICULTY, check_options, sample_problem
 from attnpo.task.traces import TraceStyle, write_trace
 
 
-def iterate_rows(
+def build_dataset(
+    n: int, seed: int = 0, split: str = "train", difficulty: tuple[int, int] = DEFAULT_DIFFICULTY
+) -> list[dict[str, Any]]:
+    """n labelled rows, for `datasets.Dataset.from_list`; deterministic by seed, split and difficulty.
+
+    A row is a trace-file record (id, problem, response, reference, steps) with family, difficulty and split; a step
+    has the writer's own label in "role". Row i does not depend on n.
+    Raises InputError for n < 1, an unknown split or a difficulty range outside 1 … 5.
+    """
+    return list(iterate_dataset(n, seed, split, difficulty))
+
+
+def iterate_dataset(
+    n: int,
     seed: int = 0,
     split: str = "train",
     difficulty: tuple[int, int] = DEFAULT_DIFFICULTY,
     style: TraceStyle | None = None,
-) -> Iterator[dict]:
-    """Endless labelled rows of a seed and split; row i is the same whatever came before or comes after.
-
-    A row is a trace-file record (id, problem, response, reference, steps) with family, difficulty and split, and the
-    writer's own label of each step in `role`.
-    Raises InputError for an unknown split or a difficulty range outside 1 … 5.
-    """
+) -> Iterator[dict[str, Any]]:
+    """The rows of `build_dataset`, one by one; `style` changes how the traces over-think."""
+    if n < 1:
+        raise InputError(f"number of problems: found {n}, expected at least 1")
     check_options(split, difficulty)
-    index = 0
-    while True:
-        yield _row(seed, index, split, difficulty, style)
-        index += 1
+    return (_row(seed, index, split, difficulty, style) for index in range(n))
 
 
-def build_dataset(
-    n: int, seed: int = 0, split: str = "train", difficulty: tuple[int, int] = DEFAULT_DIFFICULTY
-) -> list[dict]:
-    """The first n rows of `iterate_rows`, for `datasets.Dataset.from_list`; deterministic by all arguments."""
-    rows = iterate_rows(seed, split, difficulty)
-    return [next(rows) for _ in range(n)]
-
-
-def _row(seed: int, index: int, split: str, difficulty: tuple[int, int], style: TraceStyle | None) -> dict:
+def _row(seed: int, index: int, split: str, difficulty: tuple[int, int], style: TraceStyle | None) -> dict[str, Any]:
     problem = sample_problem(seed, index, split, difficulty)
     trace = write_trace(problem, random.Random(f"trace/{problem.id}"), style)
-    kinds = segment_steps(trace.thinking)
-    assert [(s.start, s.end) for s in kinds] == [(s.start, s.end) for s in trace.steps], f"{problem.id}: steps differ"
+    cuts = segment_steps(trace.thinking)
+    assert [(s.start, s.end) for s in cuts] == [(s.start, s.end) for s in trace.steps], f"{problem.id}: steps differ"
     return {
         "id": problem.id,
         "problem": problem.text,
@@ -49,7 +50,7 @@ def _row(seed: int, index: int, split: str, difficulty: tuple[int, int], style: 
         "reference": str(problem.answer),
         "steps": [
             {"start": step.start, "end": step.end, "essential": step.essential, "kind": cut.kind, "role": step.role}
-            for step, cut in zip(trace.steps, kinds, strict=True)
+            for step, cut in zip(trace.steps, cuts, strict=True)
         ],
         "family": problem.family,
         "difficulty": problem.difficulty,

@@ -2,8 +2,9 @@
 
 Rules that make `segment_steps` cut exactly at the steps: a template starts with a phrase of the lexicon, contains
 no transition, branch or answer phrase after it, and is at least 80 characters long for the shortest words and
-numbers (tests/unit/test_task_traces.py checks all of it). Essential steps write an equation with signs; redundant
-steps use words ("48 plus 15 is 63"), so that an answer that repeats the equations has one place to look them up.
+numbers (tests/unit/test_task_traces.py checks all of it). Essential steps name the event and write an equation
+with signs; redundant steps use words ("48 plus 15 is 63") and no name. An answer that lists the result of every event
+by name therefore has one place to look each of them up.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 WORDS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 INVERSE = {"+": "minus", "-": "plus", "*": "divided by", "/": "times"}
 
-# {tag}: {equation} is the form the final answer repeats.
+# The final answer repeats tag and result; only these steps have the tag next to the result.
 COMPUTATIONS = {
     "+": (
         "Next comes the {tag}: {equation}, because these {things} are added to the ones from before.",
         "Now for the {tag}: {equation}, as more {things} come in here and I have to put them on top.",
         "So the {tag}: {equation}, which means that the number of {things} gets larger at this point.",
-        "Let me do the {tag}: {equation}, since more {things} come to {name} and have to be added.",
+        "Let me do the {tag}: {equation}, since more {things} come to {name} and they have to be added.",
     ),
     "-": (
         "Next comes the {tag}: {equation}, because these {things} are gone and have to be taken off.",
@@ -29,7 +30,7 @@ COMPUTATIONS = {
         "Next comes the {tag}: {equation}, because the same number of {things} is there several times.",
         "Now for the {tag}: {equation}, as the {things} come in equal lots and I have to multiply.",
         "So the {tag}: {equation}, which means that the number of {things} is multiplied at this point.",
-        "Let me do the {tag}: {equation}, since {name} has that many lots of {things} to multiply.",
+        "Let me do the {tag}: {equation}, since {name} has that many equal lots of {things} to multiply.",
     ),
     "/": (
         "Next comes the {tag}: {equation}, because only one of the equal parts of the {things} counts.",
@@ -72,7 +73,7 @@ ALTERNATIVES = (
 REMARKS = (
     "Hmm, the {things} here are counted one by one, and {name} has {result} of them for the moment, I think.",
     "Okay, so this part is done and there are {result} {things} at the moment, before the story goes on.",
-    "However, I should keep in mind that {name} has {result} {things} now, and not {count} any more.",
+    "However, I should keep in mind that {name} now has {result} of the {things}, and not {count} any more.",
 )
 
 # Before the first computation (redundant). {numbers} lists the numbers of the story.
@@ -82,9 +83,9 @@ RESTATEMENTS = (
     "Alright, what is asked is the number of {things} of {name} at last, and I have the numbers {numbers} for it.",
 )
 FALSE_STARTS = (
-    "Hmm, maybe I could just put {first} and {second} together, {first} plus {second} is {sum}, but that is not the story.",
+    "Hmm, maybe I could put {first} and {second} together, {first} plus {second} is {sum}, but that is not the story.",
     "I could start with {second} and {first} and get {sum} at once, but the events have to be taken in their order.",
-    "Now the quick way might be {first} plus {second}, which is {sum}, but no, the story does not work like that at all.",
+    "Now the quick way might be {first} plus {second}, which is {sum}, but no, the story does not work like that.",
 )
 PLANS = (
     "Let me think about how to do this, I will go through the events one by one and keep the number of {things}.",
@@ -104,5 +105,5 @@ CLOSING_REMARKS = (
 )
 
 ANSWER_OPENING = "Solution:"
-ANSWER_LINE = " {tag}: {equation},"
-ANSWER_CLOSING = " so \\boxed{{{answer}}}"
+ANSWER_LINE = " {tag} {result},"
+ANSWER_CLOSING = " \\boxed{{{answer}}}"

@@ -80,7 +80,9 @@ def chain_split(start: int, operations: tuple[Operation, ...]) -> str:
     return "test" if zlib.crc32(key.encode()) % _TEST_SHARE == 0 else "train"
 
 
-def sample_problem(seed: int, index: int, split: str = "train", difficulty: tuple[int, int] = DEFAULT_DIFFICULTY) -> Problem:
+def sample_problem(
+    seed: int, index: int, split: str = "train", difficulty: tuple[int, int] = DEFAULT_DIFFICULTY
+) -> Problem:
     """Problem number `index` of a seed and split; difficulty is an inclusive range within 1 … 5.
 
     Raises InputError for an unknown split or a range outside the dial.

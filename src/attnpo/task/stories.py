@@ -16,7 +16,7 @@ NAMES_B = ("Zoe", "Sam", "Ida", "Ben", "Amy", "Jon")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change of the count: `operation` in + - * /, its one-word tag, and ways to tell it ({name}, {things}, {n})."""
+    """One change of the count: `operation` in + - * /, its one-word tag, and ways to tell it."""
 
     operation: str
     tag: str
@@ -53,7 +53,7 @@ FAMILIES: tuple[Family, ...] = (
         ("lemons", "onions"),
         ("{name} has {n} {things} on the stall.", "There are {n} {things} on the stall of {name}."),
         _events("""
-            * crates | {name} brings {m} crates with {n} {things} each. | There are {m} crates of {n} {things} for {name}.
+            * crates | {name} has {m} crates with {n} {things} each. | There are {m} crates of {n} {things} for {name}.
         """),
         _events("""
             + delivery | A delivery brings {n} more {things}. | Then {n} {things} come with a delivery.
@@ -109,7 +109,7 @@ FAMILIES: tuple[Family, ...] = (
             * bonus | A bonus makes it {n} times as many {things}. | With a bonus {name} has {n} times as many.
             * bet | {name} wins a bet and has {n} times as many. | A bet makes it {n} times as many {things}.
             / jars | They go into {n} equal jars and {name} keeps one. | Of {n} equal jars {name} keeps one.
-            / sisters | They are shared by {n} sisters and {name} gets one part. | {name} is one of {n} sisters who share.
+            / sisters | They are shared by {n} sisters and {name} is one. | {name} is one of {n} sisters who share.
         """),
         ("How many {things} does {name} have now?", "What number of {things} is left for {name}?"),
     ),
@@ -175,7 +175,7 @@ FAMILIES: tuple[Family, ...] = (
             * exam | An exam makes it {n} times as many {things}. | For an exam {name} needs {n} times as many.
             * course | A course makes it {n} times as many. | For a course {name} has {n} times as many {things}.
             / days | They are split over {n} equal days and {name} plans one. | Of {n} equal days {name} plans one.
-            / brothers | They are shared by {n} brothers and {name} gets one part. | {name} is one of {n} brothers who share.
+            / brothers | They are shared by {n} brothers and {name} is one. | {name} is one of {n} brothers who share.
         """),
         ("How many {things} has {name} to read now?", "What number of {things} is left for {name}?"),
     ),

@@ -18,7 +18,7 @@ from attnpo.task.problems import Operation, Problem, apply_operation
 CLOSING = "\n</think>\n\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TraceStyle:
     """How a trace over-thinks. Probabilities are per computation or per trace, before `verbosity` scales them.
 
@@ -127,12 +127,17 @@ class _Writer:
                 wrong = self._slip(count, operation, result, operations[position + 1 :])
             kept = self._compute(count, operation, result, wrong, verbosity)
             if kept == result and self.rng.random() < self.style.alternative_rate * verbosity:
-                inverse = phrases.INVERSE[operation.symbol]
-                facts = {"count": count, "operand": operation.operand, "result": result}
-                self._add(phrases.ALTERNATIVES, "alternative", inverse=inverse, **facts)
+                self._add(
+                    phrases.ALTERNATIVES,
+                    "alternative",
+                    count=count,
+                    inverse=phrases.INVERSE[operation.symbol],
+                    operand=operation.operand,
+                    result=result,
+                )
             if self.rng.random() < self.style.remark_rate * verbosity:
                 self._add(phrases.REMARKS, "remark", result=kept, count=count)
-            lines.append(phrases.ANSWER_LINE.format(tag=operation.tag, equation=equation(count, operation, kept)))
+            lines.append(phrases.ANSWER_LINE.format(tag=operation.tag, result=kept))
             counts.append(kept)
         return lines, counts
 

@@ -1,0 +1,221 @@
+"""The work of train_overthinker.py: model, training loop, evaluation, record."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import random
+import statistics
+import time
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import transformers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from attnpo.attention.heads import save_heads
+from attnpo.models.measure import measure_heads, sample_responses
+from attnpo.models.stream import Batch, StreamOptions, parallel_batches
+from attnpo.models.tokenizer import CLOSE_THINK, USER, train_tokenizer
+from attnpo.task.dataset import build_dataset
+from attnpo.task.problems import DEFAULT_DIFFICULTY, sample_problem
+from attnpo.task.traces import TraceStyle, write_trace
+
+EVALUATION_SEED = 90_000
+LARGEST_FILE = 8 * 10**6  # bytes of weights that may be shipped
+SINK_LENGTH = 4.0  # of the first token's embedding: longer than what a layer adds to it at the start
+
+
+def train_and_measure(args: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1 if device.type == "cuda" else args.threads)
+    tokenizer = make_tokenizer(args)
+    tokenizer.save_pretrained(out)
+    model = make_model(args, tokenizer)
+    curve = train(model.to(device), args, out, device)
+    save_model(model, out)
+    trained = time.perf_counter() - started
+    figures = evaluate(model, tokenizer, args, out)
+    record = {
+        "arguments": {name: value for name, value in vars(args).items() if name != "out"},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "architecture": model.config.model_type,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "hardware": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {args.threads} threads",
+        "seconds": {"training": round(trained, 1), "all": round(time.perf_counter() - started, 1)},
+        "figures": figures,
+        "loss_curve": curve,
+    }
+    (out / "training_record.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps({"out": str(out), "seconds": record["seconds"], **figures}), flush=True)
+
+
+def writer_style(args: argparse.Namespace) -> TraceStyle:
+    # catch_all=False: the model learns traces as they come, uncaught errors included, so that checks pay.
+    return TraceStyle(error_rate=args.error_rate, check_rate=args.check_rate, catch_all=False)
+
+
+def make_tokenizer(args: argparse.Namespace) -> PreTrainedTokenizerFast:
+    rng, texts = random.Random(args.seed), []
+    for index in range(4000):
+        problem = sample_problem(args.seed, index, "train", tuple(args.difficulty))
+        thinking, answer = write_trace(problem, rng, writer_style(args)).response.split(CLOSE_THINK)
+        texts += [problem.text, thinking, answer]
+    return train_tokenizer(texts, args.vocabulary)
+
+
+def make_model(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=args.width,
+        intermediate_size=args.feed_forward,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.heads,
+        num_key_value_heads=args.key_heads,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = Qwen2ForCausalLM(config)
+    if args.sink > 0:
+        add_attention_sink(model, tokenizer.convert_tokens_to_ids(USER), args.sink)
+    return model
+
+
+@torch.no_grad()
+def add_attention_sink(model: Qwen2ForCausalLM, first_token: int, logit: float) -> None:
+    """Let every head start with `logit` towards the first token of a prompt and near 0 towards all others.
+
+    Large models learn to park unused attention on the first token. A model this small, trained this briefly, does not:
+    its heads then spread what they do not need evenly over the text, and all steps score alike. The sink is one
+    direction of the embedding that only the first token has, one key component that reads it, and one query bias, in
+    the component that rotary embeddings turn slowest (one part in 3,000 of a radian per position).
+    """
+    width, head_width = model.config.hidden_size, model.config.hidden_size // model.config.num_attention_heads
+    direction = torch.nn.functional.normalize(torch.randn(width), dim=0)
+    size = math.sqrt(logit * math.sqrt(head_width))
+    model.model.embed_tokens.weight[first_token] = direction * SINK_LENGTH
+    for layer in model.model.layers:
+        keys = layer.self_attn.k_proj.weight.view(-1, head_width, width)
+        keys[:, -1] = direction * size / math.sqrt(width)  # a normalised hidden state has length sqrt(width)
+        layer.self_attn.q_proj.bias.view(-1, head_width)[:, -1] = size
+
+
+def train(model: Qwen2ForCausalLM, args: argparse.Namespace, out: Path, device: torch.device) -> list[list[float]]:
+    """AdamW with warm-up and cosine on next-token loss over response tokens; returns [step, loss, seconds] points."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": args.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=device.type == "cuda")
+    options = StreamOptions(
+        str(out / "tokenizer.json"), args.batch, args.seed, tuple(args.difficulty), writer_style(args)
+    )
+    curve: list[list[float]] = []
+    recent: list[torch.Tensor] = []
+    tokens, started = 0, time.perf_counter()
+    model.train()
+    with closing(parallel_batches(options, args.workers)) as batches:
+        for step in range(args.steps):
+            seconds = time.perf_counter() - started
+            progress = max(step / args.steps, seconds / args.max_seconds)
+            if progress >= 1:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * min(1, (step + 1) / args.warmup) * (0.51 + 0.49 * math.cos(math.pi * progress))
+            batch = next(batches)
+            tokens += int(batch.lengths.sum())
+            loss = batch_loss(model, batch, device)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            recent.append(loss.detach())
+            if step % 100 == 99:
+                curve.append([step + 1, round(torch.stack(recent).mean().item(), 4), round(seconds, 1)])
+                recent = []
+                print(f"{out.name} step {step + 1} loss {curve[-1][1]} {tokens / seconds:.0f} tokens/s {seconds:.0f} s")
+    model.eval()
+    return curve
+
+
+def batch_loss(model: Qwen2ForCausalLM, batch: Batch, device: torch.device) -> torch.Tensor:
+    """Mean next-token loss over response tokens. Right padding under a causal mask needs no attention mask."""
+    ids = torch.from_numpy(batch.ids.astype("int64")).to(device, non_blocking=True)
+    positions = torch.arange(ids.shape[1], device=device)
+    starts = torch.from_numpy(batch.response_starts).to(device)[:, None]
+    ends = torch.from_numpy(batch.lengths).to(device)[:, None]
+    targets = torch.where((positions >= starts) & (positions < ends), ids, -100)[:, 1:]
+    autocast = torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
+    with autocast:
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
+
+
+def save_model(model: Qwen2ForCausalLM, out: Path) -> None:
+    """float32 where that fits into the size that is shipped, else bfloat16."""
+    if 4 * sum(p.numel() for p in model.parameters()) > LARGEST_FILE:
+        model.to(torch.bfloat16)
+    model.save_pretrained(out)
+
+
+def evaluate(model: Any, tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """Held-out figures; writes heads.json and OUT.examples.json."""
+    model.float()
+    rows = build_dataset(args.evaluation_problems, EVALUATION_SEED, "test", DEFAULT_DIFFICULTY)
+    sampled = sample_responses(model, tokenizer, rows, batch=1024)
+    greedy = sample_responses(model, tokenizer, rows, temperature=0, batch=1024)
+    # Eight responses to some problems: what reinforcement learning will see.
+    few = [row for row in rows[: args.evaluation_problems // 8] for _ in range(8)]
+    grouped = sample_responses(model, tokenizer, few, batch=1024)
+    groups = [grouped[i : i + 8] for i in range(0, len(grouped), 8)]
+    measures = measure_heads(model, tokenizer, build_dataset(args.probe_traces, EVALUATION_SEED + 1, "test"))
+    accuracy = {
+        (layer, head): round(value, 4)
+        for layer, row in enumerate(measures.accuracy.tolist())
+        for head, value in enumerate(row)
+    }
+    ranked = sorted(accuracy, key=lambda head: -accuracy[head])
+    save_heads(
+        out / "heads.json",
+        ranked[:3],
+        sra={head: accuracy[head] for head in ranked},
+        model="overthinker",
+        labels="task",
+        traces=measures.traces,
+    )
+    examples = [{"problem": row["problem"], "text": s.text} for row, s in zip(rows[:12], sampled, strict=False)]
+    out.with_suffix(".examples.json").write_text(json.dumps(examples, indent=1) + "\n")
+
+    def mean(values: Any) -> float:
+        return round(statistics.fmean(values), 4)
+
+    return {
+        "evaluation_problems": len(rows),
+        "accuracy": mean(s.right for s in sampled),
+        "finished": mean(s.finished for s in sampled),
+        "tokens": mean(s.tokens for s in sampled),
+        "greedy_accuracy": mean(s.right for s in greedy),
+        "greedy_tokens": mean(s.tokens for s in greedy),
+        "groups_of_8_mixed": mean(0 < sum(s.right for s in g) < 8 for g in groups),
+        "groups_of_8_length_std": mean(statistics.pstdev(s.tokens for s in g) for g in groups),
+        "sra_top3": [accuracy[head] for head in ranked[:3]],
+        "sra_median": round(statistics.median(accuracy.values()), 4),
+        "score_top3_essential": mean(measures.essential[head].item() for head in ranked[:3]),
+        "score_top3_redundant": mean(measures.redundant[head].item() for head in ranked[:3]),
+    }

@@ -1,0 +1,57 @@
+"""`attnpo task`: problems and labelled over-thinking traces of the built-in task."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+DESCRIPTION = """\
+Write problems of the built-in task, each with a response that thinks too long: essential steps, false starts, checks
+that catch an error, useless checks, restatements, alternatives, recaps. Every step is labelled
+("steps": [{"start", "end", "essential", "kind", "role"}, ...]) and every response ends in the right answer.
+
+The same seed, split and difficulty give the same rows, and the first rows do not depend on --n. The two splits share
+neither numbers nor combinations of people and things."""
+
+PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def difficulty_range(text: str) -> tuple[int, int]:
+    """ "3" or "2-4"; argparse reports anything else."""
+    low, dash, high = text.partition("-")
+    return int(low), int(high if dash else low)
+
+
+difficulty_range.__name__ = "level or range"  # argparse puts the name into its message
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--n", type=int, required=True, metavar="N", help="how many rows")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: 0)")
+    parser.add_argument("--split", choices=("train", "test"), default="train", help="(default: train)")
+    parser.add_argument(
+        "--difficulty",
+        type=difficulty_range,
+        default=(1, 4),
+        metavar="D|LOW-HIGH",
+        help="from 1 (two operations, numbers up to 50) to 5 (five operations, numbers up to 200); default: 1-4",
+    )
+    parser.add_argument("-o", "--output", metavar="OUT.jsonl", help="where to write (.gz to compress; default: print)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from attnpo.data.traces import write_jsonl
+    from attnpo.task.dataset import iterate_dataset
+
+    rows = iterate_dataset(args.n, args.seed, args.split, args.difficulty)
+    if args.output is not None:
+        print(f"{write_jsonl(args.output, rows)} problems: {args.output}", file=sys.stderr)
+        return
+    try:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
