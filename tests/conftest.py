@@ -162,3 +162,19 @@ def trainer_kit():
     sys.modules["trainer_kit"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def read_rollouts():
+    """`read(folder, "train-000001")`: the records of one rollouts file of a run, as strict JSON."""
+    import gzip
+    import json
+
+    def refuse(constant: str):
+        raise ValueError(f"{constant} is no JSON")
+
+    def read(folder: Path, name: str) -> list[dict]:
+        with gzip.open(folder / "rollouts" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+            return [json.loads(line, parse_constant=refuse) for line in file]
+
+    return read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,7 +39,6 @@ class AccuracyReward:
         completion_ids: Sequence[Sequence[int]] | None = None,
         *,
         log_extra: Callable[[str, list], None] | None = None,
-        log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
         """Raises InputError if the reference column is absent; names it and the columns there are."""
@@ -55,16 +53,12 @@ class AccuracyReward:
         self.last_verdicts = self._pool.verify(zip(answers, references, strict=True))
         if log_extra is not None:
             log_extra("verdict", [verdict.value for verdict in self.last_verdicts])
-        if log_metric is not None and self.last_verdicts:
-            counts = Counter(self.last_verdicts)
-            for verdict in Verdict:
-                log_metric(f"verdicts/{verdict.value}", counts[verdict] / len(self.last_verdicts))
         return [REWARD_OF[verdict] for verdict in self.last_verdicts]
 
     def _references(self, columns: dict[str, Any], count: int) -> list[str | None]:
         if self.column not in columns:
             # What TRL adds of its own is no column of the data set.
-            found = ", ".join(sorted(set(columns) - {"trainer_state", "environments"})) or "none"
+            found = ", ".join(sorted(set(columns) - {"trainer_state", "environments", "log_metric"})) or "none"
             raise InputError(f"the data set has no column {self.column!r} with reference answers; it has: {found}")
         references = columns[self.column]
         if len(references) != count:

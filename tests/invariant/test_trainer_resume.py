@@ -1,0 +1,99 @@
+"""A resumed run is the uninterrupted one, number for number, and evaluating does not change training."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the clock."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith("seconds") and k != "step_time"} for row in rows]
+
+
+def rollouts(folder: Path) -> dict[str, str]:
+    return {file.name: gzip.decompress(file.read_bytes()).decode() for file in (folder / "rollouts").glob("train-*")}
+
+
+@pytest.fixture
+def run(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    """Train really sampled responses, rewarded for e's, to some step; the folder and the weights."""
+
+    def reward(completions: list[Any], **kwargs: Any) -> list[float]:
+        return [float("e" in text) for text in completions]
+
+    def train(name: str, steps: int, resume: str | None = None, **changes: Any):
+        trainer = trainer_kit.make_trainer(
+            copy.deepcopy(tiny_qwen2),
+            tiny_tokenizer,
+            tmp_path / name,
+            reward=reward,
+            data=trainer_kit.problems(6),
+            eval_data=trainer_kit.problems(3),
+            max_steps=4,
+            max_completion_length=24,
+            save_strategy="steps",
+            save_steps=2,
+            shuffle_dataset=True,
+            **changes,
+        )
+        if steps < 4:  # stopped, not finished: the schedule is that of four steps
+            from transformers import TrainerCallback
+
+            class Stop(TrainerCallback):
+                def on_step_end(self, args, state, control, **kwargs):
+                    control.should_training_stop = state.global_step >= steps
+
+            trainer.add_callback(Stop())
+        trainer.train(resume_from_checkpoint=resume)
+        return tmp_path / name, trainer.model.state_dict()
+
+    return train
+
+
+def assert_equal_runs(one, other) -> None:
+    assert lines(one[0]) == lines(other[0])
+    assert rollouts(one[0]) == rollouts(other[0])
+    for name, weights in one[1].items():
+        assert torch.equal(weights, other[1][name]), name
+
+
+def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
+    whole = run("whole", 4, lr_scheduler_type="linear")
+    # Three steps, of which the last is lost with its line and its rollouts; resumed from the second.
+    run("parts", 3, lr_scheduler_type="linear")
+    assert [row["step"] for row in lines(tmp_path / "parts")] == [1, 2, 3]
+    parts = run("parts", 4, resume=str(tmp_path / "parts" / "checkpoint-2"), lr_scheduler_type="linear")
+    assert [row["step"] for row in lines(parts[0])] == [1, 2, 3, 4]
+    assert sorted(rollouts(parts[0])) == [f"train-{step:06d}.jsonl.gz" for step in (1, 2, 3, 4)]
+    # Responses really are sampled and rewarded: otherwise equality would be easy.
+    assert len({row["reward"] for row in lines(whole[0])}) > 1
+    assert_equal_runs(whole, parts)
+
+
+def test_evaluating_changes_nothing(run):
+    quiet = run("quiet", 4)
+    busy = run("busy", 4, eval_strategy="steps", eval_steps=1)
+    assert_equal_runs(quiet, busy)
+    evaluations = [json.loads(line) for line in (busy[0] / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in evaluations] == [1, 2, 3, 4]
+    assert all(row["n"] == 3 for row in evaluations)
+
+
+def test_evaluations_are_the_same_for_the_same_weights(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    trainer = trainer_kit.make_trainer(
+        tiny_qwen2, tiny_tokenizer, tmp_path, eval_data=trainer_kit.problems(3), max_completion_length=16
+    )
+    trainer.evaluate()
+    torch.rand(7)  # training goes on in between
+    trainer.evaluate()
+    first, second = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    first.pop("seconds"), second.pop("seconds")
+    assert first == second
