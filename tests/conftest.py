@@ -178,3 +178,19 @@ def read_rollouts():
             return [json.loads(line, parse_constant=refuse) for line in file]
 
     return read
+
+
+@pytest.fixture
+def one_pool(monkeypatch: pytest.MonkeyPatch, session_pool):
+    """Let `attnpo train` use one pool of verifiers for all tests: starting the processes takes a second each time."""
+    from contextlib import nullcontext
+
+    monkeypatch.setattr("attnpo.training.run.VerifierPool", lambda *args, **kwargs: nullcontext(session_pool))
+
+
+@pytest.fixture(scope="session")
+def session_pool():
+    from attnpo.rewards.pool import VerifierPool
+
+    with VerifierPool(1, timeout=60) as pool:
+        yield pool

@@ -210,3 +210,37 @@ def spy(trainer: Any) -> Seen:
     trainer._compute_loss = compute
     trainer.add_callback(Gradients())
     return seen
+
+
+def save_model(folder: Path, model: Any, tokenizer: Any) -> Path:
+    """A model folder as `attnpo train --model_name_or_path` takes it, with its heads."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "heads.json").write_text('{"heads": [[1, 0], [2, 3]]}')
+    return folder
+
+
+def command(model: Path, data: Path, output: Path, *more: str) -> list[str]:
+    """`attnpo train` on a tiny model: two problems × two responses of eight tokens, one step."""
+    given = {
+        "model_name_or_path": model,
+        "dataset_name": data,
+        "output_dir": output,
+        "num_generations": 2,
+        "per_device_train_batch_size": 4,
+        "max_steps": 1,
+        "max_completion_length": 8,
+        "use_cpu": "true",
+        "report_to": "none",
+        "verifier_workers": 1,
+        "verifier_timeout": 60,
+    }
+    return ["train", *(word for name, value in given.items() for word in (f"--{name}", str(value))), *more]
+
+
+def write_problems(file: Path, count: int = 4) -> Path:
+    import json
+
+    rows = [{"problem": f"What is {i} + 1?", "reference": str(i + 1)} for i in range(count)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file

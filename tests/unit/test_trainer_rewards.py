@@ -8,14 +8,6 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="module")
-def pool():
-    from attnpo.rewards.pool import VerifierPool
-
-    with VerifierPool(1, timeout=60) as pool:
-        yield pool
-
-
 def metrics(folder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -25,7 +17,7 @@ def politeness(completions: list[Any], **kwargs: Any) -> list[float | None]:
     return [None if "{41}" in text else 0.5 * ("which" in text) for text in completions]
 
 
-def test_verifier_and_a_reward_of_the_users(pool, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_verifier_and_a_reward_of_the_users(session_pool, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     from attnpo.rewards.accuracy import AccuracyReward
 
     kit = trainer_kit
@@ -34,7 +26,7 @@ def test_verifier_and_a_reward_of_the_users(pool, trainer_kit, tiny_qwen2, tiny_
         tiny_tokenizer,
         tmp_path,
         responses=kit.MIXED,
-        reward=[politeness, AccuracyReward(pool)],
+        reward=[politeness, AccuracyReward(session_pool)],
         reward_weights=[0.1, 2.0],
         length_reward="none",
         credit="outcome",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetsError
 
 from attnpo.data.traces import read_jsonl
 from attnpo.errors import InputError
@@ -40,12 +41,12 @@ def load_rows(source: str, *, config: str | None = None, split: str = "train") -
                 loaded = load_dataset(LOCAL_FORMATS[suffix], data_files=str(path), split="train")
             else:
                 loaded = load_dataset(source, config, split=split)
-        except (FileNotFoundError, ConnectionError, ValueError, OSError) as error:
+        except (OSError, ValueError, DatasetsError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"data set {source!r} (split {split!r}) cannot be loaded: {error}. Expected '{BUILT_IN}', a local "
-                "file, or the name of a data set on the Hub"
+                f"data set {source!r} (split {split!r}) cannot be loaded: {error.__cause__ or error}. Expected "
+                f"'{BUILT_IN}', a local file, or the name of a data set on the Hub"
             ) from error
         assert not isinstance(loaded, DatasetDict)
         rows = [dict(row) for row in loaded]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -111,6 +112,12 @@ def checkpoint_to_resume(args: AttnPOConfig) -> str | None:
     if not (Path(asked) / "trainer_state.json").is_file():
         raise InputError(f"option resume_from_checkpoint: {asked} is no checkpoint (it has no trainer_state.json)")
     return str(asked)
+
+
+def is_complete(checkpoint: str, max_steps: int) -> bool:
+    """Whether the checkpoint is of the last step or later (max_steps ≤ 0: epochs decide, and this does not know)."""
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    return 0 < max_steps <= state["global_step"]
 
 
 def model_kwargs(model_config: ModelConfig) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from datasets import Dataset
 from rich.console import Console
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerState
 from transformers.integrations import get_available_reporting_integrations
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import ModelConfig, get_peft_config
 from trl.import_utils import is_vllm_available
 
@@ -23,7 +24,7 @@ from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import DEFAULT_DIFFICULTY
 from attnpo.training.callbacks import LiveProgress, NotFiniteError, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.options import DataConfig, checkpoint_to_resume, model_kwargs, parse, parse_difficulty
+from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse, parse_difficulty
 from attnpo.training.quiet import quiet_screen
 from attnpo.training.records import RunFolder
 from attnpo.training.summary import evaluated, print_summary, write_description
@@ -171,7 +172,12 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
         console.print("evaluating the starting model …")
         trainer.evaluate()
     try:
-        trainer.train(resume_from_checkpoint=resume)
+        if resume is not None and is_complete(resume, args.max_steps):
+            console.print(f"all {args.max_steps} steps are done already")  # transformers would do one more
+            trainer._load_from_checkpoint(resume)
+            trainer.state = TrainerState.load_from_json(str(Path(resume) / TRAINER_STATE_NAME))
+        else:
+            trainer.train(resume_from_checkpoint=resume)
     except NotFiniteError as error:
         where = trainer.save_checkpoint()
         raise RunError(f"{error}. The weights before it are in {where}") from error

@@ -1,0 +1,207 @@
+"""`attnpo train` from start to end on a tiny model: what it prints, how it fails, how it is stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def argv(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    """Arguments of a run of 8 problems, with these further options."""
+    trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
+    data = trainer_kit.write_problems(tmp_path / "problems.jsonl", 8)
+
+    def make(*more: str) -> list[str]:
+        return trainer_kit.command(tmp_path / "model", data, tmp_path / "run", *more)
+
+    return make
+
+
+@pytest.fixture
+def train(argv, one_pool, capfd):
+    """Run the command in this process: exit code, standard output, standard error."""
+    from attnpo.cli.main import main
+
+    def run(*more: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(argv(*more))
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def steps(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_screen_of_a_run(train, tmp_path):
+    """Nothing but the lines meant for the user: no bars of loading weights, no notices of renamed options."""
+    code, out, err = train("--max_steps", "2", "--eval_dataset_name", str(tmp_path / "problems.jsonl"))
+    assert code == 0
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[:3] == ["train: 8 problems", "eval: 8 problems", "evaluating the starting model …"]
+    assert lines[3].startswith("step 1/2 · accuracy 0% · length ")
+    assert lines[3].endswith(" · reward 0.000")
+    assert lines[4].startswith("step 2/2 · ")
+    assert lines[4].endswith(" · 0 s left")
+    assert lines[5] == "evaluating the trained model …"
+    assert lines[6].startswith("run folder: ")
+    assert "Held-out problems (n = 8)" in out
+    evaluations = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in evaluations] == [0, 2]
+
+
+def test_live_line():
+    import io
+
+    from rich.console import Console
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from attnpo.training.callbacks import LiveProgress, describe
+
+    logs = {"loss": 0.1, "accuracy": 0.625, "length/completion": 239.4, "reward": 0.5633}
+    assert describe(logs) == "accuracy 62% · length 239 · reward 0.563"
+    assert describe({"loss": 0.1, "reward": None}) == ""  # a step that reuses responses
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    live, args = LiveProgress(console), TrainingArguments(use_cpu=True)
+    state = TrainerState(max_steps=4, is_world_process_zero=True)
+    live.on_train_begin(args, state, TrainerControl())
+    state.global_step = 2
+    live.on_log(args, state, TrainerControl(), logs=logs)
+    live.on_log(args, state, TrainerControl(), logs={"eval_accuracy": 1.0})
+    live.close()
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "step 2/4" in text
+    assert "accuracy 62% · length 239 · reward 0.563" in text
+    assert "left" in text
+
+
+def test_an_interrupt_is_given_back():
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from attnpo.training.callbacks import StopOnInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    stop, args, control = StopOnInterrupt(), TrainingArguments(use_cpu=True), TrainerControl()
+    stop.on_train_begin(args, TrainerState(), control)
+    signal.raise_signal(signal.SIGINT)
+    assert stop.asked
+    stop.on_step_end(args, TrainerState(), control)
+    assert control.should_save
+    assert control.should_training_stop
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    stop.on_train_end(args, TrainerState(), control)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_not_finite(what, train, tmp_path, monkeypatch):
+    """The second step goes wrong; the weights after the first are kept, load, and the run goes on from them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from attnpo import AttnPOTrainer
+
+    inner = AttnPOTrainer._compute_loss
+
+    def broken(self: Any, model: Any, inputs: Any) -> torch.Tensor:
+        loss = inner(self, model, inputs)
+        if self.state.global_step < 1:
+            return loss
+        if what == "loss":
+            return loss * torch.nan
+        loss.register_hook(lambda gradient: gradient * torch.inf)
+        return loss + 0 * next(model.parameters()).sum()
+
+    monkeypatch.setattr(AttnPOTrainer, "_compute_loss", broken)
+    code, _, err = train("--max_steps", "3")
+    assert code == 1
+    message = "step 2: the loss is nan" if what == "loss" else "step 2: a gradient is not finite"
+    assert f"attnpo train: {message}. The weights before it are in {tmp_path}/run/checkpoint-1" in err
+    assert "Traceback" not in err
+    checkpoint = tmp_path / "run" / "checkpoint-1"
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    assert all(torch.isfinite(weights).all() for weights in model.parameters())
+    assert steps(tmp_path / "run") == [1]
+    monkeypatch.setattr(AttnPOTrainer, "_compute_loss", inner)
+    code, _, err = train("--max_steps", "3", "--resume_from_checkpoint", "true")
+    assert (code, err) == (0, "")
+    assert steps(tmp_path / "run") == [1, 2, 3]
+
+
+def test_resuming_a_finished_run_adds_nothing(train, tmp_path):
+    assert train("--max_steps", "2")[0] == 0
+    code, out, err = train("--max_steps", "2", "--resume_from_checkpoint", "true")
+    assert (code, err) == (0, "")
+    assert "all 2 steps are done already" in out
+    assert steps(tmp_path / "run") == [1, 2]
+    assert train("--max_steps", "3", "--resume_from_checkpoint", str(tmp_path / "run" / "checkpoint-2"))[0] == 0
+    assert steps(tmp_path / "run") == [1, 2, 3]
+
+
+def test_overwriting_a_run(train, tmp_path):
+    assert train("--max_steps", "2")[0] == 0
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert train("--max_steps", "1")[0] == 2
+    assert steps(tmp_path / "run") == [1, 2]
+    assert train("--max_steps", "1", "--overwrite_run", "true")[0] == 0
+    assert steps(tmp_path / "run") == [1]
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed(argv, tmp_path):
+    """Ctrl-C in a real process: the step is finished, a checkpoint saved, exit code 1; resuming completes the run."""
+    command = [sys.executable, "-m", "attnpo", *argv("--max_steps", "400", "--save_steps", "1000")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 2/"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, out + err
+    assert "Stopping after this step with a checkpoint; Ctrl-C again stops at once." in err
+    assert "attnpo train: stopped after step" in err
+    assert "go on with --resume_from_checkpoint true" in err
+    assert "Traceback" not in err
+    (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
+    done = int(checkpoint.name.split("-")[1])
+    assert steps(tmp_path / "run") == list(range(1, done + 1))
+    more = ["--max_steps", str(done + 2), "--resume_from_checkpoint", "true"]
+    again = subprocess.run([*command, *more], capture_output=True, text=True, timeout=200, env=environment, check=False)
+    assert again.returncode == 0, again.stderr
+    assert steps(tmp_path / "run") == list(range(1, done + 3))
+
+
+@pytest.mark.slow
+def test_trackio_offline(argv, tmp_path):
+    """The tracker that writes to the local disk."""
+    pytest.importorskip("trackio")
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "TRACKIO_DIR": str(tmp_path / "trackio"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [sys.executable, "-m", "attnpo", *argv("--report_to", "trackio", "--project", "attnpo-test")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    import sqlite3
+
+    (file,) = (tmp_path / "trackio").glob("*.db")
+    with sqlite3.connect(file) as database:
+        rows = [json.loads(row) for (row,) in database.execute("select cast(metrics as text) from metrics")]
+    assert [row["train/accuracy"] for row in rows if "train/accuracy" in row] == [0.0]
