@@ -7,10 +7,10 @@ Plain RLOO is rloo + none + outcome, TLMRE is rloo + tlmre + outcome, AttnPO is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from trl import GRPOConfig
+from trl.trainer.grpo_config import GRPOConfig
 
 from attnpo.credit.advantages import KINDS, check_group_size
 from attnpo.credit.base import CreditMethod, credit_names, get_credit
@@ -44,6 +44,14 @@ class AttnPOConfig(GRPOConfig):
         InputError: for an unknown choice, a value out of range, or an option that would be silently wrong together
             with per-token advantages. The message names the option.
     """
+
+    if TYPE_CHECKING:  # optional as TRL declares them; never None once checked
+        output_dir: str = ""
+        num_generations: int = 8
+        steps_per_generation: int = 1
+        generation_batch_size: int = 8
+        report_to: list[str] = []
+        chat_template_kwargs: dict[str, Any] | None = None
 
     learning_rate: float = _option(2e-6, "The initial learning rate for AdamW.")
     num_generations_eval: int | None = _option(1, "Responses per held-out problem.")
@@ -88,7 +96,8 @@ class AttnPOConfig(GRPOConfig):
         self._check_choices()
         if self.bf16 is None and not self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
             self.bf16 = False  # TRL's default (bf16 everywhere) is emulated, and slow, on most CPUs
-        self.scale_rewards = {True: "group", False: "none"}.get(self.scale_rewards, self.scale_rewards)  # as in TRL
+        if isinstance(self.scale_rewards, bool):  # as in TRL
+            self.scale_rewards = "group" if self.scale_rewards else "none"
         scaling = "group" if self.advantage == "grpo" else "none"
         if self.scale_rewards not in ("auto", scaling):
             raise InputError(

@@ -11,7 +11,8 @@ from typing import Any, NoReturn, get_type_hints
 
 import yaml
 from transformers.trainer_utils import get_last_checkpoint
-from trl import ModelConfig, TrlParser
+from trl.scripts.utils import TrlParser
+from trl.trainer.model_config import ModelConfig
 
 from attnpo.data.problems import BUILT_IN
 from attnpo.errors import InputError
@@ -69,7 +70,8 @@ def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
         InputError: an option nobody knows, a file that is missing or no mapping, a value of the wrong type.
     """
     # No abbreviations: a misspelt `--learning_rat` must not pass for another option.
-    parser = OptionParser([DataConfig, AttnPOConfig, ModelConfig], prog="attnpo train", allow_abbrev=False)
+    parts: Any = [DataConfig, AttnPOConfig, ModelConfig]
+    parser = OptionParser(parts, prog="attnpo train", allow_abbrev=False)
     try:
         data, args, model_config, in_file, on_line = parser.parse_args_and_config(
             argv, return_remaining_strings=True, separate_remaining_strings=True

@@ -8,10 +8,11 @@ from typing import Any
 from datasets import Dataset
 from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerState
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer import TRAINER_STATE_NAME
-from trl import ModelConfig, get_peft_config
 from trl.import_utils import is_vllm_available
+from trl.trainer.model_config import ModelConfig
+from trl.trainer.utils import get_peft_config
 
 from attnpo.attention.heads import save_heads
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems

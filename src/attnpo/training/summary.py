@@ -14,7 +14,7 @@ import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
-from trl import ModelConfig
+from trl.trainer.model_config import ModelConfig
 
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.options import DataConfig, resolved_options

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from trl import GRPOTrainer
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from attnpo.attention.capture import capture_scores, unwrap_model
 from attnpo.attention.heads import check_heads, load_heads
@@ -54,6 +54,11 @@ class AttnPOTrainer(GRPOTrainer):
     _tag_names = ("trl", "grpo", "attnpo")
     _name = "AttnPO"
     args: AttnPOConfig
+    # Optional, or of several types, as their owners declare them; not so once the trainer is built.
+    model: Any
+    accelerator: Any
+    num_generations: int
+    num_generations_eval: int
 
     def __init__(
         self,
