@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from attnpo.attention.heads import save_heads
 from attnpo.models.measure import measure_heads, sample_responses
@@ -77,8 +77,11 @@ def make_tokenizer(args: argparse.Namespace) -> PreTrainedTokenizerFast:
     return train_tokenizer(texts, args.vocabulary)
 
 
-def make_model(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    config = Qwen2Config(
+def make_model(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    # Llama with biases on queries and keys, that is Qwen2's layers. Not called Qwen2, because AutoTokenizer gives every
+    # model of that name Qwen2's way of cutting text, whatever tokenizer.json says, and "18" becomes " 1" + "8" no more.
+    config = LlamaConfig(
+        attention_bias=True,
         vocab_size=len(tokenizer),
         hidden_size=args.width,
         intermediate_size=args.feed_forward,
@@ -91,14 +94,17 @@ def make_model(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = Qwen2ForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    for layer in model.model.layers:
+        assert layer.self_attn.o_proj.bias is not None
+        torch.nn.init.zeros_(layer.self_attn.o_proj.bias).requires_grad_(False)
     if args.sink > 0:
         add_attention_sink(model, tokenizer.convert_tokens_to_ids(USER), args.sink)
     return model
 
 
 @torch.no_grad()
-def add_attention_sink(model: Qwen2ForCausalLM, first_token: int, logit: float) -> None:
+def add_attention_sink(model: LlamaForCausalLM, first_token: int, logit: float) -> None:
     """Let every head start with `logit` towards the first token of a prompt and near 0 towards all others.
 
     Large models learn to park unused attention on the first token. A model this small, trained this briefly, does not:
@@ -116,7 +122,7 @@ def add_attention_sink(model: Qwen2ForCausalLM, first_token: int, logit: float) 
         layer.self_attn.q_proj.bias.view(-1, head_width)[:, -1] = size
 
 
-def train(model: Qwen2ForCausalLM, args: argparse.Namespace, out: Path, device: torch.device) -> list[list[float]]:
+def train(model: LlamaForCausalLM, args: argparse.Namespace, out: Path, device: torch.device) -> list[list[float]]:
     """AdamW with warm-up and cosine on next-token loss over response tokens; returns [step, loss, seconds] points."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": args.weight_decay},
@@ -154,7 +160,7 @@ def train(model: Qwen2ForCausalLM, args: argparse.Namespace, out: Path, device: 
     return curve
 
 
-def batch_loss(model: Qwen2ForCausalLM, batch: Batch, device: torch.device) -> torch.Tensor:
+def batch_loss(model: LlamaForCausalLM, batch: Batch, device: torch.device) -> torch.Tensor:
     """Mean next-token loss over response tokens. Right padding under a causal mask needs no attention mask."""
     ids = torch.from_numpy(batch.ids.astype("int64")).to(device, non_blocking=True)
     positions = torch.arange(ids.shape[1], device=device)
@@ -167,7 +173,7 @@ def batch_loss(model: Qwen2ForCausalLM, batch: Batch, device: torch.device) -> t
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
 
 
-def save_model(model: Qwen2ForCausalLM, out: Path) -> None:
+def save_model(model: LlamaForCausalLM, out: Path) -> None:
     """float32 where that fits into the size that is shipped, else bfloat16."""
     if 4 * sum(p.numel() for p in model.parameters()) > LARGEST_FILE:
         model.to(torch.bfloat16)
