@@ -1,13 +1,20 @@
-"""Keeping evaluation apart from training."""
+"""Evaluation on held-out problems, kept apart from training."""
 
 from __future__ import annotations
 
 import random
+import time
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from transformers import set_seed
+
+from attnpo.training.metrics import evaluation_metrics
+from attnpo.training.records import Record, RunFolder, add_credit
+from attnpo.training.signals import CreditInForward
 
 
 @contextmanager
@@ -22,3 +29,50 @@ def isolated_random_state(seed: int):
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+class HeldOutEvaluation(CreditInForward):
+    """Samples held-out problems, writes evaluations.jsonl and the responses; computes no loss."""
+
+    folder: RunFolder
+    _eval_records: list[Record]
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Sample every held-out problem, the same ones with the same seed each time.
+
+        Training's random state is put back afterwards, so a run is the same with and without evaluations.
+        """
+        self._eval_records = []
+        with isolated_random_state(self.args.seed + self.accelerator.process_index):
+            return super().evaluate(*args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
+        started = time.perf_counter()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        records = gather_object(self._eval_records)
+        metrics = evaluation_metrics(records, self.args.lexicon)
+        if self.accelerator.is_main_process:
+            step, seconds = self.state.global_step, round(time.perf_counter() - started, 3)
+            self.folder.append("evaluations.jsonl", {"step": step, **metrics, "seconds": seconds})
+            self.folder.write_rollouts(f"eval-{step:06d}", records)
+        assert output.metrics is not None
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        return output
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Generate and grade. No loss: it would cost a forward and mean nothing without a group."""
+        self._prepare_inputs(inputs)
+        return None, None, None
+
+    def _score_examples(self, output: dict[str, Any], records: list[Record]) -> None:
+        """Score the steps of the first held-out responses, so that the same problems can be compared over the run."""
+        wanted = min(self.args.eval_examples - len(self._eval_records), len(records))
+        if wanted <= 0 or self.heads is None:
+            return
+        ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)[:wanted]
+        mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)[:wanted]
+        with torch.no_grad(), self._collecting(True):
+            self._get_per_token_logps_and_entropies(self.model, ids, mask, output["completion_ids"].shape[1])
+        assert self._signals is not None
+        for record, scores in zip(records, self._signals["attention"].tolist(), strict=False):
+            add_credit(record, {"scores": scores})

@@ -28,7 +28,6 @@ def response_record(
     step: int,
     group: int,
     index: int,
-    prompt: str,
     prompt_tokens: int,
     completion_tokens: int,
     truncated: bool,
@@ -43,7 +42,7 @@ def response_record(
         "group": group,
         "index": index,
         "id": row.get("id"),
-        "prompt": prompt,
+        "prompt": prompt_text(row["prompt"]),
         "text": located.text,
         "reference": row.get("reference"),
         "truncated": truncated,
@@ -69,6 +68,24 @@ def response_record(
             for piece, (start, end) in zip(located.steps, located.spans, strict=True)
         ],
     }
+
+
+def prompt_text(prompt: Any) -> str:
+    """A prompt as text: as it is, or the messages of a conversation one after the other."""
+    return prompt if isinstance(prompt, str) else "\n".join(str(message["content"]) for message in prompt)
+
+
+def add_rewards(
+    record: Record, rewards: Mapping[str, float], *, total: float, correct: bool, verdict: str | None
+) -> None:
+    """Put into a record what its response was worth; a missing reward is left out, a missing total null."""
+    record.update(
+        rewards={name: value for name, value in rewards.items() if not math.isnan(value)},
+        reward=None if math.isnan(total) else total,
+        correct=correct,
+        verdict=verdict,
+        advantage=0.0,
+    )
 
 
 def add_credit(record: Record, numbers: Mapping[str, Any]) -> None:

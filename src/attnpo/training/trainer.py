@@ -8,34 +8,28 @@ generation and use (several updates per generation, vLLM with importance correct
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
-from trl.trainer.grpo_trainer import GRPOTrainer
 
-from attnpo.attention.capture import capture_scores, unwrap_model
+from attnpo.attention.capture import unwrap_model
 from attnpo.attention.heads import check_heads, load_heads
 from attnpo.credit.advantages import group_accuracy, outcome_advantages
-from attnpo.credit.base import assign_credit
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
-from attnpo.steps.spans import LocatedSteps, locate_steps
+from attnpo.steps.spans import locate_steps
 from attnpo.training.callbacks import GradientGuard, MetricsFile, NotFiniteError
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.evaluation import isolated_random_state
-from attnpo.training.ledger import PhaseTimer, RolloutLedger
-from attnpo.training.metrics import evaluation_metrics, rollout_metrics
-from attnpo.training.records import Record, RunFolder, add_credit, response_record
+from attnpo.training.evaluation import HeldOutEvaluation
+from attnpo.training.metrics import rollout_metrics
+from attnpo.training.records import Record, RunFolder, add_rewards, response_record
 from attnpo.training.rewards import RewardSetup
-from attnpo.training.rollout import StepTensors, credit_inputs
+from attnpo.training.rollout import StepTensors
 
 
-class AttnPOTrainer(GRPOTrainer):
+class AttnPOTrainer(HeldOutEvaluation):
     """GRPOTrainer whose advantages are per token, by the credit method of `args.credit`.
 
     Args:
@@ -54,9 +48,6 @@ class AttnPOTrainer(GRPOTrainer):
     _tag_names = ("trl", "grpo", "attnpo")
     _name = "AttnPO"
     args: AttnPOConfig
-    # Optional, or of several types, as their owners declare them; not so once the trainer is built.
-    model: Any
-    accelerator: Any
     num_generations: int
     num_generations_eval: int
 
@@ -102,18 +93,9 @@ class AttnPOTrainer(GRPOTrainer):
             )
         self.rewards.bind(self.reward_func_names, self._tokenizer)
         self.heads = self._resolve_heads(heads)
-        # TRL runs an old-log-prob forward exactly then; scores must come from the policy that sampled.
-        generate_every = args.steps_per_generation * self.num_iterations
-        self._scores_before_rewards = args.gradient_accumulation_steps % generate_every != 0 or (
-            self.use_vllm and self.vllm_importance_sampling_correction
-        )
-        self._located: list[LocatedSteps] = []
-        self._ledger = RolloutLedger()
+        self._prepare_collecting()
         self._step_records: list[Record] = []  # finished generation batches of the step, not yet written
-        self._eval_records: list[Record] = []
-        self._forward_batch: dict[str, Any] | None = None  # set while a forward should also yield signals
-        self._signals: dict[str, Tensor] | None = None
-        self._timer = PhaseTimer()
+        self._eval_records = []
 
     def _resolve_heads(self, heads: list[tuple[int, int]] | None) -> list[tuple[int, int]] | None:
         if "attention" not in self.credit.signals:
@@ -201,12 +183,13 @@ class AttnPOTrainer(GRPOTrainer):
         self._relog_advantages(advantages.tolist())
 
     def _new_records(self, inputs: list[dict[str, Any]], local: slice, group_size: int) -> list[Record]:
-        rewards, names = self._rewards[local].tolist(), self.reward_func_names
-        total = self.rewards.total(self._rewards, self.reward_weights.to(self._rewards.device))[local].tolist()
-        correct = self.rewards.correct(self._rewards)[local].tolist()
+        """Records of this process's responses, with their rewards; credit comes later."""
+        mine = self._rewards[local]
+        totals = self.rewards.total(mine, self.reward_weights.to(mine.device)).tolist()
+        correct = self.rewards.correct(mine).tolist()
         verdicts = self.rewards.last_verdicts(len(inputs))
         records = []
-        for i, located in enumerate(self._located):
+        for i, (located, row, values) in enumerate(zip(self._located, inputs, mine.tolist(), strict=True)):
             group, index = divmod(local.start + i, group_size)
             record = response_record(
                 located,
@@ -214,90 +197,15 @@ class AttnPOTrainer(GRPOTrainer):
                 step=self.state.global_step + int(self.model.training),
                 group=group,
                 index=index,
-                prompt=self._prompt_text(inputs[i]["prompt"]),
                 prompt_tokens=self._prompt_tokens[i],
                 completion_tokens=self._completion_tokens[i],
                 truncated=self._truncated[i],
-                row=inputs[i],
+                row=row,
             )
-            parts = {name: value for name, value in zip(names, rewards[i], strict=True) if value == value}
-            reward = total[i] if total[i] == total[i] else None  # JSON has no NaN
-            record.update(rewards=parts, reward=reward, correct=correct[i], verdict=verdicts[i], advantage=0.0)
+            rewards = dict(zip(self.reward_func_names, values, strict=True))
+            add_rewards(record, rewards, total=totals[i], correct=correct[i], verdict=verdicts[i])
             records.append(record)
         return records
-
-    @staticmethod
-    def _prompt_text(prompt: Any) -> str:
-        return prompt if isinstance(prompt, str) else "\n".join(str(message["content"]) for message in prompt)
-
-    # ---------------------------------------------------------------- signals and credit
-
-    @contextmanager
-    def _collecting(self, wanted: bool, batch: dict[str, Any] | None = None):
-        """While active, the policy's next log-prob forward also yields the signals the credit method asks for."""
-        if not wanted or not self.credit.signals:
-            yield
-            return
-        self._forward_batch = {} if batch is None else batch
-        try:
-            yield
-        finally:
-            self._forward_batch = None
-
-    def _get_per_token_logps_and_entropies(
-        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
-    ):
-        batch = self._forward_batch
-        if batch is None or model is self.ref_model:
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
-            )
-        self._forward_batch = None  # one forward only: a reference or adapter-free pass that follows is not it
-        if "step_ids" in batch:
-            steps = StepTensors.of_batch(batch)
-        else:  # before the rewards: steps are known already, outcomes are not
-            steps = StepTensors.pack(self._located[: len(input_ids)], logits_to_keep, input_ids.device)
-        longest = max((row.answer[1] - row.answer[0] for row in self._located if row.answer is not None), default=0)
-        size = batch_size or len(input_ids)
-        chunks = []
-        for start in range(0, len(input_ids), size):
-            rows = slice(start, start + size)
-            layout = steps[rows].layout(attention_mask[rows], longest)
-            with self._capture(model, layout) as captured:
-                logps, entropy, aux = super()._get_per_token_logps_and_entropies(
-                    model, input_ids[rows], attention_mask[rows], logits_to_keep, None, True, **kwargs
-                )
-            chunks.append((logps, entropy, aux, captured))
-        logps = torch.cat([chunk[0] for chunk in chunks])
-        entropy = torch.cat([chunk[1] for chunk in chunks])
-        aux = torch.stack([chunk[2] for chunk in chunks]).mean() if chunks[0][2] is not None else None
-        self._signals = {"entropy": entropy.detach()}
-        if self.heads is not None:
-            self._signals["attention"] = torch.cat([captured.scores.mean(dim=0) for *_, captured in chunks])
-        if "outcome_advantages" in batch:
-            self._give_credit(batch, self._signals)
-        return logps, entropy if compute_entropy else None, aux
-
-    @contextmanager
-    def _capture(self, model, layout):
-        if self.heads is None:
-            yield None
-            return
-        with capture_scores(model, layout, self.heads) as captured:
-            yield captured
-
-    def _compute_loss(self, model, inputs):
-        in_this_forward = self.model.training and "step_ids" in inputs and not self._scores_before_rewards
-        with self._collecting(in_this_forward, inputs):
-            return super()._compute_loss(model, inputs)
-
-    def _give_credit(self, batch: dict[str, Any], signals: dict[str, Tensor]) -> None:
-        """Spread the advantages of `batch` over tokens, in place, and note what was done for the records."""
-        with self._timer("credit"):
-            inputs = credit_inputs(batch, step=self.state.global_step + 1, signals=signals)
-            result = assign_credit(self.credit, inputs)
-            batch["advantages"] = result.advantages
-            self._ledger.note(batch, result, signals)
 
     # ---------------------------------------------------------------- records, metrics, logs
 
@@ -355,45 +263,3 @@ class AttnPOTrainer(GRPOTrainer):
         if not where.exists():
             self._save_checkpoint(self.model, trial=None)
         return where
-
-    # ---------------------------------------------------------------- evaluation
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Sample every held-out problem, the same ones with the same seed each time.
-
-        Training's random state is put back afterwards, so a run is the same with and without evaluations.
-        """
-        self._eval_records = []
-        with isolated_random_state(self.args.seed + self.accelerator.process_index):
-            return super().evaluate(*args, **kwargs)
-
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
-        started = time.perf_counter()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        records = gather_object(self._eval_records)
-        metrics = evaluation_metrics(records, self.args.lexicon)
-        if self.accelerator.is_main_process:
-            step, seconds = self.state.global_step, round(time.perf_counter() - started, 3)
-            self.folder.append("evaluations.jsonl", {"step": step, **metrics, "seconds": seconds})
-            self.folder.write_rollouts(f"eval-{step:06d}", records)
-        assert output.metrics is not None
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
-        return output
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Generate and grade. No loss: it would cost a forward and mean nothing without a group."""
-        self._prepare_inputs(inputs)
-        return None, None, None
-
-    def _score_examples(self, output: dict[str, Any], records: list[Record]) -> None:
-        """Score the steps of the first held-out responses, so that the same problems can be compared over the run."""
-        wanted = min(self.args.eval_examples - len(self._eval_records), len(records))
-        if wanted <= 0 or self.heads is None:
-            return
-        ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)[:wanted]
-        mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)[:wanted]
-        with torch.no_grad(), self._collecting(True):
-            self._get_per_token_logps_and_entropies(self.model, ids, mask, output["completion_ids"].shape[1])
-        assert self._signals is not None
-        for record, scores in zip(records, self._signals["attention"].tolist(), strict=False):
-            add_credit(record, {"scores": scores})

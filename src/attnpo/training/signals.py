@@ -1,0 +1,112 @@
+"""Credit inside a forward that runs anyway: the layer between TRL's trainer and ours.
+
+TRL reads `inputs["advantages"]` after the forward that gives the log-probabilities, so credit formed from signals of
+that very forward still reaches the loss. On-policy it is the loss forward; where the policy moves between generation
+and use, TRL runs an old-log-prob forward, and scores must come from that one, the policy that sampled.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from attnpo.attention.capture import capture_scores
+from attnpo.credit.base import CreditMethod, assign_credit
+from attnpo.steps.spans import LocatedSteps
+from attnpo.training.ledger import PhaseTimer, RolloutLedger
+from attnpo.training.rollout import StepTensors, credit_inputs
+
+
+class CreditInForward(GRPOTrainer):
+    """GRPOTrainer that collects the signals of a credit method and puts (B, C) advantages where the loss reads them."""
+
+    # Optional, or of several types, as their owners declare them; not so once the trainer is built.
+    args: Any
+    model: Any
+    accelerator: Any
+    credit: CreditMethod
+    heads: list[tuple[int, int]] | None
+
+    def _prepare_collecting(self) -> None:
+        """To be called once TRL's own `__init__` is done."""
+        generate_every = self.args.steps_per_generation * self.num_iterations
+        # TRL runs an old-log-prob forward exactly then.
+        self._scores_before_rewards: bool = self.args.gradient_accumulation_steps % generate_every != 0 or (
+            self.use_vllm and self.vllm_importance_sampling_correction
+        )
+        self._located: list[LocatedSteps] = []  # of the responses generated last
+        self._forward_batch: dict[str, Any] | None = None  # set while a forward should also yield signals
+        self._signals: dict[str, Tensor] | None = None
+        self._ledger = RolloutLedger()
+        self._timer = PhaseTimer()
+
+    @contextmanager
+    def _collecting(self, wanted: bool, batch: dict[str, Any] | None = None):
+        """While active, the policy's next log-prob forward also yields the signals the credit method asks for."""
+        if not wanted or not self.credit.signals:
+            yield
+            return
+        self._forward_batch = {} if batch is None else batch
+        try:
+            yield
+        finally:
+            self._forward_batch = None
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
+    ):
+        batch = self._forward_batch
+        if batch is None or model is self.ref_model:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
+            )
+        self._forward_batch = None  # one forward only: a reference or adapter-free pass that follows is not it
+        if "step_ids" in batch:
+            steps = StepTensors.of_batch(batch)
+        else:  # before the rewards: steps are known already, outcomes are not
+            steps = StepTensors.pack(self._located[: len(input_ids)], logits_to_keep, input_ids.device)
+        longest = max((row.answer[1] - row.answer[0] for row in self._located if row.answer is not None), default=0)
+        size = batch_size or len(input_ids)
+        chunks = []
+        for start in range(0, len(input_ids), size):
+            rows = slice(start, start + size)
+            layout = steps[rows].layout(attention_mask[rows], longest)
+            with self._capture(model, layout) as captured:
+                logps, entropy, aux = super()._get_per_token_logps_and_entropies(
+                    model, input_ids[rows], attention_mask[rows], logits_to_keep, None, True, **kwargs
+                )
+            chunks.append((logps, entropy, aux, captured))
+        logps = torch.cat([chunk[0] for chunk in chunks])
+        entropy = torch.cat([chunk[1] for chunk in chunks])
+        aux = torch.stack([chunk[2] for chunk in chunks]).mean() if chunks[0][2] is not None else None
+        self._signals = {"entropy": entropy.detach()}
+        if self.heads is not None:
+            self._signals["attention"] = torch.cat([captured.scores.mean(dim=0) for *_, captured in chunks])
+        if "outcome_advantages" in batch:
+            self._give_credit(batch, self._signals)
+        return logps, entropy if compute_entropy else None, aux
+
+    @contextmanager
+    def _capture(self, model, layout):
+        if self.heads is None:
+            yield None
+            return
+        with capture_scores(model, layout, self.heads) as captured:
+            yield captured
+
+    def _compute_loss(self, model, inputs):
+        in_this_forward = self.model.training and "step_ids" in inputs and not self._scores_before_rewards
+        with self._collecting(in_this_forward, inputs):
+            return super()._compute_loss(model, inputs)
+
+    def _give_credit(self, batch: dict[str, Any], signals: dict[str, Tensor]) -> None:
+        """Spread the advantages of `batch` over tokens, in place, and note what was done for the records."""
+        with self._timer("credit"):
+            inputs = credit_inputs(batch, step=self.state.global_step + 1, signals=signals)
+            result = assign_credit(self.credit, inputs)
+            batch["advantages"] = result.advantages
+            self._ledger.note(batch, result, signals)
