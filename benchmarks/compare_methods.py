@@ -65,6 +65,9 @@ def run(args: argparse.Namespace, extra: list[str], method: str, seed: int) -> s
     command = [sys.executable, "-m", "attnpo", "train", "--config", args.config, *METHODS[method]]
     command += ["--output_dir", str(folder), "--seed", str(seed), "--max_steps", str(args.steps)]
     command += ["--eval_problems", str(args.eval_problems), "--save_strategy", "no"]
+    command += ["--overwrite_run", "true"]
+    # The start is the same for every method of a seed.
+    command += ["--eval_on_start", str(method == args.methods[0]).lower()]
     if args.device == "cuda":
         command += ["--use_cpu", "false", "--bf16", "false"]
     environment = dict(os.environ)

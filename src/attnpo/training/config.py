@@ -90,6 +90,7 @@ class AttnPOConfig(GRPOConfig):
     )
     record_rollouts: bool = _option(True, "Write every response with its steps, scores and scales to rollouts/.")
     overwrite_run: bool = _option(False, "Replace a run that output_dir holds already.")
+    eval_on_start: bool = _option(True, "Evaluate the starting model, to compare the trained one with.")
     eval_examples: int = _option(8, "Held-out responses whose steps are scored and recorded at each evaluation.")
 
     def __post_init__(self) -> None:

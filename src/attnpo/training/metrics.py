@@ -86,6 +86,7 @@ def evaluation_metrics(records: Sequence[Record], lexicon: str) -> dict[str, flo
         "steps/per_response": _mean([len(r["steps"]) for r in records]),
         **phrase_metrics(records, lexicon),
         "n": len(records),
+        "confidence": 0.95,
     }
 
 

@@ -84,6 +84,11 @@ def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     if in_file or on_line:
         raise InputError(_unknown(parser, [*in_file, *on_line], "the YAML file" if in_file else "the command line"))
+    for option in ("load_in_4bit", "load_in_8bit"):
+        if getattr(model_config, option):
+            raise InputError(
+                f"option {option}: found true; `attnpo train` does not quantise. Hand AttnPOTrainer a quantised model"
+            )
     return data, args, model_config
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from attnpo.credit.advantages import is_correct
 from attnpo.errors import InputError
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.length import LENGTH_PENALTIES
@@ -69,8 +70,8 @@ class RewardSetup:
                 function.tokenizer = tokenizer
 
     def correct(self, rewards: Float[Tensor, "N K"]) -> Bool[Tensor, " N"]:
-        """Which responses are right: value 1 of the chosen function. A missing value is not right."""
-        return rewards[:, self.correct_column] > 1 - 1e-6
+        """Which responses are right, by the chosen function."""
+        return is_correct(rewards[:, self.correct_column])
 
     def add_length_reward(
         self, rewards: Float[Tensor, "N K"], lengths: Int[Tensor, " N"], group_size: int, *, training: bool

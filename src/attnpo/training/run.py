@@ -169,7 +169,9 @@ def load_problems(
 def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> None:
     """Evaluate, train, evaluate; on a loss that is not finite leave a checkpoint of the last good weights."""
     args = trainer.args
-    if trainer.eval_dataset is not None and resume is None:
+    # Not left to transformers, which would do it again whenever a run is resumed.
+    on_start, args.eval_on_start = args.eval_on_start, False
+    if trainer.eval_dataset is not None and on_start and resume is None:
         console.print("evaluating the starting model …")
         trainer.evaluate()
     try:
