@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from attnpo.data.problems import load_rows
+from attnpo.errors import InputError
+
 
 @pytest.fixture
 def folder(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch) -> Path:
@@ -81,6 +84,7 @@ LINE = {
     ("--report_to", "nobody"): "option report_to: nobody is unknown or not installed",
     ("--attn_implementation", "magic"): '`attn_implementation="magic"` is not supported',
     ("--eval_strategy", "steps", "--eval_steps", "1"): "option eval_strategy: there are no held-out problems",
+    ("--load_in_4bit", "true"): "option load_in_4bit: found true; `attnpo train` does not quantise",
     ("--task_difficulty", "x", "--dataset_name", "task"): "option task_difficulty: found 'x'",
     ("--resume_from_checkpoint", "true"): "option resume_from_checkpoint: no checkpoint in",
     ("--resume_from_checkpoint", "."): "option resume_from_checkpoint: . is no checkpoint",
@@ -126,6 +130,17 @@ DATA = {
 def test_data(name, complaint, folder):
     text, message = DATA[name]
     assert message in complaint("--dataset_name", write(folder, "data.jsonl", text))
+
+
+def test_json_array(tmp_path):
+    rows = [{"problem": "a", "reference": "1"}, {"problem": "b", "reference": "2"}]
+    assert load_rows(write(tmp_path, "array.json", json.dumps(rows, indent=1))) == rows
+    assert load_rows(write(tmp_path, "lines.json", "\n".join(map(json.dumps, rows)))) == rows
+    assert load_rows(write(tmp_path, "one.json", json.dumps(rows[0]))) == rows[:1]
+    with pytest.raises(InputError, match=r"mixed\.json, row 2: found a number, expected an object"):
+        load_rows(write(tmp_path, "mixed.json", '[{"problem": "a"}, 3]'))
+    with pytest.raises(InputError, match="found no rows"):
+        load_rows(write(tmp_path, "empty.json", "[]"))
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".xlsx"])

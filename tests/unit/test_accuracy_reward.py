@@ -38,8 +38,9 @@ class FakeTokenizer:
     def convert_tokens_to_ids(self, token: str) -> int | None:
         return {name: index for index, name in self.names.items()}.get(token)
 
-    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+    def decode(self, ids: list[int], skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
         assert not skip_special_tokens
+        assert not clean_up_tokenization_spaces
         return "".join(self.names.get(i) or chr(i) for i in ids)
 
 

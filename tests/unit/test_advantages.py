@@ -62,3 +62,7 @@ def test_groups_without_signal() -> None:
 def test_group_accuracy_counts_verdicts_only() -> None:
     accuracy = torch.tensor([[1.0, 0.0, NAN, 1.0], [NAN] * 4, [0.0] * 4])
     assert_close(group_accuracy(accuracy), torch.tensor([2 / 3, 0.0, 0.0]))
+
+
+def test_partial_credit_is_not_correct() -> None:
+    assert_close(group_accuracy(torch.tensor([[1.0, 0.7, 0.0, 0.9]])), torch.tensor([0.25]))

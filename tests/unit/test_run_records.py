@@ -94,6 +94,25 @@ def test_metrics_by_hand(run, trainer_kit, tmp_path, read_rollouts):
     assert {"step", "seconds", "loss", "reward", "learning_rate", "grad_norm", "entropy"} <= set(line)
 
 
+def test_seconds_add_up(tmp_path, monkeypatch):
+    """The seconds of a line are those since the line before, without evaluations."""
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from attnpo.training import callbacks
+    from attnpo.training.records import RunFolder
+
+    clock = iter([0.0, 10.0, 12.5, 20.0, 24.0])  # made, training begins, line, evaluation over, line
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(clock))
+    written, args = callbacks.MetricsFile(RunFolder(tmp_path)), TrainingArguments(use_cpu=True)
+    state, control = TrainerState(is_world_process_zero=True), TrainerControl()
+    written.on_train_begin(args, state, control)
+    for state.global_step in (1, 2):
+        written.on_log(args, state, control, logs={"loss": 0.0})
+        if state.global_step == 1:
+            written.on_evaluate(args, state, control)
+    assert [line["seconds"] for line in metrics(tmp_path)] == [2.5, 4.0]
+
+
 def test_several_generation_batches_in_one_step(run, trainer_kit, tmp_path, read_rollouts):
     """Two batches of eight responses for one update: one file, one line, counts of both."""
     run(gradient_accumulation_steps=2, steps_per_generation=1, max_steps=2)
@@ -177,6 +196,7 @@ def test_evaluation_records(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, r
     (line,) = [json.loads(text) for text in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
     assert line["step"] == 0
     assert line["n"] == 3
+    assert line["confidence"] == 0.95
     assert line["accuracy"] == pytest.approx(1 / 3)
     assert line["accuracy_low"] < 1 / 3 < line["accuracy_high"]
     assert line["length/completion_low"] < line["length/completion"] < line["length/completion_high"]

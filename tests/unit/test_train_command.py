@@ -105,6 +105,25 @@ def test_an_interrupt_is_given_back():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_an_interrupt_of_one_process_stops_all(monkeypatch):
+    import torch
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from attnpo.training.callbacks import StopOnInterrupt
+
+    def someone_else_asked(flags, operation):
+        assert operation == torch.distributed.ReduceOp.MAX
+        flags.fill_(1)
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", someone_else_asked)
+    stop, control = StopOnInterrupt(), TrainerControl()
+    stop.on_step_end(TrainingArguments(use_cpu=True), TrainerState(), control)
+    assert stop.asked
+    assert control.should_save
+    assert control.should_training_stop
+
+
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_not_finite(what, train, tmp_path, monkeypatch):
     """The second step goes wrong; the weights after the first are kept, load, and the run goes on from them."""

@@ -65,10 +65,18 @@ def groups_without_signal(rewards: Float[Tensor, "P G"]) -> Float[Tensor, ""]:
     return _all_equal(rewards).float().mean()
 
 
+def is_correct(accuracy: Float[Tensor, "*rows"]) -> Bool[Tensor, "*rows"]:
+    """Which responses are right: value 1 of the function that judges. A missing value is not right."""
+    return accuracy > 1 - 1e-6
+
+
 def group_accuracy(accuracy: Float[Tensor, "P G"]) -> Float[Tensor, "P"]:
-    """p: share of correct responses among those with a verdict (accuracy 1 or 0; NaN is missing). No verdict: 0."""
+    """p: share of correct responses among those with a verdict (1 is correct; NaN is missing). No verdict: 0.
+
+    Partial credit from a reward function of the user's is not correct: the same rule as for rescaling a response.
+    """
     present = ~accuracy.isnan()
-    correct = (present & (accuracy > 0.5)).sum(dim=1)
+    correct = (present & is_correct(accuracy)).sum(dim=1)
     return correct / present.sum(dim=1).clamp(min=1)
 
 

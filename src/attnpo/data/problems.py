@@ -5,6 +5,7 @@ Every source becomes a `datasets.Dataset` with the columns prompt, problem, refe
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 
-from attnpo.data.traces import read_jsonl
+from attnpo.data.traces import read_jsonl, row_name, type_name
 from attnpo.errors import InputError
 
 BUILT_IN = "task"
@@ -22,7 +23,7 @@ LOCAL_FORMATS = {".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
 
 
 def load_rows(source: str, *, config: str | None = None, split: str = "train") -> list[dict[str, Any]]:
-    """Rows of a local file (.jsonl, .jsonl.gz, .json, .parquet, .csv) or of a Hub data set.
+    """Rows of a local file (.jsonl, .jsonl.gz, .json with lines or one array, .parquet, .csv) or of a Hub data set.
 
     Raises:
         InputError: a file that is missing, malformed (row named) or empty; a data set or split that cannot be loaded.
@@ -31,7 +32,8 @@ def load_rows(source: str, *, config: str | None = None, split: str = "train") -
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
     suffix = suffixes[-1] if suffixes else ""
     if suffix in (".jsonl", ".json"):
-        rows = list(read_jsonl(path))
+        rows = _json_array(path) if suffix == ".json" and path.is_file() else None
+        rows = list(read_jsonl(path)) if rows is None else rows
     else:
         try:
             if path.is_file():
@@ -53,6 +55,20 @@ def load_rows(source: str, *, config: str | None = None, split: str = "train") -
     if not rows:
         raise InputError(f"data set {source!r}: found no rows, expected at least one problem")
     return rows
+
+
+def _json_array(path: Path) -> list[dict[str, Any]] | None:
+    """The objects of a file that is one JSON array, as many data sets are published; None for any other file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:  # JSON Lines, gzip, or malformed: for the reader of lines to say
+        return None
+    if not isinstance(content, list):
+        return None
+    for number, row in enumerate(content, start=1):
+        if not isinstance(row, dict):
+            raise InputError(f"{row_name(path, number)}: found {type_name(row)}, expected an object")
+    return content
 
 
 def find_column(rows: Sequence[dict[str, Any]], asked: str | None, known: Sequence[str], what: str, source: str) -> str:

@@ -104,4 +104,5 @@ def decode_completion(tokenizer: Any, ids: Sequence[int]) -> str:
     ending -= {tokenizer.convert_tokens_to_ids(CLOSE_TAG)}
     while ids and ids[-1] in ending:
         ids.pop()
-    return tokenizer.decode(ids, skip_special_tokens=False)
+    # Without clean-up, so that the text is the one that steps are found in (steps/offsets.py).
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
