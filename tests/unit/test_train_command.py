@@ -86,6 +86,15 @@ def test_live_line():
     assert "left" in text
 
 
+def test_the_start_need_not_be_evaluated(train, tmp_path):
+    problems = str(tmp_path / "problems.jsonl")
+    code, out, _ = train("--max_steps", "1", "--eval_dataset_name", problems, "--eval_on_start", "false")
+    assert code == 0
+    assert "evaluating the starting model" not in out
+    (line,) = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 1
+
+
 def test_an_interrupt_is_given_back():
     from transformers import TrainerControl, TrainerState, TrainingArguments
 

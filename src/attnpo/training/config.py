@@ -83,14 +83,18 @@ class AttnPOConfig(GRPOConfig):
         "Name of the reward function whose value 1 means a right answer. Default: `accuracy` where it is among "
         "the reward functions, else the first one.",
     )
-    verifier_workers: int = _option(2, "Worker processes that verify answers.")
+    verifier_workers: int = _option(2, "Worker processes that verify answers, beside every training process.")
     verifier_timeout: float = _option(5.0, "Seconds after which a verification is killed and counted as timed out.")
     max_prompt_length: int | None = _option(
         1024, "Problems whose prompt has more tokens are left out of training and counted. None: no limit."
     )
     record_rollouts: bool = _option(True, "Write every response with its steps, scores and scales to rollouts/.")
     overwrite_run: bool = _option(False, "Replace a run that output_dir holds already.")
-    eval_on_start: bool = _option(True, "Evaluate the starting model, to compare the trained one with.")
+    eval_on_start: bool | None = _option(
+        None,
+        "Evaluate the starting model, to compare the trained one with. Default: `attnpo train` does, where there are "
+        "held-out problems; a trainer built in Python does not.",
+    )
     eval_examples: int = _option(8, "Held-out responses whose steps are scored and recorded at each evaluation.")
 
     def __post_init__(self) -> None:

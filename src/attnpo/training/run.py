@@ -39,9 +39,9 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         InputError: anything wrong with options, data or model, before training starts.
         RunError: the loss or a gradient is not finite, or Ctrl-C; a checkpoint of the last good weights is saved first.
     """
-    console = console or Console()
     with quiet_screen():
         data, args, model_config = parse(argv)
+    console = console or Console(quiet=args.process_index > 0)  # one of several processes speaks for all
     resume = checkpoint_to_resume(args)
     check_packages(args)
     if resume is None and not args.overwrite_run:
@@ -71,7 +71,7 @@ def check_packages(args: AttnPOConfig) -> None:
         raise InputError(f"option report_to: {', '.join(sorted(missing))} is unknown or not installed; try none")
 
 
-def load_tokenizer(path: str, model_config: ModelConfig) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The model's tokenizer; InputError where there is none or it cannot map tokens to characters."""
     if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
         raise InputError(f"option model_name_or_path: no folder {path}")
@@ -79,7 +79,7 @@ def load_tokenizer(path: str, model_config: ModelConfig) -> PreTrainedTokenizerB
         tokenizer = AutoTokenizer.from_pretrained(
             path,
             revision=model_config.model_revision,
-            trust_remote_code=False,
+            trust_remote_code=trust_remote_code,
             padding_side="left",
         )
     except (OSError, ValueError) as error:
@@ -93,7 +93,7 @@ def build_trainer(
 ) -> tuple[AttnPOTrainer, dict[str, Any]]:
     """Everything a run needs, and notes on what was left out on the way (for environment.json)."""
     path = resolve_model(model_config.model_name_or_path)
-    tokenizer = load_tokenizer(path, model_config)
+    tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
     if args.heads is None and (Path(path) / "heads.json").is_file():
         args.heads = str(Path(path) / "heads.json")
     accuracy = AccuracyReward(pool)
@@ -170,7 +170,7 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
     """Evaluate, train, evaluate; on a loss that is not finite leave a checkpoint of the last good weights."""
     args = trainer.args
     # Not left to transformers, which would do it again whenever a run is resumed.
-    on_start, args.eval_on_start = args.eval_on_start, False
+    on_start, args.eval_on_start = args.eval_on_start is not False, False
     if trainer.eval_dataset is not None and on_start and resume is None:
         console.print("evaluating the starting model …")
         trainer.evaluate()
