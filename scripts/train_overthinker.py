@@ -3,7 +3,8 @@
     python scripts/train_overthinker.py --out /tmp/overthinker
 
 writes OUT/model.safetensors, config.json, generation_config.json, the tokeniser, heads.json and
-training_record.json, and OUT.examples.json beside the folder. Minutes on one GPU; hours on a CPU.
+training_record.json, and OUT.examples.json beside the folder. Minutes on one GPU; hours on a CPU. The defaults are the
+size and number of steps of the shipped model; its training_record.json has all of its arguments.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from attnpo.task.traces import TraceStyle
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=4300)
     parser.add_argument("--max-seconds", type=float, default=math.inf, help="shorten the schedule to end by then")
     parser.add_argument("--batch", type=int, default=96, help="traces per step")
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--warmup", type=int, default=200)
-    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=160)
     parser.add_argument("--feed-forward", type=int, default=480)
     parser.add_argument("--heads", type=int, default=10)
