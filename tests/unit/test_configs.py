@@ -50,7 +50,7 @@ def test_recipe_of_the_paper(monkeypatch, repository):
     assert (args.advantage, args.length_reward, args.length_alpha) == ("rloo", "tlmre", 0.2)
     assert (args.learning_rate, args.epsilon, args.epsilon_high, args.beta) == (2e-6, 0.2, None, 0.0)
     assert (args.loss_type, args.scale_rewards, args.temperature, args.entropy_coef) == ("dapo", "none", 1.0, 0.0)
-    assert (args.max_prompt_length, args.max_completion_length) == (1024, 16384)
+    assert (data.max_prompt_length, args.max_completion_length) == (1024, 16384)
     assert args.vllm_max_model_length >= 1024 + 16384
     # 128 prompts × 8 responses, on-policy, on eight processes; here there is one.
     processes = 8

@@ -6,6 +6,8 @@ Plain RLOO is rloo + none + outcome, TLMRE is rloo + tlmre + outcome, AttnPO is 
 
 from __future__ import annotations
 
+import importlib
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +80,13 @@ class AttnPOConfig(GRPOConfig):
     credit_negative: bool = _option(True, "Protect essential steps of correct responses with a negative advantage.")
     credit_difficulty: bool = _option(True, "Use the difficulty terms (powers of p, delay); off: p = 1, no delay.")
 
+    credit_module: str | None = _option(
+        None, "Python module to import first, for credit methods registered outside this package."
+    )
+    credit_kwargs: dict | str | None = _option(  # noqa: RUF009 - a dataclass field like the others
+        None, "Options of such a method, by its own names (a mapping in YAML, JSON on the command line)."
+    )
+
     correct_reward: str | None = _option(
         None,
         "Name of the reward function whose value 1 means a right answer. Default: `accuracy` where it is among "
@@ -85,9 +94,6 @@ class AttnPOConfig(GRPOConfig):
     )
     verifier_workers: int = _option(2, "Worker processes that verify answers, beside every training process.")
     verifier_timeout: float = _option(5.0, "Seconds after which a verification is killed and counted as timed out.")
-    max_prompt_length: int | None = _option(
-        1024, "Problems whose prompt has more tokens are left out of training and counted. None: no limit."
-    )
     record_rollouts: bool = _option(True, "Write every response with its steps, scores and scales to rollouts/.")
     overwrite_run: bool = _option(False, "Replace a run that output_dir holds already.")
     eval_on_start: bool | None = _option(
@@ -98,6 +104,7 @@ class AttnPOConfig(GRPOConfig):
     eval_examples: int = _option(8, "Held-out responses whose steps are scored and recorded at each evaluation.")
 
     def __post_init__(self) -> None:
+        self._find_credit_method()
         self._check_choices()
         if self.bf16 is None and not self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
             self.bf16 = False  # TRL's default (bf16 everywhere) is emulated, and slow, on most CPUs
@@ -112,6 +119,22 @@ class AttnPOConfig(GRPOConfig):
         self.scale_rewards = scaling
         super().__post_init__()
         self._refuse_what_per_token_advantages_break()
+
+    def _find_credit_method(self) -> None:
+        if self.credit_module is not None:
+            try:
+                importlib.import_module(self.credit_module)
+            except ImportError as error:
+                raise InputError(f"option credit_module: {self.credit_module!r} cannot be imported: {error}") from error
+        given: Any = self.credit_kwargs
+        if isinstance(given, str):
+            try:
+                given = json.loads(given)
+            except ValueError as error:
+                raise InputError(f"option credit_kwargs: not valid JSON: {error}") from error
+        if given is not None and not isinstance(given, dict):
+            raise InputError(f"option credit_kwargs: found {given!r}, expected a mapping")
+        self.credit_kwargs = given
 
     def _check_choices(self) -> None:
         for option, choices in (
@@ -163,8 +186,11 @@ class AttnPOConfig(GRPOConfig):
 
     def credit_options(self) -> dict[str, Any]:
         """The options of the chosen credit method, by the method's own names."""
+        given: Any = self.credit_kwargs or {}
         if self.credit != "attnpo":
-            return {}
+            return given
+        if given:
+            raise InputError("option credit_kwargs: with credit='attnpo' use the options credit_beta, credit_delay, …")
         return {name: getattr(self, option) for name, option in CREDIT_OPTIONS.items()}
 
     def make_credit(self) -> CreditMethod:

@@ -41,6 +41,10 @@ class DataConfig:
         default=None,
         metadata={"help": "Text containing {problem}: the user message, or the whole prompt without a chat template."},
     )
+    max_prompt_length: int | None = field(
+        default=1024,
+        metadata={"help": "Problems whose prompt has more tokens are left out and counted. null (YAML): no limit."},
+    )
     train_problems: int = field(default=4096, metadata={"help": "Problems made by the built-in task."})
     eval_problems: int = field(default=512, metadata={"help": "Held-out problems used by an evaluation, at most."})
     task_difficulty: str | None = field(default=None, metadata={"help": "Built-in task: 2, or 1-3."})

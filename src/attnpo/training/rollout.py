@@ -96,6 +96,11 @@ class StepTensors:
         )
 
 
+def longest_answer(located: Sequence[LocatedSteps]) -> int:
+    """|F| of the longest final answer, known on the host so that the capture need not wait for the device."""
+    return max((row.answer[1] - row.answer[0] for row in located if row.answer is not None), default=0)
+
+
 def credit_inputs(batch: Mapping[str, Any], *, step: int, signals: Mapping[str, Float[Tensor, "..."]]) -> CreditInputs:
     """What a credit method may read, from one (micro-)batch of the trainer. `step` counts from 1."""
     return CreditInputs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,15 @@ from trl.import_utils import is_vllm_available
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
-from attnpo.attention.heads import save_heads
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
 from attnpo.errors import InputError, RunError
-from attnpo.models import OVERTHINKER, resolve_model
+from attnpo.models import resolve_model
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.spans import locate_steps
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import DEFAULT_DIFFICULTY
-from attnpo.training.callbacks import LiveProgress, NotFiniteError, StopOnInterrupt
+from attnpo.training.callbacks import LiveProgress, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse, parse_difficulty
 from attnpo.training.quiet import quiet_screen
@@ -54,8 +54,8 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
                 trainer.folder.clear()
             write_description(Path(args.output_dir), data, args, model_config, argv, notes)
             if trainer.heads is not None:
-                name = model_config.model_name_or_path or OVERTHINKER
-                save_heads(Path(args.output_dir) / "heads.json", trainer.heads, model=name)
+                assert args.heads is not None
+                shutil.copyfile(args.heads, Path(args.output_dir) / "heads.json")
         run_steps(trainer, resume, console)
     if trainer.is_world_process_zero():
         print_summary(Path(args.output_dir), console)
@@ -157,17 +157,17 @@ def load_problems(
             f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference']!r}"
         )
     dataset = make_prompts(tokenizer, readable, data.prompt_template)
-    dataset, long = drop_long_prompts(dataset, tokenizer, args.max_prompt_length, args.chat_template_kwargs)
+    dataset, long = drop_long_prompts(dataset, tokenizer, data.max_prompt_length, args.chat_template_kwargs)
     counts = {
         "problems": len(dataset),
         "with a reference the verifier cannot read": len(problems) - len(readable),
-        f"with a prompt of more than {args.max_prompt_length} tokens": long,
+        f"with a prompt of more than {data.max_prompt_length} tokens": long,
     }
     return dataset, counts
 
 
 def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> None:
-    """Evaluate, train, evaluate; on a loss that is not finite leave a checkpoint of the last good weights."""
+    """Evaluate, train, evaluate."""
     args = trainer.args
     # Not left to transformers, which would do it again whenever a run is resumed.
     on_start, args.eval_on_start = args.eval_on_start is not False, False
@@ -181,9 +181,6 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
             trainer.state = TrainerState.load_from_json(str(Path(resume) / TRAINER_STATE_NAME))
         else:
             trainer.train(resume_from_checkpoint=resume)
-    except NotFiniteError as error:
-        where = trainer.save_checkpoint()
-        raise RunError(f"{error}. The weights before it are in {where}") from error
     finally:  # the end-of-training event does not come after an error
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, LiveProgress | StopOnInterrupt):

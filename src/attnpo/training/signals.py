@@ -18,7 +18,7 @@ from attnpo.attention.capture import capture_scores
 from attnpo.credit.base import CreditMethod, assign_credit
 from attnpo.steps.spans import LocatedSteps
 from attnpo.training.ledger import PhaseTimer, RolloutLedger
-from attnpo.training.rollout import StepTensors, credit_inputs
+from attnpo.training.rollout import StepTensors, credit_inputs, longest_answer
 
 
 class CreditInForward(GRPOTrainer):
@@ -39,6 +39,7 @@ class CreditInForward(GRPOTrainer):
             self.use_vllm and self.vllm_importance_sampling_correction
         )
         self._located: list[LocatedSteps] = []  # of the responses generated last
+        self._longest_answer = 0  # of the training batch, in tokens
         self._forward_batch: dict[str, Any] | None = None  # set while a forward should also yield signals
         self._signals: dict[str, Tensor] | None = None
         self._ledger = RolloutLedger()
@@ -66,10 +67,10 @@ class CreditInForward(GRPOTrainer):
             )
         self._forward_batch = None  # one forward only: a reference or adapter-free pass that follows is not it
         if "step_ids" in batch:
-            steps = StepTensors.of_batch(batch)
+            steps, longest = StepTensors.of_batch(batch), self._longest_answer
         else:  # before the rewards: steps are known already, outcomes are not
             steps = StepTensors.pack(self._located[: len(input_ids)], logits_to_keep, input_ids.device)
-        longest = max((row.answer[1] - row.answer[0] for row in self._located if row.answer is not None), default=0)
+            longest = longest_answer(self._located)
         size = batch_size or len(input_ids)
         chunks = []
         for start in range(0, len(input_ids), size):

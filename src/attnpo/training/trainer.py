@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from attnpo.attention.capture import unwrap_model
 from attnpo.attention.heads import check_heads, load_heads
 from attnpo.credit.advantages import group_accuracy, outcome_advantages
+from attnpo.credit.base import CreditMethod
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
 from attnpo.steps.spans import locate_steps
@@ -26,7 +27,7 @@ from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.metrics import rollout_metrics
 from attnpo.training.records import Record, RunFolder, add_rewards, response_record
 from attnpo.training.rewards import RewardSetup
-from attnpo.training.rollout import StepTensors
+from attnpo.training.rollout import StepTensors, longest_answer
 
 
 class AttnPOTrainer(HeldOutEvaluation):
@@ -38,6 +39,7 @@ class AttnPOTrainer(HeldOutEvaluation):
             `args.correct_reward`; by default the one called `accuracy`, else the first.
         args: `AttnPOConfig`.
         train_dataset, eval_dataset, processing_class, callbacks, peft_config, …: as in TRL.
+        credit: a credit method; default: the one of `args.credit`.
         heads: key-focus heads as (layer, head), zero-based; default: read from `args.heads`.
 
     Raises:
@@ -61,11 +63,12 @@ class AttnPOTrainer(HeldOutEvaluation):
         processing_class: Any = None,
         *,
         heads: list[tuple[int, int]] | None = None,
+        credit: CreditMethod | None = None,
         callbacks: list[Any] | None = None,
         **kwargs: Any,
     ):
         args = AttnPOConfig("attnpo-run") if args is None else args
-        self.credit = args.make_credit()
+        self.credit = args.make_credit() if credit is None else credit
         if self.credit.signals and any(kwargs.get(k) for k in ("tools", "environment_factory", "rollout_func")):
             raise InputError(
                 f"credit={args.credit!r} reads the steps of one uninterrupted response; tools, environments and "
@@ -179,6 +182,7 @@ class AttnPOTrainer(HeldOutEvaluation):
             completions=[record["text"] for record in self._ledger.records],
             rollout_rows=torch.arange(len(lengths), device=device),
         )
+        self._longest_answer = longest_answer(self._located)
         # TRL logged its own group-normalised advantages; ours replace them (the rescaled ones follow credit).
         self._relog_advantages(advantages.tolist())
 
@@ -256,6 +260,17 @@ class AttnPOTrainer(HeldOutEvaluation):
         if not self.accelerator.gather(torch.isfinite(loss)).all():
             raise NotFiniteError(f"step {self.state.global_step + 1}: the loss is {loss.item()}")
         return loss
+
+    def train(self, *args: Any, **kwargs: Any):
+        """As in transformers; where a loss or gradient is not finite, a checkpoint of the weights before it is saved.
+
+        Raises:
+            NotFiniteError: names the step and the checkpoint.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{error}. The weights before it are in {self.save_checkpoint()}") from error
 
     def save_checkpoint(self) -> Path:
         """Save a checkpoint of the current weights now; where it is. One of the same step is kept as it is."""
