@@ -17,7 +17,7 @@ from trl.trainer.utils import get_peft_config
 
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
 from attnpo.errors import InputError, RunError
-from attnpo.models import resolve_model
+from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.spans import locate_steps
@@ -92,6 +92,7 @@ def build_trainer(
     data: DataConfig, args: AttnPOConfig, model_config: ModelConfig, pool: VerifierPool, console: Console
 ) -> tuple[AttnPOTrainer, dict[str, Any]]:
     """Everything a run needs, and notes on what was left out on the way (for environment.json)."""
+    model_config.model_name_or_path = model_config.model_name_or_path or OVERTHINKER
     path = resolve_model(model_config.model_name_or_path)
     tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
     if args.heads is None and (Path(path) / "heads.json").is_file():
