@@ -25,9 +25,11 @@ demo: setup ## train the small shipped model on a CPU and write a report page
 test: setup-dev $(if $(SLOW),test-models) ## the quick tests; SLOW=1: all of them; ARGS="-k name" goes to pytest
 	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
 
-# tests/bad_input is left out: it passes wrong types on purpose, to see what the package itself says about them.
+# tests/bad_input and the refused options are left out: they pass wrong types on purpose, to see what the package itself
+# says about them.
 shapes: setup-dev ## the quick tests with every tensor shape in a signature checked
-	ATTNPO_SHAPES=1 $(BIN)/python -m pytest -m "not slow" $(ARGS) tests/unit tests/reference tests/invariant
+	ATTNPO_SHAPES=1 $(BIN)/python -m pytest -m "not slow" $(ARGS) tests/unit tests/reference tests/invariant \
+		--deselect tests/unit/test_trainer_options.py::test_refused
 
 lint: setup-dev ## ruff (rules, format) and pyright
 	$(BIN)/ruff check .

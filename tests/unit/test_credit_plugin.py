@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from attnpo import AttnPOConfig
+from attnpo.credit import base
 from attnpo.errors import InputError
 
 MODULE = """
@@ -23,6 +24,12 @@ class Half:
         spread = self.share * inputs.advantages[:, None].expand(inputs.step_ids.shape)
         return CreditResult(advantages=mask_padding(spread, inputs.completion_mask))
 """
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_method_behind():
+    yield
+    base._REGISTRY.pop("half", None)
 
 
 def test_module_and_options_from_the_configuration(tmp_path, monkeypatch):

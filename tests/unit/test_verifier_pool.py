@@ -156,7 +156,9 @@ def test_close_ends_workers_also_in_the_middle_of_an_answer() -> None:
 
 
 PARENT = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit "ignore"
 from attnpo.rewards.pool import VerifierPool
 if __name__ == "__main__":
     pool = VerifierPool(workers=1, spares=1, timeout=0.5 if sys.argv[1] == "busy" else 60)
