@@ -86,6 +86,14 @@ def test_live_line():
     assert "left" in text
 
 
+@pytest.mark.parametrize("credit", ["attnpo", "outcome"])
+def test_the_model_card_names_the_method(credit, train, tmp_path):
+    assert train("--credit", credit)[0] == 0
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "DeepSeekMath" not in card
+    assert ("papers/2602.09953" in card) == (credit == "attnpo")
+
+
 def test_the_start_need_not_be_evaluated(train, tmp_path):
     problems = str(tmp_path / "problems.jsonl")
     code, out, _ = train("--max_steps", "1", "--eval_dataset_name", problems, "--eval_on_start", "false")

@@ -9,7 +9,7 @@ generation and use (several updates per generation, vLLM with importance correct
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import gather_object
@@ -48,7 +48,11 @@ class AttnPOTrainer(HeldOutEvaluation):
     """
 
     _tag_names = ("trl", "grpo", "attnpo")
-    _name = "AttnPO"
+    _name = "AttnPO"  # this and _paper are for the model card
+    _paper: ClassVar[dict[str, str]] = {
+        "title": "ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning",
+        "id": "2602.09953",
+    }
     args: AttnPOConfig
     num_generations: int
     num_generations_eval: int
@@ -74,6 +78,8 @@ class AttnPOTrainer(HeldOutEvaluation):
                 f"credit={args.credit!r} reads the steps of one uninterrupted response; tools, environments and "
                 "rollout_func interleave text of others and are not supported with it"
             )
+        if args.credit != "attnpo" or credit is not None:
+            self._name, self._paper = f"AttnPOTrainer of the package attnpo (credit: {self.credit.name})", {}
         self.folder = RunFolder(args.output_dir, rollouts=args.record_rollouts)
         self.rewards = RewardSetup.build(reward_funcs, args)
         check_enough_problems(train_dataset, args.generation_batch_size, args.num_generations)
