@@ -67,6 +67,11 @@ def score_file(
     load_lexicon(lexicon)
     folder = resolve_model(model)
     heads_path = Path(folder) / "heads.json" if heads is None else heads
+    if heads is None and not Path(heads_path).is_file():
+        raise InputError(
+            f"model {folder} has no heads.json beside it: give --heads, a JSON file such as "
+            '{"heads": [[16, 2], [20, 9]]} with (layer, head) pairs counted from zero'
+        )
     chosen = load_heads(heads_path)
     rows = list(read_numbered_jsonl(source, required=("problem", "response")))
     network, tokenizer = load_model(folder)
