@@ -143,7 +143,7 @@ def _response(
 
 
 def _credited(group: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rewards with a length part, leave-one-out advantages, and the scales of method.md section 5 without delay."""
+    """Rewards with a length part, leave-one-out advantages, and the scales of ATTNPO without delay."""
     share = sum(row["reward"] for row in group) / len(group)
     lengths = [row["tokens"]["completion"] for row in group]
     middle = sum(lengths) / len(lengths)

@@ -17,7 +17,7 @@ common options
   --model_name_or_path M   any causal LM of transformers; default: the small model shipped with the package
   --heads HEADS.json       its key-focus heads; default: heads.json beside the model
   --dataset_name D         'task' (built in, default), a .jsonl/.parquet/.csv file, or a Hub data set
-  --output_dir DIR         the run folder
+  --output_dir DIR         the run folder (default: trainer_output)
   --max_steps N, --learning_rate X, --num_generations G, --max_completion_length N, --eval_steps N, --seed S
   --credit_beta 2 --credit_lambda 2 --credit_delta 0 --credit_delay 1000   β, λ, δ, T of the method
   --resume_from_checkpoint true|DIR

@@ -36,7 +36,7 @@ def check_group_size(kind: str, responses: int) -> None:
 
 
 def outcome_advantages(rewards: Float[Tensor, "P G"], kind: str = "rloo") -> Float[Tensor, "P G"]:
-    """Advantage of every response (method.md section 1; :data:`KINDS`).
+    """Advantage of every response (docs/papers.md; :data:`KINDS`).
 
     Raises:
         InputError: an unknown kind, one response per prompt, or rewards that are not a [P, G] table.

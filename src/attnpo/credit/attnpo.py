@@ -1,6 +1,6 @@
 """AttnPO: attention of the final answer decides how much of the advantage each reasoning step gets.
 
-Source: ATTNPO (arXiv 2602.09953, section 3; method.md section 5). For a correct response with a final answer,
+Source: ATTNPO (arXiv 2602.09953, section 3; docs/papers.md). For a correct response with a final answer,
 
     B = p^β · |F| / |o|                                                          (baseline)
     γ_k = (1 − δ)·[p^λ · S_k/B + 1 − p^λ] + δ   if A > 0, S_k < B, t > T·(1 − p)  (attenuate redundant steps)
@@ -115,7 +115,7 @@ def step_scales(
     Raises:
         InputError: an option or a number out of range; the message names it.
 
-    Example (method.md):
+    Example:
         >>> step_scales(torch.tensor([0.04, 0.15]), advantage=0.3, group_accuracy=1.0, answer_tokens=20,
         ...             total_tokens=200, step=1)
         tensor([0.4000, 1.0000])

@@ -163,7 +163,7 @@ def check_flag(option: str, value: Any) -> None:
 def rescalable_rows(
     correct: Bool[Tensor, "B"], has_answer: Bool[Tensor, "B"], num_steps: Int[Tensor, "B"]
 ) -> Bool[Tensor, "B"]:
-    """The one place that decides which responses stepwise methods may touch (method.md section 5).
+    """The one place that decides which responses stepwise methods may touch (docs/papers.md).
 
     Correct, with a closing tag and a non-blank final answer (`has_answer` is both), and of at least two steps.
     """

@@ -1,6 +1,6 @@
 """The phrases that open a new step, and the one compiled pattern that finds them.
 
-Source: method section 2 (ATTNPO, arXiv 2602.09953, and its released scripts). The lists are in ``lexicon.json``.
+Source: ATTNPO (arXiv 2602.09953) and its released scripts. The lists are in ``lexicon.json``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Lexicon:
     pattern: re.Pattern[str]
 
     def triggers(self, thinking: str) -> Iterator[Trigger]:
-        """The phrases of `thinking` that count, left to right, without overlap (method section 2, rules 1 and 2).
+        """The phrases of `thinking` that count, left to right, without overlap.
 
         A forward or backward phrase in the middle of a line is scanned over, but does not count.
         """

@@ -1,4 +1,4 @@
-"""How often a response turns, goes forward or concludes: counts behind the per-1k-token metrics (method section 9)."""
+"""How often a response turns, goes forward or concludes: counts behind the per-1k-token metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PHRASE_KINDS = ("transition", "branch", "forward", "backward", "answer")
 
 
 def phrase_counts(thinking: str, lexicon: str = "paper") -> dict[str, int]:
-    """Number of counted triggers of each phrase list in `thinking` (method section 2, rules 1 and 2).
+    """Number of counted triggers of each phrase list in `thinking`.
 
     All five kinds are present, with 0 where none was found. Merging of short steps does not change the counts.
 

@@ -1,6 +1,6 @@
 """Thinking text -> reasoning steps.
 
-Source: method section 2 (ATTNPO, arXiv 2602.09953). Steps tile the text: no gap, no overlap.
+Source: ATTNPO (arXiv 2602.09953). Steps tile the text: no gap, no overlap.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Segment:
 
 
 def segment_steps(thinking: str, lexicon: str = "paper") -> list[Step]:
-    """Split the thinking part of a response into steps (method section 2).
+    """Split the thinking part of a response into steps.
 
     Args:
         thinking: the text before the first ``</think>``, without an opening ``<think>``.

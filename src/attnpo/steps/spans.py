@@ -1,4 +1,4 @@
-"""Steps and final answer of a sampled response, as spans of its token ids (method section 2, "Spans in tokens")."""
+"""Steps and final answer of a sampled response, as spans of its token ids."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _option(default: Any, text: str) -> Any:
 class AttnPOConfig(GRPOConfig):
     """Configuration of `AttnPOTrainer`; every option of TRL's `GRPOConfig` keeps its name and meaning.
 
-    Defaults that differ from TRL's are the paper's setting (ATTNPO section 5 and method notes section 6): RLOO
+    Defaults that differ from TRL's are the paper's setting (docs/papers.md, "ATTNPO, as published"): RLOO
     advantages, length-aware reward with α = 0.2, token-mean clipped loss (`dapo`), no KL term, learning rate 2e-6.
 
     Raises:
@@ -69,7 +69,7 @@ class AttnPOConfig(GRPOConfig):
     credit: str = _option("attnpo", "How the advantage of a response is spread over its tokens: attnpo, outcome, …")
 
     heads: str | None = _option(
-        None, "Head file (JSON) with the key-focus heads. Default: heads.json beside the model, where there is one."
+        None, "Head file (JSON) with the key-focus heads. Default in attnpo train: heads.json beside the model."
     )
     lexicon: str = _option("paper", "Phrase lists that cut a thinking part into steps: paper or released.")
     credit_beta: float = _option(2.0, "β: the exponent of p in the baseline B = p^β·|F|/|o|.")
