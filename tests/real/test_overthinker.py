@@ -42,7 +42,9 @@ def test_auto_tokenizer_cuts_text_as_the_file_says(tokenizer):
     raw = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
     for row in build_dataset(20, split="test"):
         for text in (row["problem"], row["response"]):
-            assert tokenizer(text, add_special_tokens=False)["input_ids"] == raw.encode(text, add_special_tokens=False).ids
+            assert (
+                tokenizer(text, add_special_tokens=False)["input_ids"] == raw.encode(text, add_special_tokens=False).ids
+            )
             assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 

@@ -9,7 +9,7 @@ generation and use (several updates per generation, vLLM with importance correct
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -28,6 +28,8 @@ from attnpo.training.metrics import rollout_metrics
 from attnpo.training.records import Record, RunFolder, add_rewards, response_record
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.rollout import StepTensors, longest_answer
+
+PAPER = "ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning"
 
 
 class AttnPOTrainer(HeldOutEvaluation):
@@ -48,11 +50,7 @@ class AttnPOTrainer(HeldOutEvaluation):
     """
 
     _tag_names = ("trl", "grpo", "attnpo")
-    _name = "AttnPO"  # this and _paper are for the model card
-    _paper: ClassVar[dict[str, str]] = {
-        "title": "ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning",
-        "id": "2602.09953",
-    }
+    _name = "AttnPO"  # this and _paper are for TRL's model card
     args: AttnPOConfig
     num_generations: int
     num_generations_eval: int
@@ -78,6 +76,7 @@ class AttnPOTrainer(HeldOutEvaluation):
                 f"credit={args.credit!r} reads the steps of one uninterrupted response; tools, environments and "
                 "rollout_func interleave text of others and are not supported with it"
             )
+        self._paper = {"title": PAPER, "id": "2602.09953"}
         if args.credit != "attnpo" or credit is not None:
             self._name, self._paper = f"AttnPOTrainer of the package attnpo (credit: {self.credit.name})", {}
         self.folder = RunFolder(args.output_dir, rollouts=args.record_rollouts)
