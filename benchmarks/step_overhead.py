@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -195,6 +194,12 @@ def peak_memory(args: argparse.Namespace, arm: str) -> float:
     return float(output.strip().splitlines()[-1])
 
 
+def peak_rss_mib() -> float:
+    """This process's own peak. getrusage's would be the parent's, which Linux hands down through exec."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("overthinker", "smollm2", "1.5b"), default="overthinker")
@@ -214,7 +219,7 @@ def main() -> None:
             bench = Bench(args, [args.memory_of], folder)
             for _ in range(2):
                 bench.step(args.memory_of)
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            print(peak_rss_mib())
             bench.pool.close()
             return
         bench = Bench(args, list(ARMS), folder)

@@ -112,7 +112,8 @@ class AttnPOTrainer(HeldOutEvaluation):
             if self.args.heads is None:
                 raise InputError(
                     f"credit={self.args.credit!r} needs key-focus heads: give option heads, a JSON file such as "
-                    '{"heads": [[16, 2], [20, 9]]} with (layer, head) pairs counted from zero'
+                    '{"heads": [[16, 2], [20, 9]]} with (layer, head) pairs counted from zero; '
+                    "credit='outcome' needs none"
                 )
             heads = load_heads(self.args.heads)
         check_heads(unwrap_model(self.model).config, heads)
