@@ -54,6 +54,10 @@ def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
         (file,) = Path(spec.origin).parent.glob("*.gguf")
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, clean_up_tokenization_spaces=False)
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        # The weights are plain floats by now; with the marks of the file's quantisation transformers refuses to train.
+        model.hf_quantizer = model.quantization_method = None
+        model.is_quantized = False
+        del model.config.quantization_config
         return model.to(device), tokenizer, [(17, 2), (20, 5), (23, 8)]
     path = resolve_model("overthinker")
     tokenizer = AutoTokenizer.from_pretrained(path)
