@@ -1,7 +1,7 @@
 """What AttnPO costs on top of RLOO: a whole optimiser step on the same rollouts, paired, in one process.
 
     python benchmarks/step_overhead.py --model overthinker               # the shipped model, a CPU
-    python benchmarks/step_overhead.py --model smollm2 --tokens 1000     # needs `make test-models`
+    python benchmarks/step_overhead.py --model smollm2 --tokens 1000 --arms rloo attnpo   # needs `make test-models`
     python benchmarks/step_overhead.py --model 1.5b --tokens 16384 --rows 1 --device cuda
 
 Three arms share model, optimiser and rollouts and take turns in random order: stock TRL (GRPOTrainer), this package
@@ -210,11 +210,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=None, help="responses per step (default 128; smollm2: 2; 1.5b: 1)")
     parser.add_argument("--tokens", type=int, default=None, help="tokens per response (default: the task's own)")
     parser.add_argument("--pairs", type=int, default=11)
+    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS), help="rloo and attnpo at least")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--memory-of", choices=tuple(ARMS), help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", help="write the figures as JSON")
     args = parser.parse_args()
+    if not {"rloo", "attnpo"} <= set(args.arms):
+        parser.error("--arms: expected rloo and attnpo among them, for the ratio")
     args.rows = args.rows or {"overthinker": 128, "smollm2": 2, "1.5b": 1}[args.model]
     logging.disable_progress_bar()
 
@@ -226,14 +229,15 @@ def main() -> None:
             print(peak_rss_mib())
             bench.pool.close()
             return
-        bench = Bench(args, list(ARMS), folder)
-        for arm in ARMS:  # warm-up
-            bench.step(arm)
-        rng, seconds = random.Random(0), {arm: [] for arm in ARMS}
+        bench = Bench(args, args.arms, folder)
+        for arm in args.arms:  # warm-up
+            print(f"warm-up: {arm} {bench.step(arm):.3f} s", flush=True)
+        rng, seconds = random.Random(0), {arm: [] for arm in args.arms}
         for pair in range(args.pairs):
-            for arm in rng.sample(list(ARMS), len(ARMS)):
+            for arm in rng.sample(args.arms, len(args.arms)):
                 seconds[arm].append(bench.step(arm))
-            print(f"pair {pair + 1}/{args.pairs}: " + ", ".join(f"{a} {s[-1]:.3f} s" for a, s in seconds.items()))
+            times = ", ".join(f"{arm} {values[-1]:.3f} s" for arm, values in seconds.items())
+            print(f"pair {pair + 1}/{args.pairs}: {times}", flush=True)
         lengths = bench.lengths
         bench.pool.close()
     figures: dict[str, Any] = {
@@ -241,6 +245,8 @@ def main() -> None:
         "seconds": {arm: float(np.median(values)) for arm, values in seconds.items()},
     }  # fmt: skip
     for base in ("rloo", "trl"):
+        if base not in seconds:
+            continue
         ratio = np.array(seconds["attnpo"]) / np.array(seconds[base])
         figures[f"attnpo/{base}"] = ratio_with_interval(ratio)
     if not args.no_memory:

@@ -80,21 +80,6 @@ class StepLayout:
             longest_answer=int((answer_array[:, 1] - answer_array[:, 0]).max(initial=0)),
         )
 
-    @classmethod
-    def from_ids(
-        cls,
-        step_ids: Int64[Tensor, "B T"],
-        answers: Int64[Tensor, "B 2"],
-        attention_mask: Tensor,
-        *,
-        most_steps: int,
-        longest_answer: int,
-    ) -> StepLayout:
-        """Lay out tensors already on the device, unchecked; `step_ids` holds `most_steps` outside every step."""
-        counts = torch.zeros(len(step_ids), most_steps + 1, dtype=torch.int64, device=step_ids.device)
-        counts.scatter_add_(1, step_ids, torch.ones_like(step_ids))
-        return cls(step_ids, answers, counts[:, :most_steps], attention_mask.bool(), longest_answer)
-
     @property
     def rows(self) -> int:
         """B, the number of rows."""

@@ -18,23 +18,12 @@ neither numbers nor combinations of people and things."""
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
-def difficulty_range(text: str) -> tuple[int, int]:
-    """ "3" or "2-4"; argparse reports anything else."""
-    low, dash, high = text.partition("-")
-    return int(low), int(high if dash else low)
-
-
-difficulty_range.__name__ = "level or range"  # argparse puts the name into its message
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, required=True, metavar="N", help="how many rows")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: 0)")
     parser.add_argument("--split", choices=("train", "test"), default="train", help="(default: train)")
     parser.add_argument(
         "--difficulty",
-        type=difficulty_range,
-        default=(1, 4),
         metavar="D|LOW-HIGH",
         help="from 1 (two operations, numbers up to 50) to 5 (five operations, numbers up to 200); default: 1-4",
     )
@@ -44,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from attnpo.data.traces import write_jsonl
     from attnpo.task.dataset import iterate_dataset
+    from attnpo.task.problems import parse_difficulty
 
-    rows = iterate_dataset(args.n, args.seed, args.split, args.difficulty)
+    rows = iterate_dataset(args.n, args.seed, args.split, parse_difficulty(args.difficulty, "difficulty"))
     if args.output is not None:
         print(f"{write_jsonl(args.output, rows)} problems: {args.output}", file=sys.stderr)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import zlib
 from dataclasses import dataclass
 
@@ -53,6 +54,19 @@ class Problem:
     @property
     def answer(self) -> int:
         return self.counts[-1]
+
+
+def parse_difficulty(text: str | None, option: str) -> tuple[int, int]:
+    """Lowest and highest level out of "2" or "1-3"; None is the default.
+
+    Raises InputError, naming the option, for anything else.
+    """
+    if text is None:
+        return DEFAULT_DIFFICULTY
+    found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    if found is None:
+        raise InputError(f"option {option}: found {text!r}, expected one level such as 2, or a range such as 1-3")
+    return int(found[1]), int(found[2] or found[1])
 
 
 def apply_operation(count: int, operation: Operation) -> int | None:

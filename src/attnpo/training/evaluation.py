@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from transformers import set_seed
+from transformers.trainer_utils import has_length
 
 from attnpo.training.metrics import evaluation_metrics
 from attnpo.training.records import Record, RunFolder, add_credit
@@ -35,21 +36,27 @@ class HeldOutEvaluation(CreditInForward):
     """Samples held-out problems, writes evaluations.jsonl and the responses; computes no loss."""
 
     folder: RunFolder
-    _eval_records: list[Record]
+    num_generations_eval: int
+    _eval_records: list[Record]  # of this process
+    _all_eval_records: list[Record]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Sample every held-out problem, the same ones with the same seed each time.
 
         Training's random state is put back afterwards, so a run is the same with and without evaluations.
         """
-        self._eval_records = []
+        self._eval_records, self._all_eval_records = [], []
         with isolated_random_state(self.args.seed + self.accelerator.process_index):
             return super().evaluate(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
         started = time.perf_counter()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        records = gather_object(self._eval_records)
+        records = self._all_eval_records
+        loader = args[0] if args else kwargs["dataloader"]
+        if has_length(loader.dataset):
+            # Where the problems do not fill the last round of batches, accelerate repeats the first ones.
+            records = records[: len(loader.dataset) * self.num_generations_eval]
         metrics = evaluation_metrics(records, self.args.lexicon)
         if self.accelerator.is_main_process:
             step, seconds = self.state.global_step, round(time.perf_counter() - started, 3)
@@ -61,7 +68,10 @@ class HeldOutEvaluation(CreditInForward):
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Generate and grade. No loss: it would cost a forward and mean nothing without a group."""
+        before = len(self._eval_records)
         self._prepare_inputs(inputs)
+        # Batch by batch, the processes' records come in the order of the problems.
+        self._all_eval_records += gather_object(self._eval_records[before:])
         return None, None, None
 
     def _score_examples(self, output: dict[str, Any], records: list[Record]) -> None:

@@ -165,13 +165,3 @@ def resolved_options(data: DataConfig, args: AttnPOConfig, model_config: ModelCo
         and not key.endswith("_token")  # secrets
         and not (value is None and defaults[key] is None)
     }
-
-
-def parse_difficulty(text: str) -> tuple[int, int]:
-    """Levels of the built-in task: "2" or "1-3"."""
-    found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
-    if found is None:
-        raise InputError(
-            f"option task_difficulty: found {text!r}, expected one level such as 2, or a range such as 1-3"
-        )
-    return int(found[1]), int(found[2] or found[1])

@@ -22,10 +22,10 @@ from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.spans import locate_steps
 from attnpo.task.dataset import build_dataset
-from attnpo.task.problems import DEFAULT_DIFFICULTY
+from attnpo.task.problems import parse_difficulty
 from attnpo.training.callbacks import LiveProgress, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse, parse_difficulty
+from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse
 from attnpo.training.quiet import quiet_screen
 from attnpo.training.records import RunFolder
 from attnpo.training.summary import evaluated, print_summary, write_description
@@ -145,7 +145,7 @@ def load_problems(
     split = data.dataset_test_split if held_out else data.dataset_train_split
     if name == BUILT_IN:
         count = data.eval_problems if held_out else data.train_problems
-        difficulty = parse_difficulty(data.task_difficulty) if data.task_difficulty else DEFAULT_DIFFICULTY
+        difficulty = parse_difficulty(data.task_difficulty, "task_difficulty")
         rows = build_dataset(count, data.task_seed, "test" if held_out else "train", difficulty)
     else:
         rows = load_rows(name, config=data.dataset_config, split=split)

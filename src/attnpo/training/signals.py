@@ -72,19 +72,22 @@ class CreditInForward(GRPOTrainer):
             steps = StepTensors.pack(self._located[: len(input_ids)], logits_to_keep, input_ids.device)
             longest = longest_answer(self._located)
         size = batch_size or len(input_ids)
+        wants_entropy = compute_entropy or "entropy" in self.credit.signals
         chunks = []
         for start in range(0, len(input_ids), size):
             rows = slice(start, start + size)
             layout = steps[rows].layout(attention_mask[rows], longest)
             with self._capture(model, layout) as captured:
                 logps, entropy, aux = super()._get_per_token_logps_and_entropies(
-                    model, input_ids[rows], attention_mask[rows], logits_to_keep, None, True, **kwargs
+                    model, input_ids[rows], attention_mask[rows], logits_to_keep, None, wants_entropy, **kwargs
                 )
             chunks.append((logps, entropy, aux, captured))
         logps = torch.cat([chunk[0] for chunk in chunks])
-        entropy = torch.cat([chunk[1] for chunk in chunks])
         aux = torch.stack([chunk[2] for chunk in chunks]).mean() if chunks[0][2] is not None else None
-        self._signals = {"entropy": entropy.detach()}
+        entropy, self._signals = None, {}
+        if wants_entropy:
+            entropy = torch.cat([chunk[1] for chunk in chunks])
+            self._signals["entropy"] = entropy.detach()
         if self.heads is not None:
             self._signals["attention"] = torch.cat([captured.scores.mean(dim=0) for *_, captured in chunks])
         if "outcome_advantages" in batch:
