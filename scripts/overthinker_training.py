@@ -22,6 +22,7 @@ from attnpo.attention.heads import save_heads
 from attnpo.models.measure import measure_heads, sample_responses
 from attnpo.models.stream import Batch, StreamOptions, parallel_batches
 from attnpo.models.tokenizer import CLOSE_THINK, USER, train_tokenizer
+from attnpo.probe.head_table import ESSENTIAL, REDUNDANT
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import DEFAULT_DIFFICULTY, sample_problem
 from attnpo.task.traces import TraceStyle, write_trace
@@ -191,11 +192,8 @@ def evaluate(model: Any, tokenizer: PreTrainedTokenizerFast, args: argparse.Name
     grouped = sample_responses(model, tokenizer, few, batch=1024)
     groups = [grouped[i : i + 8] for i in range(0, len(grouped), 8)]
     measures = measure_heads(model, tokenizer, build_dataset(args.probe_traces, EVALUATION_SEED + 1, "test"))
-    accuracy = {
-        (layer, head): round(value, 4)
-        for layer, row in enumerate(measures.accuracy.tolist())
-        for head, value in enumerate(row)
-    }
+    accuracy = {head: round(value, 4) for head, value in measures.mean().items()}
+    essential, redundant = measures.mean(ESSENTIAL), measures.mean(REDUNDANT)
     ranked = sorted(accuracy, key=lambda head: -accuracy[head])
     save_heads(
         out / "heads.json",
@@ -222,6 +220,6 @@ def evaluate(model: Any, tokenizer: PreTrainedTokenizerFast, args: argparse.Name
         "groups_of_8_length_std": mean(statistics.pstdev(s.tokens for s in g) for g in groups),
         "sra_top3": [accuracy[head] for head in ranked[:3]],
         "sra_median": round(statistics.median(accuracy.values()), 4),
-        "score_top3_essential": mean(measures.essential[head].item() for head in ranked[:3]),
-        "score_top3_redundant": mean(measures.redundant[head].item() for head in ranked[:3]),
+        "score_top3_essential": mean(essential[head] for head in ranked[:3]),
+        "score_top3_redundant": mean(redundant[head] for head in ranked[:3]),
     }

@@ -1,6 +1,6 @@
 """One process of `tests/invariant/test_two_processes.py`: trains the model of a folder on half of a batch.
 
-    torchrun --nproc-per-node 2 tests/one_of_two.py MODEL OUTPUT
+torchrun --nproc-per-node 2 tests/one_of_two.py MODEL OUTPUT
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import torch
-import trainer_kit as kit
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import trainer_kit as kit
 
 # One group of eight, all right: long ones have a negative advantage. The two halves differ.
 RESPONSES = [kit.LONG, kit.SHORT, kit.USUAL, kit.SHORT, kit.USUAL, kit.SHORT, kit.LONG, kit.USUAL]

@@ -79,7 +79,7 @@ def test_same_metrics(folders):
 
 @pytest.mark.slow
 def test_each_held_out_problem_counts_once(folders):
-    """Five problems in batches of two for two processes: the last round is padded with repeats, which must not count."""
+    """Five problems in batches of two for two processes: repeats fill the last round and must not count."""
     for folder in folders:
         (row,) = lines(folder / "evaluations.jsonl")
         assert row["n"] == 5

@@ -51,10 +51,12 @@ def save_heads(
     path: str | Path, heads: Sequence[Head], *, sra: Mapping[Head, float] | None = None, **fields: Any
 ) -> None:
     """Write a head file; `sra` maps heads to step ranking accuracies, `fields` (model, labels, …) go in as they are."""
-    content: dict[str, Any] = {**fields, "heads": [list(head) for head in heads]}
+    content: dict[str, Any] = {"heads": [list(head) for head in heads], **fields}
     if sra is not None:
         content["sra"] = {f"{layer},{head}": float(value) for (layer, head), value in sra.items()}
-    Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    # One line per field: a table of hundreds of heads stays readable.
+    lines = (f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in content.items())
+    Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def check_heads(model_config: Any, heads: Sequence[Head]) -> None:

@@ -23,6 +23,8 @@ COMMANDS = {
     "train": "train a model with attention-guided stepwise credit (or a baseline)",
     "segment": "split the thinking part of responses into steps",
     "score": "score every step by the attention the final answer pays it",
+    "probe": "find the attention heads that tell essential from redundant steps",
+    "label": "say which steps of traces are essential: judged by language models, or by hiding them",
     "task": "write problems and labelled over-thinking traces of the built-in task",
     "report": "one self-contained HTML page from run folders",
 }

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from attnpo.attention.score import score_steps
-from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
-from attnpo.probe.trace_scores import PreparedTrace, prepare_trace
+from attnpo.probe.head_table import HeadTable, probe_traces
+from attnpo.probe.prepare import prepare_trace
 from attnpo.steps.response import answer_of
 
 _BOXED = re.compile(r"\\boxed\{(-?\d+)\}")
@@ -28,17 +25,6 @@ class Sampled:
     tokens: int
     finished: bool
     right: bool
-
-
-@dataclass(frozen=True, eq=False)
-class HeadMeasures:
-    """Per head, averaged over labelled traces: step ranking accuracy, and the mean score of the essential and of the
-    redundant steps in units of |F| / |o|, what uniform attention would give."""
-
-    accuracy: Float[Tensor, "L H"]
-    essential: Float[Tensor, "L H"]
-    redundant: Float[Tensor, "L H"]
-    traces: int
 
 
 def boxed_answer(response: str) -> int | None:
@@ -89,32 +75,10 @@ def _sampled(row: dict[str, Any], ids: list[int], tokenizer: PreTrainedTokenizer
 
 def measure_heads(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]], batch: int = 25
-) -> HeadMeasures:
+) -> HeadTable:
     """Every head of a model on labelled rows (teacher-forced); rows with one kind of step only do not count."""
-    layers, heads = model.config.num_hidden_layers, model.config.num_attention_heads
-    every = [(layer, head) for layer in range(layers) for head in range(heads)]
-    totals, counted = torch.zeros(3, layers * heads, dtype=torch.float64), 0
-    for first in range(0, len(rows), batch):
-        traces = [prepare_trace(row, tokenizer) for row in rows[first : first + batch]]
-        for trace, scores in zip(traces, _score(model, traces, every), strict=True):
-            essential = torch.tensor([step["essential"] for step in trace.steps])
-            if trace.skipped is not None or not has_both_kinds(essential):
-                continue
-            shares = scores.double() * len(trace.ids) / trace.answer_tokens
-            kinds = [shares[:, essential].mean(dim=1), shares[:, ~essential].mean(dim=1)]
-            totals += torch.stack([step_ranking_accuracy(scores, essential), *kinds])
-            counted += 1
-    accuracy, of_essential, of_redundant = (totals / max(counted, 1)).view(3, layers, heads)
-    return HeadMeasures(accuracy, of_essential, of_redundant, counted)
-
-
-def _score(model: PreTrainedModel, traces: list[PreparedTrace], heads: list[tuple[int, int]]) -> list[Tensor]:
-    longest = max(len(trace.ids) for trace in traces)
-    ids = torch.zeros(len(traces), longest, dtype=torch.int64)  # what padding holds does not matter
-    mask = torch.zeros_like(ids)
-    for row, trace in enumerate(traces):
-        ids[row, : len(trace.ids)] = torch.tensor(trace.ids)
-        mask[row, : len(trace.ids)] = 1
-    spans, answers = [trace.spans for trace in traces], [trace.answer for trace in traces]
-    scores = score_steps(model, ids.to(model.device), mask.to(model.device), steps=spans, answers=answers, heads=heads)
-    return [score.cpu() for score in scores]
+    traces = [prepare_trace(row, tokenizer) for row in rows]
+    labels = [[step["essential"] for step in row["steps"]] for row in rows]
+    found = probe_traces(model, traces, labels, batch_size=batch)
+    figures = dict(sorted(found, key=lambda pair: pair[0]))
+    return HeadTable(torch.stack(list(figures.values())), tuple(range(model.config.num_hidden_layers)))

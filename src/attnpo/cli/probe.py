@@ -1,0 +1,109 @@
+"""`attnpo probe`: which attention heads of a model look at the steps that matter."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from attnpo.probe.find_heads import Found
+
+DESCRIPTION = """\
+Measure how every attention head of a model ranks the steps of labelled traces, and write the best ones to a head file
+for `attnpo train --heads` and `attnpo score --heads`.
+
+A head's step ranking accuracy (SRA) is the share of pairs of an essential and a redundant step of a response of which
+it scores the essential one higher; most heads lie near 0.5, key-focus heads above 0.9. Labels are "essential": true,
+false or null (not counted) in the steps of each row, as `attnpo label` and `attnpo task` write them. All heads are
+read in one forward per batch. An interrupted probe goes on where it stopped when it is started again."""
+
+PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def layers(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    return int(low), int(high if dash else low)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="IN.jsonl", help="labelled traces, one JSON object per line (.gz is read too)")
+    parser.add_argument("-o", "--output", metavar="HEADS.json", required=True, help="the head file to write")
+    parser.add_argument(
+        "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
+    )
+    parser.add_argument("--top", metavar="N", type=int, default=3, help="how many heads to choose (default: 3)")
+    parser.add_argument("--layers", metavar="L|LOW-HIGH", type=layers, help="layers to look at (default: all)")
+    parser.add_argument("--max-traces", metavar="N", type=int, help="use the first N usable traces (default: all)")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="rows per forward (default: 8)")
+    parser.add_argument(
+        "--max-length", metavar="N", type=int, help="leave out rows with more tokens (default: what the model allows)"
+    )
+    parser.add_argument("--figure", metavar="FILE.png", help="also draw the map of heads (.png, .svg or .pdf)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from attnpo.probe.find_heads import find_heads
+
+    console = Console(stderr=True)
+    columns = (TextColumn("probing"), BarColumn(), MofNCompleteColumn(), TextColumn("traces"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("probe", total=None)
+        found = find_heads(
+            args.input,
+            args.output,
+            model=args.model,
+            top=args.top,
+            layers=args.layers,
+            max_traces=args.max_traces,
+            batch_size=args.batch_size,
+            max_length=args.max_length,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if args.figure is not None:
+        from attnpo.probe.figure import draw_head_map
+
+        draw_head_map(found.table, found.heads, args.figure, title=f"{args.model or 'overthinker'}: key-focus heads")
+    print_found(found, args.output)
+
+
+def print_found(found: Found, where: str) -> None:
+    """The chosen heads with their figures, what was left out, and a warning where they do not separate."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, SEPARATES
+
+    table, interval = found.table.mean(), found.table.interval()
+    essential, redundant = found.table.mean(ESSENTIAL), found.table.mean(REDUNDANT)
+    shown = Table(title=f"step ranking accuracy on {found.table.traces} traces", title_justify="left")
+    for name in ("layer", "head", "SRA", "95 %", "essential", "redundant"):
+        shown.add_column(name, justify="right")
+    for layer, head in found.heads:
+        low, high = interval[layer, head]
+        values = f"{table[layer, head]:.3f}", f"{low:.3f} – {high:.3f}"
+        means = f"{essential[layer, head]:.2f}", f"{redundant[layer, head]:.2f}"
+        shown.add_row(str(layer), str(head), *values, *means)
+    accuracies = sorted(table.values())
+    console = Console()
+    console.print(shown)
+    console.print(
+        "essential, redundant: mean score of such steps; 1 is what uniform attention gives",
+        style="dim",
+        highlight=False,
+    )
+    held_out = found.table.held_out_accuracy(len(found.heads))
+    if held_out is not None:
+        console.print(f"chosen on one half of the traces, measured on the other: {held_out:.3f}", highlight=False)
+    console.print(f"median of {len(accuracies)} heads: {accuracies[len(accuracies) // 2]:.3f}", highlight=False)
+    left_out = ", ".join(f"{count} left out ({reason})" for reason, count in found.counts.items() if reason != "used")
+    print(f"{len(found.heads)} heads: {where}" + (f"; {left_out}" if left_out else ""), file=sys.stderr)
+    if not found.separates:
+        print(
+            f"attnpo probe: not all of these heads separate the steps (SRA of at least {SEPARATES}, interval above "
+            "0.5): training with them would rescale advantages at random",
+            file=sys.stderr,
+        )

@@ -1,0 +1,178 @@
+"""Find the key-focus heads of a model on labelled traces: what `attnpo probe` does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attnpo.attention.heads import Head, save_heads
+from attnpo.data.traces import read_jsonl, read_numbered_jsonl, row_name
+from attnpo.errors import InputError
+from attnpo.models import resolve_model
+from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, HeadTable, probe_traces, separating, usable
+from attnpo.probe.prepare import PreparedTrace, load_model, prepare_trace
+from attnpo.probe.sra import has_both_kinds
+
+ONE_KIND = "steps of one kind only"
+NO_LABELS = "no labels"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome of a probe: the table, the chosen heads, and how many rows were used or left out, and why."""
+
+    table: HeadTable
+    heads: list[Head]
+    counts: Counter[str]
+
+    @property
+    def separates(self) -> bool:
+        """Whether every chosen head tells essential from redundant steps."""
+        return len(separating(self.table, self.heads)) == len(self.heads)
+
+
+def find_heads(
+    source: str | Path,
+    target: str | Path,
+    *,
+    model: str | None = None,
+    top: int = 3,
+    layers: tuple[int, int] | None = None,
+    max_traces: int | None = None,
+    batch_size: int = 8,
+    max_length: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Found:
+    """Measure every head on the labelled traces of `source` and write the best `top` to the head file `target`.
+
+    layers: first and last layer to look at (default: all). Figures of each trace are kept beside `target`
+    (TARGET.partial) until the end, so that an interrupted probe goes on where it stopped.
+    Raises InputError for bad files, rows, labels, options or models.
+    """
+    if batch_size < 1:
+        raise InputError(f"--batch-size is {batch_size}, expected at least 1")
+    if max_traces is not None and max_traces < 1:
+        raise InputError(f"--max-traces is {max_traces}, expected at least 1")
+    if not Path(target).resolve().parent.is_dir():
+        raise InputError(f"--output {target}: the folder {Path(target).resolve().parent} does not exist")
+    rows = list(read_numbered_jsonl(source, required=("problem", "response", "steps")))
+    labels = [step_labels(row["steps"], row_name(source, number)) for number, row in rows]
+    folder = resolve_model(model)
+    network, tokenizer = load_model(folder)
+    config = network.config.get_text_config(decoder=True)
+    which = layer_range(layers, config.num_hidden_layers)
+    if max_length is None:
+        max_length = getattr(config, "max_position_embeddings", None)
+    traces = [
+        prepare_trace(row, tokenizer, max_length=max_length, where=row_name(source, number)) for number, row in rows
+    ]
+    reasons = [why_not(trace, row) for trace, row in zip(traces, labels, strict=True)]
+    used = [i for i, reason in enumerate(reasons) if reason is None][:max_traces]
+    if not used:
+        found = ", ".join(f"{count} with {reason}" for reason, count in Counter(reasons).items())
+        raise InputError(f"{source}: no row can be used (found {found}), expected steps of both kinds in a response")
+    partial = Path(f"{target}.partial")
+    figures = measure(
+        network, [traces[i] for i in used], [labels[i] for i in used], which, batch_size, partial, folder, progress
+    )
+    table = HeadTable(figures, tuple(which))
+    counts = Counter(reason for reason in reasons if reason is not None)
+    found = Found(table, table.best(top), Counter(used=len(used)) + counts)
+    write_head_file(target, found, model=folder, labels=str(source))
+    partial.unlink(missing_ok=True)
+    return found
+
+
+def step_labels(steps: Sequence[Any], where: str) -> list[bool | None]:
+    """The labels of a row; None where a step has none. Raises InputError for anything but true, false and null."""
+    labels = []
+    for index, step in enumerate(steps):
+        label = step.get("essential") if isinstance(step, dict) else None
+        if label is not None and not isinstance(label, bool):
+            raise InputError(f"{where}: steps[{index}], field 'essential' is {label!r}, expected true, false or null")
+        labels.append(label)
+    return labels
+
+
+def layer_range(layers: tuple[int, int] | None, count: int) -> range:
+    """The layers to look at. Raises InputError for layers that the model has not got."""
+    first, last = (0, count - 1) if layers is None else layers
+    if not 0 <= first <= last < count:
+        raise InputError(f"--layers: found {first}-{last}, expected a range within 0-{count - 1}, the model's layers")
+    return range(first, last + 1)
+
+
+def why_not(trace: PreparedTrace, labels: Sequence[bool | None]) -> str | None:
+    """Why a trace cannot be used; None if it can."""
+    if usable(trace, labels):
+        return None
+    given = [label for label in labels if label is not None]
+    if not given:
+        return NO_LABELS
+    return ONE_KIND if not has_both_kinds(torch.tensor(given)) else trace.skipped
+
+
+def measure(
+    network: nn.Module,
+    traces: Sequence[PreparedTrace],
+    labels: Sequence[Sequence[bool | None]],
+    layers: range,
+    batch_size: int,
+    partial: Path,
+    model: str,
+    progress: Callable[[int, int], None],
+) -> Float[Tensor, "N 3 L H"]:
+    """Figures of every trace, in order; those already in the file `partial` are read, the others added to it."""
+    keys = [_key(model, layers, trace, row) for trace, row in zip(traces, labels, strict=True)]
+    done: dict[str, Any] = {}
+    if partial.is_file() and partial.stat().st_size:
+        done = {row["key"]: row["figures"] for row in read_jsonl(partial, required=("key", "figures"))}
+    todo = [i for i, key in enumerate(keys) if key not in done]
+    progress(len(keys) - len(todo), len(keys))
+    with open(partial, "a", encoding="utf-8") as file:
+        results = probe_traces(
+            network, [traces[i] for i in todo], [labels[i] for i in todo], layers=layers, batch_size=batch_size
+        )
+        for place, figures in results:
+            key = keys[todo[place]]
+            done[key] = figures.tolist()
+            file.write(json.dumps({"key": key, "figures": done[key]}) + "\n")
+            file.flush()
+            progress(sum(key in done for key in keys), len(keys))
+    return torch.tensor([done[key] for key in keys], dtype=torch.float64)
+
+
+def _key(model: str, layers: range, trace: PreparedTrace, labels: Sequence[bool | None]) -> str:
+    """What the figures of a trace depend on."""
+    content = [model, layers.start, layers.stop, trace.ids, trace.spans, trace.answer, list(labels)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def write_head_file(target: str | Path, found: Found, *, model: str, labels: str) -> None:
+    """A head file with the figures of every head behind the choice (docs/heads.md explains the fields)."""
+    table, interval = found.table, found.table.interval()
+    essential, redundant = table.mean(ESSENTIAL), table.mean(REDUNDANT)
+    sra = table.mean()
+    save_heads(
+        target,
+        found.heads,
+        sra=sra,
+        sra_interval={f"{layer},{head}": interval[layer, head] for layer, head in sra},
+        sra_median=float(torch.tensor(list(sra.values())).median()),
+        sra_held_out=table.held_out_accuracy(len(found.heads)),
+        essential_over_uniform={f"{layer},{head}": essential[layer, head] for layer, head in found.heads},
+        redundant_over_uniform={f"{layer},{head}": redundant[layer, head] for layer, head in found.heads},
+        model=model,
+        labels=labels,
+        traces=table.traces,
+        left_out={reason: count for reason, count in found.counts.items() if reason != "used"},
+    )

@@ -1,0 +1,133 @@
+"""How every head of a model ranks the steps of labelled traces, and which heads are the key-focus heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from attnpo.attention.capture import unwrap_model
+from attnpo.errors import InputError
+from attnpo.probe.prepare import PreparedTrace, score_traces
+from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
+
+Head = tuple[int, int]
+
+ACCURACY, ESSENTIAL, REDUNDANT = range(3)
+"""The three figures of a head on a trace: its step ranking accuracy, and the mean score of the essential and of the
+redundant steps in units of |F| / |o|, what uniform attention would give (the baseline B at p = 1)."""
+
+CHANCE = 0.5
+SEPARATES = 0.7
+"""A key-focus head ranks at least this share of the step pairs right, and the lower end of its interval is above
+chance. The paper's best heads reach 0.95; most heads of a model lie near 0.5 (paper section 3)."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadTable:
+    """The figures of every head on N labelled traces; layers and heads count from 0."""
+
+    figures: Float[Tensor, "N 3 L H"]
+    layers: tuple[int, ...]  # which layer each index along L is
+
+    @property
+    def traces(self) -> int:
+        """N, the number of traces with both kinds of step."""
+        return len(self.figures)
+
+    def mean(self, figure: int = ACCURACY) -> dict[Head, float]:
+        """Mean over the traces of one figure, for every head."""
+        return self._by_head(self.figures[:, figure].mean(dim=0))
+
+    def interval(self, draws: int = 2000, seed: int = 0) -> dict[Head, tuple[float, float]]:
+        """95 % bootstrap interval of the step ranking accuracy, traces resampled."""
+        generator = torch.Generator().manual_seed(seed)
+        accuracy = self.figures[:, ACCURACY].flatten(1)
+        # How often each trace is drawn: one product instead of `draws` copies of the table.
+        picks = torch.randint(self.traces, (draws, self.traces), generator=generator)
+        counts = torch.zeros(draws, self.traces, dtype=accuracy.dtype)
+        counts.scatter_add_(1, picks, torch.ones_like(picks, dtype=accuracy.dtype))
+        means = counts @ accuracy / self.traces
+        low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype), dim=0)
+        shape = self.figures.shape[2:]
+        lows, highs = self._by_head(low.view(shape)), self._by_head(high.view(shape))
+        return {head: (lows[head], highs[head]) for head in lows}
+
+    def best(self, count: int) -> list[Head]:
+        """The `count` heads of highest step ranking accuracy, best first; equal ones in order of layer and head.
+
+        Raises InputError when the table has fewer heads.
+        """
+        accuracy = self.mean()
+        if not 1 <= count <= len(accuracy):
+            raise InputError(f"number of heads: found {count}, expected 1 to {len(accuracy)}, the heads probed")
+        return sorted(accuracy, key=lambda head: (-accuracy[head], head))[:count]
+
+    def held_out_accuracy(self, count: int) -> float | None:
+        """Mean accuracy of the best `count` heads of one half of the traces, measured on the other half.
+
+        The best of many heads looks better than it is on the traces that chose it; this figure does not. Halves are
+        the even and the odd traces, both ways. None for fewer than two traces.
+        """
+        if self.traces < 2:
+            return None
+        halves = [HeadTable(self.figures[start::2], self.layers) for start in (0, 1)]
+        found = []
+        for chosen, measured in (halves, halves[::-1]):
+            accuracy = measured.mean()
+            found += [accuracy[head] for head in chosen.best(count)]
+        return sum(found) / len(found)
+
+    def _by_head(self, values: Float[Tensor, "L H"]) -> dict[Head, float]:
+        return {
+            (layer, head): value
+            for layer, row in zip(self.layers, values.tolist(), strict=True)
+            for head, value in enumerate(row)
+        }
+
+
+def probe_traces(
+    model: nn.Module,
+    traces: Sequence[PreparedTrace],
+    essential: Sequence[Sequence[bool | None]],
+    *,
+    layers: Sequence[int] | None = None,
+    batch_size: int = 8,
+) -> Iterator[tuple[int, Float[Tensor, "3 L H"]]]:
+    """(place in `traces`, the figures of every head) for each trace with both kinds of step, as batches are done.
+
+    essential[i][k]: the label of step k of trace i; None: unlabelled, left out. Skipped traces do not come. One
+    forward per batch reads every head of every layer. Memory: that of a forward without gradient, at most 512 MiB of
+    attention rows (`attnpo.attention.rows.CHUNK_ELEMENTS`; never a T×T matrix), and one number per head and step.
+    """
+    which = [i for i, (trace, labels) in enumerate(zip(traces, essential, strict=True)) if usable(trace, labels)]
+    config = unwrap_model(model).config.get_text_config(decoder=True)
+    layers = range(config.num_hidden_layers) if layers is None else layers
+    heads = [(layer, head) for layer in layers for head in range(config.num_attention_heads)]
+    for place, scores in score_traces(model, [traces[i] for i in which], heads, batch_size):
+        i = which[place]
+        labelled = torch.tensor([label is not None for label in essential[i]])
+        kinds = torch.tensor([bool(label) for label in essential[i]])[labelled]
+        figures = head_figures(scores[:, labelled], kinds, traces[i].answer_tokens / len(traces[i].ids))
+        yield i, figures.view(3, len(layers), -1)
+
+
+def usable(trace: PreparedTrace, labels: Sequence[bool | None]) -> bool:
+    """Whether a trace can be scored and has both kinds of step."""
+    return trace.skipped is None and has_both_kinds(torch.tensor([bool(x) for x in labels if x is not None]))
+
+
+def head_figures(scores: Float[Tensor, "H S"], essential: Bool[Tensor, "S"], uniform: float) -> Float[Tensor, "3 H"]:
+    """The figures of H heads on one trace; `uniform` is |F| / |o|."""
+    shares = scores.double() / uniform
+    kinds = [shares[:, essential].mean(dim=1), shares[:, ~essential].mean(dim=1)]
+    return torch.stack([step_ranking_accuracy(scores, essential), *kinds])
+
+
+def separating(table: HeadTable, heads: Sequence[Head]) -> list[Head]:
+    """Those of `heads` that tell essential from redundant steps (`SEPARATES`)."""
+    accuracy, interval = table.mean(), table.interval()
+    return [head for head in heads if accuracy[head] >= SEPARATES and interval[head][0] > CHANCE]

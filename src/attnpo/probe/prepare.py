@@ -1,0 +1,176 @@
+"""A trace on disk as tokens: the model, the prompt, where its steps and its final answer lie."""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from attnpo.attention.score import score_steps
+from attnpo.errors import InputError
+from attnpo.steps.offsets import token_offsets
+from attnpo.steps.response import OPEN_TAG, split_response, thinking_of
+from attnpo.steps.segment import segment_steps
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PreparedTrace:
+    """One trace as tokens: prompt and response `ids`, spans as positions in them. `skipped`: why it is not scored."""
+
+    ids: list[int]
+    steps: list[dict[str, Any]]
+    spans: list[Span]
+    answer: Span | None
+    skipped: str | None
+
+    @property
+    def answer_tokens(self) -> int:
+        """|F|, every token after the closing tag, the end token included."""
+        return 0 if self.answer is None else self.answer[1] - self.answer[0]
+
+
+def load_model(folder: str) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer: on the GPU as stored if there is one, else in float32.
+
+    Raises InputError when there is none under that name.
+    """
+    on_gpu = torch.cuda.is_available()
+    shown = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():  # a bar would fill a log file with its states
+        logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if on_gpu else torch.float32)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--model {folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    return network.to("cuda" if on_gpu else "cpu").eval(), tokenizer
+
+
+def prepare_trace(
+    row: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    lexicon: str = "paper",
+    max_length: int | None = None,
+    where: str = "row",
+) -> PreparedTrace:
+    """Tokens and spans of one trace. "completion_ids" of the row are taken as sampled; else the response is tokenised
+    and the end token added. Existing steps keep their offsets. Raises InputError for malformed fields."""
+    response: str = row["response"]
+    given = row.get("steps")
+    steps = _given_steps(given, len(thinking_of(response)), where) if given is not None else None
+    if steps is None:
+        found = segment_steps(thinking_of(response), lexicon)
+        steps = [{"start": step.start, "end": step.end, "kind": step.kind} for step in found]
+    ids = _response_ids(row, tokenizer, where)
+    text, starts = token_offsets(tokenizer, ids)
+    parts = split_response(text)
+    prompt = prompt_ids(row["problem"], tokenizer, opens_itself=parts.thinking_start > 0)
+    spans = [
+        (
+            len(prompt) + bisect_left(starts, parts.thinking_start + step["start"]),
+            len(prompt) + bisect_left(starts, parts.thinking_start + step["end"]),
+        )
+        for step in steps
+    ]
+    answer, skipped = None, None
+    if parts.answer_start is None:
+        skipped = "no closing tag"
+    elif text[parts.thinking_start : parts.thinking_end] != thinking_of(response):
+        skipped = "the tokens do not decode to the response"
+    else:
+        answer = (len(prompt) + bisect_left(starts, parts.answer_start), len(prompt) + len(ids))
+        if max_length is not None and len(prompt) + len(ids) > max_length:
+            skipped = f"longer than {max_length} tokens"
+    return PreparedTrace([*prompt, *ids], steps, spans, answer, skipped)
+
+
+def prompt_ids(problem: str, tokenizer: PreTrainedTokenizerBase, *, opens_itself: bool) -> list[int]:
+    """The problem in the tokenizer's chat template. `opens_itself`: the response brings its own opening tag, so one
+    that the template ends with is left out."""
+    if tokenizer.chat_template is None:
+        raise InputError("--model: its tokenizer has no chat template, which the prompt needs")
+    message = [{"role": "user", "content": problem}]
+    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    assert isinstance(text, str)
+    if opens_itself and text.rstrip().endswith(OPEN_TAG):
+        text = text.rstrip().removesuffix(OPEN_TAG)
+    return _encode(text, tokenizer)
+
+
+def score_traces(
+    network: nn.Module, traces: Sequence[PreparedTrace], heads: Sequence[tuple[int, int]], batch_size: int
+) -> Iterator[tuple[int, Float[Tensor, "H S_i"]]]:
+    """(place in `traces`, S(l,h,s_k) of every head and step), on the host, in batches of like length, longest first.
+
+    Skipped traces do not come. One forward per batch; of its attention, only the answers' rows are computed, layer by
+    layer inside the forward (`attnpo.attention.capture`).
+    """
+    todo = [i for i, trace in enumerate(traces) if trace.skipped is None]
+    todo.sort(key=lambda i: len(traces[i].ids), reverse=True)
+    device = next(network.parameters()).device
+    for first in range(0, len(todo), batch_size):
+        batch = todo[first : first + batch_size]
+        longest = len(traces[batch[0]].ids)
+        ids = torch.zeros(len(batch), longest, dtype=torch.int64)  # what padding holds does not matter
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(batch):
+            length = len(traces[i].ids)
+            ids[row, :length] = torch.tensor(traces[i].ids)
+            mask[row, :length] = 1
+        scores = score_steps(
+            network,
+            ids.to(device),
+            mask.to(device),
+            steps=[traces[i].spans for i in batch],
+            answers=[traces[i].answer for i in batch],
+            heads=heads,
+        )
+        yield from zip(batch, (score.cpu() for score in scores), strict=True)
+
+
+def _response_ids(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, where: str) -> list[int]:
+    ids = row.get("completion_ids")
+    if ids is None:
+        ids = _encode(row["response"], tokenizer)
+        end = tokenizer.eos_token_id
+        return ids if not isinstance(end, int) or ids[-1:] == [end] else [*ids, end]
+    if not isinstance(ids, list) or not all(type(token) is int and 0 <= token < len(tokenizer) for token in ids):
+        raise InputError(
+            f"{where}: field 'completion_ids', expected a list of token ids from 0 to {len(tokenizer) - 1}"
+        )
+    return ids
+
+
+def _encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    encoded: Any = tokenizer(text, add_special_tokens=False)
+    return list(encoded["input_ids"])
+
+
+def _given_steps(steps: Any, length: int, where: str) -> list[dict[str, Any]]:
+    if not isinstance(steps, list):
+        raise InputError(f"{where}: field 'steps', expected a list of objects with start and end")
+    last = 0
+    for index, step in enumerate(steps):
+        offsets = (step.get("start"), step.get("end")) if isinstance(step, dict) else (None, None)
+        start, end = offsets
+        if type(start) is not int or type(end) is not int or not last <= start <= end <= length:
+            raise InputError(
+                f"{where}: steps[{index}] has start and end {offsets}, expected {last} <= start <= end <= {length} "
+                "(characters of the thinking text, in order, no overlap)"
+            )
+        last = end
+    return steps
