@@ -194,3 +194,20 @@ def session_pool():
 
     with VerifierPool(1, timeout=60) as pool:
         yield pool
+
+
+@pytest.fixture
+def judge_stub():
+    """The module tests/judge_stub.py, with `stub`: a chat endpoint on this machine, for one test."""
+    import importlib.util
+    import sys
+
+    spec = importlib.util.spec_from_file_location("judge_stub", Path(__file__).with_name("judge_stub.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["judge_stub"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    module.stub = module.JudgeStub()
+    yield module
+    module.stub.close()

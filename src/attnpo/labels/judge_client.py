@@ -1,0 +1,175 @@
+"""Questions to chat endpoints: many at a time, repeated where that can help, every outcome counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from attnpo.errors import RunError
+from attnpo.labels.judge_config import Judge, scrubbed
+from attnpo.labels.judge_endpoint import estimated_tokens, make_client, request_answer, require_client
+from attnpo.labels.judge_prompt import REPEATED, InvalidAnswer, Votes, parse_votes
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+# What will not get better by asking again: the key, the money, the permission, the address or model.
+HOPELESS = frozenset({401, 402, 403, 404})
+GIVE_UP_AFTER = 25  # traces in a row without a vote: the endpoint is down, or the model cannot do it
+LONGEST_PAUSE = 120.0  # seconds between two attempts; an endpoint that wants a longer one is not asked again
+
+Store = Callable[[Judge, "Question", Votes | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One prompt, on so many steps. `key`: under which its answer is kept."""
+
+    key: str
+    prompt: str
+    steps: int
+
+
+@dataclass
+class Tally:
+    """What became of the questions to one judge."""
+
+    votes: int = 0  # valid answers received
+    cached: int = 0  # valid answers found on disk
+    invalid: int = 0  # answers that were no valid ones, paid for all the same
+    failures: Counter[str] = field(default_factory=Counter)  # questions that got no vote, by reason
+    last_error: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    estimated: bool = False  # some answers came without token counts
+    failed_in_a_row: int = 0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """retries: after the first attempt, of a request that fails and, apart from these, of an answer that is not
+    valid. concurrency: requests at a time, per judge. timeout: seconds of one attempt."""
+
+    retries: int = 3
+    concurrency: int = 8
+    timeout: float = 120.0
+
+
+def ask_judges(
+    questions: Sequence[tuple[Judge, Sequence[Question]]],
+    tallies: Mapping[str, Tally],
+    patience: Patience,
+    store: Store,
+) -> None:
+    """Ask every judge its questions; `store` gets each valid answer as it arrives, None where there is none.
+    `tallies` (by name) are updated.
+
+    Raises:
+        InputError: a judge's key is missing, or the client's package.
+        RunError: an endpoint refuses for good, or `GIVE_UP_AFTER` questions in a row got no vote. All else under way
+            is stopped; what was stored stays.
+    """
+    require_client()
+    keys = {judge.name: judge.api_key() for judge, _ in questions}
+    asyncio.run(_ask_all(questions, keys, tallies, patience, store))
+
+
+async def _ask_all(
+    questions: Sequence[tuple[Judge, Sequence[Question]]],
+    keys: Mapping[str, str | None],
+    tallies: Mapping[str, Tally],
+    patience: Patience,
+    store: Store,
+) -> None:
+    clients, tasks = [], []
+    for judge, todo in questions:
+        client = make_client(judge, keys[judge.name], retries=patience.retries, timeout=patience.timeout)
+        clients.append(client)
+        pending, one = iter(todo), _Asker(judge, client, keys[judge.name], tallies[judge.name], patience, store)
+        tasks += [asyncio.create_task(one.work(pending)) for _ in range(min(patience.concurrency, len(todo)))]
+    try:
+        if tasks:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+    finally:  # after an error or an interrupt nothing more is sent
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for client in clients:
+            await client.close()
+
+
+@dataclass
+class _Asker:
+    judge: Judge
+    client: AsyncOpenAI
+    key: str | None = field(repr=False)
+    tally: Tally
+    patience: Patience
+    store: Store
+
+    async def work(self, pending: Iterator[Question]) -> None:
+        """Ask what no other worker of the same judge has taken, until nothing is left."""
+        for question in pending:
+            votes = await self._votes(question)
+            self.store(self.judge, question, votes)
+            if votes is not None:
+                self.tally.votes += 1
+                self.tally.failed_in_a_row = 0
+                continue
+            self.tally.failed_in_a_row += 1
+            if self.tally.failed_in_a_row >= GIVE_UP_AFTER:
+                raise RunError(
+                    f"judge {self.judge.name} gave no vote on {GIVE_UP_AFTER} traces in a row "
+                    f"(the last: {self.tally.last_error})"
+                )
+
+    async def _votes(self, question: Question) -> Votes | None:
+        """None: no vote, counted under its reason. An answer that is not valid is asked for again."""
+        import openai
+
+        prompt = question.prompt
+        # The client's time-out starts anew with every byte; a trickle must end too.
+        limit = (self.patience.retries + 1) * (self.patience.timeout + LONGEST_PAUSE)
+        try:
+            for _ in range(self.patience.retries + 1):
+                try:
+                    async with asyncio.timeout(limit):
+                        return parse_votes(await self._answer(prompt), question.steps)
+                except InvalidAnswer as fault:
+                    self.tally.invalid += 1
+                    self.tally.last_error = f"not a valid answer: {fault}"
+                    prompt = question.prompt + REPEATED.format(fault=fault)
+            reason = "no valid answer"
+        except openai.APIStatusError as error:
+            reason = f"HTTP {error.status_code}"
+            message = " ".join(scrubbed(error.message, [self.key]).split())[:500]
+            self.tally.last_error = message
+            if error.status_code in HOPELESS:
+                raise RunError(
+                    f"judge {self.judge.name} ({self.judge.model} at {self.judge.base_url}): {message}"
+                ) from None
+        except (openai.APITimeoutError, TimeoutError):
+            reason = f"no answer within {self.patience.timeout:g} s"
+            self.tally.last_error = reason
+        except openai.APIConnectionError as error:
+            reason = "no connection"
+            self.tally.last_error = scrubbed(f"no connection ({error.__cause__ or error})", [self.key])
+        self.tally.failures[reason] += 1
+        return None
+
+    async def _answer(self, prompt: str) -> str:
+        """The text of one answer; its tokens are counted."""
+        text, tokens = await request_answer(self.client, self.judge, prompt)
+        if tokens is None:
+            self.tally.estimated = True
+            tokens = estimated_tokens(len(prompt)), estimated_tokens(len(text or ""))
+        self.tally.tokens_in += tokens[0]
+        self.tally.tokens_out += tokens[1]
+        if text is None or not text.strip():
+            raise InvalidAnswer("it was empty")
+        return scrubbed(text, [self.key])  # before a part of it is quoted as a fault
