@@ -12,8 +12,8 @@ SECRETS = ("hub_token", "api_key", "apikey", "password", "secret", "access_token
 
 
 def details_html(run: Run) -> str:
-    """The configuration, the environment and the heads of a run, each collapsed."""
-    parts = {"Configuration": run.config, "Environment": run.environment, "Attention heads": run.heads}
+    """The configuration and the environment of a run, each collapsed."""
+    parts = {"Configuration": run.config, "Environment": run.environment}
     tables = "".join(
         f"<details><summary>{name} of {esc(run.name)}</summary>{_mapping_table(values, name)}</details>\n"
         for name, values in parts.items()

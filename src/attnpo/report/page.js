@@ -1,4 +1,4 @@
-// Draws the curves. Without this script the tables beneath them hold the same numbers.
+// Draws the curves and the maps of heads. Without this script the tables beneath them hold their numbers.
 "use strict";
 (() => {
   const figures = JSON.parse(document.getElementById("figures").textContent);
@@ -32,8 +32,31 @@
     };
   }
 
+  function drawMap(figure) {
+    const rows = figure.layers.map(String);
+    const cells = {
+      type: "heatmap", z: figure.map, y: rows, zmin: 0, zmax: 1, colorscale: "RdBu", reversescale: true, xgap: 1, ygap: 1,
+      hovertemplate: "layer %{y}, head %{x}: %{z:.3f}<extra></extra>", colorbar: { thickness: 12, outlinewidth: 0 },
+    };
+    const rings = {
+      x: figure.chosen.map(([, head]) => head), y: figure.chosen.map(([layer]) => String(layer)), mode: "markers",
+      hoverinfo: "skip", marker: { symbol: "circle-open", size: 16, color: "#000000", line: { width: 2 } },
+    };
+    const base = layout({ tick: "", range: "normal" });
+    const wanted = {
+      ...base, hovermode: "closest", height: Math.max(230, 60 + 18 * rows.length),
+      xaxis: { ...base.xaxis, title: { text: "head" }, dtick: Math.ceil(figure.map[0].length / 16) },
+      yaxis: { ...base.yaxis, title: { text: "layer" }, type: "category", showgrid: false },
+    };
+    Plotly.react(figure.id, [cells, rings], wanted, { displayModeBar: false, responsive: true });
+  }
+
   function draw() {
     for (const figure of figures) {
+      if (figure.map) {
+        drawMap(figure);
+        continue;
+      }
       Plotly.react(figure.id, figure.traces.map(painted), layout(figure), { displayModeBar: false, responsive: true });
     }
   }

@@ -17,6 +17,7 @@ from attnpo.errors import InputError
 from attnpo.report.curves import charts, curves_html, figures
 from attnpo.report.details import details_html
 from attnpo.report.examples import pick_pairs, pick_training
+from attnpo.report.heads import has_heads, head_figures, heads_html
 from attnpo.report.responses import effects_legend_html, legend_html, pair_html, training_html
 from attnpo.report.run import Run, read_runs
 from attnpo.report.summary import summary_html
@@ -26,6 +27,7 @@ SECTIONS = {
     "curves": "Curves",
     "pairs": "Same problem, before and after",
     "training": "Training responses",
+    "heads": "Attention heads",
     "details": "Details",
 }
 
@@ -57,19 +59,22 @@ def report_html(paths: list[Path]) -> str:
         "curves": curves_html(found),
         "pairs": pairs,
         "training": training,
+        "heads": heads_html(runs) if has_heads(runs) else "",
         "details": "".join(details_html(run) for run in runs),
     }
     sections = "".join(
-        f'<section id="{name}"><h2>{SECTIONS[name]}</h2>\n{content}</section>\n' for name, content in contents.items()
+        f'<section id="{name}"><h2>{SECTIONS[name]}</h2>\n{content}</section>\n'
+        for name, content in contents.items()
+        if content
     )
-    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in SECTIONS.items())
+    links = "".join(f'<li><a href="#{name}">{SECTIONS[name]}</a></li>' for name, content in contents.items() if content)
     title = "Training report" if len(runs) > 1 else runs[0].name
     body = (
         f'<header><p class="kind">attnpo report</p><h1>{esc(title)}</h1>\n{_headers(runs)}'
         f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>\n<main id="main">\n{sections}</main>\n'
         f"<footer><p>Made by attnpo {__version__}. This page loads nothing from anywhere.</p></footer>"
     )
-    return _assemble(f"{title} · attnpo report", body, figures(found))
+    return _assemble(f"{title} · attnpo report", body, [*figures(found), *head_figures(runs)])
 
 
 def _assemble(title: str, body: str, drawn: list[dict[str, Any]]) -> str:

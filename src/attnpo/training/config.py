@@ -69,8 +69,12 @@ class AttnPOConfig(GRPOConfig):
     credit: str = _option("attnpo", "How the advantage of a response is spread over its tokens: attnpo, outcome, …")
 
     heads: str | None = _option(
-        None, "Head file (JSON) with the key-focus heads. Default in attnpo train: heads.json beside the model."
+        None,
+        "Head file (JSON) with the key-focus heads; auto: find them in the model's own responses before the first "
+        "step. Default: heads.json in the model's folder, else auto.",
     )
+    heads_count: int = _option(3, "heads=auto: how many heads to use, at most.")
+    heads_traces: int = _option(64, "heads=auto: responses to rank the heads on.")
     lexicon: str = _option("paper", "Phrase lists that cut a thinking part into steps: paper or released.")
     credit_beta: float = _option(2.0, "β: the exponent of p in the baseline B = p^β·|F|/|o|.")
     credit_lambda: float = _option(2.0, "λ: the exponent of p in the attenuation of redundant steps.")
@@ -153,7 +157,7 @@ class AttnPOConfig(GRPOConfig):
             )
         if self.num_generations is not None:
             check_group_size(self.advantage, self.num_generations)
-        for option in ("verifier_workers", "verifier_timeout"):
+        for option in ("verifier_workers", "verifier_timeout", "heads_count", "heads_traces"):
             if getattr(self, option) <= 0:
                 raise InputError(f"option {option}: found {getattr(self, option)}, expected more than 0")
         try:

@@ -56,6 +56,7 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             if trainer.heads is not None:
                 assert args.heads is not None
                 shutil.copyfile(args.heads, Path(args.output_dir) / "heads.json")
+        trainer.find_heads(resumed=resume is not None, say=console.print)
         run_steps(trainer, resume, console)
     if trainer.is_world_process_zero():
         print_summary(Path(args.output_dir), console)
@@ -95,8 +96,6 @@ def build_trainer(
     model_config.model_name_or_path = model_config.model_name_or_path or OVERTHINKER
     path = resolve_model(model_config.model_name_or_path)
     tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
-    if args.heads is None and (Path(path) / "heads.json").is_file():
-        args.heads = str(Path(path) / "heads.json")
     accuracy = AccuracyReward(pool)
     notes: dict[str, Any] = {}
     train_set, notes["train"] = load_problems(data, args, tokenizer, accuracy, held_out=False)

@@ -8,14 +8,14 @@ generation and use (several updates per generation, vLLM with importance correct
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 
-from attnpo.attention.capture import unwrap_model
-from attnpo.attention.heads import check_heads, load_heads
+from attnpo.attention.heads import load_heads
 from attnpo.credit.advantages import group_accuracy, outcome_advantages
 from attnpo.credit.base import CreditMethod
 from attnpo.data.problems import check_enough_problems
@@ -25,6 +25,7 @@ from attnpo.training.callbacks import GradientGuard, MetricsFile, NotFiniteError
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.metrics import rollout_metrics
+from attnpo.training.own_heads import find_own_heads, heads_of
 from attnpo.training.records import Record, RunFolder, add_rewards, response_record
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.rollout import StepTensors, longest_answer
@@ -42,11 +43,12 @@ class AttnPOTrainer(HeldOutEvaluation):
         args: `AttnPOConfig`.
         train_dataset, eval_dataset, processing_class, callbacks, peft_config, …: as in TRL.
         credit: a credit method; default: the one of `args.credit`.
-        heads: key-focus heads as (layer, head), zero-based; default: read from `args.heads`.
+        heads: key-focus heads as (layer, head), zero-based; default: those of `args.heads`, else of a heads.json in
+            the model's folder, else found by `find_heads` when training starts.
 
     Raises:
-        InputError: for heads the model does not have, a credit method that needs heads without any, tools or
-            environments together with step credit, and what `AttnPOConfig` refuses.
+        InputError: for heads the model does not have, tools or environments together with step credit, and what
+            `AttnPOConfig` refuses.
     """
 
     _tag_names = ("trl", "grpo", "attnpo")
@@ -100,24 +102,25 @@ class AttnPOTrainer(HeldOutEvaluation):
                 f"credit={args.credit!r} does not read prompts with images"
             )
         self.rewards.bind(self.reward_func_names, self._tokenizer)
-        self.heads = self._resolve_heads(heads)
+        self.heads = heads_of(self, heads)
         self._prepare_collecting()
         self._step_records: list[Record] = []  # finished generation batches of the step, not yet written
         self._eval_records = []
 
-    def _resolve_heads(self, heads: list[tuple[int, int]] | None) -> list[tuple[int, int]] | None:
-        if "attention" not in self.credit.signals:
-            return None
-        if heads is None:
-            if self.args.heads is None:
-                raise InputError(
-                    f"credit={self.args.credit!r} needs key-focus heads: give option heads, a JSON file such as "
-                    '{"heads": [[16, 2], [20, 9]]} with (layer, head) pairs counted from zero; '
-                    "credit='outcome' needs none"
-                )
-            heads = load_heads(self.args.heads)
-        check_heads(unwrap_model(self.model).config, heads)
-        return heads
+    def find_heads(self, *, resumed: bool = False, say: Callable[[str], None] = print) -> None:
+        """Find the key-focus heads of the model itself where none were given (`heads: auto`); see `own_heads`.
+
+        `train` does this first; earlier calls make heads.json and step scores of a first evaluation possible. A resumed
+        run keeps the heads it has found. `say` gets lines for the screen (main process only).
+        """
+        if self.heads is not None or "attention" not in self.credit.signals:
+            return
+        found = Path(self.args.output_dir) / "heads.json"
+        if resumed and found.is_file():
+            self.heads = load_heads(found)
+            return
+        silent = not self.is_world_process_zero()
+        self.heads = find_own_heads(self, (lambda text: None) if silent else say)
 
     # ---------------------------------------------------------------- rollouts
 
@@ -267,14 +270,17 @@ class AttnPOTrainer(HeldOutEvaluation):
             raise NotFiniteError(f"step {self.state.global_step + 1}: the loss is {loss.item()}")
         return loss
 
-    def train(self, *args: Any, **kwargs: Any):
-        """As in transformers; where a loss or gradient is not finite, a checkpoint of the weights before it is saved.
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
+        """As in transformers, after `find_heads`.
+
+        Where a loss or gradient is not finite, a checkpoint of the weights before it is saved.
 
         Raises:
             NotFiniteError: names the step and the checkpoint.
         """
+        self.find_heads(resumed=bool(resume_from_checkpoint))
         try:
-            return super().train(*args, **kwargs)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
         except NotFiniteError as error:
             raise NotFiniteError(f"{error}. The weights before it are in {self.save_checkpoint()}") from error
 

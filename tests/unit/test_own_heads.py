@@ -1,0 +1,122 @@
+"""`heads: auto`: which responses are taken, what is written, when it refuses; labels are given, not measured."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from attnpo import AttnPOTrainer
+from attnpo.attention.heads import load_heads
+from attnpo.errors import InputError, RunError
+from attnpo.training import own_heads
+
+
+@pytest.fixture
+def gold(monkeypatch, trainer_kit):
+    """Labels as the canned responses have them: checks and detours are redundant. `flip` turns some round."""
+
+    def install(flip=lambda i: False):
+        def labels(trainer: Any, traces: list[Any], batch_size: int) -> list[list[bool]]:
+            found = []
+            for i, trace in enumerate(traces):
+                size = [step["end"] - step["start"] for step in trace.steps]
+                essential = [length in (len(trainer_kit.ADD), len(trainer_kit.CONCLUDE)) for length in size]
+                found.append([label != flip(i) for label in essential])
+            return found
+
+        monkeypatch.setattr(own_heads, "causal_labels", labels)
+
+    assert len({len(text) for text in (trainer_kit.ADD, trainer_kit.CHECK, trainer_kit.OTHER)}) == 3
+    return install
+
+
+@pytest.fixture
+def auto(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    """A trainer without heads whose responses are canned, and what it says."""
+
+    def make(responses: list[Any], **changes: Any):
+        options = {"heads_traces": 16, "per_device_eval_batch_size": 8, "num_generations": 4, **changes}
+        return trainer_kit.make_trainer(
+            trainer_kit.sharpen(tiny_qwen2), tiny_tokenizer, tmp_path / "run", responses=responses, heads=None,
+            data=trainer_kit.problems(options.pop("problems", 12)), **options,
+        )  # fmt: skip
+
+    return make
+
+
+def written(folder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    with gzip.open(folder / "heads-traces.jsonl.gz", "rt", encoding="utf-8") as file:
+        return json.loads((folder / "heads.json").read_text()), [json.loads(line) for line in file]
+
+
+def test_heads_are_found_and_written_down(auto, gold, trainer_kit, tmp_path, read_rollouts):
+    gold()
+    trainer = auto([trainer_kit.USUAL, trainer_kit.LONG, trainer_kit.USUAL, trainer_kit.FALSE])
+    assert (trainer.heads, trainer.args.heads) == (None, "auto")
+    said: list[str] = []
+    trainer.model.train()
+    trainer.find_heads(say=said.append)
+    content, rows = written(tmp_path / "run")
+    assert trainer.heads == load_heads(tmp_path / "run" / "heads.json")
+    assert 1 <= len(trainer.heads) <= 3
+    assert all(content["sra"][f"{layer},{head}"] >= 0.7 for layer, head in trainer.heads)
+    # Three of four right, so each problem is easy; the false one is not taken.
+    assert content["traces"] == len(rows) == 16
+    assert all("\\boxed{42}" in row["response"] for row in rows)
+    assert [step["essential"] for step in rows[1]["steps"]] == [True, False, False, True]
+    assert "no head file" in said[0]
+    assert "16 of 24 responses can be used" in said[1]
+    # The trainer is as it was, and goes on with these heads.
+    assert trainer.model.training
+    assert not trainer._eval_records
+    assert not any(trainer._metrics["eval"].values())
+    trainer.train()
+    scored = [step["score"] for r in read_rollouts(tmp_path / "run", "train-000001") for step in r["steps"]]
+    assert any(score is not None for score in scored)
+
+
+def test_hard_problems_do_not_count(auto, gold, trainer_kit):
+    gold()
+    half = [trainer_kit.USUAL, trainer_kit.FALSE, trainer_kit.USUAL, trainer_kit.FALSE]
+    with pytest.raises(RunError, match=r"48 responses gave 0 with essential and redundant steps, expected at least 16"):
+        auto(half).find_heads(say=lambda text: None)
+
+
+def test_refused_with_the_figures_where_no_head_separates(auto, gold, trainer_kit, tmp_path):
+    gold(flip=lambda i: i % 2 == 1)  # what one trace calls essential the next calls redundant
+    with pytest.raises(RunError, match=r"no head separates .* of 12 heads on 16 responses: layer \d head \d: 0\.5"):
+        auto([trainer_kit.USUAL]).find_heads(say=lambda text: None)
+    assert not (tmp_path / "run" / "heads.json").exists()
+
+
+def test_train_finds_them_first_and_a_resumed_run_keeps_them(auto, gold, trainer_kit, tmp_path, monkeypatch):
+    gold()
+    responses = [trainer_kit.USUAL, trainer_kit.LONG]
+    trainer = auto(responses, save_strategy="steps", save_steps=1)
+    trainer.train()
+    found = trainer.heads
+    monkeypatch.setattr(own_heads, "causal_labels", None)  # would fail if it were called
+    again = auto(responses, max_steps=2)
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+    assert again.heads == found
+    assert again.state.global_step == 2
+
+
+def test_nothing_is_searched_where_heads_are_known(auto, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    folder = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
+    trainer = trainer_kit.make_trainer(str(folder), tiny_tokenizer, tmp_path / "run", heads=None)
+    assert trainer.heads == [(1, 0), (2, 3)]  # heads.json in the model's folder
+    assert trainer.args.heads == str(folder / "heads.json")
+    args = trainer_kit.options(tmp_path / "run", heads="auto")  # asked for all the same
+    asked = AttnPOTrainer(str(folder), trainer_kit.says_42, args, trainer_kit.problems(8), None, tiny_tokenizer)
+    assert asked.heads is None
+
+
+def test_streamed_problems_are_refused(auto, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    trainer = auto([trainer_kit.USUAL])
+    trainer.train_dataset = trainer_kit.problems(8).to_iterable_dataset()
+    with pytest.raises(InputError, match="option heads: auto needs problems that can be counted"):
+        trainer.find_heads(say=lambda text: None)
