@@ -72,7 +72,10 @@ def test_labels_agreement_and_rows_that_are_passed_through(judge_stub, label, tm
     judge_stub.stub.reply = respond
     code, (a, b, *others), said = label(rows, models=("x", "y", "z"))
     assert code == 0
-    assert others == rows[2:]
+    assert others == [
+        {**row, "skipped": reason}
+        for row, reason in zip(rows[2:], ("no closing tag", *["fewer than two steps"] * 2), strict=True)
+    ]
     assert {key: value for key, value in a.items() if key != "steps"} == {
         key: value for key, value in rows[0].items() if key != "steps"
     }

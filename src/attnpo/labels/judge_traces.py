@@ -19,7 +19,7 @@ _ACCURACY_FIELDS = ("group_accuracy", "correct")
 
 @dataclass(frozen=True)
 class JudgedTrace:
-    """One row. `skipped`: why it is not judged (then it has no prompt and is passed through as it is)."""
+    """One row. `skipped`: why it is not judged (then it has no prompt)."""
 
     row: dict[str, Any]
     steps: list[dict[str, Any]]

@@ -49,7 +49,7 @@ def label_file(
     lexicon: str = "paper",
 ) -> JudgeReport:
     """Write the rows of `source`, in the same order, to `target` with "essential" and "votes" per step of the traces
-    that were judged; other rows are passed through as they are.
+    that were judged; other rows have no labels, and the reason in "skipped".
 
     Args:
         approve: gets the estimate of requests, tokens and cost; unless it returns True, nothing is sent. Not called
@@ -84,14 +84,27 @@ def label_file(
         for trace, trace_votes in zip(traces, votes, strict=True):
             if trace.skipped is not None:
                 report.traces[trace.skipped] += 1
-                yield trace.row
+                yield _not_judged(trace)
                 continue
             steps = _labelled_steps(trace, trace_votes, rule, quorum)
             report.count_steps(steps)
-            yield {**trace.row, "steps": steps}
+            yield {**without(trace.row, "skipped"), "steps": steps}
 
     write_jsonl(target, labelled())
     return report
+
+
+def _not_judged(trace: JudgedTrace) -> dict[str, Any]:
+    assert trace.skipped is not None
+    row = {**trace.row, "skipped": trace.skipped}
+    if "steps" in row:  # labels from elsewhere must not pass for these
+        row["steps"] = [without(step, "essential", "votes") for step in trace.steps]
+    return row
+
+
+def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A row without these fields."""
+    return {name: value for name, value in row.items() if name not in names}
 
 
 def _labelled_steps(trace: JudgedTrace, votes: TraceVotes, rule: str, quorum: int) -> list[dict[str, Any]]:
