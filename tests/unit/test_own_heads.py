@@ -10,6 +10,7 @@ import pytest
 
 from attnpo import AttnPOTrainer
 from attnpo.attention.heads import load_heads
+from attnpo.cli.main import main
 from attnpo.errors import InputError, RunError
 from attnpo.training import own_heads
 
@@ -120,3 +121,17 @@ def test_streamed_problems_are_refused(auto, trainer_kit, tiny_qwen2, tiny_token
     trainer.train_dataset = trainer_kit.problems(8).to_iterable_dataset()
     with pytest.raises(InputError, match="option heads: auto needs problems that can be counted"):
         trainer.find_heads(say=lambda text: None)
+
+
+def test_the_command_stops_where_no_response_can_be_used(
+    trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, one_pool, capsys
+):
+    """A random model answers nothing."""
+    folder = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
+    (folder / "heads.json").unlink()
+    data = trainer_kit.write_problems(tmp_path / "problems.jsonl")
+    assert main(trainer_kit.command(folder, data, tmp_path / "run")) == 1
+    said = capsys.readouterr()
+    assert "heads: auto: 16 responses gave 0 with essential and redundant steps, expected at least 16" in said.err
+    assert "Give a head file (option heads)" in said.err
+    assert "no head file" in said.out

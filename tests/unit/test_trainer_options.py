@@ -150,9 +150,7 @@ def test_interleaved_text_is_refused(name, trainer_kit, tiny_qwen2, tiny_tokeniz
         trainer_kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, trainer_options={name: value})
 
 
-def test_heads_are_needed_and_checked(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
-    with pytest.raises(InputError, match="option heads"):
-        trainer_kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, heads=None)
+def test_heads_are_checked(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     with pytest.raises(InputError, match=r"\(3, 0\): no layer 3"):
         trainer_kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, heads=[(3, 0)])
     trainer = trainer_kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, credit="outcome")
