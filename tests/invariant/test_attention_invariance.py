@@ -10,8 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from attnpo.attention.calls import read_mask
 from attnpo.attention.capture import capture_scores
 from attnpo.attention.layout import StepLayout
+from attnpo.attention.masks import RowMask
+from attnpo.attention.packed import PackedLayout, attends_elsewhere
 from attnpo.attention.rows import step_scores
 from attnpo.attention.score import score_steps
 
@@ -135,11 +138,20 @@ def test_nothing_waits_for_the_device():
     _, mask, steps, answers = batch(4)
     layout = StepLayout.from_spans(steps, answers, mask)
     query, key = torch.randn(4, 4, 32, 8), torch.randn(4, 2, 32, 8)
+    both = PackedLayout.from_spans([[(0, 9)]] * 8, [(9, 16)] * 8, [[16, 16]] * 4, 32)
     masks = (None, mask, torch.ones(4, 1, 32, 32, dtype=torch.bool).tril(), torch.zeros(1, 1, 32, 32))
     recorder = Recorder()
     with recorder:
         for form in masks:
             step_scores(query, key, form, layout, (1, 2), sliding_window=4, softcap=3.0, sinks=torch.zeros(4))
+        packed = RowMask(None, (4, 32), query.device, window=4, sequences=torch.arange(32).expand(4, -1) // 16)
+        step_scores(query, key, packed, both, (1, 2))
+        attends_elsewhere(packed, both, (1, 2), 1 << 20)
+        positions = {"position_ids": torch.arange(32)[None] % 16}
+        bounds = torch.tensor([0, 16, 32], dtype=torch.int32)
+        told = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 16, "max_length_k": 16}
+        for kwargs in (positions, {**positions, **told}, {}):
+            read_mask(0, "flash_attention_2", None, query[:1], kwargs)
     assert "bmm" in recorder.operations
     assert not recorder.operations & {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"}
 
@@ -202,3 +214,39 @@ def test_training_mode_is_kept(tiny_qwen2):
         tiny_qwen2.train(mode)
         score_steps(tiny_qwen2, ids, mask, steps=steps, answers=answers, heads=HEADS)
         assert tiny_qwen2.training is mode
+
+
+@pytest.mark.parametrize("how", ["around", "in place", "every layer", "wrapped layers", "attention only"])
+def test_a_compiled_model_runs_uncompiled_where_it_is_captured(tiny_qwen2, how):
+    """Compiled with hooks that differ each time, it would be compiled anew for every capture."""
+    ids, mask, steps, answers = batch(2)
+    expected = score_steps(tiny_qwen2, ids, mask, steps=steps, answers=answers, heads=HEADS)
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(1)
+        return graph.forward
+
+    torch._dynamo.reset()
+    model, layers = tiny_qwen2, tiny_qwen2.model.layers
+    if how == "around":
+        model = torch.compile(model, backend=backend)
+    elif how == "in place":
+        model.compile(backend=backend)
+    for i, layer in enumerate(layers):
+        if how == "every layer":
+            layer.compile(backend=backend)
+        elif how == "wrapped layers":
+            layers[i] = torch.compile(layer, backend=backend)
+        elif how == "attention only":
+            layer.self_attn.forward = torch.compile(layer.self_attn.forward, backend=backend)
+    with torch.no_grad():
+        plain = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        compiled = len(graphs)
+        for _ in range(3):
+            got = score_steps(model, ids, mask, steps=steps, answers=answers, heads=HEADS)
+        assert torch.equal(model(input_ids=ids, attention_mask=mask, use_cache=False).logits, plain)
+    assert compiled > 0
+    assert len(graphs) == compiled
+    for mine, uncompiled in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, uncompiled, rtol=0, atol=1e-6)

@@ -8,45 +8,57 @@ name ("sdpa", "flash_attention_2", …) takes its usual path.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attnpo.attention.calls import check_call, check_name, read_mask
 from attnpo.attention.heads import check_heads
+from attnpo.attention.interface import (
+    check_packable,
+    chosen_modules,
+    eager_function,
+    head_count,
+    interface_of,
+    runs_compiled,
+    unwrap_model,
+)
 from attnpo.attention.layout import StepLayout
-from attnpo.attention.rows import step_scores
+from attnpo.attention.packed import PackedLayout, attends_elsewhere
+from attnpo.attention.rows import CHUNK_ELEMENTS, step_scores
 from attnpo.errors import InputError
 
 Head = tuple[int, int]
-
-# Keyword tensors that do not change which position attends to which; any other one is refused, not ignored.
-_HARMLESS_TENSORS = frozenset({"position_ids", "cache_position", "num_items_in_batch", "labels", "s_aux"})
 
 
 class CapturedScores:
     """What `capture_scores` yields; `scores` is there once the forward has run."""
 
-    def __init__(self, layout: StepLayout, heads: list[Head]) -> None:
+    def __init__(self, layout: StepLayout | PackedLayout, heads: list[Head], heads_of_model: int) -> None:
         self.layout = layout
         self.heads = heads
+        self.heads_of_model = heads_of_model
         self.by_layer: dict[int, tuple[int, ...]] = {
             layer: tuple(dict.fromkeys(h for at, h in heads if at == layer)) for layer in sorted({h[0] for h in heads})
         }
-        self.found: dict[int, Float[Tensor, "heads B S"]] = {}
+        self.found: dict[int, Float[Tensor, "heads N S"]] = {}
+        self.mixed: dict[int, Tensor] = {}
+        self.layouts = {layout.device: layout}
         self.forwards = 0
         self.running = False
 
     @property
-    def scores(self) -> Float[Tensor, "H B S"]:
+    def scores(self) -> Float[Tensor, "H N S"]:
         """Float32 scores in the order of the heads asked for; 0 for rows not scored and steps beyond a row's count.
 
-        Raises InputError when no forward ran inside the context or a layer did not run its attention.
+        One row per row of the batch, or per sequence of a `PackedLayout`: then, and only then, reading the scores waits
+        for the device once.
+        Raises InputError when no forward ran inside the context, a layer did not run its attention, or the model let
+        packed sequences attend to each other.
         """
         if self.forwards == 0:
             raise InputError("capture_scores: no forward of the model ran inside the context, expected exactly one")
@@ -56,6 +68,12 @@ class CapturedScores:
                 f"capture_scores: layer {missing[0]} never called its attention function; this model computes "
                 "attention in a way that cannot be scored"
             )
+        for layer, mixed in self.mixed.items():
+            if mixed:
+                raise InputError(
+                    f"capture_scores: in layer {layer}, answers of packed sequences attend to other sequences; the "
+                    "model must be told of them: position_ids that restart, no attention_mask, use_cache=False"
+                )
         place = {
             (layer, head): row
             for layer, hs in self.by_layer.items()
@@ -74,27 +92,35 @@ class CapturedScores:
         """Forward hook of the decoder: what calls attention later is a recomputation for the backward pass."""
         self.running = False
 
-    def record(self, layer: int, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]) -> None:
-        """Score the chosen heads of one layer from what its attention function was given."""
+    def record(self, layer: int, name: str, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]) -> None:
+        """Score the chosen heads of one layer from what its attention function, called `name`, was given."""
         heads = self.by_layer[layer]
         if layer in self.found:
             raise InputError(f"capture_scores: layer {layer} ran twice in one forward; such a model cannot be scored")
-        _check_call(layer, heads, query, key, self.layout, kwargs)
-        self.found[layer] = step_scores(
+        check_call(layer, heads, query, key, self.layout.batch_shape, self.heads_of_model, kwargs)
+        if query.device not in self.layouts:  # a model spread over several devices
+            self.layouts[query.device] = self.layout.to(query.device)
+        layout = self.layouts[query.device]
+        allowed = read_mask(layer, name, mask, query, kwargs)
+        scores = step_scores(
             query.detach(),
             key.detach(),
-            mask,
-            self.layout,
+            allowed,
+            layout,
             heads,
             scaling=kwargs.get("scaling"),
             softcap=kwargs.get("softcap"),
-            sliding_window=kwargs.get("sliding_window"),
             sinks=kwargs.get("s_aux"),
         )
+        self.found[layer] = scores.to(self.layout.device)
+        if isinstance(layout, PackedLayout):
+            self.mixed[layer] = attends_elsewhere(allowed, layout, heads, CHUNK_ELEMENTS)
 
 
 @contextmanager
-def capture_scores(model: nn.Module, layout: StepLayout, heads: Sequence[Head]) -> Iterator[CapturedScores]:
+def capture_scores(
+    model: nn.Module, layout: StepLayout | PackedLayout, heads: Sequence[Head]
+) -> Iterator[CapturedScores]:
     """Score the steps of every row inside the one forward that runs in the context.
 
         with capture_scores(model, layout, heads) as captured:
@@ -103,22 +129,21 @@ def capture_scores(model: nn.Module, layout: StepLayout, heads: Sequence[Head]) 
 
     The forward must see the whole padded rows (no key-value cache). Its output is not changed by a bit. Wrapped models
     (PEFT, DistributedDataParallel), training mode and gradient checkpointing are fine; the backward pass may run inside
-    or after the context. Within one process, models other than `model` are left alone.
+    or after the context. Within one process, models other than `model` are left alone. A compiled model runs its
+    Python code in this one forward, since every capture would compile it anew (with flex attention it does compile:
+    uncompiled, that needs the memory of the T x T matrix).
+    Rows that hold several packed sequences: a `PackedLayout`, or a `StepLayout` with one answer per row.
     Raises InputError for heads the model has not got, for models whose attention cannot be scored, for a second forward
     and for a forward of another shape than the layout's.
     """
     decoder = unwrap_model(model).get_decoder()
     chosen = [(int(layer), int(head)) for layer, head in heads]
     check_heads(decoder.config, chosen)
-    captured = CapturedScores(layout, chosen)
-    layers = _attention_modules(decoder)
-    slots: dict[nn.Module, int] = {}
-    for layer in captured.by_layer:
-        if layer not in layers:
-            raise InputError(f"heads: layer {layer} of {type(decoder).__name__} {_CANNOT}")
-        if not getattr(layers[layer], "is_causal", True):
-            raise InputError(f"model: the attention of layer {layer} is not causal, expected a causal language model")
-        slots[layers[layer]] = layer
+    captured = CapturedScores(layout, chosen, head_count(decoder))
+    slots = chosen_modules(decoder, list(captured.by_layer))
+    if isinstance(layout, PackedLayout):
+        check_packable(decoder)
+    names = {_implementation(module) for module in slots}
     with ExitStack() as stack:
         for module in slots:
             stack.enter_context(_redirected(module, slots, captured))
@@ -128,69 +153,33 @@ def capture_scores(model: nn.Module, layout: StepLayout, heads: Sequence[Head]) 
         )
         for hook in hooks:
             stack.callback(hook.remove)
+        if runs_compiled(model) and "flex_attention" not in names:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield captured
 
 
-_CANNOT = (
-    "does not take its attention function from transformers' AttentionInterface (ALiBi, linear or remote-code "
-    "attention, or no attention in that layer); its heads cannot be scored"
-)
-
-
-def unwrap_model(model: nn.Module) -> Any:
-    """The transformers causal language model inside its wrappers (DDP, torch.compile, PEFT).
-
-    Raises InputError if there is none.
-    """
-    while True:
-        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
-        if not isinstance(inner, nn.Module):
-            break
-        model = inner
-    get_base_model: Any = getattr(model, "get_base_model", None)
-    if get_base_model is not None:
-        model = get_base_model()
-    config = getattr(model, "config", None)
-    if config is None or not hasattr(model, "get_decoder"):
-        raise InputError(f"model: {type(model).__name__} is not a transformers model, expected a causal language model")
-    if getattr(config, "is_encoder_decoder", False):
-        raise InputError(f"model: {type(model).__name__} is an encoder-decoder, expected a causal language model")
-    return model
-
-
-def _attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:
-    found: dict[int, nn.Module] = {}
-    for module in decoder.modules():
-        layer = getattr(module, "layer_idx", None)
-        if not isinstance(layer, int) or _interface_of(module) is None:
-            continue
-        if layer in found:
-            raise InputError(
-                f"model: layer {layer} of {type(decoder).__name__} has two attention modules, expected one"
-            )
-        found[layer] = module
-    return found
+def _implementation(module: Any) -> str:
+    return getattr(module.config, "_attn_implementation", None) or "eager"
 
 
 @contextmanager
 def _redirected(module: nn.Module, slots: dict[nn.Module, int], captured: CapturedScores) -> Iterator[None]:
     """Let the name of this module's attention function lead to one that records first."""
-    interface = _interface_of(module)
+    interface = interface_of(module)
     assert interface is not None
-    name: str = getattr(module.config, "_attn_implementation", None) or "eager"
+    name = _implementation(module)
     original = interface.get(name)
     if getattr(original, "captures_for", None) is captured:
         yield  # another layer has done it
         return
-    if original is None and name != "eager":
-        raise InputError(f"model: attention implementation {name!r} is not registered with transformers")
+    check_name(name, original)
 
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **kwargs: Any
     ) -> Any:
         if captured.running and module in slots:
-            captured.record(slots[module], query, key, attention_mask, kwargs)
-        inner = original or _eager_function(module)
+            captured.record(slots[module], name, query, key, attention_mask, kwargs)
+        inner = original or eager_function(module)
         return inner(module, query, key, value, attention_mask, **kwargs)
 
     attend.captures_for = captured  # pyright: ignore[reportFunctionMemberAccess]
@@ -201,56 +190,3 @@ def _redirected(module: nn.Module, slots: dict[nn.Module, int], captured: Captur
         del interface[name]
         if original is not None and interface.get(name) is not original:
             interface[name] = original  # it was a local override of this interface object
-
-
-def _forward_code(module: nn.Module) -> Any:
-    forward = inspect.unwrap(module.forward)
-    return getattr(forward, "__func__", forward)
-
-
-def _interface_of(module: nn.Module) -> MutableMapping[str, Callable[..., Any]] | None:
-    """The AttentionInterface that the module's forward reads; None if it reads none."""
-    function = _forward_code(module)
-    if not _reads_interface(getattr(function, "__code__", None)):
-        return None
-    return function.__globals__.get("ALL_ATTENTION_FUNCTIONS")
-
-
-@lru_cache(maxsize=1024)
-def _reads_interface(code: Any) -> bool:
-    return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
-
-
-def _eager_function(module: nn.Module) -> Callable[..., Any]:
-    """The fall-back that the module's own file passes to the interface for "eager"."""
-    function = _forward_code(module)
-    names = [name for name in function.__code__.co_names if name.endswith("eager_attention_forward")]
-    if len(names) != 1:
-        raise InputError(f"model: the eager attention of {type(module).__name__} cannot be found; use sdpa")
-    return function.__globals__[names[0]]
-
-
-def _check_call(
-    layer: int, heads: tuple[int, ...], query: Tensor, key: Tensor, layout: StepLayout, kwargs: dict[str, Any]
-) -> None:
-    """Refuse what would give wrong numbers. Shapes only: nothing here waits for the device."""
-    batch, head_count, length, _ = query.shape
-    if (batch, length) != (layout.rows, layout.width):
-        raise InputError(
-            f"capture_scores: the forward saw {batch} rows of {length} positions, expected {layout.rows} rows of "
-            f"{layout.width} (whole rows in one forward, no decoding)"
-        )
-    if key.shape[2] != length:
-        raise InputError(
-            f"capture_scores: {key.shape[2]} key positions for {length} query positions, expected as many (no "
-            "key-value cache, no prefix tuning)"
-        )
-    if max(heads) >= head_count or head_count % key.shape[1]:
-        raise InputError(
-            f"heads: layer {layer} has {head_count} query and {key.shape[1]} key heads, cannot read head {max(heads)}"
-        )
-    if kwargs.get("is_causal") is False:
-        raise InputError(f"model: the attention of layer {layer} is not causal, expected a causal language model")
-    for name, value in kwargs.items():
-        if isinstance(value, Tensor) and name not in _HARMLESS_TENSORS:
-            raise InputError(f"model: layer {layer} passes {name!r} to its attention, which step scores do not know")

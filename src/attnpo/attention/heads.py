@@ -63,8 +63,10 @@ def check_heads(model_config: Any, heads: Sequence[Head]) -> None:
     """Raise InputError, naming the layer or head and the model's counts, for a head that the model has not got."""
     get_text_config = getattr(model_config, "get_text_config", None)
     config = get_text_config(decoder=True) if get_text_config is not None else model_config
-    layers, per_layer = config.num_hidden_layers, config.num_attention_heads
     name = getattr(model_config, "_name_or_path", "") or getattr(model_config, "model_type", "the model")
+    layers, per_layer = config.num_hidden_layers, getattr(config, "num_attention_heads", None)
+    if not per_layer:
+        raise InputError(f"heads: {name} has no attention heads, expected a model with softmax attention")
     if not heads:
         raise InputError("heads: the list is empty, expected at least one (layer, head)")
     for layer, head in heads:

@@ -91,6 +91,15 @@ class StepLayout:
         return self.step_ids.shape[1]
 
     @property
+    def batch_shape(self) -> tuple[int, int]:
+        """(B, T) of the forward."""
+        return self.rows, self.width
+
+    @property
+    def device(self) -> torch.device:
+        return self.step_ids.device
+
+    @property
     def most_steps(self) -> int:
         """S, the largest number of steps of a row (at least 1)."""
         return self.step_lengths.shape[1]

@@ -1,33 +1,33 @@
 """Attention rows of the final answer, for a few heads of one layer, summed into step scores.
 
 Shape legend: B rows of the batch, T padded length, H query heads of the layer, K key heads (query head h reads key
-head h // (H // K)), C query rows computed at once, h chosen heads computed at once, S steps, D head size.
+head h // (H // K)), C query rows computed at once, h chosen heads computed at once, S steps, D head size. N sequences
+of at most L tokens: the rows of the batch (N = B, L = T), unless several are packed into one row.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from attnpo.attention.layout import StepLayout
-from attnpo.errors import InputError
+from attnpo.attention.masks import RowMask, index_tensor
+from attnpo.attention.packed import PackedLayout
 
 CHUNK_ELEMENTS = 1 << 25
 """Float32 numbers in the largest temporary (128 MiB); about four of them live at once, whatever T and |F| are.
 
-One head of one row is the smallest piece, so B·T·max(D, 1) is a floor: the size of one head's keys.
+One head of one row is the smallest piece, so N·L·D is a floor: the size of one head's keys.
 """
 
 
 def step_scores(
     query: Float[Tensor, "B H T D"],
     key: Float[Tensor, "B K T D"],
-    mask: Tensor | BlockMask | None,
-    layout: StepLayout,
+    mask: Tensor | BlockMask | RowMask | None,
+    layout: StepLayout | PackedLayout,
     heads: tuple[int, ...],
     *,
     scaling: float | None = None,
@@ -35,72 +35,100 @@ def step_scores(
     sliding_window: int | None = None,
     sinks: Float[Tensor, "H"] | None = None,
     chunk_elements: int = CHUNK_ELEMENTS,
-) -> Float[Tensor, "heads B S"]:
+) -> Float[Tensor, "heads N S"]:
     """S(l,h,s_k) of the chosen heads of one layer (paper section 3): (1/|s_k|) · Σ_{m∈F} Σ_{n∈s_k} a(m→n).
 
-    `mask` is what the layer's own attention got: a 4-D mask (bool, or added to the logits), flash attention's 2-D mask,
-    a flex BlockMask, or None for plain causal attention. Logits and softmax are in float32. Steps without tokens and
-    rows without an answer get 0. Memory: `CHUNK_ELEMENTS`.
+    `mask` is what the layer's own attention got (see `RowMask`), or a RowMask read from it; `sliding_window` is for
+    forms of the mask that do not carry the window. Logits and softmax are in float32. Steps without tokens and rows
+    without an answer get 0. Memory: `CHUNK_ELEMENTS`.
     """
     batch, _, width, size = query.shape
-    group = query.shape[1] // key.shape[1]
-    factor = size**-0.5 if scaling is None else scaling
-    allowed = _RowMask(mask, layout, batch, width, sliding_window)
-    longest = max(1, layout.longest_answer)
-    heads_at_once = max(1, min(len(heads), chunk_elements // (batch * width * max(size, min(longest, 64)))))
-    rows_at_once = max(1, min(longest, chunk_elements // (batch * width * heads_at_once)))
-    start, end = layout.answers[:, :1], layout.answers[:, 1:]
+    if not isinstance(mask, RowMask):
+        mask = RowMask(mask, (batch, width), query.device, window=sliding_window)
+    rows_of = _RowReader(query, key, mask, layout, scaling=scaling, softcap=softcap, sinks=sinks)
+    spans = rows_of.spans
+    cells = spans.rows * spans.width
+    longest = max(1, spans.longest_answer)
+    heads_at_once = max(1, min(len(heads), chunk_elements // (cells * max(size, min(longest, 64)))))
+    rows_at_once = max(1, min(longest, chunk_elements // (cells * heads_at_once)))
+    start, end = spans.answers[:, :1], spans.answers[:, 1:]
     steps = []
     # Autocast would round the logits to half precision.
     with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
         for first in range(0, len(heads), heads_at_once):
             chosen = heads[first : first + heads_at_once]
-            key_heads = key.index_select(1, _indices(tuple(h // group for h in chosen), key.device))
-            received = query.new_zeros((batch, len(chosen), width), dtype=torch.float32)
+            key_heads = rows_of.keys(chosen)
+            received = query.new_zeros((spans.rows, len(chosen), spans.width), dtype=torch.float32)
             for offset in range(0, longest, rows_at_once):
                 count = min(rows_at_once, longest - offset)
                 rows = start + torch.arange(offset, offset + count, device=start.device)
                 inside = rows < end
                 rows = torch.minimum(rows, end - 1).clamp_(min=0)
-                probabilities = _row_probabilities(
-                    query, key_heads, chosen, rows, allowed, scaling=factor, softcap=softcap, sinks=sinks
-                )
+                probabilities = rows_of.probabilities(key_heads, chosen, rows)
                 received += probabilities.mul_(inside[:, None, :, None]).sum(dim=2)
-            steps.append(_sum_steps(received, layout))
+            steps.append(_sum_steps(received, spans))
         return torch.cat(steps, dim=1).transpose(0, 1)
 
 
-def _row_probabilities(
-    query: Float[Tensor, "B H T D"],
-    key_heads: Float[Tensor, "B h T D"],
-    heads: tuple[int, ...],
-    rows: Int64[Tensor, "B C"],
-    allowed: _RowMask,
-    *,
-    scaling: float,
-    softcap: float | None,
-    sinks: Float[Tensor, "H"] | None,
-) -> Float[Tensor, "B h C T"]:
-    """a(m→n) for the query positions `rows`."""
-    head_index = _indices(heads, query.device)
-    batch_index = torch.arange(query.shape[0], device=query.device)
-    queries = query[batch_index[:, None, None], head_index[None, :, None], rows[:, None, :]]
-    logits = _logits(queries, key_heads).mul_(scaling)
-    if softcap is not None:
-        logits = logits.div_(softcap).tanh_().mul_(softcap)
-    mask = allowed.rows(batch_index, head_index, rows)
-    if mask.dtype == torch.bool:
-        logits.masked_fill_(~mask, torch.finfo(torch.float32).min)
-    else:
-        logits += mask
-    if sinks is None:
-        return torch.softmax(logits, dim=-1)
-    # A sink is one more logit that takes probability and gives no value.
-    sink = sinks.float()[head_index].reshape(1, -1, 1, 1).expand(*logits.shape[:3], 1)
-    return torch.softmax(torch.cat([logits, sink], dim=-1), dim=-1)[..., :-1]
+class _RowReader:
+    """Attention rows of one layer, for sequences that are whole rows of the batch or parts of them."""
+
+    def __init__(
+        self,
+        query: Float[Tensor, "B H T D"],
+        key: Float[Tensor, "B K T D"],
+        mask: RowMask,
+        layout: StepLayout | PackedLayout,
+        *,
+        scaling: float | None,
+        softcap: float | None,
+        sinks: Float[Tensor, "H"] | None,
+    ) -> None:
+        self.query, self.key, self.mask, self.softcap, self.sinks = query, key, mask, softcap, sinks
+        self.scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        self.group = query.shape[1] // key.shape[1]
+        self.spans = layout.sequences if isinstance(layout, PackedLayout) else layout
+        self.starts: Int64[Tensor, "N 1"] | None = None
+        self.columns: Int64[Tensor, "N L"] | None = None
+        if isinstance(layout, PackedLayout):
+            self.batch_index, self.starts, self.columns = layout.batch_rows, layout.starts[:, None], layout.columns
+        else:
+            self.batch_index = torch.arange(query.shape[0], device=query.device)
+
+    def keys(self, heads: tuple[int, ...]) -> Float[Tensor, "N h L D"]:
+        """The keys that these query heads read."""
+        index = index_tensor(tuple(h // self.group for h in heads), self.key.device)
+        if self.columns is None:
+            return self.key.index_select(1, index)
+        return self.key[self.batch_index[:, None, None], index[None, :, None], self.columns[:, None, :]]
+
+    def probabilities(
+        self, key_heads: Float[Tensor, "N h L D"], heads: tuple[int, ...], rows: Int64[Tensor, "N C"]
+    ) -> Float[Tensor, "N h C L"]:
+        """a(m→n) for the query positions `rows` of every sequence."""
+        head_index = index_tensor(heads, self.query.device)
+        places = rows if self.starts is None else rows + self.starts
+        queries = self.query[self.batch_index[:, None, None], head_index[None, :, None], places[:, None, :]]
+        logits = _logits(queries, key_heads).mul_(self.scaling)
+        if self.softcap is not None:
+            logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        mask = self.mask.rows(self.batch_index, head_index, places, self.columns)
+        if mask.dtype == torch.bool:
+            logits.masked_fill_(~mask, torch.finfo(torch.float32).min)
+        else:
+            logits += mask
+        if self.columns is not None:
+            # Places beyond the end of a sequence repeat or belong to the next one.
+            later = self.mask.columns[: logits.shape[-1]] > rows[:, None, :, None]
+            logits.masked_fill_(later, torch.finfo(torch.float32).min)
+        if self.sinks is None:
+            return torch.softmax(logits, dim=-1)
+        # A sink is one more logit that takes probability and gives no value.
+        sink = self.sinks.float()[head_index].reshape(1, -1, 1, 1).expand(*logits.shape[:3], 1)
+        return torch.softmax(torch.cat([logits, sink], dim=-1), dim=-1)[..., :-1]
 
 
-def _logits(queries: Float[Tensor, "B h C D"], keys: Float[Tensor, "B h T D"]) -> Float[Tensor, "B h C T"]:
+def _logits(queries: Float[Tensor, "N h C D"], keys: Float[Tensor, "N h L D"]) -> Float[Tensor, "N h C L"]:
     """q·k in float32. On CUDA half-precision inputs stay half and only the sums are float32, as in the fast kernels."""
     if queries.is_cuda and queries.dtype in (torch.float16, torch.bfloat16) and keys.dtype == queries.dtype:
         product = torch.bmm(queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), out_dtype=torch.float32)
@@ -108,7 +136,7 @@ def _logits(queries: Float[Tensor, "B h C D"], keys: Float[Tensor, "B h T D"]) -
     return torch.matmul(queries.float(), keys.float().transpose(2, 3))
 
 
-def _sum_steps(received: Float[Tensor, "B h T"], layout: StepLayout) -> Float[Tensor, "B h S"]:
+def _sum_steps(received: Float[Tensor, "N h L"], layout: StepLayout) -> Float[Tensor, "N h S"]:
     """Mean over the tokens of every step of the attention they received."""
     batch, heads, _ = received.shape
     index = layout.step_ids[:, None, :].expand(-1, heads, -1)
@@ -116,53 +144,3 @@ def _sum_steps(received: Float[Tensor, "B h T"], layout: StepLayout) -> Float[Te
     means = sums[..., :-1] / layout.step_lengths.clamp(min=1)[:, None, :]
     scored = layout.answers[:, 0] < layout.answers[:, 1]
     return torch.where(scored[:, None, None], means, torch.zeros_like(means))
-
-
-class _RowMask:
-    """Rows of the mask that the layer itself applied, never the whole of it.
-
-    transformers gives every attention function the mask in a form of its own. Reading that form, rather than building
-    a mask from the padding, keeps packed, chunked or custom masks exact.
-    """
-
-    def __init__(
-        self, mask: Tensor | BlockMask | None, layout: StepLayout, batch: int, width: int, window: int | None
-    ) -> None:
-        if isinstance(mask, Tensor) and mask.ndim not in (2, 4):
-            raise InputError(f"attention mask of shape {tuple(mask.shape)}: expected 2 or 4 dimensions")
-        self.mask = mask
-        self.window = window
-        self.columns = torch.arange(width, device=layout.step_ids.device)
-        self.valid: Bool[Tensor, "B T"] | None = None
-        self.places: Int64[Tensor, "B T"] | None = None
-        if isinstance(mask, Tensor) and mask.ndim == 2:
-            self.valid = mask[:, -width:].bool()
-            # Flash attention drops the padding first: its windows count tokens, not padded positions.
-            self.places = self.valid.cumsum(dim=1)
-        elif isinstance(mask, Tensor):
-            self.mask = mask[..., :width].expand(batch, -1, -1, -1)
-
-    def rows(
-        self, batch_index: Int64[Tensor, "B"], head_index: Int64[Tensor, "h"], rows: Int64[Tensor, "B C"]
-    ) -> Tensor:
-        """Broadcastable to [B, h, C, T]: bool (True: may be attended to) or numbers to add to the logits."""
-        batch_at, row_at = batch_index[:, None, None, None], rows[:, None, :, None]
-        if isinstance(self.mask, BlockMask):
-            return self.mask.mask_mod(batch_at, head_index[None, :, None, None], row_at, self.columns)
-        if self.mask is not None and self.valid is None:
-            heads_at = head_index if self.mask.shape[1] > 1 else head_index[:1] * 0
-            return self.mask[batch_index[:, None, None], heads_at[None, :, None], rows[:, None, :]]
-        allowed = self.columns <= row_at
-        if self.window is not None:
-            if self.places is None:
-                distance = row_at - self.columns
-            else:
-                distance = self.places.gather(1, rows)[:, None, :, None] - self.places[:, None, None, :]
-            allowed = allowed & (distance < self.window)
-        return allowed if self.valid is None else allowed & self.valid[:, None, None, :]
-
-
-@lru_cache(maxsize=4096)
-def _indices(values: tuple[int, ...], device: torch.device) -> Int64[Tensor, "n"]:
-    """A small index tensor on the device, made once: making one waits for the device."""
-    return torch.tensor(values, dtype=torch.int64, device=device)

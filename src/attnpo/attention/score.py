@@ -1,4 +1,4 @@
-"""Step scores of a padded batch, with one forward of its own."""
+"""Step scores of a padded or packed batch, with one forward of its own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from attnpo.attention.capture import capture_scores, unwrap_model
+from attnpo.attention.capture import capture_scores
+from attnpo.attention.interface import unwrap_model
 from attnpo.attention.layout import Span, StepLayout
+from attnpo.attention.packed import PackedLayout
 from attnpo.errors import InputError
 
 
@@ -42,13 +44,45 @@ def score_steps(
         )
     layout = StepLayout.from_spans(steps, answers, attention_mask)
     _check_padding(steps, answers, attention_mask)
-    options = {}
-    if "logits_to_keep" in inspect.signature(unwrap_model(model).forward).parameters:
-        options["logits_to_keep"] = 1  # the logits are not used; a full row of them can be gigabytes
     with torch.no_grad(), capture_scores(model, layout, heads) as captured:
-        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **options)
+        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **_few_logits(model))
     scores = captured.scores
     return [scores[:, i, : len(row)].contiguous() for i, row in enumerate(steps)]
+
+
+def score_packed_steps(
+    model: nn.Module,
+    input_ids: Int64[Tensor, "B T"],
+    lengths: Sequence[Sequence[int]],
+    *,
+    steps: Sequence[Sequence[Span]],
+    answers: Sequence[Span | None],
+    heads: Sequence[tuple[int, int]],
+) -> list[Float[Tensor, "H S_n"]]:
+    """As `score_steps`, for rows into which several sequences are packed without padding between them.
+
+    lengths[i]: tokens of the sequences in row i, from its first position on; what is left of the row is padding.
+    steps[n], answers[n]: of sequence n, counted over all rows, in positions of the sequence itself: the spans that
+    `score_steps` would take for it alone. The result has one tensor per sequence, equal to what it would get alone.
+    Raises InputError as `score_steps` does, and for a model that does not keep packed sequences apart.
+    """
+    if input_ids.ndim != 2 or len(input_ids) != len(lengths):
+        raise InputError(f"input_ids: shape {tuple(input_ids.shape)}, expected [{len(lengths)} (lengths), positions]")
+    width = input_ids.shape[1]
+    layout = PackedLayout.from_spans(steps, answers, lengths, width, input_ids.device)
+    positions = torch.stack(
+        [torch.cat([torch.arange(n) for n in (*row, width - sum(row))]).to(input_ids.device) for row in lengths]
+    )
+    with torch.no_grad(), capture_scores(model, layout, heads) as captured:
+        model(input_ids=input_ids, position_ids=positions, use_cache=False, **_few_logits(model))
+    scores = captured.scores
+    return [scores[:, n, : len(row)].contiguous() for n, row in enumerate(steps)]
+
+
+def _few_logits(model: nn.Module) -> dict[str, int]:
+    """The logits are not used; a full row of them can be gigabytes."""
+    takes_option = "logits_to_keep" in inspect.signature(unwrap_model(model).forward).parameters
+    return {"logits_to_keep": 1} if takes_option else {}
 
 
 def _check_padding(steps: Sequence[Sequence[Span]], answers: Sequence[Span | None], attention_mask: Tensor) -> None:

@@ -1,0 +1,129 @@
+"""Where a model looks up its attention function, layer by layer, and which models have no such place."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from attnpo.errors import InputError
+
+
+def unwrap_model(model: nn.Module) -> Any:
+    """The transformers causal language model inside its wrappers (DDP, torch.compile, PEFT).
+
+    Raises InputError if there is none.
+    """
+    while True:
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    get_base_model: Any = getattr(model, "get_base_model", None)
+    if get_base_model is not None:
+        model = get_base_model()
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(model, "get_decoder"):
+        raise InputError(f"model: {type(model).__name__} is not a transformers model, expected a causal language model")
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"model: {type(model).__name__} is an encoder-decoder, expected a causal language model")
+    return model
+
+
+def chosen_modules(decoder: nn.Module, layers: Sequence[int]) -> dict[nn.Module, int]:
+    """The attention module of each of these layers -> the layer.
+
+    Raises InputError for a layer whose attention cannot be scored, and says which can.
+    """
+    found = _attention_modules(decoder)
+    kinds = getattr(_text_config(decoder), "layer_types", None) or ()
+    name = type(decoder).__name__
+    for layer in layers:
+        if layer not in found:
+            kind = f" ({kinds[layer]})" if layer < len(kinds) else ""
+            others = f"the layers that can be scored are {sorted(found)}" if found else "and so it is in every layer"
+            raise InputError(
+                f"heads: layer {layer}{kind} of {name} does not take its attention function from transformers' "
+                f"AttentionInterface (ALiBi, linear or remote-code attention, or no attention in that layer); its "
+                f"heads cannot be scored; {others}"
+            )
+        if not getattr(found[layer], "is_causal", True) or not getattr(_text_config(decoder), "is_causal", True):
+            raise InputError(f"model: the attention of layer {layer} is not causal, expected a causal language model")
+    return {found[layer]: layer for layer in layers}
+
+
+def check_packable(decoder: nn.Module) -> None:
+    """Raise InputError for a model with layers that would carry something from one packed sequence into the next."""
+    found = _attention_modules(decoder)
+    others = [layer for layer in range(_text_config(decoder).num_hidden_layers) if layer not in found]
+    if others:
+        raise InputError(
+            f"model: layers {others} of {type(decoder).__name__} are no attention layers (linear attention, "
+            "convolution, …) and may not keep packed sequences apart; score them in rows of their own"
+        )
+
+
+def head_count(decoder: nn.Module) -> int:
+    """Query heads of every layer, as the configuration has it."""
+    return _text_config(decoder).num_attention_heads
+
+
+def runs_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile stands between the model and its Python code: around it, in it, or in place."""
+    return any(
+        getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(module, "_orig_mod")
+        or hasattr(module.forward, "_torchdynamo_orig_callable")
+        for module in model.modules()
+    )
+
+
+def interface_of(module: nn.Module) -> MutableMapping[str, Callable[..., Any]] | None:
+    """The AttentionInterface that the module's forward reads; None if it reads none."""
+    function = _forward_code(module)
+    if not _reads_interface(getattr(function, "__code__", None)):
+        return None
+    return function.__globals__.get("ALL_ATTENTION_FUNCTIONS")
+
+
+def eager_function(module: nn.Module) -> Callable[..., Any]:
+    """The fall-back that the module's own file passes to the interface for "eager"."""
+    function = _forward_code(module)
+    names = [name for name in function.__code__.co_names if name.endswith("eager_attention_forward")]
+    if len(names) != 1:
+        raise InputError(f"model: the eager attention of {type(module).__name__} cannot be found; use sdpa")
+    return function.__globals__[names[0]]
+
+
+def _attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:
+    found: dict[int, nn.Module] = {}
+    for module in decoder.modules():
+        layer = getattr(module, "layer_idx", None)
+        # A wrapper by torch.compile shows the attributes of the module inside it, which comes next.
+        if not isinstance(layer, int) or hasattr(module, "_orig_mod") or interface_of(module) is None:
+            continue
+        if layer in found:
+            raise InputError(
+                f"model: layer {layer} of {type(decoder).__name__} has two attention modules, expected one"
+            )
+        found[layer] = module
+    return found
+
+
+def _text_config(decoder: nn.Module) -> Any:
+    config: Any = decoder.config
+    get_text_config = getattr(config, "get_text_config", None)
+    return config if get_text_config is None else get_text_config(decoder=True)
+
+
+def _forward_code(module: nn.Module) -> Any:
+    forward = inspect.unwrap(module.forward)
+    return getattr(forward, "__func__", forward)
+
+
+@lru_cache(maxsize=1024)
+def _reads_interface(code: Any) -> bool:
+    return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
