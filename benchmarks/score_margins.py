@@ -1,0 +1,48 @@
+"""How far apart essential and redundant steps score, and on which side of the baseline they fall as p changes.
+
+    attnpo task --n 200 --seed 6 --split test --difficulty 1-3 -o traces.jsonl
+    attnpo score traces.jsonl -o scored.jsonl            # --model M --heads H; default: the packaged model
+    python benchmarks/score_margins.py scored.jsonl
+
+Needs labelled traces ("essential") with scores. Scores are shown in units of uniform attention |F|/|o|, where the
+baseline is p² (β = 2). A redundant step above it is protected in an overlong right response and never attenuated.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+
+import numpy as np
+
+from attnpo.data.traces import read_jsonl
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scored", help="traces with labels and scores")
+    parser.add_argument("--p", type=float, nargs="+", default=[1.0, 0.875, 0.75, 0.5], help="shares of right responses")
+    args = parser.parse_args()
+
+    shares: dict[tuple[bool, str], list[float]] = defaultdict(list)
+    for row in read_jsonl(args.scored, required=("steps", "answer_tokens", "total_tokens")):
+        uniform = row["answer_tokens"] / row["total_tokens"]
+        for step in row["steps"]:
+            if step.get("score") is not None and step.get("essential") is not None:
+                shares[step["essential"], str(step.get("role", "step"))].append(step["score"] / uniform)
+    print("| step | count | score: 10 % | median | 90 % |\n|---|---|---|---|---|")
+    for (essential, role), values in sorted(shares.items()):
+        low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+        kind = "essential" if essential else "redundant"
+        print(f"| {kind}: {role} | {len(values)} | {low:.2f} | {middle:.2f} | {high:.2f} |")
+    redundant = np.concatenate([values for (essential, _), values in shares.items() if not essential])
+    essential = np.concatenate([values for (essential, _), values in shares.items() if essential])
+    print("\n| p | redundant steps above the baseline | essential below | mean γ of redundant steps at A > 0 |")
+    print("|---|---|---|---|")
+    for p in args.p:
+        scale = np.where(redundant < p**2, redundant + 1 - p**2, 1.0)  # p²·(S/B) = S/uniform
+        print(f"| {p} | {np.mean(redundant > p**2):.0%} | {np.mean(essential < p**2):.0%} | {scale.mean():.2f} |")
+
+
+if __name__ == "__main__":
+    main()
