@@ -9,6 +9,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from attnpo.attention.capture import capture_scores
 from attnpo.attention.heads import check_heads
+from attnpo.attention.interface import scorable_layers
 from attnpo.attention.layout import StepLayout
 from attnpo.attention.score import score_steps
 from attnpo.errors import InputError
@@ -77,6 +78,11 @@ LINEAR = {
 def test_models_that_cannot_be_scored(kind, options, message):
     with pytest.raises(InputError, match=message):
         score(make_model(kind, **options))
+
+
+def test_scorable_layers():
+    assert scorable_layers(make_model("qwen3_5_text", **LINEAR)) == [0, 2]
+    assert scorable_layers(make_model("bloom")) == []
 
 
 def test_a_configuration_without_heads():

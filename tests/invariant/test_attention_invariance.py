@@ -216,7 +216,9 @@ def test_training_mode_is_kept(tiny_qwen2):
         assert tiny_qwen2.training is mode
 
 
-@pytest.mark.parametrize("how", ["around", "in place", "every layer", "wrapped layers", "attention only"])
+@pytest.mark.parametrize(
+    "how", ["around", "in place", "every layer", "wrapped layers", "attention only", "wrapped attention"]
+)
 def test_a_compiled_model_runs_uncompiled_where_it_is_captured(tiny_qwen2, how):
     """Compiled with hooks that differ each time, it would be compiled anew for every capture."""
     ids, mask, steps, answers = batch(2)
@@ -240,6 +242,8 @@ def test_a_compiled_model_runs_uncompiled_where_it_is_captured(tiny_qwen2, how):
             layers[i] = torch.compile(layer, backend=backend)
         elif how == "attention only":
             layer.self_attn.forward = torch.compile(layer.self_attn.forward, backend=backend)
+        elif how == "wrapped attention":
+            layer.self_attn = torch.compile(layer.self_attn, backend=backend)
     with torch.no_grad():
         plain = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         compiled = len(graphs)

@@ -130,8 +130,8 @@ def capture_scores(
     The forward must see the whole padded rows (no key-value cache). Its output is not changed by a bit. Wrapped models
     (PEFT, DistributedDataParallel), training mode and gradient checkpointing are fine; the backward pass may run inside
     or after the context. Within one process, models other than `model` are left alone. A compiled model runs its
-    Python code in this one forward, since every capture would compile it anew (with flex attention it does compile:
-    uncompiled, that needs the memory of the T x T matrix).
+    Python code in this one forward, whose output rounds differently, since every capture would compile it anew (with
+    flex attention it does compile: uncompiled, that needs the memory of the T x T matrix).
     Rows that hold several packed sequences: a `PackedLayout`, or a `StepLayout` with one answer per row.
     Raises InputError for heads the model has not got, for models whose attention cannot be scored, for a second forward
     and for a forward of another shape than the layout's.

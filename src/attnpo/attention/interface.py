@@ -33,6 +33,14 @@ def unwrap_model(model: nn.Module) -> Any:
     return model
 
 
+def scorable_layers(model: nn.Module) -> list[int]:
+    """The layers whose heads can be scored; the others of a hybrid model are linear attention, convolutions, …
+
+    Raises InputError as `unwrap_model` does.
+    """
+    return sorted(_attention_modules(unwrap_model(model).get_decoder()))
+
+
 def chosen_modules(decoder: nn.Module, layers: Sequence[int]) -> dict[nn.Module, int]:
     """The attention module of each of these layers -> the layer.
 
@@ -102,8 +110,7 @@ def _attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:
     found: dict[int, nn.Module] = {}
     for module in decoder.modules():
         layer = getattr(module, "layer_idx", None)
-        # A wrapper by torch.compile shows the attributes of the module inside it, which comes next.
-        if not isinstance(layer, int) or hasattr(module, "_orig_mod") or interface_of(module) is None:
+        if not isinstance(layer, int) or interface_of(module) is None:
             continue
         if layer in found:
             raise InputError(
