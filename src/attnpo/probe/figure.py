@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from attnpo.errors import InputError
 from attnpo.probe.head_table import ACCURACY, CHANCE, Head, HeadTable
+
+HALO = [withStroke(linewidth=4, foreground="white")]  # a black ring is lost on the darkest cells
 
 
 def draw_head_map(table: HeadTable, chosen: Sequence[Head], target: str | Path, *, title: str) -> None:
@@ -20,9 +23,18 @@ def draw_head_map(table: HeadTable, chosen: Sequence[Head], target: str | Path, 
     layers, heads = accuracy.shape
     figure = Figure(figsize=(max(6.5, 3.2 + 0.28 * heads), max(3.2, 1.2 + 0.22 * layers)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 1])
-    image = left.imshow(accuracy, vmin=0, vmax=1, cmap="RdBu_r", aspect="auto", origin="lower")
+    image = left.imshow(accuracy, vmin=0, vmax=1, cmap="RdBu", aspect="auto", origin="lower")
     for layer, head in chosen:
-        left.plot(head, table.layers.index(layer), "o", markersize=11, fillstyle="none", color="black", mew=1.6)
+        left.plot(
+            head,
+            table.layers.index(layer),
+            "o",
+            markersize=11,
+            fillstyle="none",
+            color="black",
+            mew=1.6,
+            path_effects=HALO,
+        )
     left.set(xlabel="head", ylabel="layer", title=title)
     ticks = range(0, layers, max(1, layers // 14))
     left.set_yticks(list(ticks), [str(table.layers[tick]) for tick in ticks])

@@ -38,17 +38,17 @@
       type: "heatmap", z: figure.map, y: rows, zmin: 0, zmax: 1, colorscale: "RdBu", reversescale: true, xgap: 1, ygap: 1,
       hovertemplate: "layer %{y}, head %{x}: %{z:.3f}<extra></extra>", colorbar: { thickness: 12, outlinewidth: 0 },
     };
-    const rings = {
+    const ring = (size, color, width) => ({
       x: figure.chosen.map(([, head]) => head), y: figure.chosen.map(([layer]) => String(layer)), mode: "markers",
-      hoverinfo: "skip", marker: { symbol: "circle-open", size: 16, color: "#000000", line: { width: 2 } },
-    };
+      hoverinfo: "skip", marker: { symbol: "circle-open", size, color, line: { width } },
+    });
     const base = layout({ tick: "", range: "normal" });
     const wanted = {
       ...base, hovermode: "closest", height: Math.max(230, 60 + 18 * rows.length),
       xaxis: { ...base.xaxis, title: { text: "head" }, dtick: Math.ceil(figure.map[0].length / 16) },
       yaxis: { ...base.yaxis, title: { text: "layer" }, type: "category", showgrid: false },
     };
-    Plotly.react(figure.id, [cells, rings], wanted, { displayModeBar: false, responsive: true });
+    Plotly.react(figure.id, [cells, ring(16, "#ffffff", 5), ring(16, "#000000", 2)], wanted, { displayModeBar: false, responsive: true });
   }
 
   function draw() {

@@ -55,7 +55,9 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             write_description(Path(args.output_dir), data, args, model_config, argv, notes)
             if trainer.heads is not None:
                 assert args.heads is not None
-                shutil.copyfile(args.heads, Path(args.output_dir) / "heads.json")
+                copy = Path(args.output_dir) / "heads.json"
+                if not (copy.exists() and copy.samefile(args.heads)):
+                    shutil.copyfile(args.heads, copy)
         trainer.find_heads(resumed=resume is not None, say=console.print)
         run_steps(trainer, resume, console)
     if trainer.is_world_process_zero():
