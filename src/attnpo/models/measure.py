@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from attnpo.attention.interface import scorable_layers
 from attnpo.probe.head_table import HeadTable, probe_traces
 from attnpo.probe.prepare import prepare_trace
 from attnpo.steps.response import answer_of
@@ -81,4 +82,4 @@ def measure_heads(
     labels = [[step["essential"] for step in row["steps"]] for row in rows]
     found = probe_traces(model, traces, labels, batch_size=batch)
     figures = dict(sorted(found, key=lambda pair: pair[0]))
-    return HeadTable(torch.stack(list(figures.values())), tuple(range(model.config.num_hidden_layers)))
+    return HeadTable(torch.stack(list(figures.values())), tuple(scorable_layers(model)))

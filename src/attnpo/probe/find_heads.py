@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnpo.attention.heads import Head, save_heads
+from attnpo.attention.interface import scorable_layers
 from attnpo.data.traces import read_jsonl, read_numbered_jsonl, row_name
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
@@ -69,7 +70,7 @@ def find_heads(
     folder = resolve_model(model)
     network, tokenizer = load_model(folder)
     config = network.config.get_text_config(decoder=True)
-    which = layer_range(layers, config.num_hidden_layers)
+    which = chosen_layers(layers, config.num_hidden_layers, scorable_layers(network))
     if max_length is None:
         max_length = getattr(config, "max_position_embeddings", None)
     traces = [
@@ -103,12 +104,18 @@ def step_labels(steps: Sequence[Any], where: str) -> list[bool | None]:
     return labels
 
 
-def layer_range(layers: tuple[int, int] | None, count: int) -> range:
-    """The layers to look at. Raises InputError for layers that the model has not got."""
+def chosen_layers(layers: tuple[int, int] | None, count: int, scorable: Sequence[int]) -> list[int]:
+    """The layers to look at: those of the range (default: all) that can be scored.
+
+    Raises InputError for layers that the model has not got, and where none of them can be scored.
+    """
     first, last = (0, count - 1) if layers is None else layers
     if not 0 <= first <= last < count:
         raise InputError(f"--layers: found {first}-{last}, expected a range within 0-{count - 1}, the model's layers")
-    return range(first, last + 1)
+    found = [layer for layer in scorable if first <= layer <= last]
+    if not found:
+        raise InputError(f"--layers: none of the layers {first}-{last} can be scored (docs/architectures.md)")
+    return found
 
 
 def why_not(trace: PreparedTrace, labels: Sequence[bool | None]) -> str | None:
@@ -125,7 +132,7 @@ def measure(
     network: nn.Module,
     traces: Sequence[PreparedTrace],
     labels: Sequence[Sequence[bool | None]],
-    layers: range,
+    layers: list[int],
     batch_size: int,
     partial: Path,
     model: str,
@@ -151,9 +158,9 @@ def measure(
     return torch.tensor([done[key] for key in keys], dtype=torch.float64)
 
 
-def _key(model: str, layers: range, trace: PreparedTrace, labels: Sequence[bool | None]) -> str:
+def _key(model: str, layers: list[int], trace: PreparedTrace, labels: Sequence[bool | None]) -> str:
     """What the figures of a trace depend on."""
-    content = [model, layers.start, layers.stop, trace.ids, trace.spans, trace.answer, list(labels)]
+    content = [model, layers, trace.ids, trace.spans, trace.answer, list(labels)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

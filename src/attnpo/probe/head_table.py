@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from attnpo.attention.capture import unwrap_model
+from attnpo.attention.interface import scorable_layers, unwrap_model
 from attnpo.errors import InputError
 from attnpo.probe.prepare import PreparedTrace, score_traces
 from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
@@ -105,7 +105,7 @@ def probe_traces(
     """
     which = [i for i, (trace, labels) in enumerate(zip(traces, essential, strict=True)) if usable(trace, labels)]
     config = unwrap_model(model).config.get_text_config(decoder=True)
-    layers = range(config.num_hidden_layers) if layers is None else layers
+    layers = scorable_layers(model) if layers is None else layers
     heads = [(layer, head) for layer in layers for head in range(config.num_attention_heads)]
     for place, scores in score_traces(model, [traces[i] for i in which], heads, batch_size):
         i = which[place]

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers.trainer_utils import has_length
 
 from attnpo.attention.heads import Head, check_heads, load_heads
+from attnpo.attention.interface import scorable_layers
 from attnpo.data.traces import write_jsonl
 from attnpo.errors import InputError, RunError
 from attnpo.labels.causal import label_steps, without_endings
@@ -117,7 +118,7 @@ def _choose(
             f"expected at least {FEWEST} ({_listed(counts)}). Give a head file (option heads), easier problems, or "
             "credit: outcome"
         )
-    table = HeadTable(torch.tensor(figures, dtype=torch.float64), tuple(range(len(figures[0][0]))))
+    table = HeadTable(torch.tensor(figures, dtype=torch.float64), tuple(scorable_layers(trainer.model)))
     best = table.best(trainer.args.heads_count)
     accuracy, interval = table.mean(), table.interval()
     chosen = separating(table, best)
