@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -183,8 +184,10 @@ def peak_memory(args: argparse.Namespace, arm: str) -> float:
     """MiB of a fresh process that ran this arm alone."""
     command = [sys.executable, __file__, "--model", args.model, "--rows", str(args.rows), "--device", args.device]
     command += ["--tokens", str(args.tokens)] if args.tokens else []
-    output = subprocess.run([*command, "--memory-of", arm], capture_output=True, text=True, check=True).stdout
-    return float(output.strip().splitlines()[-1])
+    # Without these the peak is that of the allocator's holes: it keeps freed blocks, in an order that varies.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run([*command, "--memory-of", arm], capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout.strip().splitlines()[-1])
 
 
 def peak_rss_mib() -> float:
