@@ -101,10 +101,13 @@ def interval(values: np.ndarray, rng: np.random.Generator, draws: int = 2000) ->
 def tabulate(args: argparse.Namespace) -> str:
     rng = np.random.default_rng(0)
     tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for label, step, methods in (("start", 0, args.methods[:1]), ("", args.at, args.methods)):
-        for method in methods:
-            runs = [read(folder_of(args, method, seed), step) for seed in range(args.seeds)]
-            tables[label or method] = np.stack([r[0] for r in runs]), np.stack([r[1] for r in runs])
+    starts = [(method, 0, "start") for method in args.methods]
+    for method, step, label in [*starts, *((method, args.at, method) for method in args.methods)]:
+        folders = [folder_of(args, method, seed) for seed in range(args.seeds)]
+        if label in tables or not all((f / "rollouts" / f"eval-{step:06d}.jsonl.gz").exists() for f in folders):
+            continue  # one method evaluates the start for all; a run may have been ended earlier
+        runs = [read(folder, step) for folder in folders]
+        tables[label] = np.stack([r[0] for r in runs]), np.stack([r[1] for r in runs])
     start_tokens = tables["start"][1].mean()
     lines = [
         f"{args.seeds} seeds, {args.at} steps, {args.eval_problems} held-out problems, sampled at temperature 1.",

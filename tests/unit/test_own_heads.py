@@ -79,6 +79,19 @@ def test_heads_are_found_and_written_down(auto, gold, trainer_kit, tmp_path, rea
     assert any(score is not None for score in scored)
 
 
+def test_few_problems_fill_a_round_of_any_size(auto, gold, trainer_kit, monkeypatch):
+    gold()
+    trainer = auto([trainer_kit.USUAL], problems=3, per_device_eval_batch_size=256, num_generations_eval=6)
+    asked: list[list[str]] = []
+    inner = trainer._generate
+    monkeypatch.setattr(trainer, "_generate", lambda prompts: asked.append(prompts) or inner(prompts))
+    with pytest.raises(RunError, match="12 responses gave 12 with essential and redundant steps, expected at least 16"):
+        trainer.find_heads(say=lambda text: None)
+    assert [len(prompts) for prompts in asked] == [12]
+    assert len(set(asked[0])) == 3
+    assert trainer.num_generations_eval == 6
+
+
 def test_hard_problems_do_not_count(auto, gold, trainer_kit):
     gold()
     half = [trainer_kit.USUAL, trainer_kit.FALSE, trainer_kit.USUAL, trainer_kit.FALSE]

@@ -107,6 +107,8 @@ def test_an_interrupted_probe_goes_on(model, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         find_heads(source, target, model=str(model), batch_size=1, progress=stop)
     assert not target.exists()
+    with open(f"{target}.partial", "a") as file:
+        file.write('{"key": "cut off')  # killed while it wrote
     again: list[int] = []
     whole = find_heads(source, target, model=str(model), batch_size=1, progress=lambda done, total: again.append(done))
     assert (calls, again) == ([0, 1, 2], [2, 3, 4])
@@ -140,7 +142,7 @@ def test_a_figure_on_request(model, tmp_path):
     ("rows", "options", "message"),
     [
         (USED, ["--layers", "1-3"], "--layers: found 1-3, expected a range within 0-2"),
-        (USED, ["--top", "13"], "number of heads: found 13, expected 1 to 12"),
+        (USED, ["--top", "13"], "--top is 13, expected 1 to 12"),
         (USED, ["--batch-size", "0"], "--batch-size is 0"),
         (USED, ["--max-traces", "0"], "--max-traces is 0"),
         (UNUSED, [], "no row can be used (found 1 with steps of one kind only, 1 with no labels, 1 with no closing"),
@@ -151,6 +153,14 @@ def test_a_figure_on_request(model, tmp_path):
 def test_bad_input(model, tmp_path, capsys, rows, options, message):
     source = write(tmp_path / "in.jsonl", rows)
     assert main(["probe", source, "--model", str(model), "-o", str(tmp_path / "h.json"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "h.json").exists()
+
+
+@pytest.mark.parametrize(("name", "message"), [("map.docx", "found .docx, expected one of"), ("no/map.png", "no does")])
+def test_a_figure_that_cannot_be_written_is_refused_first(name, message, tmp_path, capsys):
+    source = write(tmp_path / "in.jsonl", USED)
+    assert main(["probe", source, "-o", str(tmp_path / "h.json"), "--figure", str(tmp_path / name)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "h.json").exists()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 DESCRIPTION = """\
 Add "essential": true, false or null (undecided) to every step of traces. Existing steps keep their offsets, others
-are segmented; rows that cannot be labelled are kept as they are and counted.
+are segmented. Rows that cannot be labelled lose the labels they had, say why in "skipped", and are counted.
 
 --by judges: language models behind OpenAI-compatible chat endpoints say for every step whether the final answer rests
 on it; the label is their consensus, the single votes are kept in "votes". The number of requests and what they cost

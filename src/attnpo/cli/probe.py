@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ false or null (not counted) in the steps of each row, as `attnpo label` and `att
 read in one forward per batch. An interrupted probe goes on where it stopped when it is started again."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+FORMATS = (".png", ".svg", ".pdf")
 
 
 def layers(text: str) -> tuple[int, int]:
@@ -48,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
 
     from attnpo.probe.find_heads import find_heads
 
+    if args.figure is not None:  # seen before the work, not after it
+        check_figure(args.figure)
     console = Console(stderr=True)
     columns = (TextColumn("probing"), BarColumn(), MofNCompleteColumn(), TextColumn("traces"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -63,11 +70,22 @@ def run(args: argparse.Namespace) -> None:
             max_length=args.max_length,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    print_found(found, args.output)
     if args.figure is not None:
         from attnpo.probe.figure import draw_head_map
 
         draw_head_map(found.table, found.heads, args.figure, title=f"{args.model or 'overthinker'}: key-focus heads")
-    print_found(found, args.output)
+
+
+def check_figure(name: str) -> None:
+    """InputError for a picture that could not be written."""
+    from attnpo.errors import InputError
+
+    path = Path(name)
+    if path.suffix not in FORMATS:
+        raise InputError(f"--figure {name}: found {path.suffix or 'no ending'}, expected one of {', '.join(FORMATS)}")
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"--figure {name}: the folder {path.resolve().parent} does not exist")
 
 
 def print_found(found: Found, where: str) -> None:
@@ -75,7 +93,7 @@ def print_found(found: Found, where: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, SEPARATES
+    from attnpo.probe.head_table import ESSENTIAL, FEWEST, REDUNDANT, SEPARATES
 
     table, interval = found.table.mean(), found.table.interval()
     essential, redundant = found.table.mean(ESSENTIAL), found.table.mean(REDUNDANT)
@@ -87,7 +105,6 @@ def print_found(found: Found, where: str) -> None:
         values = f"{table[layer, head]:.3f}", f"{low:.3f} – {high:.3f}"
         means = f"{essential[layer, head]:.2f}", f"{redundant[layer, head]:.2f}"
         shown.add_row(str(layer), str(head), *values, *means)
-    accuracies = sorted(table.values())
     console = Console()
     console.print(shown)
     console.print(
@@ -98,9 +115,14 @@ def print_found(found: Found, where: str) -> None:
     held_out = found.table.held_out_accuracy(len(found.heads))
     if held_out is not None:
         console.print(f"chosen on one half of the traces, measured on the other: {held_out:.3f}", highlight=False)
-    console.print(f"median of {len(accuracies)} heads: {accuracies[len(accuracies) // 2]:.3f}", highlight=False)
+    console.print(f"median of {len(table)} heads: {statistics.median(table.values()):.3f}", highlight=False)
     left_out = ", ".join(f"{count} left out ({reason})" for reason, count in found.counts.items() if reason != "used")
     print(f"{len(found.heads)} heads: {where}" + (f"; {left_out}" if left_out else ""), file=sys.stderr)
+    if found.table.traces < FEWEST:
+        print(
+            f"attnpo probe: {found.table.traces} traces are few to choose heads by (fewer than {FEWEST})",
+            file=sys.stderr,
+        )
     if not found.separates:
         print(
             f"attnpo probe: not all of these heads separate the steps (SRA of at least {SEPARATES}, interval above "

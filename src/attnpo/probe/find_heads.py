@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from attnpo.attention.heads import Head, save_heads
 from attnpo.attention.interface import scorable_layers
 from attnpo.data.traces import read_jsonl, read_numbered_jsonl, row_name
 from attnpo.errors import InputError
-from attnpo.models import resolve_model
+from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, HeadTable, probe_traces, separating, usable
 from attnpo.probe.prepare import PreparedTrace, load_model, prepare_trace
 from attnpo.probe.sra import has_both_kinds
@@ -71,6 +72,9 @@ def find_heads(
     network, tokenizer = load_model(folder)
     config = network.config.get_text_config(decoder=True)
     which = chosen_layers(layers, config.num_hidden_layers, scorable_layers(network))
+    most = len(which) * config.num_attention_heads
+    if not 1 <= top <= most:
+        raise InputError(f"--top is {top}, expected 1 to {most}, the heads looked at")
     if max_length is None:
         max_length = getattr(config, "max_position_embeddings", None)
     traces = [
@@ -88,7 +92,7 @@ def find_heads(
     table = HeadTable(figures, tuple(which))
     counts = Counter(reason for reason in reasons if reason is not None)
     found = Found(table, table.best(top), Counter(used=len(used)) + counts)
-    write_head_file(target, found, model=folder, labels=str(source))
+    write_head_file(target, found, model=model or OVERTHINKER, labels=str(source))
     partial.unlink(missing_ok=True)
     return found
 
@@ -140,9 +144,7 @@ def measure(
 ) -> Float[Tensor, "N 3 L H"]:
     """Figures of every trace, in order; those already in the file `partial` are read, the others added to it."""
     keys = [_key(model, layers, trace, row) for trace, row in zip(traces, labels, strict=True)]
-    done: dict[str, Any] = {}
-    if partial.is_file() and partial.stat().st_size:
-        done = {row["key"]: row["figures"] for row in read_jsonl(partial, required=("key", "figures"))}
+    done = _kept(partial)
     todo = [i for i, key in enumerate(keys) if key not in done]
     progress(len(keys) - len(todo), len(keys))
     with open(partial, "a", encoding="utf-8") as file:
@@ -156,6 +158,15 @@ def measure(
             file.flush()
             progress(sum(key in done for key in keys), len(keys))
     return torch.tensor([done[key] for key in keys], dtype=torch.float64)
+
+
+def _kept(partial: Path) -> dict[str, Any]:
+    """What an interrupted probe has left; a line that it did not finish is cut off."""
+    if not partial.is_file():
+        return {}
+    whole = partial.read_bytes().rpartition(b"\n")[0]
+    partial.write_bytes(whole + b"\n" if whole else b"")
+    return {row["key"]: row["figures"] for row in read_jsonl(partial, ("key", "figures"))} if whole else {}
 
 
 def _key(model: str, layers: list[int], trace: PreparedTrace, labels: Sequence[bool | None]) -> str:
@@ -174,7 +185,7 @@ def write_head_file(target: str | Path, found: Found, *, model: str, labels: str
         found.heads,
         sra=sra,
         sra_interval={f"{layer},{head}": interval[layer, head] for layer, head in sra},
-        sra_median=float(torch.tensor(list(sra.values())).median()),
+        sra_median=statistics.median(sra.values()),
         sra_held_out=table.held_out_accuracy(len(found.heads)),
         essential_over_uniform={f"{layer},{head}": essential[layer, head] for layer, head in found.heads},
         redundant_over_uniform={f"{layer},{head}": redundant[layer, head] for layer, head in found.heads},

@@ -21,6 +21,9 @@ ACCURACY, ESSENTIAL, REDUNDANT = range(3)
 redundant steps in units of |F| / |o|, what uniform attention would give (the baseline B at p = 1)."""
 
 CHANCE = 0.5
+FEWEST = 16
+"""Traces with both kinds of step below which the ranking of heads means little."""
+
 SEPARATES = 0.7
 """A key-focus head ranks at least this share of the step pairs right, and the lower end of its interval is above
 chance. The paper's best heads reach 0.95; most heads of a model lie near 0.5 (paper section 3)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from typing import Any
 
 from attnpo.errors import InputError
@@ -82,7 +83,7 @@ def _run_html(run: Run, index: int, *, titled: bool) -> str:
     measured = ""
     if accuracy:
         labels, traces = run.heads.get("labels", "not recorded"), run.heads.get("traces", "an unknown number of")
-        median = sorted(accuracy.values())[len(accuracy) // 2]
+        median = statistics.median(accuracy.values())
         measured = (
             f'<p class="aside">{len(accuracy)} heads, median {median:.2f}, on {esc(traces)} responses; labels: '
             f"{esc(labels)}.</p>"

@@ -17,6 +17,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from attnpo.credit.advantages import KINDS, check_group_size
 from attnpo.credit.base import CreditMethod, credit_names, get_credit
 from attnpo.errors import InputError
+from attnpo.probe.head_table import FEWEST
 from attnpo.rewards.length import LENGTH_PENALTIES
 
 CREDIT_OPTIONS = {
@@ -157,9 +158,11 @@ class AttnPOConfig(GRPOConfig):
             )
         if self.num_generations is not None:
             check_group_size(self.advantage, self.num_generations)
-        for option in ("verifier_workers", "verifier_timeout", "heads_count", "heads_traces"):
+        for option in ("verifier_workers", "verifier_timeout", "heads_count"):
             if getattr(self, option) <= 0:
                 raise InputError(f"option {option}: found {getattr(self, option)}, expected more than 0")
+        if self.heads_traces < FEWEST:
+            raise InputError(f"option heads_traces: found {self.heads_traces}, expected at least {FEWEST}")
         try:
             self.make_credit()  # checks the ranges of the method's own options
         except InputError as error:

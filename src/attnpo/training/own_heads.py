@@ -24,7 +24,7 @@ from attnpo.errors import InputError, RunError
 from attnpo.labels.causal import label_steps, without_endings
 from attnpo.labels.hiding import step_drops
 from attnpo.probe.find_heads import Found, write_head_file
-from attnpo.probe.head_table import SEPARATES, HeadTable, probe_traces, separating
+from attnpo.probe.head_table import FEWEST, SEPARATES, HeadTable, probe_traces, separating
 from attnpo.probe.prepare import PreparedTrace
 from attnpo.training.evaluation import isolated_random_state
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from attnpo.training.trainer import AttnPOTrainer
 
 AUTO = "auto"
+TRACES = "heads-traces.jsonl.gz"
 SAMPLES = 4  # responses per problem
 EASY = 0.75  # least share of right ones among them: on such problems the answer comes from the steps, not from luck
-FEWEST = 16  # traces with both kinds of step below which the ranking of heads means little
 GIVE_UP = 16  # times the traces wanted: after so many responses without enough of them, there will not be any
 SEED = 7919  # added to the run's: no draw of the search is a draw of the training
 
@@ -66,7 +66,7 @@ def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
     """Find the key-focus heads with the trainer's own rollouts, verifier and model; write heads.json.
 
     Also written: heads-traces.jsonl.gz, the labelled responses. The run that follows is the same, number for number,
-    as with these heads given. All processes take part and return the same heads.
+    as with these heads given (rollouts by transformers). All processes take part and return the same heads.
     Raises InputError for FSDP, DeepSpeed and streamed data, RunError, with the figures, when too few
     responses can be used or no head separates (`attnpo.probe.head_table.SEPARATES`).
     """
@@ -76,8 +76,9 @@ def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
         f"no head file: sampling responses to find the key-focus heads ({wanted} right ones of problems that the model "
         "mostly solves) …"
     )
-    training = trainer.model.training
+    training, group = trainer.model.training, trainer.num_generations_eval
     trainer.model.eval()
+    trainer.num_generations_eval = SAMPLES
     try:
         with isolated_random_state(trainer.args.seed + SEED + trainer.accelerator.process_index):
             own, counts = _sample(trainer, wanted)
@@ -89,12 +90,16 @@ def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
             results = dict(probe_traces(trainer.model, traces, labels, batch_size=size))
     finally:
         trainer.model.train(training)
-    rows = []
+        trainer.num_generations_eval = group
+    rows: list[dict[str, Any]] = []
     for (_, row), essential in zip(own, labels, strict=True):
         steps = [{**step, "essential": label} for step, label in zip(row["steps"], essential, strict=True)]
         rows.append({**row, "steps": steps})
     figures = gather_object([results[i].tolist() for i in sorted(results)])
-    return _choose(trainer, figures, gather_object(rows), counts, say)
+    rows = gather_object(rows)
+    if trainer.is_world_process_zero():
+        write_jsonl(Path(trainer.args.output_dir) / TRACES, rows)
+    return _choose(trainer, figures, counts, say)
 
 
 def causal_labels(trainer: AttnPOTrainer, traces: list[PreparedTrace], batch_size: int) -> list[list[bool]]:
@@ -107,7 +112,6 @@ def causal_labels(trainer: AttnPOTrainer, traces: list[PreparedTrace], batch_siz
 def _choose(
     trainer: AttnPOTrainer,
     figures: list[Any],
-    rows: list[dict[str, Any]],
     counts: Counter[str],
     say: Callable[[str], None],
 ) -> list[Head]:
@@ -131,14 +135,14 @@ def _choose(
         raise RunError(
             f"heads: auto: no head separates essential from redundant steps. Best step ranking accuracies of "
             f"{len(accuracy)} heads on {table.traces} responses: {shown}; expected at least {SEPARATES} and an "
-            "interval above 0.5. Give a head file (option heads), or credit: outcome"
+            f"interval above 0.5. The labelled responses are in {TRACES}. Give a head file (option heads), or credit: "
+            "outcome"
         )
     if trainer.is_world_process_zero():
         folder = Path(trainer.args.output_dir)
         found = Found(table, chosen, counts)
         model = trainer.accelerator.unwrap_model(trainer.model).config._name_or_path
         write_head_file(folder / "heads.json", found, model=model, labels="causal, on the model's own responses")
-        write_jsonl(folder / "heads-traces.jsonl.gz", rows)
     listed = ", ".join(f"({layer}, {head}) {accuracy[layer, head]:.2f}" for layer, head in chosen)
     say(f"key-focus heads (layer, head) with their step ranking accuracy: {listed}")
     return chosen
@@ -184,14 +188,18 @@ def _sample(trainer: AttnPOTrainer, wanted: int) -> tuple[list[Labelled], Counte
 
 
 def _batches(trainer: AttnPOTrainer) -> Iterator[list[dict[str, Any]]]:
-    """This process's problems, each `SAMPLES` times, as many rows at a time as an evaluation takes."""
+    """This process's problems, each `SAMPLES` times, as many rows at a time as an evaluation takes.
+
+    Every problem comes once; where they do not fill the last round, the first ones come again, so that all processes
+    take part in every round.
+    """
     accelerator = trainer.accelerator
     data: Any = trainer.train_dataset
-    count = max(1, trainer.args.per_device_eval_batch_size // SAMPLES)
-    every = count * accelerator.num_processes
-    for first in range(0, len(data) - every + 1, every):
+    processes = accelerator.num_processes
+    count = min(max(1, trainer.args.per_device_eval_batch_size // SAMPLES), -(-len(data) // processes))
+    for first in range(0, len(data), count * processes):
         start = first + accelerator.process_index * count
-        yield [data[i] for i in range(start, start + count) for _ in range(SAMPLES)]
+        yield [data[i % len(data)] for i in range(start, start + count) for _ in range(SAMPLES)]
 
 
 def _respond(
@@ -235,6 +243,7 @@ def _row(record: dict[str, Any], row: dict[str, Any], trace: PreparedTrace) -> d
         "response": record["text"],
         "reference": row.get("reference"),
         "steps": trace.steps,
+        "completion_ids": trace.ids[record["tokens"]["prompt"] :],
     }
 
 
