@@ -60,15 +60,11 @@ def main() -> None:
     model, tokenizer = load(args)
     if args.steps > 0:
         rows = build_dataset(args.steps * args.batch, seed=args.seed)
-        dataset = Dataset.from_list(
-            [
-                {
-                    "prompt": [{"role": "user", "content": row["problem"]}],
-                    "completion": [{"role": "assistant", "content": row["response"]}],
-                }
-                for row in rows
-            ]
-        )
+        # As text: many chat templates cut the thinking out of an assistant's message.
+        messages = [[{"role": "user", "content": row["problem"]}] for row in rows]
+        prompts = [tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True) for m in messages]
+        pairs = zip(prompts, rows, strict=True)
+        dataset = Dataset.from_list([{"prompt": prompt, "completion": row["response"]} for prompt, row in pairs])
         config = SFTConfig(
             args.out,
             max_steps=args.steps,
