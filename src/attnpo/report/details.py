@@ -7,13 +7,15 @@ from typing import Any
 from attnpo.report.run import Run
 from attnpo.report.words import esc
 
+MAPPED = ("sra", "sra_interval")  # one number or pair per head: the map shows them
 # A run's configuration may hold credentials for a model hub; the page is made to be passed on.
 SECRETS = ("hub_token", "api_key", "apikey", "password", "secret", "access_token", "auth_token")
 
 
 def details_html(run: Run) -> str:
-    """The configuration and the environment of a run, each collapsed."""
-    parts = {"Configuration": run.config, "Environment": run.environment}
+    """The configuration, the environment and the head file of a run, each collapsed."""
+    heads = {key: value for key, value in run.heads.items() if key not in MAPPED}
+    parts = {"Configuration": run.config, "Environment": run.environment, "Head file": heads}
     tables = "".join(
         f"<details><summary>{name} of {esc(run.name)}</summary>{_mapping_table(values, name)}</details>\n"
         for name, values in parts.items()
