@@ -22,13 +22,7 @@ read in one forward per batch. An interrupted probe goes on where it stopped whe
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
-
 FORMATS = (".png", ".svg", ".pdf")
-
-
-def layers(text: str) -> tuple[int, int]:
-    low, dash, high = text.partition("-")
-    return int(low), int(high if dash else low)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
     )
     parser.add_argument("--top", metavar="N", type=int, default=3, help="how many heads to choose (default: 3)")
-    parser.add_argument("--layers", metavar="L|LOW-HIGH", type=layers, help="layers to look at (default: all)")
+    parser.add_argument("--layers", metavar="L|LOW-HIGH", help="layers to look at (default: all)")
     parser.add_argument("--max-traces", metavar="N", type=int, help="use the first N usable traces (default: all)")
     parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="rows per forward (default: 8)")
     parser.add_argument(
@@ -52,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from attnpo.probe.find_heads import find_heads
+    from attnpo.ranges import parse_range
 
     if args.figure is not None:  # seen before the work, not after it
         check_figure(args.figure)
@@ -64,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
             args.output,
             model=args.model,
             top=args.top,
-            layers=args.layers,
+            layers=None if args.layers is None else parse_range(args.layers, "layers", "layer"),
             max_traces=args.max_traces,
             batch_size=args.batch_size,
             max_length=args.max_length,
@@ -95,7 +90,7 @@ def print_found(found: Found, where: str) -> None:
 
     from attnpo.probe.head_table import ESSENTIAL, FEWEST, REDUNDANT, SEPARATES
 
-    table, interval = found.table.mean(), found.table.interval()
+    table, interval = found.table.mean(), found.table.intervals
     essential, redundant = found.table.mean(ESSENTIAL), found.table.mean(REDUNDANT)
     shown = Table(title=f"step ranking accuracy on {found.table.traces} traces", title_justify="left")
     for name in ("layer", "head", "SRA", "95 %", "essential", "redundant"):

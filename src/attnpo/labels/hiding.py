@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from attnpo.attention.capture import unwrap_model
 from attnpo.errors import InputError
-from attnpo.probe.prepare import PreparedTrace, Span
+from attnpo.probe.prepare import PreparedTrace, Span, pad_right
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,9 @@ def iterate_drops(
 def answer_log_probs(model: nn.Module, variants: Sequence[Variant]) -> list[Float[Tensor, "F_i"]]:
     """log π of every answer token of every variant, float32, on the host; one forward of a batch padded right."""
     device = next(model.parameters()).device
-    width = max(len(variant.ids) for variant in variants)
-    ids = torch.zeros(len(variants), width, dtype=torch.int64)  # what padding holds does not matter
-    shown = torch.zeros_like(ids)
+    ids, shown = pad_right([variant.ids for variant in variants])
+    width = ids.shape[1]
     for row, variant in enumerate(variants):
-        ids[row, : len(variant.ids)] = torch.tensor(variant.ids)
-        shown[row, : len(variant.ids)] = 1
         if variant.hidden is not None:
             shown[row, slice(*variant.hidden)] = 0
     # The token at position t is predicted at t - 1.

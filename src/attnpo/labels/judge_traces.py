@@ -12,7 +12,7 @@ from attnpo.data.traces import check_field, row_name, type_name
 from attnpo.errors import InputError
 from attnpo.labels.judge_prompt import judge_prompt
 from attnpo.steps.response import answer_of, thinking_of
-from attnpo.steps.segment import segment_steps
+from attnpo.steps.trace_steps import steps_of
 
 _ACCURACY_FIELDS = ("group_accuracy", "correct")
 
@@ -47,7 +47,7 @@ def prepare_traces(
     traces, judged = [], 0
     for (number, row), accuracy in zip(rows, accuracies, strict=True):
         where = row_name(source, number)
-        steps = _steps(row, lexicon, where)
+        steps = steps_of(row, lexicon, where=where)
         reference = row.get("reference")
         if reference is not None:
             check_field(row, "reference", where)
@@ -71,25 +71,6 @@ def prepare_traces(
             prompt = judge_prompt(row["problem"], reference, answer.strip(), texts)
         traces.append(JudgedTrace(row, steps, prompt, skipped))
     return traces
-
-
-def _steps(row: dict[str, Any], lexicon: str, where: str) -> list[dict[str, Any]]:
-    thinking = thinking_of(row["response"])
-    given = row.get("steps")
-    if given is None:
-        found = segment_steps(thinking, lexicon)
-        return [{"start": step.start, "end": step.end, "kind": step.kind} for step in found]
-    check_field(row, "steps", where)
-    last = 0
-    for index, step in enumerate(given):
-        start, end = (step.get("start"), step.get("end")) if isinstance(step, dict) else (None, None)
-        if type(start) is not int or type(end) is not int or not last <= start <= end <= len(thinking):
-            raise InputError(
-                f"{where}: steps[{index}] has start and end {(start, end)}, expected {last} <= start <= end <= "
-                f"{len(thinking)} (characters of the thinking text, in order, no overlap)"
-            )
-        last = end
-    return given
 
 
 def _accuracies(rows: Sequence[tuple[int, dict[str, Any]]], source: str | os.PathLike[str]) -> list[float | None]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from attnpo.attention.heads import Head
 from attnpo.errors import InputError
-from attnpo.probe.head_table import ACCURACY, CHANCE, Head, HeadTable
+from attnpo.probe.head_table import ACCURACY, CHANCE, HeadTable
 
 HALO = [withStroke(linewidth=4, foreground="white")]  # a black ring is lost on the darkest cells
 

@@ -151,12 +151,12 @@ def measure(
         results = probe_traces(
             network, [traces[i] for i in todo], [labels[i] for i in todo], layers=layers, batch_size=batch_size
         )
-        for place, figures in results:
+        for count, (place, figures) in enumerate(results, len(keys) - len(todo) + 1):
             key = keys[todo[place]]
             done[key] = figures.tolist()
             file.write(json.dumps({"key": key, "figures": done[key]}) + "\n")
             file.flush()
-            progress(sum(key in done for key in keys), len(keys))
+            progress(count, len(keys))
     return torch.tensor([done[key] for key in keys], dtype=torch.float64)
 
 
@@ -177,7 +177,7 @@ def _key(model: str, layers: list[int], trace: PreparedTrace, labels: Sequence[b
 
 def write_head_file(target: str | Path, found: Found, *, model: str, labels: str) -> None:
     """A head file with the figures of every head behind the choice (docs/heads.md explains the fields)."""
-    table, interval = found.table, found.table.interval()
+    table, interval = found.table, found.table.intervals
     essential, redundant = table.mean(ESSENTIAL), table.mean(REDUNDANT)
     sra = table.mean()
     save_heads(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from attnpo.attention.heads import Head
 from attnpo.attention.interface import scorable_layers, unwrap_model
 from attnpo.errors import InputError
 from attnpo.probe.prepare import PreparedTrace, score_traces
 from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
-
-Head = tuple[int, int]
 
 ACCURACY, ESSENTIAL, REDUNDANT = range(3)
 """The three figures of a head on a trace: its step ranking accuracy, and the mean score of the essential and of the
@@ -44,6 +44,11 @@ class HeadTable:
     def mean(self, figure: int = ACCURACY) -> dict[Head, float]:
         """Mean over the traces of one figure, for every head."""
         return self._by_head(self.figures[:, figure].mean(dim=0))
+
+    @cached_property
+    def intervals(self) -> dict[Head, tuple[float, float]]:
+        """`interval` with its defaults, computed once: seconds where a model has thousands of heads."""
+        return self.interval()
 
     def interval(self, draws: int = 2000, seed: int = 0) -> dict[Head, tuple[float, float]]:
         """95 % bootstrap interval of the step ranking accuracy, traces resampled."""
@@ -132,5 +137,5 @@ def head_figures(scores: Float[Tensor, "H S"], essential: Bool[Tensor, "S"], uni
 
 def separating(table: HeadTable, heads: Sequence[Head]) -> list[Head]:
     """Those of `heads` that tell essential from redundant steps (`SEPARATES`)."""
-    accuracy, interval = table.mean(), table.interval()
-    return [head for head in heads if accuracy[head] >= SEPARATES and interval[head][0] > CHANCE]
+    accuracy = table.mean()
+    return [head for head in heads if accuracy[head] >= SEPARATES and table.intervals[head][0] > CHANCE]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -18,7 +18,7 @@ from attnpo.attention.score import score_steps
 from attnpo.errors import InputError
 from attnpo.steps.offsets import token_offsets
 from attnpo.steps.response import OPEN_TAG, split_response, thinking_of
-from attnpo.steps.segment import segment_steps
+from attnpo.steps.trace_steps import steps_of
 
 Span = tuple[int, int]
 
@@ -70,11 +70,7 @@ def prepare_trace(
     """Tokens and spans of one trace. "completion_ids" of the row are taken as sampled; else the response is tokenised
     and the end token added. Existing steps keep their offsets. Raises InputError for malformed fields."""
     response: str = row["response"]
-    given = row.get("steps")
-    steps = _given_steps(given, len(thinking_of(response)), where) if given is not None else None
-    if steps is None:
-        found = segment_steps(thinking_of(response), lexicon)
-        steps = [{"start": step.start, "end": step.end, "kind": step.kind} for step in found]
+    steps = steps_of(row, lexicon, where=where)
     ids = _response_ids(row, tokenizer, where)
     text, starts = token_offsets(tokenizer, ids)
     parts = split_response(text)
@@ -124,13 +120,7 @@ def score_traces(
     device = next(network.parameters()).device
     for first in range(0, len(todo), batch_size):
         batch = todo[first : first + batch_size]
-        longest = len(traces[batch[0]].ids)
-        ids = torch.zeros(len(batch), longest, dtype=torch.int64)  # what padding holds does not matter
-        mask = torch.zeros_like(ids)
-        for row, i in enumerate(batch):
-            length = len(traces[i].ids)
-            ids[row, :length] = torch.tensor(traces[i].ids)
-            mask[row, :length] = 1
+        ids, mask = pad_right([traces[i].ids for i in batch])
         scores = score_steps(
             network,
             ids.to(device),
@@ -140,6 +130,16 @@ def score_traces(
             heads=heads,
         )
         yield from zip(batch, (score.cpu() for score in scores), strict=True)
+
+
+def pad_right(rows: Sequence[Sequence[int]]) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+    """Token ids and attention mask of a batch, on the host. What padding holds does not matter."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
 
 
 def _response_ids(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, where: str) -> list[int]:
@@ -158,19 +158,3 @@ def _response_ids(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, where
 def _encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     encoded: Any = tokenizer(text, add_special_tokens=False)
     return list(encoded["input_ids"])
-
-
-def _given_steps(steps: Any, length: int, where: str) -> list[dict[str, Any]]:
-    if not isinstance(steps, list):
-        raise InputError(f"{where}: field 'steps', expected a list of objects with start and end")
-    last = 0
-    for index, step in enumerate(steps):
-        offsets = (step.get("start"), step.get("end")) if isinstance(step, dict) else (None, None)
-        start, end = offsets
-        if type(start) is not int or type(end) is not int or not last <= start <= end <= length:
-            raise InputError(
-                f"{where}: steps[{index}] has start and end {offsets}, expected {last} <= start <= end <= {length} "
-                "(characters of the thinking text, in order, no overlap)"
-            )
-        last = end
-    return steps

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attnpo.data.traces import read_numbered_jsonl, row_name, type_name, write_jsonl
+from attnpo.data.traces import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import thinking_of
@@ -53,10 +53,7 @@ def segment_row(
         InputError: existing steps carry such fields and their spans differ from the new ones, or they are malformed;
             with `discard_labels` they are replaced instead.
     """
-    steps: list[dict[str, Any]] = [
-        {"start": step.start, "end": step.end, "kind": step.kind}
-        for step in segment_steps(thinking_of(row["response"]), lexicon)
-    ]
+    steps = found_steps(thinking_of(row["response"]), lexicon)
     old = row.get("steps")
     if old is None or discard_labels:
         return {**row, "steps": steps}
@@ -70,6 +67,33 @@ def segment_row(
             f"with the {lexicon} lexicon; remove the field 'steps' or pass --discard-labels to lose them"
         )
     return {**row, "steps": steps}
+
+
+def found_steps(thinking: str, lexicon: str = "paper") -> list[dict[str, Any]]:
+    """The segmented steps of a thinking text, as they stand in a trace file."""
+    return [{"start": step.start, "end": step.end, "kind": step.kind} for step in segment_steps(thinking, lexicon)]
+
+
+def steps_of(row: Mapping[str, Any], lexicon: str = "paper", *, where: str = "row") -> list[dict[str, Any]]:
+    """The steps a trace row has, with its own offsets; segmented where it has none. `where` names the row in errors.
+
+    Raises:
+        InputError: existing steps are not objects with offsets into the thinking text, in order and without overlap.
+    """
+    thinking, steps = thinking_of(row["response"]), row.get("steps")
+    if steps is None:
+        return found_steps(thinking, lexicon)
+    check_field(row, "steps", where)
+    last = 0
+    for index, step in enumerate(steps):
+        start, end = (step.get("start"), step.get("end")) if isinstance(step, dict) else (None, None)
+        if type(start) is not int or type(end) is not int or not last <= start <= end <= len(thinking):
+            raise InputError(
+                f"{where}: steps[{index}] has start and end {(start, end)}, expected {last} <= start <= end <= "
+                f"{len(thinking)} (characters of the thinking text, in order, no overlap)"
+            )
+        last = end
+    return steps
 
 
 def _checked(steps: object, where: str) -> list[dict[str, Any]]:

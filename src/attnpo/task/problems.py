@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import re
 import zlib
 from dataclasses import dataclass
 
 from attnpo.errors import InputError
+from attnpo.ranges import parse_range
 from attnpo.task.stories import FAMILIES, NAMES_A, NAMES_B, Event, Family
 
 SPLITS = ("train", "test")
@@ -61,12 +61,7 @@ def parse_difficulty(text: str | None, option: str) -> tuple[int, int]:
 
     Raises InputError, naming the option, for anything else.
     """
-    if text is None:
-        return DEFAULT_DIFFICULTY
-    found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
-    if found is None:
-        raise InputError(f"option {option}: found {text!r}, expected one level such as 2, or a range such as 1-3")
-    return int(found[1]), int(found[2] or found[1])
+    return DEFAULT_DIFFICULTY if text is None else parse_range(text, option, "level")
 
 
 def apply_operation(count: int, operation: Operation) -> int | None:
