@@ -68,6 +68,8 @@ def test_heads_are_found_and_written_down(auto, gold, trainer_kit, tmp_path, rea
     assert content["traces"] == len(rows) == 16
     assert all("\\boxed{42}" in row["response"] for row in rows)
     assert [step["essential"] for step in rows[1]["steps"]] == [True, False, False, True]
+    # Two problems are sampled at a time: of 24 responses 6 are false and 2 more than were needed.
+    assert content["left_out"] == {"wrong": 6, "without steps to compare, or not needed": 2}
     assert "no head file" in said[0]
     assert "16 of 24 responses can be used" in said[1]
     # The trainer is as it was, and goes on with these heads.

@@ -77,6 +77,7 @@ def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
         "mostly solves) …"
     )
     training, group = trainer.model.training, trainer.num_generations_eval
+    logs = copy.deepcopy((trainer._logs, trainer._metrics["eval"]))  # these responses belong to no evaluation
     trainer.model.eval()
     trainer.num_generations_eval = SAMPLES
     try:
@@ -91,6 +92,7 @@ def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
     finally:
         trainer.model.train(training)
         trainer.num_generations_eval = group
+        trainer._logs, trainer._metrics["eval"] = logs
     rows: list[dict[str, Any]] = []
     for (_, row), essential in zip(own, labels, strict=True):
         steps = [{**step, "essential": label} for step, label in zip(row["steps"], essential, strict=True)]
@@ -124,7 +126,7 @@ def _choose(
         )
     table = HeadTable(torch.tensor(figures, dtype=torch.float64), tuple(scorable_layers(trainer.model)))
     best = table.best(trainer.args.heads_count)
-    accuracy, interval = table.mean(), table.interval()
+    accuracy, interval = table.mean(), table.intervals
     chosen = separating(table, best)
     if not chosen:
         shown = "; ".join(
@@ -140,7 +142,7 @@ def _choose(
         )
     if trainer.is_world_process_zero():
         folder = Path(trainer.args.output_dir)
-        found = Found(table, chosen, counts)
+        found = Found(table, chosen, left_out(counts))
         model = trainer.accelerator.unwrap_model(trainer.model).config._name_or_path
         write_head_file(folder / "heads.json", found, model=model, labels="causal, on the model's own responses")
     listed = ", ".join(f"({layer}, {head}) {accuracy[layer, head]:.2f}" for layer, head in chosen)
@@ -206,11 +208,9 @@ def _respond(
     trainer: AttnPOTrainer, rows: list[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[PreparedTrace | None]]:
     """Records and traces of one batch of responses, generated and verified as in an evaluation; None: no use."""
-    kept, metrics = copy.deepcopy(trainer._logs), copy.deepcopy(trainer._metrics["eval"])
     trainer._eval_records = []
     output = trainer._generate_and_score_completions(rows)
     records, trainer._eval_records = trainer._eval_records, []
-    trainer._logs, trainer._metrics["eval"] = kept, metrics  # these responses belong to no evaluation
     traces: list[PreparedTrace | None] = []
     for i, located in enumerate(trainer._located):
         if located.answer is None or not located.has_answer_text or len(located.steps) < 2:
@@ -245,6 +245,17 @@ def _row(record: dict[str, Any], row: dict[str, Any], trace: PreparedTrace) -> d
         "steps": trace.steps,
         "completion_ids": trace.ids[record["tokens"]["prompt"] :],
     }
+
+
+def left_out(counts: Counter[str]) -> Counter[str]:
+    """The responses that were sampled and not used, by the reason."""
+    easy = counts["right, of easy problems"]
+    reasons = {
+        "wrong": counts["sampled"] - counts["right"],
+        "of harder problems": counts["right"] - easy,
+        "without steps to compare, or not needed": easy - counts["used"],
+    }
+    return Counter({reason: count for reason, count in reasons.items() if count})
 
 
 def _listed(counts: Counter[str]) -> str:
