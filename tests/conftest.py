@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -83,11 +85,11 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-@pytest.fixture
-def tiny_qwen2(tiny_tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
-    """A random Qwen2 of about 30,000 parameters for `tiny_tokenizer`: 3 layers, 4 query and 2 key heads, width 32.
+@pytest.fixture(scope="session")
+def new_tiny_qwen2(tiny_tokenizer: PreTrainedTokenizerBase) -> Callable[[], Qwen2ForCausalLM]:
+    """Makes a random Qwen2 of about 30,000 parameters for `tiny_tokenizer`, each time with the same weights.
 
-    The weights are the same in every test; each test gets a model of its own and may change it.
+    3 layers, 4 query and 2 key heads, width 32.
     """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -105,9 +107,19 @@ def tiny_qwen2(tiny_tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
         eos_token_id=tiny_tokenizer.eos_token_id,
         pad_token_id=tiny_tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return Qwen2ForCausalLM(config).eval()
+
+    def make() -> Qwen2ForCausalLM:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Qwen2ForCausalLM(config).eval()
+
+    return make
+
+
+@pytest.fixture
+def tiny_qwen2(new_tiny_qwen2: Callable[[], Qwen2ForCausalLM]) -> Qwen2ForCausalLM:
+    """A tiny model of the test's own, which it may change."""
+    return new_tiny_qwen2()
 
 
 @pytest.fixture(scope="session")
@@ -126,29 +138,17 @@ def smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 @pytest.fixture(scope="session")
 def example_run():
     """The module tests/example_run.py: `write_run(folder, …)` and helpers to read and write its files."""
-    import importlib.util
+    import example_run
 
-    spec = importlib.util.spec_from_file_location("example_run", Path(__file__).with_name("example_run.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example_run
 
 
 @pytest.fixture(scope="session")
 def trainer_kit():
     """The module tests/trainer_kit.py: canned responses, and trainers on a tiny model."""
-    import importlib.util
-    import sys
+    import trainer_kit
 
-    spec = importlib.util.spec_from_file_location("trainer_kit", Path(__file__).with_name("trainer_kit.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["trainer_kit"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return trainer_kit
 
 
 @pytest.fixture(scope="session")
@@ -186,15 +186,8 @@ def session_pool():
 @pytest.fixture
 def judge_stub():
     """The module tests/judge_stub.py, with `stub`: a chat endpoint on this machine, for one test."""
-    import importlib.util
-    import sys
+    import judge_stub as module
 
-    spec = importlib.util.spec_from_file_location("judge_stub", Path(__file__).with_name("judge_stub.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["judge_stub"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
     module.stub = module.JudgeStub()
     yield module
     module.stub.close()

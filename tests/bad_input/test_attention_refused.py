@@ -13,19 +13,8 @@ from attnpo.attention.interface import scorable_layers
 from attnpo.attention.layout import StepLayout
 from attnpo.attention.score import score_steps
 from attnpo.errors import InputError
+from tiny_shapes import COMMON
 
-COMMON = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
 IDS = torch.arange(20).reshape(2, 10)
 MASK = torch.ones(2, 10, dtype=torch.int64)
 SPANS = {"steps": [[(1, 3), (3, 5)], [(2, 5)]], "answers": [(6, 10), (6, 9)]}

@@ -22,20 +22,10 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def folders(request, tmp_path_factory):
+def folders(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path_factory):
     """Run folders of one process and of two, on the same model and responses."""
-    kit = request.getfixturevalue("trainer_kit")
     folder = tmp_path_factory.mktemp("processes")
-    tokenizer = request.getfixturevalue("tiny_tokenizer")
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
-    )  # fmt: skip
-    model = kit.save_model(folder / "model", kit.sharpen(Qwen2ForCausalLM(config)), tokenizer)
+    model = trainer_kit.save_model(folder / "model", trainer_kit.sharpen(new_tiny_qwen2()), tiny_tokenizer)
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
         command += ["--master-port", str(29500 + os.getpid() % 1000), "one_of_two.py", str(model)]

@@ -12,19 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from attnpo import score_steps
 from attnpo.attention.score import score_packed_steps
 from attnpo.errors import InputError
+from tiny_shapes import COMMON
 
-COMMON = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
 HEAD = {"head_dim": 8}
 WINDOW = {"sliding_window": 6}
 MIXED = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], **WINDOW}

@@ -26,30 +26,18 @@ from attnpo.attention.layout import StepLayout
 from attnpo.attention.packed import PackedLayout
 from attnpo.attention.score import score_packed_steps
 from attnpo.errors import InputError
+from tiny_shapes import TWO_LAYERS
 
-COMMON = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
 LAYERS = ["sliding_attention", "full_attention"]
 CONFIGS = {
-    "llama": LlamaConfig(**COMMON),
-    "mistral": MistralConfig(**COMMON, sliding_window=6),
-    "qwen3": Qwen3Config(**COMMON, use_sliding_window=True, sliding_window=5, layer_types=LAYERS),
+    "llama": LlamaConfig(**TWO_LAYERS),
+    "mistral": MistralConfig(**TWO_LAYERS, sliding_window=6),
+    "qwen3": Qwen3Config(**TWO_LAYERS, use_sliding_window=True, sliding_window=5, layer_types=LAYERS),
     "gemma2": Gemma2Config(
-        **COMMON, sliding_window=6, attn_logit_softcapping=2.0, query_pre_attn_scalar=5, layer_types=LAYERS
+        **TWO_LAYERS, sliding_window=6, attn_logit_softcapping=2.0, query_pre_attn_scalar=5, layer_types=LAYERS
     ),
     "gpt-oss": GptOssConfig(
-        **COMMON,
+        **TWO_LAYERS,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         sliding_window=6,
         num_local_experts=2,

@@ -15,20 +15,8 @@ from attnpo.attention.packed import PackedLayout
 from attnpo.attention.rows import step_scores
 from attnpo.attention.score import score_packed_steps
 from attnpo.errors import InputError
+from tiny_shapes import TWO_LAYERS
 
-COMMON = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
 MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5}
 MODELS = {
     "llama": ("llama", {}),
@@ -57,7 +45,7 @@ def make_model(name, implementation="sdpa"):
     kind, options = MODELS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = AutoConfig.for_model(kind, **{**COMMON, **options})
+        config = AutoConfig.for_model(kind, **{**TWO_LAYERS, **options})
         model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
@@ -176,7 +164,7 @@ def test_layers_that_carry_a_state_are_refused():
     """Linear attention and convolutions would run on from one sequence into the next."""
     options = {"layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2}
     options |= {"linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3_5_text", **{**COMMON, **options}))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3_5_text", **{**TWO_LAYERS, **options}))
     with pytest.raises(InputError, match=r"layers \[0\] of .* are no attention layers .* packed"):
         score_packed_steps(model, IDS, LENGTHS, steps=STEPS, answers=ANSWERS, heads=[(1, 0)])
 

@@ -17,19 +17,8 @@ from attnpo import score_steps
 from attnpo.attention.capture import capture_scores
 from attnpo.attention.layout import StepLayout
 from attnpo.attention.rows import step_scores
+from tiny_shapes import COMMON
 
-COMMON = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
 YARN_OFF = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
 LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 CONFIGS = {

@@ -20,19 +20,8 @@ from transformers import (
 
 from attnpo.labels.hiding import iterate_drops
 from attnpo.probe.prepare import PreparedTrace
+from tiny_shapes import COMMON
 
-COMMON = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-}
 LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 WINDOW = 6  # shorter than the longest hidden step: some of its own tokens then see nothing at all
 CONFIGS = {
