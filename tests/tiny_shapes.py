@@ -1,4 +1,11 @@
-"""The shape of the random models in the attention tests: small enough that a loop over everything is quick."""
+"""The random models of the attention tests: small enough that a loop over everything is quick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
 
 COMMON = {
     "vocab_size": 61,
@@ -13,3 +20,13 @@ COMMON = {
     "pad_token_id": None,
 }
 TWO_LAYERS = {**COMMON, "num_hidden_layers": 2, "head_dim": 8}
+
+
+def random_model(config: Any, implementation: str) -> Any:
+    """The same weights each time, large enough for attention far from uniform."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()

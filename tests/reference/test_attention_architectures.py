@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from attnpo import score_steps
 from attnpo.attention.score import score_packed_steps
 from attnpo.errors import InputError
-from tiny_shapes import COMMON
+from tiny_shapes import COMMON, random_model
 
 HEAD = {"head_dim": 8}
 WINDOW = {"sliding_window": 6}
@@ -104,13 +104,7 @@ IDS = torch.randint(0, 61, MASK.shape, generator=torch.Generator().manual_seed(1
 
 def make_model(name: str, implementation: str):
     kind, _, options = {**MODELS, **SINKS_OUTSIDE}[name]
-    config = AutoConfig.for_model(kind, **{**COMMON, **options})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
+    return random_model(AutoConfig.for_model(kind, **{**COMMON, **options}), implementation)
 
 
 def by_definition(attentions, layers, heads):

@@ -15,7 +15,7 @@ from attnpo.attention.packed import PackedLayout
 from attnpo.attention.rows import step_scores
 from attnpo.attention.score import score_packed_steps
 from attnpo.errors import InputError
-from tiny_shapes import TWO_LAYERS
+from tiny_shapes import TWO_LAYERS, random_model
 
 MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5}
 MODELS = {
@@ -43,13 +43,7 @@ FLAT = [(row, sum(lengths[:i]), length) for row, lengths in enumerate(LENGTHS) f
 
 def make_model(name, implementation="sdpa"):
     kind, options = MODELS[name]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = AutoConfig.for_model(kind, **{**TWO_LAYERS, **options})
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
+    return random_model(AutoConfig.for_model(kind, **{**TWO_LAYERS, **options}), implementation)
 
 
 def alone(model):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     Gemma2Config,
     GptOssConfig,
     LlamaConfig,
@@ -17,7 +16,7 @@ from attnpo import score_steps
 from attnpo.attention.capture import capture_scores
 from attnpo.attention.layout import StepLayout
 from attnpo.attention.rows import step_scores
-from tiny_shapes import COMMON
+from tiny_shapes import COMMON, random_model
 
 YARN_OFF = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
 LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -39,13 +38,7 @@ HEADS = [(2, 3), (0, 0), (1, 2), (2, 1)]
 
 
 def make_model(name: str, implementation: str = "eager"):
-    """Weights large enough for attention far from uniform."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation=implementation)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
+    return random_model(CONFIGS[name], implementation)
 
 
 def make_batch():

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GptOssConfig,
@@ -20,7 +19,7 @@ from transformers import (
 
 from attnpo.labels.hiding import iterate_drops
 from attnpo.probe.prepare import PreparedTrace
-from tiny_shapes import COMMON
+from tiny_shapes import COMMON, random_model
 
 LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 WINDOW = 6  # shorter than the longest hidden step: some of its own tokens then see nothing at all
@@ -60,13 +59,7 @@ FULL = ["llama", "qwen2", "qwen3", "opt", "gpt2"]
 
 
 def make_model(name: str, implementation: str = "eager"):
-    """Weights large enough for attention far from uniform."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation=implementation)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
+    return random_model(CONFIGS[name], implementation)
 
 
 def make_traces() -> list[PreparedTrace]:
