@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +95,7 @@ def new_tiny_qwen2(tiny_tokenizer: PreTrainedTokenizerBase) -> Callable[[], Qwen
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    config = Qwen2Config(
+    shape = Qwen2Config(
         vocab_size=len(tiny_tokenizer),
         hidden_size=32,
         intermediate_size=64,
@@ -111,7 +112,8 @@ def new_tiny_qwen2(tiny_tokenizer: PreTrainedTokenizerBase) -> Callable[[], Qwen
     def make() -> Qwen2ForCausalLM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return Qwen2ForCausalLM(config).eval()
+            # Each model has a config of its own: some tests change it.
+            return Qwen2ForCausalLM(copy.deepcopy(shape)).eval()
 
     return make
 
