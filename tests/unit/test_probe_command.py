@@ -169,3 +169,19 @@ def test_the_output_folder_is_looked_at_first(tmp_path, capsys):
     source = write(tmp_path / "in.jsonl", USED)
     assert main(["probe", source, "-o", str(tmp_path / "none" / "h.json")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["probe", "score"])
+def test_a_damaged_model_is_refused(command, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, capsys):
+    """NaN in the last layer only: the heads below it have figures, and it must not simply rank last."""
+    with torch.no_grad():
+        tiny_qwen2.model.layers[2].self_attn.q_proj.weight.fill_(torch.nan)
+    model = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
+    source, target = write(tmp_path / "in.jsonl", [UNUSED[2], USED[0]]), tmp_path / "out.json"
+    assert main([command, source, "--model", str(model), "-o", str(target)]) == 2
+    head = {"probe": 0, "score": 3}[command]  # of the layer, the first that is read
+    message = (
+        f"{source}, row 2: layer 2, head {head} scores step 0 nan, expected a finite number; is the model damaged?"
+    )
+    assert message in capsys.readouterr().err
+    assert not target.exists()

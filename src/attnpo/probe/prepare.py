@@ -25,13 +25,17 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class PreparedTrace:
-    """One trace as tokens: prompt and response `ids`, spans as positions in them. `skipped`: why it is not scored."""
+    """One trace as tokens: prompt and response `ids`, spans as positions in them. `skipped`: why it is not scored.
+
+    `where`: what errors call it.
+    """
 
     ids: list[int]
     steps: list[dict[str, Any]]
     spans: list[Span]
     answer: Span | None
     skipped: str | None
+    where: str = "a trace"
 
     @property
     def answer_tokens(self) -> int:
@@ -91,7 +95,7 @@ def prepare_trace(
         answer = (len(prompt) + bisect_left(starts, parts.answer_start), len(prompt) + len(ids))
         if max_length is not None and len(prompt) + len(ids) > max_length:
             skipped = f"longer than {max_length} tokens"
-    return PreparedTrace([*prompt, *ids], steps, spans, answer, skipped)
+    return PreparedTrace([*prompt, *ids], steps, spans, answer, skipped, where)
 
 
 def prompt_ids(problem: str, tokenizer: PreTrainedTokenizerBase, *, opens_itself: bool) -> list[int]:
@@ -114,6 +118,7 @@ def score_traces(
 
     Skipped traces do not come. One forward per batch; of its attention, only the answers' rows are computed, layer by
     layer inside the forward (`attnpo.attention.capture`).
+    Raises InputError, naming trace and head, for scores that are not finite: compared, they would pass for low ones.
     """
     todo = [i for i, trace in enumerate(traces) if trace.skipped is None]
     todo.sort(key=lambda i: len(traces[i].ids), reverse=True)
@@ -129,7 +134,21 @@ def score_traces(
             answers=[traces[i].answer for i in batch],
             heads=heads,
         )
-        yield from zip(batch, (score.cpu() for score in scores), strict=True)
+        for i, score in zip(batch, scores, strict=True):
+            _check_finite(score, heads, traces[i].where)
+            yield i, score.cpu()
+
+
+def _check_finite(scores: Float[Tensor, "H S"], heads: Sequence[tuple[int, int]], where: str) -> None:
+    finite = torch.isfinite(scores)
+    if finite.all():
+        return
+    place, step = (~finite).nonzero()[0].tolist()
+    layer, head = heads[place]
+    raise InputError(
+        f"{where}: layer {layer}, head {head} scores step {step} {scores[place, step].item()}, expected a finite "
+        "number; is the model damaged?"
+    )
 
 
 def pad_right(rows: Sequence[Sequence[int]]) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
