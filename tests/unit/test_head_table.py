@@ -44,6 +44,41 @@ def test_held_out_accuracy_is_measured_on_the_traces_that_did_not_choose():
     assert table([[[1.0, 0.4]]], layers=(4,)).held_out_accuracy(1) is None
 
 
+def test_responses_to_one_problem_lie_in_one_half():
+    # Problems a, b, a, b, c: the halves are {0, 2, 4} and {1, 3}, whatever the order of the traces.
+    values = [[[1.0, 0.4]], [[0.2, 0.8]], [[0.7, 0.5]], [[0.4, 0.9]], [[0.7, 0.6]]]
+    found = HeadTable(table(values, layers=(4,)).figures, (4,), ("a", "b", "a", "b", "c"))
+    even, odd = found.halves()
+    assert even.problems == ("a", "a", "c")
+    assert odd.problems == ("b", "b")
+    assert even.mean() == pytest.approx({(4, 0): 0.8, (4, 1): 0.5})
+    # (4, 0) is chosen on the even ones and 0.3 on the odd, (4, 1) the other way round.
+    assert found.held_out_accuracy(1) == pytest.approx((0.3 + 0.5) / 2)
+    assert HeadTable(found.figures, (4,), ("a",) * 5).held_out_accuracy(1) is None
+
+
+def test_interval_resamples_problems_not_responses():
+    """Ten identical responses to each of four problems say no more than the four."""
+    once = torch.tensor([[[0.2]], [[0.5]], [[0.6]], [[0.9]]], dtype=torch.float64)
+    few = table(once.tolist(), layers=(0,)).interval()[0, 0]
+    repeated = table(once.repeat_interleave(10, dim=0).tolist(), layers=(0,))
+    grouped = HeadTable(repeated.figures, (0,), tuple("abcd"[i // 10] for i in range(40))).interval()[0, 0]
+    assert grouped == pytest.approx(few)
+    low, high = repeated.interval()[0, 0]
+    assert high - low < 0.5 * (few[1] - few[0])
+
+
+def test_interval_of_problems_of_different_size_is_that_of_a_loop():
+    rng = np.random.default_rng(1)
+    values, problems = rng.uniform(0.3, 1, size=30), rng.integers(8, size=30)
+    found = HeadTable(table(values[:, None, None].tolist(), layers=(0,)).figures, (0,), tuple(problems.tolist()))
+    names = list(dict.fromkeys(problems.tolist()))
+    means = [
+        np.concatenate([values[problems == name] for name in rng.choice(names, len(names))]).mean() for _ in range(4000)
+    ]
+    assert found.interval(draws=4000)[0, 0] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.015)
+
+
 def test_interval_is_that_of_a_loop_over_resampled_traces():
     rng = np.random.default_rng(0)
     values = rng.uniform(0.3, 1, size=(40, 2, 3))

@@ -25,9 +25,20 @@ COMMANDS = {
     "score": "score every step by the attention the final answer pays it",
     "probe": "find the attention heads that tell essential from redundant steps",
     "label": "say which steps of traces are essential: judged by language models, or by hiding them",
+    "evidence": "how far to trust the heads: stability, transfer, number of heads, removal of steps",
     "task": "write problems and labelled over-thinking traces of the built-in task",
     "report": "one self-contained HTML page from run folders",
 }
+
+TOOLS = {
+    "evidence": {
+        "stability": "do the heads stay the same while the model is trained",
+        "transfer": "do heads found on easy problems serve on hard ones",
+        "heads": "how many heads, of which layers, against heads drawn at random",
+        "removal": "does the model still answer without the steps that its heads look at",
+    }
+}
+"""Commands of several tools: `attnpo evidence removal …`, in the module attnpo.cli.evidence_removal."""
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
@@ -48,11 +59,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def build_tools_parser(command: str) -> argparse.ArgumentParser:
+    """The parser of a command of several tools (a key of ``TOOLS``): help and the list of tools."""
+    width = max(map(len, TOOLS[command]))
+    listing = "\n".join(f"  {name:{width}}  {summary}" for name, summary in TOOLS[command].items())
+    parser = argparse.ArgumentParser(
+        prog=f"attnpo {command}",
+        usage=f"attnpo {command} TOOL …",
+        description=COMMANDS[command],
+        epilog=f"tools:\n{listing}\n\n`attnpo {command} TOOL --help` lists the options of one of them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("tool", choices=TOOLS[command], metavar="TOOL", help="one of those below")
+    return parser
+
+
 def build_command_parser(command: str) -> argparse.ArgumentParser:
-    """The parser of one command (a key of ``COMMANDS``); imports that command's module and no other."""
-    module = importlib.import_module(f"attnpo.cli.{command}")
+    """The parser of one command (a key of ``COMMANDS``, or "COMMAND TOOL"); imports its module and no other."""
+    name, _, tool = command.partition(" ")
+    module = importlib.import_module(f"attnpo.cli.{command.replace(' ', '_')}")
+    summary = TOOLS[name][tool] if tool else COMMANDS[name]
     # Options are never abbreviated: `--out` must not change its meaning, or steal another parser's, when one is added.
-    options = {"description": COMMANDS[command], "allow_abbrev": False, **getattr(module, "PARSER_OPTIONS", {})}
+    options = {"description": summary, "allow_abbrev": False, **getattr(module, "PARSER_OPTIONS", {})}
     parser = argparse.ArgumentParser(prog=f"attnpo {command}", **options)
     module.add_arguments(parser)
     parser.set_defaults(command=command, run=module.run)
@@ -68,9 +96,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser = build_parser()
         parser.parse_known_args(argv[:1])  # answers --help and --version, refuses an unknown command
         parser.error(f"a command was expected first, found {argv[0]!r}")
-    parser = build_command_parser(argv[0])
+    command, words = argv[0], list(argv[1:])
+    if command in TOOLS:
+        tool = build_tools_parser(command).parse_args(words[:1]).tool
+        command, words = f"{command} {tool}", words[1:]
+    parser = build_command_parser(command)
     # Intermixed: `report RUN_A -o PAGE.html RUN_B` takes both runs.
-    args, rest = parser.parse_known_intermixed_args(argv[1:])
+    args, rest = parser.parse_known_intermixed_args(words)
     if rest and not getattr(args, "takes_any_option", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.rest = rest

@@ -17,15 +17,12 @@ from torch import Tensor, nn
 
 from attnpo.attention.heads import Head, save_heads
 from attnpo.attention.interface import scorable_layers
-from attnpo.data.traces import read_jsonl, read_numbered_jsonl, row_name
+from attnpo.data.traces import read_jsonl
 from attnpo.errors import InputError
 from attnpo.models import OVERTHINKER, resolve_model
-from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, HeadTable, probe_traces, separating, usable
-from attnpo.probe.prepare import PreparedTrace, load_model, prepare_trace
-from attnpo.probe.sra import has_both_kinds
-
-ONE_KIND = "steps of one kind only"
-NO_LABELS = "no labels"
+from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, HeadTable, probe_traces, separating
+from attnpo.probe.labelled import LabelledTraces, longest, prepare_labelled, read_labelled
+from attnpo.probe.prepare import PreparedTrace, load_model
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,7 @@ def find_heads(
         raise InputError(f"--max-traces is {max_traces}, expected at least 1")
     if not Path(target).resolve().parent.is_dir():
         raise InputError(f"--output {target}: the folder {Path(target).resolve().parent} does not exist")
-    rows = list(read_numbered_jsonl(source, required=("problem", "response", "steps")))
-    labels = [step_labels(row["steps"], row_name(source, number)) for number, row in rows]
+    rows, labels = read_labelled(source)
     folder = resolve_model(model)
     network, tokenizer = load_model(folder)
     config = network.config.get_text_config(decoder=True)
@@ -75,37 +71,16 @@ def find_heads(
     most = len(which) * config.num_attention_heads
     if not 1 <= top <= most:
         raise InputError(f"--top is {top}, expected 1 to {most}, the heads looked at")
-    if max_length is None:
-        max_length = getattr(config, "max_position_embeddings", None)
-    traces = [
-        prepare_trace(row, tokenizer, max_length=max_length, where=row_name(source, number)) for number, row in rows
-    ]
-    reasons = [why_not(trace, row) for trace, row in zip(traces, labels, strict=True)]
-    used = [i for i, reason in enumerate(reasons) if reason is None][:max_traces]
-    if not used:
-        found = ", ".join(f"{count} with {reason}" for reason, count in Counter(reasons).items())
-        raise InputError(f"{source}: no row can be used (found {found}), expected steps of both kinds in a response")
-    partial = Path(f"{target}.partial")
-    figures = measure(
-        network, [traces[i] for i in used], [labels[i] for i in used], which, batch_size, partial, folder, progress
+    data = prepare_labelled(
+        source, rows, labels, tokenizer, max_length=longest(config, max_length), max_traces=max_traces
     )
-    table = HeadTable(figures, tuple(which))
-    counts = Counter(reason for reason in reasons if reason is not None)
-    found = Found(table, table.best(top), Counter(used=len(used)) + counts)
+    partial = Path(f"{target}.partial")
+    figures = measure(network, data, which, batch_size, partial, folder, progress)
+    table = HeadTable(figures, tuple(which), data.problems)
+    found = Found(table, table.best(top), data.counts)
     write_head_file(target, found, model=model or OVERTHINKER, labels=str(source))
     partial.unlink(missing_ok=True)
     return found
-
-
-def step_labels(steps: Sequence[Any], where: str) -> list[bool | None]:
-    """The labels of a row; None where a step has none. Raises InputError for anything but true, false and null."""
-    labels = []
-    for index, step in enumerate(steps):
-        label = step.get("essential") if isinstance(step, dict) else None
-        if label is not None and not isinstance(label, bool):
-            raise InputError(f"{where}: steps[{index}], field 'essential' is {label!r}, expected true, false or null")
-        labels.append(label)
-    return labels
 
 
 def chosen_layers(layers: tuple[int, int] | None, count: int, scorable: Sequence[int]) -> list[int]:
@@ -122,20 +97,9 @@ def chosen_layers(layers: tuple[int, int] | None, count: int, scorable: Sequence
     return found
 
 
-def why_not(trace: PreparedTrace, labels: Sequence[bool | None]) -> str | None:
-    """Why a trace cannot be used; None if it can."""
-    if usable(trace, labels):
-        return None
-    given = [label for label in labels if label is not None]
-    if not given:
-        return NO_LABELS
-    return ONE_KIND if not has_both_kinds(torch.tensor(given)) else trace.skipped
-
-
 def measure(
     network: nn.Module,
-    traces: Sequence[PreparedTrace],
-    labels: Sequence[Sequence[bool | None]],
+    data: LabelledTraces,
     layers: list[int],
     batch_size: int,
     partial: Path,
@@ -143,6 +107,7 @@ def measure(
     progress: Callable[[int, int], None],
 ) -> Float[Tensor, "N 3 L H"]:
     """Figures of every trace, in order; those already in the file `partial` are read, the others added to it."""
+    traces, labels = data.traces, data.labels
     keys = [_key(model, layers, trace, row) for trace, row in zip(traces, labels, strict=True)]
     done = _kept(partial)
     todo = [i for i, key in enumerate(keys) if key not in done]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from attnpo.attention.heads import Head
@@ -35,6 +35,9 @@ class HeadTable:
 
     figures: Float[Tensor, "N 3 L H"]
     layers: tuple[int, ...]  # which layer each index along L is
+    # Which problem each trace answers, as text or number; () where each has a problem of its own. Responses to one
+    # problem are alike: they are drawn together, and lie in one half together.
+    problems: tuple[str | int, ...] = ()
 
     @property
     def traces(self) -> int:
@@ -51,14 +54,18 @@ class HeadTable:
         return self.interval()
 
     def interval(self, draws: int = 2000, seed: int = 0) -> dict[Head, tuple[float, float]]:
-        """95 % bootstrap interval of the step ranking accuracy, traces resampled."""
+        """95 % bootstrap interval of the step ranking accuracy, problems resampled."""
         generator = torch.Generator().manual_seed(seed)
         accuracy = self.figures[:, ACCURACY].flatten(1)
-        # How often each trace is drawn: one product instead of `draws` copies of the table.
-        picks = torch.randint(self.traces, (draws, self.traces), generator=generator)
-        counts = torch.zeros(draws, self.traces, dtype=accuracy.dtype)
-        counts.scatter_add_(1, picks, torch.ones_like(picks, dtype=accuracy.dtype))
-        means = counts @ accuracy / self.traces
+        group = self._groups()
+        count = int(group.max()) + 1
+        sums = torch.zeros(count, accuracy.shape[1], dtype=accuracy.dtype).index_add_(0, group, accuracy)
+        sizes = torch.bincount(group, minlength=count).to(accuracy.dtype)
+        # How often each problem is drawn: one product instead of `draws` copies of the table.
+        picks = torch.randint(count, (draws, count), generator=generator)
+        drawn = torch.zeros(draws, count, dtype=accuracy.dtype)
+        drawn.scatter_add_(1, picks, torch.ones_like(picks, dtype=accuracy.dtype))
+        means = drawn @ sums / (drawn @ sizes)[:, None]
         low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype), dim=0)
         shape = self.figures.shape[2:]
         lows, highs = self._by_head(low.view(shape)), self._by_head(high.view(shape))
@@ -78,16 +85,37 @@ class HeadTable:
         """Mean accuracy of the best `count` heads of one half of the traces, measured on the other half.
 
         The best of many heads looks better than it is on the traces that chose it; this figure does not. Halves are
-        the even and the odd traces, both ways. None for fewer than two traces.
+        the even and the odd problems, both ways. None for fewer than two problems.
         """
-        if self.traces < 2:
+        halves = self.halves()
+        if halves is None:
             return None
-        halves = [HeadTable(self.figures[start::2], self.layers) for start in (0, 1)]
         found = []
         for chosen, measured in (halves, halves[::-1]):
             accuracy = measured.mean()
             found += [accuracy[head] for head in chosen.best(count)]
         return sum(found) / len(found)
+
+    def halves(self) -> tuple[HeadTable, HeadTable] | None:
+        """The traces of the even and of the odd problems, in order of appearance; None for fewer than two problems."""
+        group = self._groups()
+        if int(group.max()) == 0:
+            return None
+        even, odd = (torch.nonzero(group % 2 == rest).flatten().tolist() for rest in (0, 1))
+        return self.part(even), self.part(odd)
+
+    def part(self, traces: Sequence[int]) -> HeadTable:
+        """The table of some of the traces, given by their places."""
+        problems = tuple(self.problems[i] for i in traces) if self.problems else ()
+        return HeadTable(self.figures[list(traces)], self.layers, problems)
+
+    def _groups(self) -> Int64[Tensor, "N"]:
+        """The problem of each trace as a number from 0, in order of appearance."""
+        if not self.problems:
+            return torch.arange(self.traces)
+        assert len(self.problems) == self.traces
+        numbers = {problem: number for number, problem in enumerate(dict.fromkeys(self.problems))}
+        return torch.tensor([numbers[problem] for problem in self.problems])
 
     def _by_head(self, values: Float[Tensor, "L H"]) -> dict[Head, float]:
         return {

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from attnpo.attention.heads import check_heads, load_heads
+from attnpo.attention.heads import check_heads, load_heads, warn_of_other_model
 from attnpo.data.traces import read_numbered_jsonl, row_name, write_jsonl
 from attnpo.errors import InputError
-from attnpo.models import resolve_model
+from attnpo.models import model_name, resolve_model
 from attnpo.probe.prepare import PreparedTrace, load_model, prepare_trace, score_traces
 from attnpo.steps.lexicon import load_lexicon
 
@@ -42,16 +42,11 @@ def score_file(
         raise InputError(f"--batch-size is {batch_size}, expected at least 1")
     load_lexicon(lexicon)
     folder = resolve_model(model)
-    heads_path = Path(folder) / "heads.json" if heads is None else heads
-    if heads is None and not Path(heads_path).is_file():
-        raise InputError(
-            f"model {folder} has no heads.json beside it: give --heads, a JSON file such as "
-            '{"heads": [[16, 2], [20, 9]]} with (layer, head) pairs counted from zero'
-        )
-    chosen = load_heads(heads_path)
+    chosen = load_heads(heads_file(folder, heads))
     rows = list(read_numbered_jsonl(source, required=("problem", "response")))
     network, tokenizer = load_model(folder)
     check_heads(network.config, chosen)
+    warn_of_other_model(heads_path, model_name(folder))
     if max_length is None:
         max_length = getattr(network.config.get_text_config(), "max_position_embeddings", None)
     prepared = [
@@ -65,6 +60,19 @@ def score_file(
     )
     write_jsonl(target, results)
     return Counter(trace.skipped or "scored" for trace in prepared)
+
+
+def heads_file(folder: str, heads: str | Path | None) -> str | Path:
+    """The head file given, or the one in the model's folder. Raises InputError where there is none."""
+    if heads is not None:
+        return heads
+    beside = Path(folder) / "heads.json"
+    if not beside.is_file():
+        raise InputError(
+            f"model {folder} has no heads.json beside it: give --heads, a JSON file such as "
+            '{"heads": [[16, 2], [20, 9]]} with (layer, head) pairs counted from zero'
+        )
+    return beside
 
 
 def score_prepared(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attnpo.data.traces import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
@@ -94,6 +94,22 @@ def steps_of(row: Mapping[str, Any], lexicon: str = "paper", *, where: str = "ro
             )
         last = end
     return steps
+
+
+def check_tiling(steps: Sequence[Mapping[str, Any]], thinking: str, where: str) -> None:
+    """Raise InputError where text of the thinking part lies in no step: a labelled trace says of all of it what it is.
+
+    White space between steps does not matter. The offsets are taken as checked (`steps_of`).
+    """
+    bounds = [0, *(bound for step in steps for bound in (step["start"], step["end"])), len(thinking)]
+    for index, (end, start) in enumerate(zip(bounds[::2], bounds[1::2], strict=True)):
+        if thinking[end:start].strip():
+            place = f"before steps[{index}]" if index < len(steps) else "after the last step"
+            raise InputError(
+                f"{where}: the steps do not cover the thinking text: found {thinking[end:start].strip()[:40]!r} at "
+                f"characters {end} to {start}, {place}, expected every character in a step (a step that should not "
+                'count has "essential": null)'
+            )
 
 
 def _checked(steps: object, where: str) -> list[dict[str, Any]]:

@@ -1,0 +1,88 @@
+"""What every tool leaves: table.csv, table.md and figure.png in one folder, and the table on the screen."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from attnpo.errors import InputError
+
+Cell = str | int | float | None
+
+TABLE, MARKDOWN, FIGURE = "table.csv", "table.md", "figure.png"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under column names; None is an empty cell."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Cell, ...]]
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.columns) for row in self.rows)
+
+    def shown(self) -> list[list[str]]:
+        """The cells as they are read by people: three places for numbers."""
+        return [[_shown(cell) for cell in row] for row in self.rows]
+
+    def markdown(self) -> str:
+        """A Markdown table."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.shown()]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def csv(self) -> str:
+        """All digits, for programs."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+
+def check_folder(folder: str | Path) -> Path:
+    """The folder, made if need be: seen before the work, not after it. Raises InputError where it cannot be made."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be made: {error.strerror or error}") from None
+    return path
+
+
+def write_evidence(folder: Path, table: Table, figure: Figure) -> None:
+    """table.csv, table.md and figure.png. Raises InputError where they cannot be written."""
+    try:
+        (folder / TABLE).write_text(table.csv(), encoding="utf-8")
+        (folder / MARKDOWN).write_text(table.markdown(), encoding="utf-8")
+        figure.savefig(folder / FIGURE, dpi=150)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written: {error.strerror or error}") from None
+
+
+def print_table(table: Table, title: str, notes: Sequence[str] = ()) -> None:
+    """The table on standard output, with what has to be known to read it."""
+    from rich.console import Console
+    from rich.table import Table as Screen
+
+    screen = Screen(title=title, title_justify="left")
+    for index, name in enumerate(table.columns):
+        numbers = all(isinstance(row[index], int | float | None) for row in table.rows)
+        screen.add_column(name, justify="right" if numbers else "left")
+    for row in table.shown():
+        screen.add_row(*row)
+    console = Console()
+    console.print(screen)
+    for note in notes:
+        console.print(note, style="dim", highlight=False)
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
