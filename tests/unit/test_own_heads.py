@@ -56,7 +56,7 @@ def written(folder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def test_heads_are_found_and_written_down(auto, gold, trainer_kit, tmp_path, read_rollouts):
     gold()
     trainer = auto([trainer_kit.USUAL, trainer_kit.LONG, trainer_kit.USUAL, trainer_kit.FALSE])
-    assert (trainer.heads, trainer.args.heads) == (None, "auto")
+    assert (trainer.heads, trainer.args.heads, trainer.needs_heads) == (None, None, True)
     said: list[str] = []
     trainer.model.train()
     trainer.find_heads(say=said.append)
@@ -125,10 +125,11 @@ def test_nothing_is_searched_where_heads_are_known(auto, trainer_kit, tiny_qwen2
     folder = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
     trainer = trainer_kit.make_trainer(str(folder), tiny_tokenizer, tmp_path / "run", heads=None)
     assert trainer.heads == [(1, 0), (2, 3)]  # heads.json in the model's folder
-    assert trainer.args.heads == str(folder / "heads.json")
+    assert trainer.heads_file == folder / "heads.json"
+    assert trainer.args.heads is None  # as asked for: another trainer may get the same options
     args = trainer_kit.options(tmp_path / "run", heads="auto")  # asked for all the same
     asked = AttnPOTrainer(str(folder), trainer_kit.says_42, args, trainer_kit.problems(8), None, tiny_tokenizer)
-    assert asked.heads is None
+    assert (asked.heads, asked.heads_file, asked.needs_heads) == (None, None, True)
 
 
 def test_streamed_problems_are_refused(auto, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attnpo.errors import InputError
+from attnpo.models import model_name
 
 Head = tuple[int, int]
+CHECKPOINT = re.compile(r"checkpoint-\d+")  # how a run calls its checkpoints, whatever the model
 
 
 def load_heads(path: str | Path) -> list[Head]:
@@ -17,18 +21,53 @@ def load_heads(path: str | Path) -> list[Head]:
 
     Raises InputError naming the file and the field that is wrong.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise InputError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(content, dict) or "heads" not in content:
+    content = _read(path)
+    if "heads" not in content:
         raise InputError(
             f'{path}: field "heads" is missing, expected an object such as {{"heads": [[16, 2], [20, 9]]}}'
         )
     return parse_heads(content["heads"], f'{path}: field "heads"')
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    """The object in a file; one without fields where it holds something else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def warn_of_other_model(path: str | Path, model: str) -> None:
+    """Say on stderr that a head file names another model than `model` (name or folder), where it does.
+
+    No error: the same weights go by several names. Nothing is said of a file in the model's own folder or in that of
+    the run it is a checkpoint of, nor where either name is not known.
+    """
+    recorded, folder = _read(path).get("model"), Path(model).resolve()
+    own = {folder, folder.parent} if CHECKPOINT.fullmatch(folder.name) else {folder}
+    if not (model and recorded and isinstance(recorded, str)) or Path(path).resolve().parent in own:
+        return
+    if not same_model(recorded, model):
+        print(
+            f"attnpo: {path} has the heads of the model {recorded}, found {model_name(model)}: the heads of one model "
+            "say nothing about another (`attnpo probe` finds its own)",
+            file=sys.stderr,
+        )
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names or folders may be of one model: their last parts are equal, but for a checkpoint's number."""
+    return _last_part(one) == _last_part(other)
+
+
+def _last_part(name: str) -> str:
+    parts = [part for part in re.split(r"[/\\]", name) if part]
+    while len(parts) > 1 and CHECKPOINT.fullmatch(parts[-1]):
+        parts.pop()
+    return parts[-1] if parts else ""
 
 
 def parse_heads(value: Any, name: str) -> list[Head]:

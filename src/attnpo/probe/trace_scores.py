@@ -12,7 +12,7 @@ from torch import nn
 from attnpo.attention.heads import check_heads, load_heads, warn_of_other_model
 from attnpo.data.traces import read_numbered_jsonl, row_name, write_jsonl
 from attnpo.errors import InputError
-from attnpo.models import model_name, resolve_model
+from attnpo.models import resolve_model
 from attnpo.probe.prepare import PreparedTrace, load_model, prepare_trace, score_traces
 from attnpo.steps.lexicon import load_lexicon
 
@@ -42,11 +42,12 @@ def score_file(
         raise InputError(f"--batch-size is {batch_size}, expected at least 1")
     load_lexicon(lexicon)
     folder = resolve_model(model)
-    chosen = load_heads(heads_file(folder, heads))
+    file = heads_file(folder, heads)
+    chosen = load_heads(file)
     rows = list(read_numbered_jsonl(source, required=("problem", "response")))
     network, tokenizer = load_model(folder)
     check_heads(network.config, chosen)
-    warn_of_other_model(heads_path, model_name(folder))
+    warn_of_other_model(file, folder)
     if max_length is None:
         max_length = getattr(network.config.get_text_config(), "max_position_embeddings", None)
     prepared = [

@@ -20,6 +20,9 @@ from attnpo.steps.spans import LocatedSteps
 
 Record = dict[str, Any]
 
+HEADS = "heads.json"  # the key-focus heads of the run
+HEADS_TRACES = "heads-traces.jsonl.gz"  # the responses they were found on
+
 
 def response_record(
     located: LocatedSteps,
@@ -141,10 +144,18 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"option output_dir: {self.path} cannot be written to: {error.strerror}") from None
 
-    def clear(self) -> None:
-        """Remove the run the folder holds; other files stay."""
-        for path in self._old_run():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    def clear(self, keep: Path | None = None) -> None:
+        """Remove the run the folder holds; other files stay, and so does `keep`.
+
+        Heads go with their run, or with the responses they were found on: heads.json alone may be anyone's.
+        """
+        old = self._old_run()
+        heads, traces = self.path / HEADS, self.path / HEADS_TRACES
+        if old or traces.exists():
+            old += [path for path in (heads, traces) if path.is_file()]
+        for path in old:
+            if keep is None or not path.samefile(keep):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _old_run(self) -> list[Path]:
         names = ("metrics.jsonl", "evaluations.jsonl", "rollouts")

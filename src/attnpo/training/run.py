@@ -25,9 +25,10 @@ from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
 from attnpo.training.callbacks import LiveProgress, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
+from attnpo.training.known_heads import AUTO
 from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse
 from attnpo.training.quiet import quiet_screen
-from attnpo.training.records import RunFolder
+from attnpo.training.records import HEADS, RunFolder
 from attnpo.training.summary import evaluated, print_summary, write_description
 from attnpo.training.trainer import AttnPOTrainer
 
@@ -51,13 +52,14 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         trainer, notes = build_trainer(data, args, model_config, pool, console)
         if trainer.is_world_process_zero():
             if resume is None:
-                trainer.folder.clear()
+                trainer.folder.clear(keep=trainer.heads_file)
+            if trainer.needs_heads:
+                args.heads = AUTO  # what the default comes to here, for config.yaml
             write_description(Path(args.output_dir), data, args, model_config, argv, notes)
-            if trainer.heads is not None:
-                assert args.heads is not None
-                copy = Path(args.output_dir) / "heads.json"
-                if not (copy.exists() and copy.samefile(args.heads)):
-                    shutil.copyfile(args.heads, copy)
+            if trainer.heads_file is not None:
+                copy = Path(args.output_dir) / HEADS
+                if not (copy.exists() and copy.samefile(trainer.heads_file)):
+                    shutil.copyfile(trainer.heads_file, copy)
         trainer.find_heads(resumed=resume is not None, say=console.print)
         run_steps(trainer, resume, console)
     if trainer.is_world_process_zero():

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from attnpo.attention.heads import load_heads
 from attnpo.credit.advantages import group_accuracy, outcome_advantages
 from attnpo.credit.base import CreditMethod
 from attnpo.data.problems import check_enough_problems
@@ -24,8 +23,9 @@ from attnpo.steps.spans import locate_steps
 from attnpo.training.callbacks import GradientGuard, MetricsFile, NotFiniteError
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation
+from attnpo.training.known_heads import kept_heads, known_heads
 from attnpo.training.metrics import rollout_metrics
-from attnpo.training.own_heads import find_own_heads, heads_of
+from attnpo.training.own_heads import find_own_heads
 from attnpo.training.records import Record, RunFolder, add_rewards, response_record
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.rollout import StepTensors, longest_answer
@@ -102,10 +102,15 @@ class AttnPOTrainer(HeldOutEvaluation):
                 f"credit={args.credit!r} does not read prompts with images"
             )
         self.rewards.bind(self.reward_func_names, self._tokenizer)
-        self.heads = heads_of(self, heads)
+        self.heads, self.heads_file = known_heads(self, heads)
         self._prepare_collecting()
         self._step_records: list[Record] = []  # finished generation batches of the step, not yet written
         self._eval_records = []
+
+    @property
+    def needs_heads(self) -> bool:
+        """Whether key-focus heads are still to be found (`heads: auto`)."""
+        return self.heads is None and "attention" in self.credit.signals
 
     def find_heads(self, *, resumed: bool = False, say: Callable[[str], None] = print) -> None:
         """Find the key-focus heads of the model itself where none were given (`heads: auto`); see `own_heads`.
@@ -113,14 +118,10 @@ class AttnPOTrainer(HeldOutEvaluation):
         `train` does this first; earlier calls make heads.json and step scores of a first evaluation possible. A resumed
         run keeps the heads it has found. `say` gets lines for the screen (main process only).
         """
-        if self.heads is not None or "attention" not in self.credit.signals:
-            return
-        found = Path(self.args.output_dir) / "heads.json"
-        if resumed and found.is_file():
-            self.heads = load_heads(found)
-            return
-        silent = not self.is_world_process_zero()
-        self.heads = find_own_heads(self, (lambda text: None) if silent else say)
+        if self.needs_heads and resumed:
+            self.heads = kept_heads(self)
+        if self.needs_heads:
+            self.heads = find_own_heads(self, say)
 
     # ---------------------------------------------------------------- rollouts
 

@@ -1,0 +1,111 @@
+"""Several processes that go the same way: what one of them decides or fails at, all of them know.
+
+A process that raised alone would leave the others waiting for it in their next gather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import nn
+from trl.trainer.utils import is_async_callable
+
+from attnpo.errors import AttnPOError, InputError, RunError
+
+if TYPE_CHECKING:
+    from attnpo.training.trainer import AttnPOTrainer
+
+T = TypeVar("T")
+
+
+@contextmanager
+def together(accelerator: Accelerator) -> Iterator[None]:
+    """A part without gathers of its own, or one whose gathers all processes have left when it ends or fails.
+
+    Where it fails on some processes, it fails on all: on those with their own error, on the others with that of the
+    first that failed (InputError where it was one, else RunError), which is named.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as found:  # noqa: BLE001 - whatever it is, the others have to be told; it is raised again below
+        error = found
+    if accelerator.num_processes > 1:
+        here = None if error is None else _described(error, accelerator.process_index)
+        failed = [there for there in gather_object([here]) if there is not None]
+        if error is None and failed:
+            is_input, text = failed[0]
+            raise InputError(text) if is_input else RunError(text)
+    if error is not None:
+        raise error
+
+
+def _described(error: Exception, process: int) -> tuple[bool, str]:
+    """Whether the input was at fault, and the message; not the error itself, which need not survive a pickle."""
+    name = "" if isinstance(error, AttnPOError) else f"{type(error).__name__}: "
+    return isinstance(error, InputError), f"process {process}: {name}{error}"
+
+
+def from_main(accelerator: Accelerator, make: Callable[[], T]) -> T:
+    """What `make` returns on the main process, on every process; where it raises, all raise (`together`)."""
+    made: list[Any] = [None]
+    with together(accelerator):
+        if accelerator.is_main_process:
+            made[0] = make()
+    return broadcast_object_list(made)[0]
+
+
+@contextmanager
+def rollouts_together(trainer: AttnPOTrainer) -> Iterator[None]:
+    """`together`, where TRL samples and verifies responses, which takes gathers: a process that fails at either, or
+    after the last of them, fails all.
+
+    Not with vLLM, which gathers while it generates: there a failed process leaves, and its launcher ends the others.
+    """
+    if trainer.accelerator.num_processes == 1 or trainer.use_vllm:
+        yield
+        return
+    generate = trainer._generate_single_turn
+    functions: list[Any] = trainer.reward_funcs
+    errors: list[Exception] = []
+
+    def generate_together(*args: Any, **kwargs: Any) -> Any:
+        with together(trainer.accelerator):
+            return generate(*args, **kwargs)
+
+    with together(trainer.accelerator):
+        trainer._generate_single_turn = generate_together
+        trainer.reward_funcs = [f if isinstance(f, nn.Module) else _failing_later(f, errors) for f in functions]
+        try:
+            yield
+        finally:
+            trainer._generate_single_turn, trainer.reward_funcs = generate, functions
+            if errors:  # what else went wrong came of it
+                raise errors[0]
+
+
+def _failing_later(function: Callable[..., Any], errors: list[Exception]) -> Callable[..., Any]:
+    """`function`, which instead of raising adds to `errors` and gives no rewards, so that the gathers go on."""
+
+    @contextmanager
+    def kept() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised once the gathers are over
+            errors.append(error)
+
+    def call(completions: list[Any], **kwargs: Any) -> list[Any]:
+        with kept():
+            return function(completions=completions, **kwargs)
+        return [None] * len(completions)
+
+    async def call_async(completions: list[Any], **kwargs: Any) -> list[Any]:
+        with kept():
+            return await function(completions=completions, **kwargs)
+        return [None] * len(completions)
+
+    return call_async if is_async_callable(function) else call
