@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from attnpo.training.records import RunFolder
 
 
 @pytest.fixture
@@ -194,6 +197,67 @@ def test_overwriting_a_run(train, tmp_path):
     assert train("--max_steps", "1", "--overwrite_run", "true")[0] == 0
     assert steps(tmp_path / "run") == [1]
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+@pytest.fixture
+def search(monkeypatch):
+    """In place of the search of `heads: auto`: writes its two files. What was in the folder when it was called."""
+    seen: list[set[str]] = []
+
+    def find(trainer: Any, say: Any) -> list[tuple[int, int]]:
+        seen.append({path.name for path in trainer.folder.path.iterdir()})
+        (trainer.folder.path / "heads.json").write_text('{"heads": [[0, 1]]}')
+        (trainer.folder.path / "heads-traces.jsonl.gz").write_bytes(b"")
+        return [(0, 1)]
+
+    monkeypatch.setattr("attnpo.training.trainer.find_own_heads", find)
+    return seen
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
+def test_heads_are_recorded_as_asked_for(train, search, tmp_path):
+    assert train("--heads", "auto")[0] == 0
+    assert config_of(tmp_path / "run")["heads"] == "auto"
+    assert train("--overwrite_run", "true")[0] == 0  # heads.json beside the model
+    assert "heads" not in config_of(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "heads.json").read_text())["heads"] == [[1, 0], [2, 3]]
+    (tmp_path / "model" / "heads.json").unlink()
+    assert train("--overwrite_run", "true")[0] == 0
+    assert config_of(tmp_path / "run")["heads"] == "auto"
+    assert len(search) == 2
+
+
+def test_old_heads_go_with_their_run(train, search, tmp_path):
+    run = tmp_path / "run"
+    assert train("--heads", "auto")[0] == 0
+    (run / "notes.txt").write_text("mine")
+    assert train("--heads", "auto", "--overwrite_run", "true")[0] == 0
+    assert "notes.txt" in search[1]
+    assert not {"heads.json", "heads-traces.jsonl.gz", "metrics.jsonl"} & search[1]
+    assert train("--credit", "outcome", "--overwrite_run", "true")[0] == 0
+    assert not list(run.glob("heads*"))
+    assert (run / "notes.txt").exists()
+
+
+def test_heads_given_from_the_run_that_is_replaced(train, search, tmp_path):
+    run = tmp_path / "run"
+    assert train("--heads", "auto")[0] == 0
+    assert train("--heads", str(run / "heads.json"), "--overwrite_run", "true")[0] == 0
+    assert (run / "heads.json").read_text() == '{"heads": [[0, 1]]}'
+    assert not (run / "heads-traces.jsonl.gz").exists()
+    assert len(search) == 1
+
+
+def test_only_a_runs_own_files_are_removed(tmp_path):
+    (tmp_path / "heads.json").write_text("mine")
+    RunFolder(tmp_path).clear()
+    assert (tmp_path / "heads.json").read_text() == "mine"
+    (tmp_path / "heads-traces.jsonl.gz").write_bytes(b"")  # a run that was stopped before its first step
+    RunFolder(tmp_path).clear()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -1,0 +1,66 @@
+"""`heads: auto` on two processes: both find the same heads, and where one fails neither waits for the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def ends(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path_factory):
+    """How each case of `two_find_heads.py` ended on both processes, and their folder."""
+    folder = tmp_path_factory.mktemp("processes")
+    model = trainer_kit.save_model(folder / "model", trainer_kit.sharpen(new_tiny_qwen2()), tiny_tokenizer)
+    (model / "heads.json").unlink()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", str(30500 + os.getpid() % 1000), "two_find_heads.py", str(model), str(folder)]
+    done = subprocess.run(
+        command, cwd=TESTS, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, *(json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
+
+
+@pytest.mark.slow
+def test_same_heads(ends):
+    folder, main, other = ends
+    written = json.loads((folder / "found" / "heads.json").read_text())
+    assert main["found"] == other["found"] == written["heads"]
+    assert written["traces"] == 16
+    assert written["model"] == str(folder / "model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "failed", "own", "told"),
+    [
+        ("reward", 1, ["ValueError", "no verdict"], ["RunError", "process 1: ValueError: no verdict"]),
+        ("generation", 1, ["MemoryError", "too long"], ["RunError", "process 1: MemoryError: too long"]),
+        ("labels", 0, ["InputError", "prepared[3]: bad"], ["InputError", "process 0: prepared[3]: bad"]),
+    ],
+)
+def test_an_error_of_one_process_ends_both(ends, case, failed, own, told):
+    assert ends[1 + failed][case] == own
+    assert ends[2 - failed][case] == told
+
+
+@pytest.mark.slow
+def test_main_cannot_write(ends):
+    _, main, other = ends
+    kind, message = main["writing"]
+    assert "heads-traces.jsonl.gz" in message
+    assert other["writing"] == [kind, f"process 0: {message}"]
+
+
+@pytest.mark.slow
+def test_main_says_whether_heads_are_there(ends):
+    folder, main, other = ends
+    assert main["resumed"] == other["resumed"] == [[0, 3]]
+    assert not (folder / "resumed-1" / "heads.json").exists()
