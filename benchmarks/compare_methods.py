@@ -2,6 +2,7 @@
 
     python benchmarks/compare_methods.py --seeds 3 --steps 60 -o runs/compare            # two CPU cores: hours
     python benchmarks/compare_methods.py --seeds 3 --steps 60 -o runs/compare --jobs 9 --device cuda
+    python benchmarks/compare_methods.py --methods AttnPO "Auto (AttnPO with heads: auto)" -o runs/compare-heads
 
 Every run is a plain `attnpo train`; this script starts them and reads their run folders. Intervals are 95 % bootstrap
 intervals over seeds and problems (both resampled); differences are paired by seed and problem.
@@ -26,6 +27,8 @@ METHODS = {
     "TLMRE": ["--length_reward", "tlmre", "--credit", "outcome"],
     "AttnPO": ["--length_reward", "tlmre", "--credit", "attnpo"],
 }
+# Further arms, run when they are named.
+MORE = {"Auto (AttnPO with heads: auto)": [*METHODS["AttnPO"], "--heads", "auto"]}
 
 
 def main() -> None:
@@ -36,7 +39,7 @@ def main() -> None:
     parser.add_argument("--eval-problems", type=int, default=1024)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=[*METHODS, *MORE])
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/compare"))
     parser.add_argument("--at", type=int, help="tabulate the evaluation after this step (default: the last)")
     parser.add_argument("--only-read", action="store_true", help="tabulate finished runs without starting any")
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace, extra: list[str], method: str, seed: int) -> s
     """One training run in a process of its own; returns what went wrong, or None."""
     folder = folder_of(args, method, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "attnpo", "train", "--config", args.config, *METHODS[method]]
+    command = [sys.executable, "-m", "attnpo", "train", "--config", args.config, *(METHODS | MORE)[method]]
     command += ["--output_dir", str(folder), "--seed", str(seed), "--max_steps", str(args.steps)]
     command += ["--eval_problems", str(args.eval_problems), "--save_strategy", "no"]
     command += ["--overwrite_run", "true"]
