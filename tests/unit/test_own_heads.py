@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 from typing import Any
@@ -113,6 +114,36 @@ def test_train_finds_them_first_and_a_resumed_run_keeps_them(auto, gold, trainer
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
     assert again.heads == found
     assert again.state.global_step == 2
+
+
+def test_with_lora_the_heads_are_those_of_the_adapted_model(
+    gold, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, read_rollouts
+):
+    peft = pytest.importorskip("peft")
+    gold()
+    # Weights that change the attention from the start.
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "k_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+
+    def make(name: str, model: Any):
+        return trainer_kit.make_trainer(
+            model, tiny_tokenizer, tmp_path / name, responses=[trainer_kit.USUAL, trainer_kit.LONG], heads=None,
+            heads_traces=16, per_device_eval_batch_size=8,
+        )  # fmt: skip
+
+    base = trainer_kit.sharpen(tiny_qwen2)
+    adapted = peft.get_peft_model(copy.deepcopy(base), lora)
+    merged = copy.deepcopy(adapted).merge_and_unload()
+    found = {}
+    for name, model in (("lora", adapted), ("merged", merged), ("base", base)):
+        trainer = make(name, model)
+        trainer.find_heads()
+        found[name] = written(tmp_path / name)[0]["sra"]
+        if name == "lora":
+            trainer.train()
+            scored = read_rollouts(tmp_path / "lora", "train-000001")[0]["steps"]
+            assert all(step["score"] is not None for step in scored)
+    assert found["lora"] == pytest.approx(found["merged"], abs=1e-6)
+    assert found["lora"] != pytest.approx(found["base"], abs=0.1)
 
 
 def test_nothing_is_searched_where_heads_are_known(auto, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
