@@ -1,19 +1,27 @@
-"""Every head of a model on a file of labelled traces: what all tools but the removal of steps start from."""
+"""The scores of every head of a model on labelled traces, and how sets of heads rank the steps.
+
+What all tools but the removal of steps start from: one forward per batch, after which any set of heads can be judged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
 
+from attnpo.attention.heads import Head
 from attnpo.attention.interface import scorable_layers
+from attnpo.errors import InputError
 from attnpo.models import resolve_model
-from attnpo.probe.head_table import HeadTable, probe_traces
+from attnpo.probe.head_table import HeadTable, head_figures
 from attnpo.probe.labelled import Labels, NumberedRow, longest, prepare_labelled, read_labelled
-from attnpo.probe.prepare import load_model
+from attnpo.probe.prepare import load_model, score_traces
 
 
 @dataclass(frozen=True)
@@ -25,35 +33,118 @@ class ReadFile:
     labels: list[Labels]
 
 
+@dataclass(frozen=True, eq=False)
+class HeadScores:
+    """Scores of all H = L · heads-per-layer heads on N traces, layer by layer; only labelled steps are kept.
+
+    scores[i]: S(l,h,s_k) in units of |F| / |o|, what uniform attention gives, of shape [H, S_i].
+    essential[i]: the labels, of shape [S_i].
+    """
+
+    scores: list[Float[Tensor, "H S_i"]]
+    essential: list[Bool[Tensor, "S_i"]]
+    layers: tuple[int, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def heads(self) -> list[Head]:
+        """The head of each row of the scores."""
+        return [(layer, head) for layer in self.layers for head in range(self.per_layer)]
+
+    @property
+    def per_layer(self) -> int:
+        """Query heads of a layer."""
+        return len(self.scores[0]) // len(self.layers)
+
+    @cached_property
+    def table(self) -> HeadTable:
+        """The figures of every head by itself."""
+        shape = (3, len(self.layers), self.per_layer)
+        figures = [self._figures(score, i).view(shape) for i, score in enumerate(self.scores)]
+        return HeadTable(torch.stack(figures), self.layers, self.problems)
+
+    def of_set(self, heads: Sequence[Head]) -> HeadTable:
+        """The figures of the mean score of some heads, which is what training uses, as a table of one head (0, 0)."""
+        places = [self.layers.index(layer) * self.per_layer + head for layer, head in heads]
+        figures = [self._figures(score[places].mean(dim=0, keepdim=True), i) for i, score in enumerate(self.scores)]
+        return HeadTable(torch.stack(figures)[..., None], (0,), self.problems)
+
+    def part(self, traces: Sequence[int]) -> HeadScores:
+        """Some of the traces, given by their places."""
+        return HeadScores(
+            [self.scores[i] for i in traces],
+            [self.essential[i] for i in traces],
+            self.layers,
+            tuple(self.problems[i] for i in traces),
+        )
+
+    def halves(self, source: str) -> tuple[HeadScores, HeadScores]:
+        """The traces of the even and of the odd problems. Raises InputError, naming `source`, for fewer than two."""
+        even, odd = self.halved
+        if not len(odd):
+            raise InputError(f"{source}: found usable traces of 1 problem, expected at least 2: one half chooses heads")
+        return self.part(even.tolist()), self.part(odd.tolist())
+
+    @property
+    def halved(self) -> tuple[Int64[Tensor, "E"], Int64[Tensor, "O"]]:
+        """Places of the traces of even and of odd problems."""
+        half = self.table.groups % 2
+        return torch.nonzero(half == 0).flatten(), torch.nonzero(half == 1).flatten()
+
+    def _figures(self, scores: Tensor, i: int) -> Tensor:
+        return head_figures(scores, self.essential[i], 1.0)
+
+
 def read_file(source: str | Path) -> ReadFile:
     """Raises InputError for bad files, rows and labels."""
     rows, labels = read_labelled(source)
     return ReadFile(str(source), rows, labels)
 
 
-def probe_file(
+def score_file(
     loaded: tuple[Any, Any],
     file: ReadFile,
     *,
     batch_size: int,
     max_length: int | None = None,
-    progress: Callable[[], None] = lambda: None,
-) -> HeadTable:
-    """The figures of all heads of a (model, tokenizer) on the usable traces of a file; `progress` after each trace.
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> HeadScores:
+    """All heads of a (model, tokenizer) on the usable traces of a file; `progress` is told (done, of how many).
 
     Raises InputError where no trace can be used.
     """
     network, tokenizer = loaded
-    length = longest(network.config.get_text_config(decoder=True), max_length)
+    config = network.config.get_text_config(decoder=True)
+    length = longest(config, max_length)
     data = prepare_labelled(file.source, file.rows, file.labels, tokenizer, max_length=length)
-    figures = {}
-    for place, found in probe_traces(network, data.traces, data.labels, batch_size=batch_size):
-        figures[place] = found
-        progress()
-    stacked = torch.stack([figures[place] for place in range(len(data.traces))])
-    return HeadTable(stacked, tuple(scorable_layers(network)), data.problems)
+    layers = scorable_layers(network)
+    heads = [(layer, head) for layer in layers for head in range(config.num_attention_heads)]
+    labelled = [torch.tensor([label is not None for label in row]) for row in data.labels]
+    scores: dict[int, Tensor] = {}
+    progress(0, len(data.traces))
+    for place, found in score_traces(network, data.traces, heads, batch_size):
+        uniform = data.traces[place].answer_tokens / len(data.traces[place].ids)
+        scores[place] = found[:, labelled[place]].float() / uniform
+        progress(len(scores), len(data.traces))
+    kinds = [torch.tensor([bool(x) for x in row])[kept] for row, kept in zip(data.labels, labelled, strict=True)]
+    return HeadScores([scores[i] for i in range(len(kinds))], kinds, tuple(layers), data.problems)
 
 
 def load(model: str | None) -> tuple[Any, Any]:
     """(model, tokenizer) of a folder or Hub name; None: the packaged overthinker."""
     return load_model(resolve_model(model))
+
+
+def correlation(first: HeadTable, second: HeadTable) -> float:
+    """Pearson correlation of the step ranking accuracies of two tables of the same heads (paper section 3).
+
+    Raises InputError where the heads differ, or where all heads of a table rank alike.
+    """
+    one, two = first.mean(), second.mean()
+    if one.keys() != two.keys():
+        raise InputError(f"heads: found {len(one)} and {len(two)}, expected two tables of the same heads")
+    values = torch.tensor([[one[head], two[head]] for head in one], dtype=torch.float64).T
+    result = float(torch.corrcoef(values)[0, 1])
+    if result != result:
+        raise InputError("heads: all of a table have the same step ranking accuracy, expected some that differ")
+    return result

@@ -57,7 +57,7 @@ class HeadTable:
         """95 % bootstrap interval of the step ranking accuracy, problems resampled."""
         generator = torch.Generator().manual_seed(seed)
         accuracy = self.figures[:, ACCURACY].flatten(1)
-        group = self._groups()
+        group = self.groups
         count = int(group.max()) + 1
         sums = torch.zeros(count, accuracy.shape[1], dtype=accuracy.dtype).index_add_(0, group, accuracy)
         sizes = torch.bincount(group, minlength=count).to(accuracy.dtype)
@@ -98,7 +98,7 @@ class HeadTable:
 
     def halves(self) -> tuple[HeadTable, HeadTable] | None:
         """The traces of the even and of the odd problems, in order of appearance; None for fewer than two problems."""
-        group = self._groups()
+        group = self.groups
         if int(group.max()) == 0:
             return None
         even, odd = (torch.nonzero(group % 2 == rest).flatten().tolist() for rest in (0, 1))
@@ -109,7 +109,8 @@ class HeadTable:
         problems = tuple(self.problems[i] for i in traces) if self.problems else ()
         return HeadTable(self.figures[list(traces)], self.layers, problems)
 
-    def _groups(self) -> Int64[Tensor, "N"]:
+    @cached_property
+    def groups(self) -> Int64[Tensor, "N"]:
         """The problem of each trace as a number from 0, in order of appearance."""
         if not self.problems:
             return torch.arange(self.traces)

@@ -1,0 +1,49 @@
+"""`attnpo evidence heads`: how many heads, of which layers, against heads drawn at random."""
+
+from __future__ import annotations
+
+import argparse
+
+from attnpo.cli.evidence_options import LEAVES, add_common, check_common, progress_bar
+
+DESCRIPTION = f"""\
+Judge sets of heads by the mean of their scores, which is what training uses: the best N of all layers for several N,
+the best of the early, middle and late layers, and as many heads drawn at random. Heads are chosen on one half of the
+problems and measured on the other.
+
+{LEAVES}"""
+
+PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", metavar="IN.jsonl", help="labelled traces, as for `attnpo probe`")
+    parser.add_argument(
+        "--numbers", metavar="N", type=int, nargs="+", default=[1, 2, 3, 5, 8, 16], help="default: 1 2 3 5 8 16"
+    )
+    parser.add_argument("--top", metavar="N", type=int, default=3, help="heads per third of the layers (default: 3)")
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from attnpo.evidence.figures import draw_head_sets
+    from attnpo.evidence.head_sets import RANDOM_DRAWS, check_numbers, head_sets_table
+    from attnpo.evidence.output import check_folder, print_table, write_evidence
+    from attnpo.evidence.probing import load, read_file, score_file
+
+    check_common(args)
+    file, folder = read_file(args.input), check_folder(args.output)
+    with progress_bar("scoring") as progress:
+        options = {"batch_size": args.batch_size, "max_length": args.max_length, "progress": progress}
+        scores = score_file(load(args.model), file, **options)
+    numbers = check_numbers(args.numbers, scores)
+    table = head_sets_table(scores, numbers, args.top, args.input)
+    write_evidence(folder, table, draw_head_sets(table, scores.table))
+    print_table(
+        table,
+        f"sets of heads on {len(scores.scores)} traces",
+        [
+            f"best: chosen on the other half of the problems, 95 % interval; random: {RANDOM_DRAWS} sets, 95 % of them",
+            "essential, redundant: mean score of such steps; 1 is uniform attention",
+        ],
+    )

@@ -1,0 +1,46 @@
+"""What the tools of `attnpo evidence` have in common on the command line. No command of its own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from attnpo.errors import InputError
+
+LEAVES = "Leaves table.csv, table.md and figure.png in the folder DIR."
+
+
+def add_common(parser: argparse.ArgumentParser, *, model: bool = True) -> None:
+    """The output folder, the model, and how it is run."""
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder to write (made if need be)")
+    if model:
+        parser.add_argument(
+            "--model", metavar="M", help="folder or Hub name of a causal language model (default: the overthinker)"
+        )
+    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="rows per forward (default: 8)")
+    parser.add_argument(
+        "--max-length", metavar="N", type=int, help="leave out rows with more tokens (default: what the model allows)"
+    )
+
+
+def check_common(args: argparse.Namespace) -> None:
+    """InputError for numbers that cannot be."""
+    if args.batch_size < 1:
+        raise InputError(f"--batch-size is {args.batch_size}, expected at least 1")
+    if args.max_length is not None and args.max_length < 1:
+        raise InputError(f"--max-length is {args.max_length}, expected at least 1")
+    if getattr(args, "top", 1) < 1:
+        raise InputError(f"--top is {args.top}, expected at least 1")
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, gone when done; gives the function that is told (done, of how many)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("traces"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

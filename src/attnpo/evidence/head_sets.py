@@ -1,0 +1,112 @@
+"""How many heads, of which layers? Sets of heads, judged by the mean score that training uses, against random sets."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+from attnpo.attention.heads import Head
+from attnpo.errors import InputError
+from attnpo.evidence.output import Cell, Table
+from attnpo.evidence.probing import HeadScores
+from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, HeadTable
+
+RANDOM_DRAWS = 100
+ALONE = (0, 0)  # the one head of a set's table
+
+COLUMNS = ("heads", "of layers", "number", "SRA", "low", "high", "essential", "redundant")
+
+
+class Measured(NamedTuple):
+    """Step ranking accuracy of a set of heads with its interval, and the mean score of the steps (1: uniform)."""
+
+    sra: float
+    low: float
+    high: float
+    essential: float
+    redundant: float
+
+    @classmethod
+    def of(cls, table: HeadTable) -> Measured:
+        """A set's table (`HeadScores.of_set`), with the 95 % bootstrap interval over problems."""
+        return cls(
+            table.mean()[ALONE], *table.intervals[ALONE], table.mean(ESSENTIAL)[ALONE], table.mean(REDUNDANT)[ALONE]
+        )
+
+
+def best_of(scores: HeadScores, count: int, among: Sequence[Head]) -> list[Head]:
+    """The `count` heads of highest step ranking accuracy among some, best first."""
+    accuracy = scores.table.mean()
+    return sorted(among, key=lambda head: (-accuracy[head], head))[:count]
+
+
+def cross_fitted(scores: HeadScores, count: int, source: str, among: Sequence[Head] | None = None) -> Measured:
+    """The best `count` heads of one half of the problems, measured on the other half, both ways.
+
+    Raises InputError, naming `source`, for fewer than two problems.
+    """
+    halves = scores.halves(source)
+    among = scores.heads if among is None else among
+    tables = [
+        measured.of_set(best_of(chosen, count, among))
+        for chosen, measured in ((halves[1], halves[0]), (halves[0], halves[1]))
+    ]
+    together = HeadTable(
+        torch.cat([table.figures for table in tables]),
+        (0,),
+        tuple(problem for table in tables for problem in table.problems),
+    )
+    return Measured.of(together)
+
+
+def random_heads(scores: HeadScores, count: int, among: Sequence[Head], seed: int = 0) -> Measured:
+    """`RANDOM_DRAWS` sets of `count` different heads: the mean of each figure; 95 % of the sets lie in the interval."""
+    rng = random.Random(seed)
+    tables = [scores.of_set(rng.sample(list(among), count)) for _ in range(RANDOM_DRAWS)]
+    accuracy = torch.tensor([table.mean()[ALONE] for table in tables], dtype=torch.float64)
+    low, high = torch.quantile(accuracy, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    essential, redundant = (
+        sum(table.mean(kind)[ALONE] for table in tables) / len(tables) for kind in (ESSENTIAL, REDUNDANT)
+    )
+    return Measured(float(accuracy.mean()), low, high, essential, redundant)
+
+
+def layer_thirds(layers: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Early, middle and late layers; with fewer than three layers each is a group of its own."""
+    count = min(3, len(layers))
+    bounds = [round(i * len(layers) / count) for i in range(count + 1)]
+    return {_range(layers[start], layers[end - 1]): tuple(layers[start:end]) for start, end in pairwise(bounds)}
+
+
+def check_numbers(numbers: Sequence[int], scores: HeadScores) -> list[int]:
+    """The numbers of heads to try, sorted. Raises InputError for one that the model cannot give."""
+    for number in numbers:
+        if not 1 <= number <= len(scores.heads):
+            raise InputError(f"--numbers: found {number}, expected 1 to {len(scores.heads)}, the heads of the model")
+    return sorted(set(numbers))
+
+
+def head_sets_table(scores: HeadScores, numbers: Sequence[int], top: int, source: str) -> Table:
+    """Rows for each number of heads of all layers, then for the best `top` of each third of the layers.
+
+    Each has a row of random heads beside it (interval: 95 % of `RANDOM_DRAWS` sets). "best" heads are measured on
+    the problems that did not choose them. Raises InputError for fewer than two problems.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    cases = [(_range(scores.layers[0], scores.layers[-1]), scores.layers, number) for number in numbers]
+    cases += [(name, layers, top) for name, layers in layer_thirds(scores.layers).items()]
+    for name, layers, number in cases:
+        among = [head for head in scores.heads if head[0] in layers]
+        number = min(number, len(among))
+        rows.append(("best", name, number, *cross_fitted(scores, number, source, among)))
+        if number < len(among):
+            rows.append(("random", name, number, *random_heads(scores, number, among)))
+    return Table(COLUMNS, rows)
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}–{last}"
