@@ -17,7 +17,7 @@ from attnpo.models import OVERTHINKER, model_name, resolve_model
         ("org/Model-1.5B", "org/Model-1.5B", True),
         ("org/Model-1.5B", "/data/models/Model-1.5B/", True),
         ("org/Model-1.5B", "org/Model-7B", False),
-        ("runs/a/checkpoint-100", "/home/me/runs/a/checkpoint-2000", True),
+        ("runs/a/checkpoint-100", "/data/runs/a/checkpoint-2000", True),
         ("runs/a/checkpoint-100", "runs/b/checkpoint-100", False),
         ("runs/a", "runs/a/checkpoint-100", True),
         ("checkpoint-100", "checkpoint-200", False),

@@ -15,7 +15,7 @@ the three choices (independent of each other)
 
 common options
   --model_name_or_path M   any causal LM of transformers; default: the small model shipped with the package
-  --heads HEADS.json       its key-focus heads; default: heads.json beside the model
+  --heads HEADS.json|auto  its key-focus heads; default: heads.json beside the model, else auto (found first)
   --dataset_name D         'task' (built in, default), a .jsonl/.parquet/.csv file, or a Hub data set
   --output_dir DIR         the run folder (default: trainer_output)
   --max_steps N, --learning_rate X, --num_generations G, --max_completion_length N, --eval_steps N, --seed S
