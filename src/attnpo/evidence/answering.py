@@ -1,0 +1,104 @@
+"""The final answer once more: written behind a thinking text that was changed, and verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from attnpo.probe.prepare import prompt_ids
+from attnpo.rewards.accuracy import decode_completion
+from attnpo.steps.response import CLOSE_TAG, split_response
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model wrote behind the closing tag; `finished`: it ended by itself."""
+
+    text: str
+    tokens: int
+    finished: bool
+
+
+def answer_context(problem: str, response: str, thinking: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Prompt, the response's own opening tag if it has one, another thinking text and the closing tag.
+
+    The text ends with the tag: the model writes all that follows, white space too.
+    """
+    opening = response[: split_response(response).thinking_start]
+    prompt = prompt_ids(problem, tokenizer, opens_itself=bool(opening))
+    encoded: Any = tokenizer(opening + thinking + CLOSE_TAG, add_special_tokens=False)
+    return [*prompt, *encoded["input_ids"]]
+
+
+@torch.inference_mode()
+def generate_answers(
+    network: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    contexts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Answer]:
+    """The greedy continuation of every context, in order. Equal contexts are continued once.
+
+    progress: called with (contexts continued, different contexts).
+    """
+    different = sorted(set(map(tuple, contexts)), key=lambda ids: (-len(ids), ids))
+    ends = _end_tokens(network, tokenizer)
+    own: Any = tokenizer.pad_token_id
+    padding = next(token for token in (own, *ends, 0) if token is not None)
+    found: dict[tuple[int, ...], Answer] = {}
+    progress(0, len(different))
+    for first in range(0, len(different), batch_size):
+        batch = different[first : first + batch_size]
+        ids, mask = pad_left(batch, padding)
+        output = network.generate(
+            input_ids=ids.to(network.device),
+            attention_mask=mask.to(network.device),
+            max_new_tokens=max_new_tokens,
+            eos_token_id=ends,
+            pad_token_id=padding,
+            # A model's own generation settings must not turn this into something else: a penalty on repetition, for
+            # one, would forbid the answer to repeat the numbers of the steps.
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
+        for context, written in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
+            found[context] = _answer(written, ends, tokenizer)
+        progress(len(found), len(different))
+    return [found[tuple(context)] for context in contexts]
+
+
+def pad_left(rows: Sequence[Sequence[int]], padding: int) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+    """Token ids and attention mask of a batch whose rows all end in the last column."""
+    ids = torch.full((len(rows), max(map(len, rows))), padding, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, ids.shape[1] - len(row) :] = torch.tensor(row)
+        mask[i, ids.shape[1] - len(row) :] = 1
+    return ids, mask
+
+
+def _answer(written: list[int], ends: list[int], tokenizer: PreTrainedTokenizerBase) -> Answer:
+    length = next((place for place, token in enumerate(written) if token in ends), None)
+    finished = length is not None
+    ids = written[:length]
+    return Answer(decode_completion(tokenizer, ids), len(ids) + finished, finished)
+
+
+def _end_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response: some models have more than their tokenizer names."""
+    own = network.generation_config.eos_token_id
+    named = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
+    return list(dict.fromkeys(token for token in named if isinstance(token, int)))

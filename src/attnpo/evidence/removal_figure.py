@@ -1,0 +1,55 @@
+"""The removal test as a picture: accuracy against how much of the thinking is gone, one line per arm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from attnpo.evidence.output import Table
+from attnpo.evidence.removal import ARMS, EVERYTHING, HIGHEST, LAST, LOWEST, NOTHING, RANDOM
+
+LOOK = {
+    HIGHEST: ("#b2182b", "o", "-"),
+    LOWEST: ("#2166ac", "s", "-"),
+    LAST: ("#b8860b", "v", ":"),
+    RANDOM: ("#666666", "^", "--"),
+}
+NAMES = {HIGHEST: "highest-scored steps", LOWEST: "lowest-scored steps", LAST: "last steps", RANDOM: "random steps"}
+
+
+def draw_removal(table: Table, *, title: str) -> Figure:
+    """Two panels with the same accuracies: over the share of steps and over the share of thinking tokens taken out.
+
+    The second one tells whether an arm does worse only because its steps are longer.
+    """
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    rows: list[dict[str, Any]] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    for panel, (column, label) in zip(
+        panels,
+        (("share", "share of steps removed"), ("tokens removed", "share of thinking tokens removed")),
+        strict=True,
+    ):
+        for arm in ARMS:
+            # Every line starts where nothing and ends where everything is removed.
+            points = [row for row in rows if row["arm"] in (NOTHING, arm, EVERYTHING) and row["accuracy"] is not None]
+            points.sort(key=lambda row: row["share"])
+            _draw_line(panel, arm, points, column)
+        panel.set(xlabel=label, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+        panel.grid(alpha=0.25)
+    panels[0].set_ylabel("share of right answers")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(ARMS))
+    figure.suptitle(title)
+    return figure
+
+
+def _draw_line(panel: Any, arm: str, points: list[dict[str, Any]], column: str) -> None:
+    color, marker, line = LOOK[arm]
+    at, accuracy = [row[column] for row in points], [row["accuracy"] for row in points]
+    # An interval of resampled problems may leave out its mean by a rounding error; a bar must not be negative.
+    below = [max(0.0, row["accuracy"] - row["low"]) for row in points]
+    above = [max(0.0, row["high"] - row["accuracy"]) for row in points]
+    panel.errorbar(
+        at, accuracy, yerr=[below, above], color=color, marker=marker, linestyle=line, capsize=3, label=NAMES[arm]
+    )
