@@ -13,8 +13,8 @@ partial: after position, its square and length in tokens are regressed out, all 
 PRMBench: solutions with injected redundant (and, apart, circular) steps. They have no final answer of their own, so
 the last step of a solution stands behind </think> as the answer and is not ranked; where it is itself injected the
 solution is left out. The figure of a head is step ranking accuracy, all other steps taken for essential; neighbours:
-an injected step is only compared with the step before and the step after it, so that its position tells next to
-nothing.
+an injected step is only compared with the step before and the step after it, so that its position tells little (not
+nothing: one at the end has only the step before it).
 
 The three best heads of one half of the problems are measured on the other half, both ways; what is measured is the
 mean of their scores, as training uses it. Intervals are 95 % bootstrap intervals over problems.
