@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 import attnpo
-from attnpo.cli.main import COMMANDS, main
+from attnpo.cli.main import COMMANDS, TOOLS, main
 from attnpo.errors import InputError, RunError
 
 HEAVY = ("torch", "transformers", "trl", "datasets", "accelerate", "plotly", "math_verify")
@@ -58,8 +58,10 @@ def python(*argv: str) -> subprocess.CompletedProcess[str]:
 
 # Help
 
+HELP = [[name, "--help"] for name in COMMANDS] + [[name, tool, "--help"] for name in TOOLS for tool in TOOLS[name]]
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], *HELP], ids=" ".join)
 def test_help_imports_nothing_heavy(argv: list[str]) -> None:
     code = (
         "import sys; from attnpo.cli.main import main\n"

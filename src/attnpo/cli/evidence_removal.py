@@ -6,6 +6,8 @@ import argparse
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from attnpo.cli.evidence_options import progress_bar
+
 if TYPE_CHECKING:
     from attnpo.evidence.output import Table
     from attnpo.evidence.removal_run import Outcome
@@ -59,9 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from attnpo.evidence.removal_run import run_removal
     from attnpo.evidence.removal_traces import Options
 
@@ -74,17 +73,9 @@ def run(args: argparse.Namespace) -> None:
         max_answer=args.max_answer,
         lexicon=args.lexicon,
     )
-    console = Console(stderr=True)
-    columns = (TextColumn("answering"), BarColumn(), MofNCompleteColumn(), TextColumn("texts"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("removal", total=None)
+    with progress_bar("answering", "texts") as progress:
         outcome = run_removal(
-            args.input,
-            args.output,
-            model=args.model,
-            heads=args.heads,
-            options=options,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            args.input, args.output, model=args.model, heads=args.heads, options=options, progress=progress
         )
     print_outcome(outcome, args.output)
 

@@ -67,10 +67,11 @@ def write_evidence(folder: Path, table: Table, figure: Figure) -> None:
 
 def print_table(table: Table, title: str, notes: Sequence[str] = ()) -> None:
     """The table on standard output, with what has to be known to read it."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table as Screen
 
-    screen = Screen(title=title, title_justify="left")
+    screen = Screen(title=title, title_justify="left", box=SIMPLE)  # nine columns fit into a terminal
     for index, name in enumerate(table.columns):
         numbers = all(isinstance(row[index], int | float | None) for row in table.rows)
         screen.add_column(name, justify="right" if numbers else "left")

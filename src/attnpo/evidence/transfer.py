@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnpo.evidence.head_sets import RANDOM_DRAWS, Measured, best_of, cross_fitted, random_heads
+from attnpo.evidence.head_sets import Measured, best_of, cross_fitted, random_heads
 from attnpo.evidence.output import Cell, Table
 from attnpo.evidence.probing import HeadScores
 
@@ -13,8 +13,9 @@ def transfer_table(easy: HeadScores, hard: HeadScores, top: int, names: tuple[st
     """SRA of sets of `top` heads on the hard traces: chosen on the easy ones, on others of the hard ones, at random.
 
     names: what the two files are called, for messages. The first row is the easy traces' own heads, at home. No
-    set is measured on a problem that chose it. Random sets: `RANDOM_DRAWS` of them; the interval is theirs, all
-    others are 95 % bootstrap intervals over problems. Raises InputError for fewer than two problems in a file.
+    set is measured on a problem that chose it. The interval of random sets
+    (`head_sets.RANDOM_DRAWS` of them) is theirs, all others are 95 % bootstrap intervals over problems.
+    Raises InputError for fewer than two problems in a file.
     """
     rows: list[tuple[Cell, ...]] = []
 
