@@ -122,7 +122,7 @@ class _RowReader:
             later = self.mask.columns[: logits.shape[-1]] > rows[:, None, :, None]
             logits.masked_fill_(later, torch.finfo(torch.float32).min)
         if self.sinks is None:
-            return torch.softmax(logits, dim=-1)
+            return torch.softmax(logits, dim=-1, out=logits)  # no second tensor of this size
         # A sink is one more logit that takes probability and gives no value.
         sink = self.sinks.float()[head_index].reshape(1, -1, 1, 1).expand(*logits.shape[:3], 1)
         return torch.softmax(torch.cat([logits, sink], dim=-1), dim=-1)[..., :-1]
