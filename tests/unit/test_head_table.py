@@ -8,7 +8,7 @@ import torch
 
 from attnpo.errors import InputError
 from attnpo.probe.figure import draw_head_map
-from attnpo.probe.head_table import ESSENTIAL, HeadTable, head_figures, separating
+from attnpo.probe.head_table import ESSENTIAL, HeadTable, head_figures, separating, too_few
 
 
 def table(accuracies, layers=(4, 5)) -> HeadTable:
@@ -90,6 +90,18 @@ def test_interval_is_that_of_a_loop_over_resampled_traces():
         assert mine_high == pytest.approx(high[layer - 4, head], abs=0.01)
     alone = table([[[0.25, 0.5]]], layers=(0,)).interval()
     assert alone == {(0, 0): (0.25, 0.25), (0, 1): (0.5, 0.5)}
+
+
+def test_one_problem_separates_nothing_however_many_responses():
+    values = [[[0.95]], [[1.0]]] * 10
+    alone = HeadTable(table(values, layers=(0,)).figures, (0,), ("a",) * 20)
+    assert alone.problem_count == 1
+    assert separating(alone, [(0, 0)]) == []
+    several = HeadTable(alone.figures, (0,), tuple("abcd" * 5))
+    assert separating(several, [(0, 0)]) == [(0, 0)]
+    assert too_few(several) == "the traces answer 4 problems, few to choose heads by (fewer than 8)"
+    assert too_few(table(values)) is None
+    assert too_few(table(values[:15])) == "15 traces are few to choose heads by (fewer than 16)"
 
 
 def test_a_head_separates_when_it_is_good_and_surely_above_chance():

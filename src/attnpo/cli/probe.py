@@ -88,7 +88,7 @@ def print_found(found: Found, where: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from attnpo.probe.head_table import ESSENTIAL, FEWEST, REDUNDANT, SEPARATES
+    from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, SEPARATES, too_few
 
     table, interval = found.table.mean(), found.table.intervals
     essential, redundant = found.table.mean(ESSENTIAL), found.table.mean(REDUNDANT)
@@ -109,15 +109,13 @@ def print_found(found: Found, where: str) -> None:
     )
     held_out = found.table.held_out_accuracy(len(found.heads))
     if held_out is not None:
-        console.print(f"chosen on one half of the traces, measured on the other: {held_out:.3f}", highlight=False)
+        console.print(f"chosen on one half of the problems, measured on the other: {held_out:.3f}", highlight=False)
     console.print(f"median of {len(table)} heads: {statistics.median(table.values()):.3f}", highlight=False)
     left_out = ", ".join(f"{count} left out ({reason})" for reason, count in found.counts.items() if reason != "used")
     print(f"{len(found.heads)} heads: {where}" + (f"; {left_out}" if left_out else ""), file=sys.stderr)
-    if found.table.traces < FEWEST:
-        print(
-            f"attnpo probe: {found.table.traces} traces are few to choose heads by (fewer than {FEWEST})",
-            file=sys.stderr,
-        )
+    few = too_few(found.table)
+    if few is not None:
+        print(f"attnpo probe: {few}", file=sys.stderr)
     if not found.separates:
         print(
             f"attnpo probe: not all of these heads separate the steps (SRA of at least {SEPARATES}, interval above "

@@ -142,14 +142,16 @@ def _key(model: str, layers: list[int], trace: PreparedTrace, labels: Sequence[b
 
 def write_head_file(target: str | Path, found: Found, *, model: str, labels: str) -> None:
     """A head file with the figures of every head behind the choice (docs/heads.md explains the fields)."""
-    table, interval = found.table, found.table.intervals
+    table = found.table
+    # One problem, resampled, is itself: that is no interval.
+    interval = table.intervals if table.problem_count > 1 else None
     essential, redundant = table.mean(ESSENTIAL), table.mean(REDUNDANT)
     sra = table.mean()
     save_heads(
         target,
         found.heads,
         sra=sra,
-        sra_interval={f"{layer},{head}": interval[layer, head] for layer, head in sra},
+        sra_interval=None if interval is None else {f"{layer},{head}": interval[layer, head] for layer, head in sra},
         sra_median=statistics.median(sra.values()),
         sra_held_out=table.held_out_accuracy(len(found.heads)),
         essential_over_uniform={f"{layer},{head}": essential[layer, head] for layer, head in found.heads},
@@ -157,5 +159,6 @@ def write_head_file(target: str | Path, found: Found, *, model: str, labels: str
         model=model,
         labels=labels,
         traces=table.traces,
+        problems=table.problem_count,
         left_out={reason: count for reason, count in found.counts.items() if reason != "used"},
     )

@@ -24,6 +24,9 @@ CHANCE = 0.5
 FEWEST = 16
 """Traces with both kinds of step below which the ranking of heads means little."""
 
+FEWEST_PROBLEMS = 8
+"""The same of different problems: responses to one problem are alike, and intervals resample problems."""
+
 SEPARATES = 0.7
 """A key-focus head ranks at least this share of the step pairs right, and the lower end of its interval is above
 chance. The paper's best heads reach 0.95; most heads of a model lie near 0.5 (paper section 3)."""
@@ -44,6 +47,11 @@ class HeadTable:
         """N, the number of traces with both kinds of step."""
         return len(self.figures)
 
+    @property
+    def problem_count(self) -> int:
+        """How many different problems the traces answer."""
+        return int(self.groups.max()) + 1
+
     def mean(self, figure: int = ACCURACY) -> dict[Head, float]:
         """Mean over the traces of one figure, for every head."""
         return self._by_head(self.figures[:, figure].mean(dim=0))
@@ -54,11 +62,11 @@ class HeadTable:
         return self.interval()
 
     def interval(self, draws: int = 2000, seed: int = 0) -> dict[Head, tuple[float, float]]:
-        """95 % bootstrap interval of the step ranking accuracy, problems resampled."""
+        """95 % bootstrap interval of the step ranking accuracy, problems resampled: a point for one problem alone."""
         generator = torch.Generator().manual_seed(seed)
         accuracy = self.figures[:, ACCURACY].flatten(1)
         group = self.groups
-        count = int(group.max()) + 1
+        count = self.problem_count
         sums = torch.zeros(count, accuracy.shape[1], dtype=accuracy.dtype).index_add_(0, group, accuracy)
         sizes = torch.bincount(group, minlength=count).to(accuracy.dtype)
         # How often each problem is drawn: one product instead of `draws` copies of the table.
@@ -82,7 +90,7 @@ class HeadTable:
         return sorted(accuracy, key=lambda head: (-accuracy[head], head))[:count]
 
     def held_out_accuracy(self, count: int) -> float | None:
-        """Mean accuracy of the best `count` heads of one half of the traces, measured on the other half.
+        """Mean accuracy of the best `count` heads of one half of the problems, measured on the other half.
 
         The best of many heads looks better than it is on the traces that chose it; this figure does not. Halves are
         the even and the odd problems, both ways. None for fewer than two problems.
@@ -99,7 +107,7 @@ class HeadTable:
     def halves(self) -> tuple[HeadTable, HeadTable] | None:
         """The traces of the even and of the odd problems, in order of appearance; None for fewer than two problems."""
         group = self.groups
-        if int(group.max()) == 0:
+        if self.problem_count < 2:
             return None
         even, odd = (torch.nonzero(group % 2 == rest).flatten().tolist() for rest in (0, 1))
         return self.part(even), self.part(odd)
@@ -165,6 +173,19 @@ def head_figures(scores: Float[Tensor, "H S"], essential: Bool[Tensor, "S"], uni
 
 
 def separating(table: HeadTable, heads: Sequence[Head]) -> list[Head]:
-    """Those of `heads` that tell essential from redundant steps (`SEPARATES`)."""
+    """Those of `heads` that tell essential from redundant steps (`SEPARATES`); none where one problem says it all."""
+    if table.problem_count < 2:
+        return []
     accuracy = table.mean()
     return [head for head in heads if accuracy[head] >= SEPARATES and table.intervals[head][0] > CHANCE]
+
+
+def too_few(table: HeadTable) -> str | None:
+    """What to tell a user whose traces, or the problems they answer, are too few to choose heads by; None: enough."""
+    if table.traces < FEWEST:
+        return f"{table.traces} traces are few to choose heads by (fewer than {FEWEST})"
+    if table.problem_count < FEWEST_PROBLEMS:
+        return (
+            f"the traces answer {table.problem_count} problems, few to choose heads by (fewer than {FEWEST_PROBLEMS})"
+        )
+    return None
