@@ -1,0 +1,45 @@
+"""Intervals of means over traces, problems resampled: several responses to one problem are not independent."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+LEVEL = 0.95
+CHUNK = 1024
+"""Columns at a time: `draws` means of each are held in memory, and `torch.nanquantile` takes 2²⁴ numbers at most."""
+
+
+def bootstrap_over_problems(
+    values: Float[Tensor, "N K"], groups: Int64[Tensor, "N"], draws: int = 2000, seed: int = 0
+) -> tuple[Float64[Tensor, "K"], Float64[Tensor, "K"]]:
+    """(low, high) ends of the 95 % interval of the mean of each column over N traces.
+
+    groups: the problem of each trace, from 0 without gaps (`number_problems`). As many problems as there are get drawn
+    with replacement, each with all its traces; every column sees the same draws. Values that are not numbers do not
+    count; a draw without any number has no mean and is left out, and a column without any gets NaN.
+    """
+    count = int(groups.max()) + 1
+    picks = torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(seed))
+    # How often each problem is drawn: one product instead of `draws` copies of the table.
+    drawn = torch.zeros(draws, count, dtype=torch.float64)
+    drawn.scatter_add_(1, picks, torch.ones_like(drawn))
+    tail = (1 - LEVEL) / 2
+    ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
+    found = []
+    for part in values.double().split(CHUNK, dim=1):
+        nothing = torch.zeros(count, part.shape[1], dtype=torch.float64)
+        sums = nothing.index_add(0, groups, part.nan_to_num(0.0))
+        sizes = nothing.index_add(0, groups, (~part.isnan()).double())
+        found.append(torch.nanquantile((drawn @ sums) / (drawn @ sizes), ends, dim=0))
+    low, high = torch.cat(found, dim=1)
+    return low, high
+
+
+def number_problems(problems: Sequence[Hashable]) -> Int64[Tensor, "N"]:
+    """The problem of each trace as a number from 0, in order of appearance."""
+    numbers = {problem: number for number, problem in enumerate(dict.fromkeys(problems))}
+    return torch.tensor([numbers[problem] for problem in problems], dtype=torch.int64)
