@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import torch
 
 from attnpo.cli.main import main
 from attnpo.errors import InputError
-from attnpo.evidence.head_sets import best_of, check_numbers, cross_fitted, head_sets_table, layer_thirds, random_heads
+from attnpo.evidence.correlation import correlation, correlation_interval
+from attnpo.evidence.figures import draw_head_sets, draw_stability, draw_transfer
+from attnpo.evidence.head_sets import Measured, best_of, cross_fitted, head_sets_table, layer_thirds, random_heads
 from attnpo.evidence.output import Table
-from attnpo.evidence.probing import HeadScores, correlation
-from attnpo.evidence.stability import Stage, split_half, stability_table, stages_of_run
-from attnpo.evidence.transfer import transfer_table
+from attnpo.evidence.probing import HeadScores, notes
+from attnpo.evidence.stability import Stage, named, stability_table, stages_of_run
+from attnpo.evidence.transfer import of_other_problems, transfer_table
 from attnpo.probe.sra import step_ranking_accuracy
 
 ESSENTIAL = torch.tensor([True, False])
@@ -87,28 +90,43 @@ def test_layers_in_thirds():
     assert layer_thirds((4, 5)) == {"4": (4,), "5": (5,)}
 
 
-def test_numbers_that_the_model_cannot_give():
-    found = scores([RIGHT, WRONG])
-    assert check_numbers([2, 1, 2], found) == [1, 2]
-    with pytest.raises(InputError, match="--numbers: found 3, expected 1 to 2, the heads of the model"):
-        check_numbers([1, 3], found)
-
-
 def test_the_table_of_sets_has_a_control_beside_each_unless_it_is_all_heads():
     found = scores([RIGHT, WRONG, TIE, RIGHT], [RIGHT, WRONG, TIE, WRONG])
-    rows = [row[:3] for row in head_sets_table(found, [1, 4], 2, "x").rows]
+    table = head_sets_table(found, [4, 1], 2, "x")
+    rows = [(*row[:3], row[-1]) for row in table.rows]
     assert rows == [
-        ("best", "0–1", 1),
-        ("random", "0–1", 1),
-        ("best", "0–1", 4),
-        ("best", "0", 2),
-        ("best", "1", 2),
+        ("best", "0–1", 1, "problems"),
+        ("random", "0–1", 1, "sets"),
+        ("best", "0–1", 4, "problems"),
+        ("best", "0", 2, "problems"),
+        ("best", "1", 2, "problems"),
+    ]
+    # Figures in their columns, and random heads of the row's own layers only.
+    assert table.columns[3:8] == ("SRA", "low", "high", "essential", "redundant")
+    assert tuple(field.lower() for field in table.columns[3:8]) == Measured._fields
+    assert table.rows[0][3:8] == cross_fitted(found, 1, "x")
+    assert table.rows[1][3:8] == random_heads(found, 1, found.heads)
+    assert table.rows[4][3:8] == cross_fitted(found, 2, "x", among=[(1, 0), (1, 1)])
+    of_thirds = head_sets_table(found, [1], 1, "x").rows[3]
+    assert of_thirds[:3] == ("random", "0", 1)
+    assert of_thirds[3:8] == random_heads(found, 1, [(0, 0), (0, 1)])
+    for numbers, top, message in (([5], 1, "--numbers: found 5, expected at most 4"), ([1], 3, "--top: found 3")):
+        with pytest.raises(InputError, match=message):
+            head_sets_table(found, numbers, top, "x")
+
+
+def test_what_is_said_of_the_traces():
+    found = scores([RIGHT, WRONG], [RIGHT, WRONG], problems="aa")
+    found.counts.update({"used": 2, "no labels": 3})
+    assert notes("x.jsonl", found) == [
+        "x.jsonl: 2 traces of 1 problems; 3 left out (no labels)",
+        "x.jsonl: 2 traces are few to choose heads by (fewer than 16)",
     ]
 
 
 def test_transfer():
     easy = scores([RIGHT, WRONG], [RIGHT, WRONG], [RIGHT, WRONG])
-    hard = scores([RIGHT, RIGHT], [WRONG, RIGHT], [RIGHT, RIGHT], [WRONG, RIGHT])
+    hard = scores([RIGHT, RIGHT], [WRONG, RIGHT], [RIGHT, RIGHT], [WRONG, RIGHT], problems="wxyz")
     table = transfer_table(easy, hard, 1, ("e", "h"))
     found = {row[:2]: row[2] for row in table.rows}
     assert found["easy (half)", "easy"] == 1.0
@@ -116,6 +134,20 @@ def test_transfer():
     # Even problems of the hard ones know of no difference and take (0, 0), wrong on the odd; odd ones take (1, 0).
     assert found["hard (half)", "hard"] == 0.5
     assert found["random", "hard"] == pytest.approx(0.75, abs=0.05)
+    assert [row[-1] for row in table.rows] == ["problems", "problems", "problems", "sets"]
+    figure = draw_transfer(table, easy.table, hard.table)
+    bars = figure.axes[1].containers[0]
+    assert bars.lines[0].get_ydata().tolist() == [row[2] for row in table.rows]
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()][1] == "easy → hard"
+
+
+def test_hard_traces_of_easy_problems_are_left_out():
+    easy, hard = scores([RIGHT, WRONG], problems="b"), scores([RIGHT, TIE], [TIE, TIE], [WRONG, TIE], problems="abc")
+    kept = of_other_problems(hard, easy, "h")
+    assert kept.problems == ("a", "c")
+    assert kept.table.mean() == hard.part([0, 2]).table.mean()
+    with pytest.raises(InputError, match="h: all problems are among the easy ones too"):
+        of_other_problems(hard, hard, "h")
 
 
 def test_correlation_and_stability():
@@ -125,16 +157,36 @@ def test_correlation_and_stability():
     assert correlation(first, first) == pytest.approx(1.0)
     assert correlation(first, other) == pytest.approx(-1.0)
     expected = np.corrcoef([1, 0, 0.5, 1], [1, 0, 0, 0.5])[0, 1]
-    rows = stability_table([Stage("a", ""), Stage("b", ""), Stage("c", "")], [first, other, last], top=2).rows
-    assert rows[0] == ("a", None, None, 1.0, 0.75, 1.0, 2)
-    assert rows[1] == pytest.approx(("b", -1.0, -1.0, 1.0, 0.25, 0.0, 0))
-    assert rows[2] == pytest.approx(("c", expected, -expected, 1.0, 0.25, 0.75, 2))
-    with pytest.raises(InputError, match="all of a table have the same"):
-        correlation(first, scores([TIE, TIE, TIE, TIE]).table)
-    with pytest.raises(InputError, match="found 4 and 2, expected two tables of the same heads"):
+    table = stability_table([Stage("a", ""), Stage("b", ""), Stage("c", "")], [first, other, last], top=2)
+    assert table.rows[0] == ("a", 1, None, None, None, None, 1.0, 0.75, 1.0, 2)
+    assert table.rows[1] == pytest.approx(("b", 1, -1.0, None, None, -1.0, 1.0, 0.25, 0.0, 0))
+    assert table.rows[2] == pytest.approx(("c", 1, expected, None, None, -expected, 1.0, 0.25, 0.75, 2))
+    assert correlation(first, scores([TIE, TIE, TIE, TIE]).table) is None
+    with pytest.raises(InputError, match="2 layers of 2 heads and 2 layers of 1 heads"):
         correlation(first, scores([RIGHT, WRONG]).table)
-    assert split_half(first) is None
-    assert split_half(scores([RIGHT, WRONG], [RIGHT, WRONG]).table) == pytest.approx(1.0)
+    left, right = draw_stability(table, [first, other, last]).axes
+    assert list(left.lines[1].get_ydata()) == [1.0, 0.0, 0.0, 0.5]  # the last model's, against the first's
+    assert list(left.lines[1].get_xdata()) == [1.0, 0.0, 0.5, 1.0]
+    assert list(right.lines[1].get_ydata()) == pytest.approx([-1.0, expected])
+
+
+def test_interval_of_a_correlation_is_that_of_a_loop_over_resampled_problems():
+    generator = torch.Generator().manual_seed(3)
+    problems = "aabbbcddefgh"
+    tables = [scores(*torch.rand(12, 8, 2, generator=generator).tolist(), problems=problems).table for _ in range(2)]
+    low, high = correlation_interval(*tables, draws=3000)
+    rng, names, values = np.random.default_rng(0), sorted(set(problems)), []
+    one, two = (table.figures[:, 0].flatten(1).numpy() for table in tables)
+    for _ in range(3000):
+        places = [i for name in rng.choice(names, len(names)) for i, own in enumerate(problems) if own == name]
+        values.append(np.corrcoef(one[places].mean(axis=0), two[places].mean(axis=0))[0, 1])
+    assert (low, high) == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.05)
+    assert correlation_interval(tables[0], scores([RIGHT] * 8, [WRONG] * 8).table) is None  # other traces
+
+
+def test_names_of_models_that_end_alike():
+    assert [stage.name for stage in named(["a/x", "b/y"])] == ["x", "y"]
+    assert [stage.name for stage in named(["a/x", "b/x", "b/y"])] == ["a/x", "b/x", "y"]
 
 
 def test_stages_of_a_run(tmp_path):
@@ -203,16 +255,31 @@ def test_commands(tmp_path, traces, models, capsys):
     common = ["--batch-size", "2", "-o", str(out)]
     assert main(["evidence", "heads", traces, "--model", models[0], "--numbers", "1", "3", "--top", "1", *common]) == 0
     assert {row["number"] for row in rows_of(out)} == {"1", "3"}
-    assert main(["evidence", "transfer", traces, traces, "--model", models[0], *common]) == 0
+    others = tmp_path / "others.jsonl"
+    text = Path(traces).read_text()
+    others.write_text(text.replace("What is", "How much is") + text.splitlines()[0])
+    assert main(["evidence", "transfer", traces, str(others), "--model", models[0], *common]) == 0
+    assert "1 traces left out (their problem is among the easy ones)" in " ".join(capsys.readouterr().out.split())
     assert [row["traces"] for row in rows_of(out)] == ["4"] * 4
     assert main(["evidence", "stability", traces, "--models", *models, models[0], *common]) == 0
     rows = rows_of(out)
-    assert [row["model"] for row in rows] == ["model-0", "model-1", "model-0"]
-    assert float(rows[2]["Pearson with the first"]) == pytest.approx(1.0)
-    assert -1 <= float(rows[1]["Pearson with the first"]) < 0.999
+    assert [row["model"] for row in rows] == [models[0], "model-1", models[0]]
+    assert float(rows[2]["Pearson"]) == pytest.approx(1.0)
+    assert -1 <= float(rows[1]["Pearson"]) < 0.999
     assert (out / "table.md").read_text().count("\n") == 5
     assert (out / "figure.png").stat().st_size > 10_000
     assert "heads along the run" in capsys.readouterr().out
+
+
+def test_the_picture_of_head_sets_shows_the_table():
+    found = scores([RIGHT, WRONG, TIE, RIGHT], [RIGHT, WRONG, TIE, WRONG])
+    table = head_sets_table(found, [1, 2], 1, "x")
+    left, right = draw_head_sets(table, found.table).axes
+    best, control = left.containers
+    assert (best.get_label(), control.get_label()) == ("best", "random")
+    assert best.lines[0].get_xydata().tolist() == [[1, table.rows[0][3]], [2, table.rows[2][3]]]
+    assert control.lines[0].get_xydata().tolist() == [[1, table.rows[1][3]], [2, table.rows[3][3]]]
+    assert list(right.lines[0].get_ydata()) == list(found.table.mean().values())
 
 
 @pytest.mark.parametrize(
@@ -221,13 +288,16 @@ def test_commands(tmp_path, traces, models, capsys):
         (["heads", "IN", "--batch-size", "0"], "--batch-size is 0, expected at least 1"),
         (["heads", "IN", "--numbers", "99"], "--numbers: found 99, expected 1 to 12"),
         (["stability", "IN", "--models", "one"], "--models: found 1, expected at least 2"),
+        (["heads", "IN", "--top", "99"], "--top: found 99, expected 1 to 12"),
         (["stability", "IN", "--run", "nowhere"], "--run nowhere: config.yaml cannot be read"),
+        (["stability", "IN", "--models", "nowhere", "nothing"], "model nowhere: cannot be loaded"),
         (["transfer", "IN", "nothing.jsonl"], "nothing.jsonl"),
+        (["transfer", "IN", "IN"], "all problems are among the easy ones too"),
     ],
 )
 def test_bad_options(options, message, tmp_path, traces, models, capsys):
     words = [traces if word == "IN" else word for word in options]
-    model = ["--model", models[0]] if options[0] == "heads" else []
+    model = ["--model", models[0]] if options[0] != "stability" else []
     assert main(["evidence", *words, *model, "-o", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
 

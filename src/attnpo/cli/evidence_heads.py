@@ -13,13 +13,15 @@ problems and measured on the other.
 
 {LEAVES}"""
 
+NUMBERS = (1, 2, 3, 5, 8, 16)
+
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="IN.jsonl", help="labelled traces, as for `attnpo probe`")
     parser.add_argument(
-        "--numbers", metavar="N", type=int, nargs="+", default=[1, 2, 3, 5, 8, 16], help="default: 1 2 3 5 8 16"
+        "--numbers", metavar="N", type=int, nargs="+", help="default: 1 2 3 5 8 16, as far as there are so many"
     )
     parser.add_argument("--top", metavar="N", type=int, default=3, help="heads per third of the layers (default: 3)")
     add_common(parser)
@@ -27,23 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from attnpo.evidence.figures import draw_head_sets
-    from attnpo.evidence.head_sets import RANDOM_DRAWS, check_numbers, head_sets_table
+    from attnpo.evidence.head_sets import RANDOM_DRAWS, head_sets_table
     from attnpo.evidence.output import check_folder, print_table, write_evidence
-    from attnpo.evidence.probing import load, read_file, score_file
+    from attnpo.evidence.probing import check_number, load, notes, read_file, score_file
 
     check_common(args)
     file, folder = read_file(args.input), check_folder(args.output)
+    loaded = load(args.model)
+    check_number("--top", args.top, loaded[0])
+    for number in args.numbers or ():
+        check_number("--numbers", number, loaded[0])
     with progress_bar("scoring") as progress:
         options = {"batch_size": args.batch_size, "max_length": args.max_length, "progress": progress}
-        scores = score_file(load(args.model), file, **options)
-    numbers = check_numbers(args.numbers, scores)
+        scores = score_file(loaded, file, **options)
+    numbers = args.numbers or [number for number in NUMBERS if number <= len(scores.heads)]
     table = head_sets_table(scores, numbers, args.top, args.input)
     write_evidence(folder, table, draw_head_sets(table, scores.table))
-    print_table(
-        table,
-        f"sets of heads on {len(scores.scores)} traces",
-        [
-            f"best: chosen on the other half of the problems, 95 % interval; random: {RANDOM_DRAWS} sets, 95 % of them",
-            "essential, redundant: mean score of such steps; 1 is uniform attention",
-        ],
-    )
+    explained = [
+        f"best: chosen on the other half of the problems; random: 95 % of {RANDOM_DRAWS} sets lie in the interval",
+        "essential, redundant: mean score of such steps; 1 is uniform attention",
+    ]
+    print_table(table, "sets of heads", explained + notes(args.input, scores))

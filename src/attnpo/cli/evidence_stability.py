@@ -26,29 +26,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from attnpo.errors import InputError
     from attnpo.evidence.figures import draw_stability
     from attnpo.evidence.output import check_folder, print_table, write_evidence
-    from attnpo.evidence.probing import load, read_file, score_file
-    from attnpo.evidence.stability import Stage, split_half, stability_table, stages_of_run
+    from attnpo.evidence.probing import check_number, load, notes, read_file, score_file
+    from attnpo.evidence.stability import check_stages, named, stability_table, stages_of_run
 
     check_common(args)
-    stages = stages_of_run(args.folder) if args.folder else [Stage(Path(name).name, name) for name in args.models]
+    stages = stages_of_run(args.folder) if args.folder else named(args.models)
     if len(stages) < 2:
         raise InputError(f"--models: found {len(stages)}, expected at least 2 to compare")
+    check_stages(stages)
     file, folder = read_file(args.input), check_folder(args.output)
-    tables = []
+    tables, said = [], []
     for stage in stages:
         with progress_bar(stage.name) as progress:
             loaded = load(stage.model)
+            check_number("--top", args.top, loaded[0])
             options = {"batch_size": args.batch_size, "max_length": args.max_length, "progress": progress}
-            tables.append(score_file(loaded, file, **options).table)
+            scores = score_file(loaded, file, **options)
+            del loaded  # one model in memory at a time
+        tables.append(scores.table)
+        said += notes(stage.name, scores)
     table = stability_table(stages, tables, args.top)
     write_evidence(folder, table, draw_stability(table, tables))
-    halves = split_half(tables[0])
-    notes = [f"{tables[0].traces} traces."]
-    if halves is not None:
-        notes.append(f"Two halves of the traces on the first model correlate at {halves:.3f}: what chance alone takes.")
-    print_table(table, "heads along the run", notes)
+    explained = [
+        "Pearson: with the first model, over all heads (95 % over problems); before: with the model before",
+        f"first's: mean of the {args.top} heads that were best in the first model; in common: how many still are",
+    ]
+    print_table(table, "step ranking accuracy of the heads along the run", explained + said)

@@ -23,22 +23,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from attnpo.evidence.correlation import correlation
     from attnpo.evidence.figures import draw_transfer
     from attnpo.evidence.output import check_folder, print_table, write_evidence
-    from attnpo.evidence.probing import correlation, load, read_file, score_file
-    from attnpo.evidence.transfer import transfer_table
+    from attnpo.evidence.probing import check_number, load, notes, read_file, score_file
+    from attnpo.evidence.transfer import of_other_problems, transfer_table
 
     check_common(args)
     files, folder = [read_file(args.easy), read_file(args.hard)], check_folder(args.output)
     loaded = load(args.model)
+    check_number("--top", args.top, loaded[0])
     scores = []
     for name, file in zip(("easy", "hard"), files, strict=True):
         with progress_bar(name) as progress:
             options = {"batch_size": args.batch_size, "max_length": args.max_length, "progress": progress}
             scores.append(score_file(loaded, file, **options))
-    easy, hard = scores
+    easy, hard = scores[0], of_other_problems(scores[1], scores[0], args.hard)
     table = transfer_table(easy, hard, args.top, (args.easy, args.hard))
     write_evidence(folder, table, draw_transfer(table, easy.table, hard.table))
-    title = f"heads from easy to hard: the best {args.top}"
-    note = f"Pearson correlation of all heads' accuracies, easy and hard: {correlation(easy.table, hard.table):.3f}"
-    print_table(table, title, [note, "essential, redundant: mean score of such steps; 1 is uniform attention"])
+    alike, shared = correlation(easy.table, hard.table), len(scores[1].scores) - len(hard.scores)
+    explained = [
+        "Pearson correlation of all heads, easy and hard: " + ("undefined" if alike is None else f"{alike:.3f}"),
+        "low, high: 95 % over problems, of the random row 95 % of the sets; scores: 1 is uniform attention",
+        *notes(args.easy, scores[0]),
+        *notes(args.hard, scores[1]),
+        *([f"{args.hard}: {shared} traces left out (their problem is among the easy ones)"] if shared else []),
+    ]
+    print_table(table, f"heads from easy to hard: the best {args.top}", explained)

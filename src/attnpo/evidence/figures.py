@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnpo.evidence.output import Table
+from attnpo.evidence.output import Cell, Table
 from attnpo.probe.head_table import CHANCE, HeadTable
 
 BLUE, GREY = "#2f6690", "#9aa5ad"
@@ -23,10 +23,11 @@ def draw_stability(table: Table, tables: Sequence[HeadTable]) -> Figure:
     names = [str(row[0]) for row in table.rows]
     left.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title="step ranking accuracy of every head")
     left.set(xlabel=names[0], ylabel=names[-1])
-    right.plot(names[1:], [row[1] for row in table.rows[1:]], "o-", color=BLUE, label="with the first")
-    right.plot(names[1:], [row[2] for row in table.rows[1:]], "o--", color=GREY, label="with the one before")
+    places = range(1, len(names))
+    right.plot(places, [_number(row[5]) for row in table.rows[1:]], "o--", color=GREY, label="with the one before")
+    right.plot(places, [_number(row[2]) for row in table.rows[1:]], "o-", color=BLUE, label="with the first")
+    right.set_xticks(places, names[1:], rotation=45, ha="right")
     right.set(ylim=(min(0.0, *right.get_ylim()), 1.02), title="Pearson correlation of the heads' accuracies")
-    right.tick_params(axis="x", rotation=45)
     right.legend(loc="lower left")
     return figure
 
@@ -70,6 +71,11 @@ def draw_head_sets(table: Table, alone: HeadTable) -> Figure:
     right.axhline(CHANCE, color="black", linewidth=1, linestyle=":")
     right.set(ylim=(0, 1.02), xlabel="layer", title="every head by itself")
     return figure
+
+
+def _number(cell: Cell) -> float:
+    """A cell as matplotlib takes it: an empty one is a gap."""
+    return float(cell) if isinstance(cell, int | float) else float("nan")
 
 
 def _intervals(

@@ -16,9 +16,10 @@ from attnpo.evidence.probing import HeadScores
 from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, HeadTable
 
 RANDOM_DRAWS = 100
+PROBLEMS, SETS = "problems", "sets"  # what varies between the low and the high figure of a row
 ALONE = (0, 0)  # the one head of a set's table
 
-COLUMNS = ("heads", "of layers", "number", "SRA", "low", "high", "essential", "redundant")
+COLUMNS = ("heads", "of layers", "number", "SRA", "low", "high", "essential", "redundant", "interval")
 
 
 class Measured(NamedTuple):
@@ -82,29 +83,32 @@ def layer_thirds(layers: Sequence[int]) -> dict[str, tuple[int, ...]]:
     return {_range(layers[start], layers[end - 1]): tuple(layers[start:end]) for start, end in pairwise(bounds)}
 
 
-def check_numbers(numbers: Sequence[int], scores: HeadScores) -> list[int]:
-    """The numbers of heads to try, sorted. Raises InputError for one that the model cannot give."""
-    for number in numbers:
-        if not 1 <= number <= len(scores.heads):
-            raise InputError(f"--numbers: found {number}, expected 1 to {len(scores.heads)}, the heads of the model")
-    return sorted(set(numbers))
+def smallest_third(scores: HeadScores) -> int:
+    """The number of heads in the smallest of the thirds of the layers."""
+    return min(len(layers) for layers in layer_thirds(scores.layers).values()) * scores.per_layer
 
 
 def head_sets_table(scores: HeadScores, numbers: Sequence[int], top: int, source: str) -> Table:
     """Rows for each number of heads of all layers, then for the best `top` of each third of the layers.
 
-    Each has a row of random heads beside it (interval: 95 % of `RANDOM_DRAWS` sets). "best" heads are measured on
-    the problems that did not choose them. Raises InputError for fewer than two problems.
+    Each has a row of random heads beside it (`RANDOM_DRAWS` sets). "best" heads are measured on the problems that did
+    not choose them. "interval": what varies between low and high, 95 % of it: problems drawn again, or random sets.
+    Raises InputError for fewer than two problems, and for more heads than there are.
     """
+    for option, number, most in (
+        ("--numbers", max(numbers), len(scores.heads)),
+        ("--top", top, smallest_third(scores)),
+    ):
+        if number > most:
+            raise InputError(f"{option}: found {number}, expected at most {most}, the heads to choose from")
     rows: list[tuple[Cell, ...]] = []
-    cases = [(_range(scores.layers[0], scores.layers[-1]), scores.layers, number) for number in numbers]
+    cases = [(_range(scores.layers[0], scores.layers[-1]), scores.layers, number) for number in sorted(set(numbers))]
     cases += [(name, layers, top) for name, layers in layer_thirds(scores.layers).items()]
     for name, layers, number in cases:
         among = [head for head in scores.heads if head[0] in layers]
-        number = min(number, len(among))
-        rows.append(("best", name, number, *cross_fitted(scores, number, source, among)))
+        rows.append(("best", name, number, *cross_fitted(scores, number, source, among), PROBLEMS))
         if number < len(among):
-            rows.append(("random", name, number, *random_heads(scores, number, among)))
+            rows.append(("random", name, number, *random_heads(scores, number, among), SETS))
     return Table(COLUMNS, rows)
 
 

@@ -5,8 +5,9 @@ What all tools but the removal of steps start from: one forward per batch, after
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from attnpo.attention.heads import Head
 from attnpo.attention.interface import scorable_layers
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
-from attnpo.probe.head_table import HeadTable, head_figures
+from attnpo.probe.head_table import HeadTable, head_figures, too_few
 from attnpo.probe.labelled import Labels, NumberedRow, longest, prepare_labelled, read_labelled
 from attnpo.probe.prepare import load_model, score_traces
 
@@ -45,6 +46,7 @@ class HeadScores:
     essential: list[Bool[Tensor, "S_i"]]
     layers: tuple[int, ...]
     problems: tuple[str, ...]
+    counts: Counter[str] = field(default_factory=Counter)  # rows "used" and, under the reason, left out
 
     @property
     def heads(self) -> list[Head]:
@@ -127,7 +129,7 @@ def score_file(
         scores[place] = found[:, labelled[place]].float() / uniform
         progress(len(scores), len(data.traces))
     kinds = [torch.tensor([bool(x) for x in row])[kept] for row, kept in zip(data.labels, labelled, strict=True)]
-    return HeadScores([scores[i] for i in range(len(kinds))], kinds, tuple(layers), data.problems)
+    return HeadScores([scores[i] for i in range(len(kinds))], kinds, tuple(layers), data.problems, data.counts)
 
 
 def load(model: str | None) -> tuple[Any, Any]:
@@ -135,16 +137,16 @@ def load(model: str | None) -> tuple[Any, Any]:
     return load_model(resolve_model(model))
 
 
-def correlation(first: HeadTable, second: HeadTable) -> float:
-    """Pearson correlation of the step ranking accuracies of two tables of the same heads (paper section 3).
+def check_number(option: str, number: int, model: Any) -> None:
+    """Raise InputError, before anything is scored, for a number of heads that the model cannot give."""
+    most = len(scorable_layers(model)) * model.config.get_text_config(decoder=True).num_attention_heads
+    if not 1 <= number <= most:
+        raise InputError(f"{option}: found {number}, expected 1 to {most}, the heads of the model")
 
-    Raises InputError where the heads differ, or where all heads of a table rank alike.
-    """
-    one, two = first.mean(), second.mean()
-    if one.keys() != two.keys():
-        raise InputError(f"heads: found {len(one)} and {len(two)}, expected two tables of the same heads")
-    values = torch.tensor([[one[head], two[head]] for head in one], dtype=torch.float64).T
-    result = float(torch.corrcoef(values)[0, 1])
-    if result != result:
-        raise InputError("heads: all of a table have the same step ranking accuracy, expected some that differ")
-    return result
+
+def notes(name: str, scores: HeadScores) -> list[str]:
+    """What has to be said of the traces behind a table: how many, what was left out, whether they are enough."""
+    left_out = "".join(f"; {count} left out ({why})" for why, count in scores.counts.items() if why != "used")
+    lines = [f"{name}: {len(scores.scores)} traces of {scores.table.problem_count} problems{left_out}"]
+    few = too_few(scores.table)
+    return lines if few is None else [*lines, f"{name}: {few}"]

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from transformers import AutoConfig
 
 from attnpo.errors import InputError
+from attnpo.evidence.correlation import correlation, correlation_interval
 from attnpo.evidence.output import Cell, Table
-from attnpo.evidence.probing import correlation
+from attnpo.models import resolve_model
 from attnpo.probe.head_table import HeadTable
 
-COLUMNS = (
-    "model",
-    "Pearson with the first",
-    "with the one before",
-    "best SRA",
-    "median SRA",
-    "first's heads",
-    "in common",
-)
+COLUMNS = ("model", "traces", "Pearson", "low", "high", "before", "best", "median", "first's", "in common")
 
 
 @dataclass(frozen=True)
@@ -53,32 +48,56 @@ def stages_of_run(run: str | Path) -> list[Stage]:
     return [Stage("start", start), *(Stage(path.name, str(path)) for _, path in steps)]
 
 
+def named(models: Sequence[str]) -> list[Stage]:
+    """Models by the last part of their names, or by the whole where two of these are alike."""
+    short = [Path(model).name for model in models]
+    return [Stage(name if short.count(name) == 1 else model, model) for name, model in zip(short, models, strict=True)]
+
+
+def check_stages(stages: Sequence[Stage]) -> None:
+    """Look at all models before the first is scored. Raises InputError, naming the model, for one that is not there
+    or has other layers or heads than the first. LoRA folders are only looked for: their base says what they are.
+    """
+    shapes: list[tuple[str, int, int]] = []
+    for stage in stages:
+        folder = resolve_model(stage.model)
+        if (Path(folder) / "adapter_config.json").is_file():
+            continue
+        try:
+            config = AutoConfig.from_pretrained(folder).get_text_config(decoder=True)
+        except (OSError, ValueError) as error:
+            raise InputError(f"model {stage.model}: cannot be loaded: {str(error).splitlines()[0]}") from None
+        shapes.append((stage.name, config.num_hidden_layers, config.num_attention_heads))
+        if shapes[-1][1:] != shapes[0][1:]:
+            found = "; ".join(
+                f"{name}: {layers} layers of {heads} heads" for name, layers, heads in (shapes[0], shapes[-1])
+            )
+            raise InputError(f"models: found {found}, expected the same layers and heads in all")
+
+
 def stability_table(stages: Sequence[Stage], tables: Sequence[HeadTable], top: int) -> Table:
     """One row per model; the first is what the others are compared with.
 
-    "first's heads": mean accuracy, now, of the `top` heads that were best in the first model. "in common": how many
-    of them are among the best `top` now.
+    "Pearson", "low", "high": correlation of all heads' accuracies with those in the first model, and its 95 %
+    interval over problems; "before": with the model before. "best", "median": over the heads. "first's": mean accuracy,
+    now, of the `top` heads that were best in the first model; "in common": how many of them are among the best now.
     """
     chosen = tables[0].best(top)
     rows: list[tuple[Cell, ...]] = []
     for index, (stage, table) in enumerate(zip(stages, tables, strict=True)):
         accuracy = table.mean()
-        values = sorted(accuracy.values())
+        interval = correlation_interval(tables[0], table) if index else None
         rows.append(
             (
                 stage.name,
+                table.traces,
                 correlation(tables[0], table) if index else None,
+                *(interval or (None, None)),
                 correlation(tables[index - 1], table) if index else None,
-                values[-1],
-                (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2,
+                max(accuracy.values()),
+                statistics.median(accuracy.values()),
                 sum(accuracy[head] for head in chosen) / top,
                 len(set(chosen) & set(table.best(top))),
             )
         )
     return Table(COLUMNS, rows)
-
-
-def split_half(table: HeadTable) -> float | None:
-    """Pearson correlation between two halves of the problems on one model: what the number of traces alone costs."""
-    halves = table.halves()
-    return None if halves is None else correlation(*halves)
