@@ -18,18 +18,13 @@ import torch
 from torch import Tensor
 
 from attnpo.attention.interface import scorable_layers
-from attnpo.models.smollm2 import load_smollm2
+from attnpo.models.smollm2 import CHAT_TEMPLATE, load_smollm2
 from attnpo.probe.prepare import PreparedTrace, load_model, prepare_trace, score_traces
 from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, split_response, thinking_of
 
 Head = tuple[int, int]
 DATA = Path(os.environ.get("ATTNPO_DATA", Path(__file__).resolve().parents[2] / "shared")) / "data" / "labels"
 
-# For a tokenizer without one; the same as in scripts/finetune_on_task.py.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 IMPORTANCE = (
     "counterfactual_importance_kl",
     "counterfactual_importance_accuracy",
@@ -172,6 +167,11 @@ def _trace(problem: str, response: str, spans: Sequence[tuple[int, int]]) -> dic
 
 
 def _read(name: str) -> list[dict[str, Any]]:
+    if not (DATA / name).is_file():
+        sys.exit(
+            f"{DATA / name}: no such file. Set ATTNPO_DATA to the folder that holds data/labels/{name}: the rows of "
+            "interp-reasoning/thought-anchors.com (MIT) or ssmisya/PRMBench (Apache-2.0), one JSON object per line"
+        )
     with open(DATA / name, encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 

@@ -15,11 +15,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,7 +38,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
     if not args.smollm2:
         model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
         return model, AutoTokenizer.from_pretrained(args.model)
-    from attnpo.models.smollm2 import load_smollm2
+    from attnpo.models.smollm2 import CHAT_TEMPLATE, load_smollm2
 
     model, tokenizer = load_smollm2()
     tokenizer.chat_template = CHAT_TEMPLATE

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attnpo.errors import InputError
+from attnpo.probe.bootstrap import draw_problems
 from attnpo.probe.head_table import ACCURACY, HeadTable
 
 
@@ -31,12 +32,8 @@ def correlation_interval(
     _check(first, second)
     if first.traces != second.traces or first.problems != second.problems or first.problem_count < 2:
         return None
-    generator = torch.Generator().manual_seed(seed)
-    picks = torch.randint(first.problem_count, (draws, first.problem_count), generator=generator)
-    drawn = torch.zeros(draws, first.problem_count, dtype=torch.float64)
-    drawn.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.float64))
     # Every trace counts as often as its problem was drawn.
-    weights = drawn[:, first.groups]
+    weights = draw_problems(first.problem_count, draws, seed)[:, first.groups]
     weights /= weights.sum(dim=1, keepdim=True)
     one, two = (weights @ table.figures[:, ACCURACY].flatten(1) for table in (first, second))
     values = _pearson(one, two)

@@ -11,6 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attnpo.errors import InputError
 
+# The format of its own template without the system message, which names another assistant.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 
 def load_smollm2() -> tuple[Any, Any]:
     """(model, tokenizer) in float32, ready to be trained and saved; nothing of the package itself is imported.

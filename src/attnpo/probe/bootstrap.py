@@ -23,10 +23,7 @@ def bootstrap_over_problems(
     count; a draw without any number has no mean and is left out, and a column without any gets NaN.
     """
     count = int(groups.max()) + 1
-    picks = torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(seed))
-    # How often each problem is drawn: one product instead of `draws` copies of the table.
-    drawn = torch.zeros(draws, count, dtype=torch.float64)
-    drawn.scatter_add_(1, picks, torch.ones_like(drawn))
+    drawn = draw_problems(count, draws, seed)
     tail = (1 - LEVEL) / 2
     ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
     found = []
@@ -37,6 +34,13 @@ def bootstrap_over_problems(
         found.append(torch.nanquantile((drawn @ sums) / (drawn @ sizes), ends, dim=0))
     low, high = torch.cat(found, dim=1)
     return low, high
+
+
+def draw_problems(count: int, draws: int, seed: int) -> Float64[Tensor, "draws count"]:
+    """How often each of `count` problems is drawn: one product with it instead of `draws` copies of a table."""
+    picks = torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.zeros(draws, count, dtype=torch.float64)
+    return drawn.scatter_add_(1, picks, torch.ones_like(drawn))
 
 
 def number_problems(problems: Sequence[Hashable]) -> Int64[Tensor, "N"]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attnpo.attention.heads import Head
 from attnpo.attention.interface import scorable_layers, unwrap_model
 from attnpo.errors import InputError
+from attnpo.probe.bootstrap import bootstrap_over_problems, number_problems
 from attnpo.probe.prepare import PreparedTrace, score_traces
 from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
 
@@ -63,18 +64,8 @@ class HeadTable:
 
     def interval(self, draws: int = 2000, seed: int = 0) -> dict[Head, tuple[float, float]]:
         """95 % bootstrap interval of the step ranking accuracy, problems resampled: a point for one problem alone."""
-        generator = torch.Generator().manual_seed(seed)
         accuracy = self.figures[:, ACCURACY].flatten(1)
-        group = self.groups
-        count = self.problem_count
-        sums = torch.zeros(count, accuracy.shape[1], dtype=accuracy.dtype).index_add_(0, group, accuracy)
-        sizes = torch.bincount(group, minlength=count).to(accuracy.dtype)
-        # How often each problem is drawn: one product instead of `draws` copies of the table.
-        picks = torch.randint(count, (draws, count), generator=generator)
-        drawn = torch.zeros(draws, count, dtype=accuracy.dtype)
-        drawn.scatter_add_(1, picks, torch.ones_like(picks, dtype=accuracy.dtype))
-        means = drawn @ sums / (drawn @ sizes)[:, None]
-        low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype), dim=0)
+        low, high = bootstrap_over_problems(accuracy, self.groups, draws, seed)
         shape = self.figures.shape[2:]
         lows, highs = self._by_head(low.view(shape)), self._by_head(high.view(shape))
         return {head: (lows[head], highs[head]) for head in lows}
@@ -123,8 +114,7 @@ class HeadTable:
         if not self.problems:
             return torch.arange(self.traces)
         assert len(self.problems) == self.traces
-        numbers = {problem: number for number, problem in enumerate(dict.fromkeys(self.problems))}
-        return torch.tensor([numbers[problem] for problem in self.problems])
+        return number_problems(self.problems)
 
     def _by_head(self, values: Float[Tensor, "L H"]) -> dict[Head, float]:
         return {
