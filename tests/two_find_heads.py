@@ -1,4 +1,4 @@
-"""One process of `tests/invariant/test_two_find_heads.py`: `heads: auto` where one of two fails or knows more.
+"""One process of `tests/invariant/test_two_find_heads.py`: `heads: auto` where one or both fail, or one knows more.
 
 torchrun --nproc-per-node 2 tests/two_find_heads.py MODEL OUTPUT
 OUTPUT/0.json and OUTPUT/1.json say how each case ended on that process: the heads, or the error.
@@ -23,11 +23,11 @@ from attnpo.training import own_heads
 RANK = int(os.environ.get("RANK", "0"))
 
 
-def fail_on(rank: int, error: Exception, otherwise: Callable[..., Any]) -> Callable[..., Any]:
-    """`otherwise`, which raises the error on one process."""
+def fail_on(ranks: set[int], error: Exception, otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """`otherwise`, which raises the error on some processes."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if rank == RANK:
+        if RANK in ranks:
             raise error
         return otherwise(*args, **kwargs)
 
@@ -48,10 +48,11 @@ def folder_not_writable(output: Path) -> None:
 
 def find(model: str, output: Path, case: str) -> list[Any]:
     """The heads found in one case."""
-    reward = fail_on(1, ValueError("no verdict"), kit.says_42) if case == "reward" else kit.says_42
+    failing = {"reward": {1}, "both": {0, 1}}.get(case, set())
+    reward = fail_on(failing, ValueError(f"no verdict on {RANK}"), kit.says_42)
     labels = kit.gold_labels
     if case == "labels":
-        labels = fail_on(0, InputError("prepared[3]: bad"), labels)
+        labels = fail_on({0}, InputError("prepared[3]: bad"), labels)
     own_heads.causal_labels = labels
     if case == "resumed":
         folder_of_main_only(output := output.with_name(f"resumed-{RANK}"))
@@ -59,18 +60,19 @@ def find(model: str, output: Path, case: str) -> list[Any]:
         folder_not_writable(output)
     trainer = kit.make_trainer(
         AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), AutoTokenizer.from_pretrained(model), output,
-        responses=[kit.USUAL, kit.LONG], reward=reward, data=kit.problems(12), heads=None, heads_traces=16,
+        responses=[kit.FALSE] if case == "harder" and RANK == 1 else [kit.USUAL, kit.LONG],
+        reward=reward, data=kit.problems(24 if case == "harder" else 12), heads=None, heads_traces=16,
         per_device_eval_batch_size=8,
     )  # fmt: skip
     if case == "generation":
-        trainer._generate_single_turn = fail_on(1, MemoryError("too long"), trainer._generate_single_turn)
+        trainer._generate_single_turn = fail_on({1}, MemoryError("too long"), trainer._generate_single_turn)
     trainer.find_heads(resumed=case == "resumed", say=lambda text: None)
     assert trainer.heads is not None
     return trainer.heads
 
 
 def main(model: str, output: Path) -> None:
-    cases = ("found", "reward", "generation", "labels", "writing", "resumed")
+    cases = ("found", "harder", "reward", "both", "generation", "labels", "writing", "resumed")
     ends: dict[str, Any] = {}
     for case in cases:
         try:

@@ -29,10 +29,12 @@ def ends(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_same_heads(ends):
+@pytest.mark.parametrize("case", ["found", "harder"])
+def test_same_heads(ends, case):
+    """`harder`: no problem of one process can be used, so the other has to find all responses."""
     folder, main, other = ends
-    written = json.loads((folder / "found" / "heads.json").read_text())
-    assert main["found"] == other["found"] == written["heads"]
+    written = json.loads((folder / case / "heads.json").read_text())
+    assert main[case] == other[case] == written["heads"]
     assert written["traces"] == 16
     assert written["model"] == str(folder / "model")
 
@@ -41,7 +43,7 @@ def test_same_heads(ends):
 @pytest.mark.parametrize(
     ("case", "failed", "own", "told"),
     [
-        ("reward", 1, ["ValueError", "no verdict"], ["RunError", "process 1: ValueError: no verdict"]),
+        ("reward", 1, ["ValueError", "no verdict on 1"], ["RunError", "process 1: ValueError: no verdict on 1"]),
         ("generation", 1, ["MemoryError", "too long"], ["RunError", "process 1: MemoryError: too long"]),
         ("labels", 0, ["InputError", "prepared[3]: bad"], ["InputError", "process 0: prepared[3]: bad"]),
     ],
@@ -49,6 +51,11 @@ def test_same_heads(ends):
 def test_an_error_of_one_process_ends_both(ends, case, failed, own, told):
     assert ends[1 + failed][case] == own
     assert ends[2 - failed][case] == told
+
+
+@pytest.mark.slow
+def test_an_error_of_both_is_told_by_each(ends):
+    assert [end["both"] for end in ends[1:]] == [["ValueError", f"no verdict on {rank}"] for rank in (0, 1)]
 
 
 @pytest.mark.slow

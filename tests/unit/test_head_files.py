@@ -28,6 +28,31 @@ def test_same_model(one, other, same):
     assert same_model(one, other) == same_model(other, one) == same
 
 
+def test_same_model_of_folders_called_by_their_place(tmp_path, monkeypatch):
+    """`.`, `..` and `checkpoint-100` are the folders that they are where the command runs."""
+    (tmp_path / "M" / "checkpoint-100").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "M")
+    monkeypatch.chdir(tmp_path / "M")
+    for name in (".", "./", "checkpoint-100", str(tmp_path / "link" / ".." / "M")):
+        assert same_model(name, "org/M")
+        assert same_model("M", name)
+        assert not same_model(name, "org/N")
+    monkeypatch.chdir(tmp_path / "M" / "checkpoint-100")
+    assert same_model(".", "org/M")
+    assert same_model("..", "org/M")
+    monkeypatch.chdir(tmp_path)
+    assert same_model("link", "org/link")
+    assert not same_model("", "org/M")
+
+
+def test_no_warning_where_the_recorded_folder_is_called_by_its_place(tmp_path, monkeypatch, capsys):
+    """`attnpo probe --model . -o heads.json`, used elsewhere: "." is no name."""
+    save_heads(tmp_path / "heads.json", [(1, 0)], model="./")
+    monkeypatch.chdir("/")
+    warn_of_other_model(tmp_path / "heads.json", "org/M")
+    assert capsys.readouterr().err == ""
+
+
 def test_warning_names_both(tmp_path, capsys):
     save_heads(tmp_path / "heads.json", [(1, 0)], model="org/small")
     warn_of_other_model(tmp_path / "heads.json", "org/large")

@@ -8,12 +8,14 @@ import json
 from typing import Any
 
 import pytest
+import torch
 
 from attnpo import AttnPOTrainer
 from attnpo.attention.heads import load_heads
 from attnpo.cli.main import main
 from attnpo.errors import InputError, RunError
 from attnpo.training import own_heads
+from attnpo.training.own_responses import _batches
 
 
 @pytest.fixture
@@ -63,10 +65,13 @@ def test_heads_are_found_and_written_down(auto, gold, trainer_kit, tmp_path, rea
     assert content["traces"] == len(rows) == 16
     assert all("\\boxed{42}" in row["response"] for row in rows)
     assert [step["essential"] for step in rows[1]["steps"]] == [True, False, False, True]
-    # Two problems are sampled at a time: of 24 responses 6 are false and 2 more than were needed.
-    assert content["left_out"] == {"wrong": 6, "without steps to compare, or not needed": 2}
+    # At most two of each, so that sixteen come from eight problems, not from the first six.
+    assert len({row["problem"] for row in rows}) == 8
+    assert [row["id"] for row in rows] != sorted((row["id"] for row in rows), key=lambda name: int(name[1:]))
+    # Two problems are sampled at a time: of 32 responses 8 are false and one of each problem more than is needed.
+    assert content["left_out"] == {"wrong": 8, "without steps to compare, or not needed": 8}
     assert "no head file" in said[0]
-    assert "16 of 24 responses can be used" in said[1]
+    assert "16 of 32 responses can be used" in said[1]
     # The trainer is as it was, and goes on with these heads.
     assert trainer.model.training
     assert not trainer._eval_records
@@ -82,7 +87,9 @@ def test_few_problems_fill_a_round_of_any_size(auto, gold, trainer_kit, monkeypa
     asked: list[list[str]] = []
     inner = trainer._generate
     monkeypatch.setattr(trainer, "_generate", lambda prompts: asked.append(prompts) or inner(prompts))
-    with pytest.raises(RunError, match="12 responses gave 12 with essential and redundant steps, expected at least 16"):
+    with pytest.raises(
+        RunError, match="12 responses gave 6 with essential and redundant steps, to 3 problems, expected"
+    ):
         trainer.find_heads(say=lambda text: None)
     assert [len(prompts) for prompts in asked] == [12]
     assert len(set(asked[0])) == 3
@@ -92,8 +99,36 @@ def test_few_problems_fill_a_round_of_any_size(auto, gold, trainer_kit, monkeypa
 def test_hard_problems_do_not_count(auto, gold, trainer_kit):
     gold()
     half = [trainer_kit.USUAL, trainer_kit.FALSE, trainer_kit.USUAL, trainer_kit.FALSE]
-    with pytest.raises(RunError, match=r"48 responses gave 0 with essential and redundant steps, expected at least 16"):
+    with pytest.raises(RunError, match=r"48 responses gave 0 with essential and redundant steps, to 0 problems"):
         auto(half).find_heads(say=lambda text: None)
+
+
+def test_responses_to_a_few_problems_are_too_few(auto, gold, trainer_kit):
+    gold()
+    with pytest.raises(RunError, match=r"gave 24 with .* to 5 problems, expected at least 16 to at least 8 problems"):
+        auto([trainer_kit.USUAL], problems=5, heads_traces=64).find_heads(say=lambda text: None)
+
+
+def test_hard_problems_at_the_start_of_a_file_are_not_asked_first(auto, gold, trainer_kit, tmp_path, monkeypatch):
+    """Of 96 problems the first 64 are hard: as many as it asks before it gives up."""
+    gold()
+    trainer = auto([trainer_kit.USUAL], problems=96)
+    asked: list[int] = []
+
+    def says(prompts, completions, **kwargs):
+        numbers = [int(prompt.split()[2]) - 12 for prompt in prompts]  # "What is 12 + 30?" is the first
+        asked.extend(numbers)
+        return [float(number >= 64) for number in numbers]
+
+    says.__name__ = "accuracy"
+    monkeypatch.setattr(trainer, "reward_funcs", [says, *trainer.reward_funcs[1:]])
+    state = torch.get_rng_state()
+    trainer.find_heads(say=lambda text: None)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(asked) < 256
+    order = [int(row["prompt"].split()[2]) - 12 for rows in _batches(trainer) for row in rows[::4]]
+    assert sorted(order) == list(range(96))
+    assert asked[::4] == order[: len(asked) // 4]  # drawn from the seed: the same each time, on every process
 
 
 def test_refused_with_the_figures_where_no_head_separates(auto, gold, trainer_kit, tmp_path):
@@ -114,6 +149,17 @@ def test_train_finds_them_first_and_a_resumed_run_keeps_them(auto, gold, trainer
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
     assert again.heads == found
     assert again.state.global_step == 2
+
+
+def test_a_run_resumed_in_another_folder_keeps_them(auto, gold, trainer_kit, tmp_path, monkeypatch):
+    gold()
+    trainer = auto([trainer_kit.USUAL, trainer_kit.LONG], save_strategy="steps", save_steps=1)
+    trainer.train()
+    monkeypatch.setattr(own_heads, "causal_labels", None)  # would fail if it were called
+    old = (tmp_path / "run").rename(tmp_path / "old")
+    again = auto([trainer_kit.USUAL, trainer_kit.LONG], max_steps=2)
+    again.train(resume_from_checkpoint=str(old / "checkpoint-1"))
+    assert (again.heads, again.heads_file) == (trainer.heads, old / "heads.json")
 
 
 def test_with_lora_the_heads_are_those_of_the_adapted_model(
@@ -173,6 +219,6 @@ def test_the_command_stops_where_no_response_can_be_used(
     data = trainer_kit.write_problems(tmp_path / "problems.jsonl")
     assert main(trainer_kit.command(folder, data, tmp_path / "run")) == 1
     said = capsys.readouterr()
-    assert "heads: auto: 16 responses gave 0 with essential and redundant steps, expected at least 16" in said.err
+    assert "heads: auto: 16 responses gave 0 with essential and redundant steps, to 0 problems, expected" in said.err
     assert "Give a head file (option heads)" in said.err
     assert "no head file" in said.out

@@ -206,7 +206,8 @@ def search(monkeypatch):
 
     def find(trainer: Any, say: Any) -> list[tuple[int, int]]:
         seen.append({path.name for path in trainer.folder.path.iterdir()})
-        (trainer.folder.path / "heads.json").write_text('{"heads": [[0, 1]]}')
+        model = trainer.model.config._name_or_path
+        (trainer.folder.path / "heads.json").write_text(json.dumps({"heads": [[0, 1]], "model": model}))
         (trainer.folder.path / "heads-traces.jsonl.gz").write_bytes(b"")
         return [(0, 1)]
 
@@ -218,12 +219,16 @@ def config_of(folder: Path) -> dict[str, Any]:
     return yaml.safe_load((folder / "config.yaml").read_text())
 
 
+def heads_of(folder: Path) -> list[list[int]]:
+    return json.loads((folder / "heads.json").read_text())["heads"]
+
+
 def test_heads_are_recorded_as_asked_for(train, search, tmp_path):
     assert train("--heads", "auto")[0] == 0
     assert config_of(tmp_path / "run")["heads"] == "auto"
     assert train("--overwrite_run", "true")[0] == 0  # heads.json beside the model
     assert "heads" not in config_of(tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "heads.json").read_text())["heads"] == [[1, 0], [2, 3]]
+    assert heads_of(tmp_path / "run") == [[1, 0], [2, 3]]
     (tmp_path / "model" / "heads.json").unlink()
     assert train("--overwrite_run", "true")[0] == 0
     assert config_of(tmp_path / "run")["heads"] == "auto"
@@ -246,9 +251,60 @@ def test_heads_given_from_the_run_that_is_replaced(train, search, tmp_path):
     run = tmp_path / "run"
     assert train("--heads", "auto")[0] == 0
     assert train("--heads", str(run / "heads.json"), "--overwrite_run", "true")[0] == 0
-    assert (run / "heads.json").read_text() == '{"heads": [[0, 1]]}'
+    assert heads_of(run) == [[0, 1]]
     assert not (run / "heads-traces.jsonl.gz").exists()
     assert len(search) == 1
+
+
+def test_a_resumed_run_keeps_its_heads(train, search, tmp_path):
+    """Also in another folder, and where the model has got a head file meanwhile."""
+    model, old, new = (tmp_path / name for name in ("model", "old", "new"))
+    beside = (model / "heads.json").rename(tmp_path / "later.json")
+    assert train("--max_steps", "1", "--output_dir", str(old))[0] == 0
+    beside.rename(model / "heads.json")
+    resumed = ("--max_steps", "2", "--resume_from_checkpoint")
+    assert train(*resumed, str(old / "checkpoint-1"), "--output_dir", str(new))[0] == 0
+    assert train(*resumed, "true", "--output_dir", str(old))[0] == 0
+    for run in (old, new):
+        assert heads_of(run) == [[0, 1]]
+        assert (run / "heads-traces.jsonl.gz").exists()
+        assert config_of(run)["heads"] == "auto"
+    assert len(search) == 1
+    # Heads that are asked for count all the same.
+    given = ("--heads", str(model / "heads.json"), "--output_dir", str(old))
+    assert train("--max_steps", "3", "--resume_from_checkpoint", "true", *given)[0] == 0
+    assert heads_of(old) == [[1, 0], [2, 3]]
+
+
+def test_heads_of_a_run_that_took_no_step_are_used(train, search, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    traces = run / "heads-traces.jsonl.gz"
+
+    def die(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("attnpo.training.run.run_steps", die)
+        assert train("--heads", "auto")[0] != 0
+    traces.write_bytes(b"kept")
+    # Other heads do not take their place, nor do they go, unasked.
+    for other in ((), ("--heads", str(tmp_path / "model" / "heads.json")), ("--credit", "outcome")):
+        code, _, err = train(*other)
+        assert code == 2
+        assert f"{run} already holds heads found for {tmp_path / 'model'}" in err
+    with monkeypatch.context() as patch:
+        patch.setattr("attnpo.training.run.run_steps", lambda *args: None)
+        patch.setattr("attnpo.training.run.print_summary", lambda *args: None)
+        assert train("--heads", str(run / "heads.json"))[0] == 0
+        code, out, _ = train("--heads", "auto")
+        assert code == 0
+        assert f"key-focus heads found before, in {run}/heads.json: [(0, 1)]" in out.replace("\n", "")
+        assert (heads_of(run), traces.read_bytes(), len(search)) == ([[0, 1]], b"kept", 1)
+        (run / "heads.json").write_text('{"heads": [[0, 1]], "model": "org/other"}')
+        assert train("--heads", "auto")[0] == 2
+        assert traces.read_bytes() == b"kept"
+        assert train("--heads", "auto", "--overwrite_run", "true")[0] == 0
+    assert len(search) == 2
 
 
 def test_only_a_runs_own_files_are_removed(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from attnpo.errors import InputError
 from attnpo.models import model_name
 
 Head = tuple[int, int]
+HEADS = "heads.json"  # how a model's folder and a run call their head file
 CHECKPOINT = re.compile(r"checkpoint-\d+")  # how a run calls its checkpoints, whatever the model
 
 
@@ -44,11 +46,12 @@ def warn_of_other_model(path: str | Path, model: str) -> None:
     """Say on stderr that a head file names another model than `model` (name or folder), where it does.
 
     No error: the same weights go by several names. Nothing is said of a file in the model's own folder or in that of
-    the run it is a checkpoint of, nor where either name is not known.
+    the run it is a checkpoint of, nor where either name is not known: "." was one folder where it was written down, and
+    is another here.
     """
-    recorded, folder = _read(path).get("model"), Path(model).resolve()
+    recorded, folder = recorded_model(path), Path(model).resolve()
     own = {folder, folder.parent} if CHECKPOINT.fullmatch(folder.name) else {folder}
-    if not (model and recorded and isinstance(recorded, str)) or Path(path).resolve().parent in own:
+    if not (model and recorded.strip("./\\")) or Path(path).resolve().parent in own:
         return
     if not same_model(recorded, model):
         print(
@@ -58,12 +61,23 @@ def warn_of_other_model(path: str | Path, model: str) -> None:
         )
 
 
+def recorded_model(path: str | Path) -> str:
+    """The name or folder of the model whose heads a file has; "" where it names none."""
+    recorded = _read(path).get("model")
+    return recorded if isinstance(recorded, str) else ""
+
+
 def same_model(one: str, other: str) -> bool:
-    """Whether two names or folders may be of one model: their last parts are equal, but for a checkpoint's number."""
+    """Whether two names or folders may be of one model: their last parts are equal, but for a checkpoint's number.
+
+    Those of an existing folder are its own, not those it is called by: `.` and `checkpoint-100` depend on the place.
+    """
     return _last_part(one) == _last_part(other)
 
 
 def _last_part(name: str) -> str:
+    if name and Path(name).is_dir():
+        name = os.path.abspath(name)  # not resolved: a link is called what its user calls the model
     parts = [part for part in re.split(r"[/\\]", name) if part]
     while len(parts) > 1 and CHECKPOINT.fullmatch(parts[-1]):
         parts.pop()

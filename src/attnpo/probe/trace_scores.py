@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from attnpo.attention.heads import check_heads, load_heads, warn_of_other_model
+from attnpo.attention.heads import HEADS, check_heads, load_heads, warn_of_other_model
 from attnpo.data.traces import read_numbered_jsonl, row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
+from attnpo.probe.labelled import longest
 from attnpo.probe.prepare import PreparedTrace, load_model, prepare_trace, score_traces
 from attnpo.steps.lexicon import load_lexicon
 
@@ -48,8 +49,7 @@ def score_file(
     network, tokenizer = load_model(folder)
     check_heads(network.config, chosen)
     warn_of_other_model(file, folder)
-    if max_length is None:
-        max_length = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    max_length = longest(network.config.get_text_config(), max_length)
     prepared = [
         prepare_trace(row, tokenizer, lexicon=lexicon, max_length=max_length, where=row_name(source, number))
         for number, row in rows
@@ -67,10 +67,10 @@ def heads_file(folder: str, heads: str | Path | None) -> str | Path:
     """The head file given, or the one in the model's folder. Raises InputError where there is none."""
     if heads is not None:
         return heads
-    beside = Path(folder) / "heads.json"
+    beside = Path(folder) / HEADS
     if not beside.is_file():
         raise InputError(
-            f"model {folder} has no heads.json beside it: give --heads, a JSON file such as "
+            f"model {folder} has no {HEADS} beside it: give --heads, a JSON file such as "
             '{"heads": [[16, 2], [20, 9]]} with (layer, head) pairs counted from zero'
         )
     return beside

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attnpo.attention.heads import Head, check_heads, load_heads, warn_of_other_model
+from attnpo.attention.heads import (
+    HEADS,
+    Head,
+    check_heads,
+    load_heads,
+    recorded_model,
+    same_model,
+    warn_of_other_model,
+)
+from attnpo.errors import InputError
 from attnpo.training.processes import from_main
-from attnpo.training.records import HEADS
+from attnpo.training.records import HEADS_TRACES
 
 if TYPE_CHECKING:
     from attnpo.training.trainer import AttnPOTrainer
@@ -28,7 +38,7 @@ def known_heads(trainer: AttnPOTrainer, given: list[Head] | None) -> tuple[list[
     asked, folder = trainer.args.heads, getattr(config, "_name_or_path", "")
 
     def read() -> tuple[list[Head] | None, Path | None]:
-        beside = Path(folder) / "heads.json"
+        beside = Path(folder) / HEADS
         heads, file = given, None
         if heads is None:
             if asked == AUTO or (asked is None and not (folder and beside.is_file())):
@@ -42,21 +52,68 @@ def known_heads(trainer: AttnPOTrainer, given: list[Head] | None) -> tuple[list[
     return from_main(trainer.accelerator, read)
 
 
-def kept_heads(trainer: AttnPOTrainer) -> list[Head] | None:
-    """The heads that the run in the trainer's folder has found for itself; None: none yet.
+def kept_heads(trainer: AttnPOTrainer, resumed: str | bool) -> tuple[list[Head] | None, Path | None]:
+    """The heads that a resumed run goes on with and their file: those it has, wherever it found them.
 
-    The main process decides, and reads: the folder may be on its disk only.
+    resumed: its checkpoint, or true for the last one in the trainer's folder. Its heads lie beside the checkpoint, or
+    in the trainer's folder. What the trainer has stays where there are none, and where it was asked for as numbers or
+    by its file; a heads.json that has appeared beside the model was not. The main process decides, and reads: the
+    folders may be on its disk only.
     """
-    file = trainer.folder.path / HEADS
+    now = trainer.heads, trainer.heads_file
+    asked_for = trainer.args.heads not in (None, AUTO) or (trainer.heads is not None and trainer.heads_file is None)
+    if asked_for or "attention" not in trainer.credit.signals:
+        return now
+    folders = [trainer.folder.path] if isinstance(resumed, bool) else [Path(resumed).resolve().parent]
+    folders.append(trainer.folder.path)
+
+    def read() -> tuple[list[Head] | None, Path | None]:
+        for file in (folder / HEADS for folder in folders):
+            if file.is_file():
+                heads = load_heads(file)
+                check_heads(_config(trainer), heads)
+                return heads, file
+        return now
+
+    return from_main(trainer.accelerator, read)
+
+
+def found_at_start(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[Head] | None:
+    """The heads found for this model by a run that got no further (`RunFolder.heads_of_a_start`); None: none."""
 
     def read() -> list[Head] | None:
-        if not file.is_file():
+        file = trainer.folder.heads_of_a_start
+        if file is None or not _are_of(file, trainer):
             return None
         heads = load_heads(file)
         check_heads(_config(trainer), heads)
+        say(f"key-focus heads found before, in {file}: {heads} (--overwrite_run true finds them anew)")
         return heads
 
     return from_main(trainer.accelerator, read)
+
+
+def spare_found_heads(trainer: AttnPOTrainer) -> None:
+    """InputError where a new run would put other heads in the place of found ones, or none: a search is not cheap."""
+
+    def check() -> None:
+        file = trainer.folder.heads_of_a_start
+        if file is None or (trainer.heads_file is not None and trainer.heads_file.samefile(file)):
+            return
+        if not (trainer.needs_heads and _are_of(file, trainer)):
+            raise InputError(
+                f"option output_dir: {file.parent} already holds heads found for {recorded_model(file) or 'a model'} "
+                f"({HEADS}, {HEADS_TRACES}). Use them with --heads {file}, choose another folder, or remove them with "
+                "--overwrite_run true"
+            )
+
+    from_main(trainer.accelerator, check)
+
+
+def _are_of(file: Path, trainer: AttnPOTrainer) -> bool:
+    """Whether a head file names the trainer's model."""
+    recorded, name = recorded_model(file), getattr(_config(trainer), "_name_or_path", "")
+    return bool(recorded and name) and same_model(recorded, name)
 
 
 def _config(trainer: AttnPOTrainer) -> Any:

@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import DistributedType, gather_object
 from transformers.trainer_utils import has_length
 
-from attnpo.attention.heads import Head
+from attnpo.attention.heads import HEADS, Head
 from attnpo.attention.interface import scorable_layers
 from attnpo.data.traces import write_jsonl
 from attnpo.errors import InputError, RunError
@@ -22,11 +22,11 @@ from attnpo.labels.causal import label_steps, without_endings
 from attnpo.labels.hiding import step_drops
 from attnpo.models import model_name
 from attnpo.probe.find_heads import Found, write_head_file
-from attnpo.probe.head_table import FEWEST, SEPARATES, HeadTable, probe_traces, separating
+from attnpo.probe.head_table import FEWEST, FEWEST_PROBLEMS, SEPARATES, HeadTable, probe_traces, separating
 from attnpo.probe.prepare import PreparedTrace
 from attnpo.training.own_responses import OwnResponse, as_in_an_evaluation, left_out, sample_responses
 from attnpo.training.processes import from_main, together
-from attnpo.training.records import HEADS, HEADS_TRACES
+from attnpo.training.records import HEADS_TRACES
 
 if TYPE_CHECKING:
     from attnpo.training.trainer import AttnPOTrainer
@@ -88,11 +88,12 @@ def _choose(
     trainer: AttnPOTrainer, measured: list[Measured], counts: Counter[str], say: Callable[[str], None]
 ) -> list[Head]:
     """The best heads by the figures of all processes, written down. Raises RunError where none separates."""
-    if len(measured) < FEWEST:
+    different = len({problem for problem, _ in measured})
+    if len(measured) < FEWEST or different < FEWEST_PROBLEMS:
         raise RunError(
-            f"heads: auto: {counts['sampled']} responses gave {len(measured)} with essential and redundant steps, "
-            f"expected at least {FEWEST} ({_listed(counts)}). Give a head file (option heads), easier problems, or "
-            "credit: outcome"
+            f"heads: auto: {counts['sampled']} responses gave {len(measured)} with essential and redundant steps, to "
+            f"{different} problems, expected at least {FEWEST} to at least {FEWEST_PROBLEMS} problems "
+            f"({_listed(counts)}). Give a head file (option heads), more or easier problems, or credit: outcome"
         )
     problems, figures = zip(*measured, strict=True)
     table = HeadTable(torch.tensor(figures, dtype=torch.float64), tuple(scorable_layers(trainer.model)), problems)

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from attnpo.probe.head_table import FEWEST_PROBLEMS
 from attnpo.probe.prepare import PreparedTrace
 from attnpo.steps.spans import LocatedSteps
 from attnpo.training.evaluation import isolated_random_state
@@ -46,19 +48,22 @@ def as_in_an_evaluation(trainer: AttnPOTrainer) -> Iterator[None]:
 def sample_responses(trainer: AttnPOTrainer, wanted: int) -> tuple[list[OwnResponse], Counter[str]]:
     """Responses of this process that can be labelled, and counts over all processes.
 
-    Stops with `wanted` of them, with `GIVE_UP` times as many sampled, or when every problem was asked.
+    Stops with `wanted` of them on all processes together, with `GIVE_UP` times as many sampled, or when every problem
+    was asked. One whose problems are hard leaves its part to the others.
     """
-    processes = trainer.accelerator.num_processes
-    share = -(-wanted // processes)
+    process = trainer.accelerator.process_index
     found: list[OwnResponse] = []
-    counts: Counter[str] = Counter()
     totals: Counter[str] = Counter()
     for rows in _batches(trainer):
+        counts: Counter[str] = Counter()
         with rollouts_together(trainer):
-            _take(_respond(trainer, rows), share, found, counts)
-        # Asked of all processes, so that they stop together.
-        totals = sum(gather_object([counts + Counter(used=len(found))]), Counter())
-        if totals["used"] >= share * processes or totals["sampled"] >= GIVE_UP * wanted:
+            usable = _usable(_respond(trainer, rows), max(1, wanted // FEWEST_PROBLEMS), counts)
+        # Known to all processes, so that they stop together and none takes what another has.
+        round_counts, lengths = zip(*gather_object([(counts, len(usable))]), strict=True)
+        totals = sum(round_counts, totals)
+        found += usable[: max(0, wanted - totals["used"] - sum(lengths[:process]))]
+        totals["used"] = min(wanted, totals["used"] + sum(lengths))
+        if totals["used"] == wanted or totals["sampled"] >= GIVE_UP * wanted:
             break
     return found, totals
 
@@ -77,16 +82,18 @@ def left_out(counts: Counter[str]) -> Counter[str]:
 def _batches(trainer: AttnPOTrainer) -> Iterator[list[dict[str, Any]]]:
     """This process's problems, each `SAMPLES` times, as many rows at a time as an evaluation takes.
 
-    Every problem comes once; where they do not fill the last round, the first ones come again, so that all processes
-    take part in every round.
+    In an order of their own, since a file may have the hard ones first. Every problem comes once; where they do not
+    fill the last round, the first ones come again, so that all processes take part in every round.
     """
     accelerator = trainer.accelerator
     data: Any = trainer.train_dataset
     processes = accelerator.num_processes
     count = min(max(1, trainer.args.per_device_eval_batch_size // SAMPLES), -(-len(data) // processes))
+    draw = torch.Generator().manual_seed(trainer.args.seed + SEED)  # the same on all processes
+    order = torch.randperm(len(data), generator=draw).tolist()
     for first in range(0, len(data), count * processes):
         start = first + accelerator.process_index * count
-        yield [data[i % len(data)] for i in range(start, start + count) for _ in range(SAMPLES)]
+        yield [data[order[i % len(data)]] for i in range(start, start + count) for _ in range(SAMPLES)]
 
 
 def _respond(trainer: AttnPOTrainer, rows: list[dict[str, Any]]) -> list[tuple[bool, OwnResponse | None]]:
@@ -103,17 +110,17 @@ def _respond(trainer: AttnPOTrainer, rows: list[dict[str, Any]]) -> list[tuple[b
     return responses
 
 
-def _take(
-    responses: list[tuple[bool, OwnResponse | None]], share: int, found: list[OwnResponse], counts: Counter[str]
-) -> None:
-    """Add to `found`, until there are `share`, the usable right responses of problems that are easy; count them all."""
+def _usable(responses: list[tuple[bool, OwnResponse | None]], most: int, counts: Counter[str]) -> list[OwnResponse]:
+    """The usable right responses of problems that are easy, at most `most` of each; `counts` gets all there are."""
+    found: list[OwnResponse] = []
     for first in range(0, len(responses), SAMPLES):
         right = [response for correct, response in responses[first : first + SAMPLES] if correct]
         counts["sampled"] += SAMPLES
         counts["right"] += len(right)
         if len(right) >= EASY * SAMPLES:
             counts["right, of easy problems"] += len(right)
-            found += [response for response in right if response is not None][: max(0, share - len(found))]
+            found += [response for response in right if response is not None][:most]
+    return found
 
 
 def _trace(prompt: list[int], completion: list[int], located: LocatedSteps, where: str) -> PreparedTrace | None:

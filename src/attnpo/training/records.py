@@ -15,13 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnpo.attention.heads import HEADS
 from attnpo.errors import InputError
 from attnpo.steps.spans import LocatedSteps
 
 Record = dict[str, Any]
 
-HEADS = "heads.json"  # the key-focus heads of the run
-HEADS_TRACES = "heads-traces.jsonl.gz"  # the responses they were found on
+HEADS_TRACES = "heads-traces.jsonl.gz"  # beside heads.json: the responses on which a run has found its heads
 
 
 def response_record(
@@ -156,6 +156,12 @@ class RunFolder:
         for path in old:
             if keep is None or not path.samefile(keep):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    @property
+    def heads_of_a_start(self) -> Path | None:
+        """The head file of a run that found its heads and ended before it wrote anything else; None: there is none."""
+        heads = self.path / HEADS
+        return heads if heads.is_file() and (self.path / HEADS_TRACES).is_file() and not self._old_run() else None
 
     def _old_run(self) -> list[Path]:
         names = ("metrics.jsonl", "evaluations.jsonl", "rollouts")

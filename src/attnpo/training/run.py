@@ -15,6 +15,7 @@ from trl.import_utils import is_vllm_available
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
+from attnpo.attention.heads import HEADS
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
 from attnpo.errors import InputError, RunError
 from attnpo.models import OVERTHINKER, resolve_model
@@ -25,10 +26,10 @@ from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
 from attnpo.training.callbacks import LiveProgress, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.known_heads import AUTO
+from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
 from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse
 from attnpo.training.quiet import quiet_screen
-from attnpo.training.records import HEADS, RunFolder
+from attnpo.training.records import HEADS_TRACES, RunFolder
 from attnpo.training.summary import evaluated, print_summary, write_description
 from attnpo.training.trainer import AttnPOTrainer
 
@@ -50,21 +51,33 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     RunFolder(args.output_dir).check_writable()
     with quiet_screen(), VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
         trainer, notes = build_trainer(data, args, model_config, pool, console)
+        given = trainer.heads_file
+        if resume is not None:
+            trainer.heads, trainer.heads_file = kept_heads(trainer, resume)
+        elif not args.overwrite_run:
+            spare_found_heads(trainer)
         if trainer.is_world_process_zero():
-            if resume is None:
+            if resume is None and args.overwrite_run:
                 trainer.folder.clear(keep=trainer.heads_file)
-            if trainer.needs_heads:
+            found = trainer.heads_file is not None and trainer.heads_file.with_name(HEADS_TRACES).is_file()
+            if trainer.needs_heads or (found and trainer.heads_file != given):
                 args.heads = AUTO  # what the default comes to here, for config.yaml
             write_description(Path(args.output_dir), data, args, model_config, argv, notes)
             if trainer.heads_file is not None:
-                copy = Path(args.output_dir) / HEADS
-                if not (copy.exists() and copy.samefile(trainer.heads_file)):
-                    shutil.copyfile(trainer.heads_file, copy)
-        trainer.find_heads(resumed=resume is not None, say=console.print)
+                copy_heads(trainer.heads_file, Path(args.output_dir), traces=found and trainer.heads_file != given)
+        trainer.find_heads(resumed=resume or False, say=console.print)
         run_steps(trainer, resume, console)
     if trainer.is_world_process_zero():
         print_summary(Path(args.output_dir), console)
     return Path(args.output_dir)
+
+
+def copy_heads(file: Path, folder: Path, *, traces: bool) -> None:
+    """The head file of a run into its folder, and what it was found on; nothing to do where it lies there."""
+    if file.resolve() != (folder / HEADS).resolve():
+        shutil.copyfile(file, folder / HEADS)
+        if traces:
+            shutil.copyfile(file.with_name(HEADS_TRACES), folder / HEADS_TRACES)
 
 
 def check_packages(args: AttnPOConfig) -> None:

@@ -23,7 +23,7 @@ from attnpo.steps.spans import locate_steps
 from attnpo.training.callbacks import GradientGuard, MetricsFile, NotFiniteError
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation
-from attnpo.training.known_heads import kept_heads, known_heads
+from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
 from attnpo.training.metrics import rollout_metrics
 from attnpo.training.own_heads import find_own_heads
 from attnpo.training.records import Record, RunFolder, add_rewards, response_record
@@ -112,16 +112,17 @@ class AttnPOTrainer(HeldOutEvaluation):
         """Whether key-focus heads are still to be found (`heads: auto`)."""
         return self.heads is None and "attention" in self.credit.signals
 
-    def find_heads(self, *, resumed: bool = False, say: Callable[[str], None] = print) -> None:
+    def find_heads(self, *, resumed: str | bool = False, say: Callable[[str], None] = print) -> None:
         """Find the key-focus heads of the model itself where none were given (`heads: auto`); see `own_heads`.
 
         `train` does this first; earlier calls make heads.json and step scores of a first evaluation possible. A resumed
-        run keeps the heads it has found. `say` gets lines for the screen (main process only).
+        run keeps its heads (`resumed`: its checkpoint, or true), and those of a run that got no further are taken as
+        they are. `say` gets lines for the screen (main process only).
         """
-        if self.needs_heads and resumed:
-            self.heads = kept_heads(self)
+        if resumed:
+            self.heads, self.heads_file = kept_heads(self, resumed)
         if self.needs_heads:
-            self.heads = find_own_heads(self, say)
+            self.heads = found_at_start(self, say) or find_own_heads(self, say)
 
     # ---------------------------------------------------------------- rollouts
 
@@ -279,7 +280,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         Raises:
             NotFiniteError: names the step and the checkpoint.
         """
-        self.find_heads(resumed=bool(resume_from_checkpoint))
+        self.find_heads(resumed=resume_from_checkpoint or False)
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except NotFiniteError as error:
