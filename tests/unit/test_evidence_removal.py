@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,18 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attnpo.cli.main import main
+from attnpo.errors import InputError, RunError
+from attnpo.evidence import output
 from attnpo.evidence.answering import Answer, answer_context, generate_answers
+from attnpo.evidence.output import Table, check_folder, write_table
 from attnpo.evidence.removal import (
     HIGHEST,
     LAST,
     LOWEST,
     NOTHING,
     RANDOM,
+    RANDOM_HIGHEST,
+    RANDOM_LOWEST,
     Removal,
     plan_removals,
     ranking,
@@ -32,7 +38,10 @@ from attnpo.evidence.removal import (
     removed_essential,
     removed_share,
 )
-from attnpo.evidence.removal_table import Reanswer, accuracy_table, bootstrap_interval, difference_table
+from attnpo.evidence.removal_figure import NAMES, draw_removal
+from attnpo.evidence.removal_scores import draw_random_heads
+from attnpo.evidence.removal_table import COLUMNS, Reanswer, accuracy_table, difference_table
+from attnpo.evidence.removal_traces import Options, choose_traces
 from attnpo.probe.prepare import prepare_trace
 from attnpo.rewards.verdict import Verdict
 
@@ -96,6 +105,29 @@ def test_a_plan_by_hand():
     ]
     assert set(drawn[0].removed) < set(drawn[2].removed)
     assert {one.trace for one in plan} == {7}
+
+
+def test_random_heads_remove_by_their_own_scores():
+    plan = plan_removals(0, [4, 3, 2, 1], [0.25], 1, "row", [[1, 2, 3, 4], [0, 9, 0, -9]])
+    removed = {(one.arm, one.seed): one.removed for one in plan if one.arm in (RANDOM_HIGHEST, RANDOM_LOWEST)}
+    assert removed == {
+        (RANDOM_HIGHEST, 0): (3,),
+        (RANDOM_LOWEST, 0): (0,),
+        (RANDOM_HIGHEST, 1): (1,),
+        (RANDOM_LOWEST, 1): (3,),
+    }
+
+
+def test_random_heads_are_others_than_the_chosen(tiny_qwen2):
+    config = tiny_qwen2.config
+    heads = {(layer, head) for layer in range(config.num_hidden_layers) for head in range(config.num_attention_heads)}
+    chosen = sorted(heads)[1:3]
+    sets = draw_random_heads(tiny_qwen2, chosen, 4)
+    assert sets == draw_random_heads(tiny_qwen2, chosen, 4)
+    assert len({tuple(one) for one in sets}) == 4
+    assert all(len(set(one)) == 2 and set(one) <= heads - set(chosen) for one in sets)
+    with pytest.raises(InputError, match="--random-heads is 2, expected at most 0, the number of sets of"):
+        draw_random_heads(tiny_qwen2, sorted(heads)[1:], 2)
 
 
 def test_random_steps_depend_on_seed_and_row_only():
@@ -196,17 +228,86 @@ def test_tables_by_hand():
     }
 
 
-def test_intervals_draw_problems_with_all_their_traces():
-    values = torch.tensor([1.0, 0.0, 1.0, torch.nan, 1.0, 0.0, 0.5], dtype=torch.float64)
-    groups = torch.tensor([0, 0, 1, 2, 3, 3, 3])
-    picks = torch.randint(4, (500, 4), generator=torch.Generator().manual_seed(3)).tolist()
-    means = []
-    for drawn in picks:
-        found = [v for g in drawn for v, h in zip(values.tolist(), groups.tolist(), strict=True) if h == g and v == v]
-        if found:
-            means.append(sum(found) / len(found))
-    expected = torch.quantile(torch.tensor(means, dtype=torch.float64), torch.tensor([0.025, 0.975]).double())
-    assert bootstrap_interval(values, groups, draws=500, seed=3) == pytest.approx(tuple(expected.tolist()))
+def test_random_heads_are_averaged_over_their_sets():
+    right, wrong = Verdict.RIGHT, Verdict.WRONG
+    answers = [reanswer(place, NOTHING, right) for place in range(2)]
+    answers += [reanswer(place, HIGHEST, wrong) for place in range(2)]
+    answers += [reanswer(0, RANDOM_HIGHEST, right, 0), reanswer(0, RANDOM_HIGHEST, wrong, 1)]
+    answers += [reanswer(1, RANDOM_HIGHEST, right, 0), reanswer(1, RANDOM_HIGHEST, right, 1)]
+    table = accuracy_table(answers, ["a", "b"])
+    assert {row[0]: row[COLUMNS.index("accuracy")] for row in table.rows}[RANDOM_HIGHEST] == 0.75
+    assert [row[:3] for row in difference_table(answers, ["a", "b"]).rows] == [
+        (f"{HIGHEST} − {RANDOM_HIGHEST}", 0.5, -0.75)
+    ]
+
+
+def test_the_figure_shows_the_table():
+    def row(arm: str, share: float, tokens: float, accuracy: float | None) -> tuple[Any, ...]:
+        ends = (None, None) if accuracy is None else (accuracy - 0.05, accuracy + 0.1)
+        return (arm, share, 1, tokens, None, 0.0, accuracy, *ends, 4)
+
+    table = Table(
+        COLUMNS,
+        [
+            row(NOTHING, 0.0, 0.0, 0.9),
+            row(HIGHEST, 0.25, 0.3, 0.5),
+            row(HIGHEST, 0.5, 0.6, 0.2),
+            row(LOWEST, 0.25, 0.2, 0.8),
+            row(LOWEST, 0.5, 0.4, None),  # the verifier failed on all
+            row(RANDOM_HIGHEST, 0.25, 0.35, 0.6),
+            row("everything", 1.0, 1.0, 0.1),
+        ],
+    )
+    figure = draw_removal(table, title="the title")
+    assert figure.get_suptitle() == "the title"
+    accuracies = {HIGHEST: [0.9, 0.5, 0.2, 0.1], LOWEST: [0.9, 0.8, 0.1], RANDOM_HIGHEST: [0.9, 0.6, 0.1]}
+    shares = {HIGHEST: [0, 0.25, 0.5, 1], LOWEST: [0, 0.25, 1], RANDOM_HIGHEST: [0, 0.25, 1]}
+    tokens = {HIGHEST: [0, 0.3, 0.6, 1], LOWEST: [0, 0.2, 1], RANDOM_HIGHEST: [0, 0.35, 1]}
+    labels = ("share of steps removed", "share of thinking tokens removed")
+    for panel, at, label in zip(figure.axes, (shares, tokens), labels, strict=True):
+        assert panel.get_xlabel() == label
+        drawn: dict[str, Any] = {line.get_label(): line for line in panel.containers}
+        assert list(drawn) == [NAMES[arm] for arm in accuracies]
+        for arm, accuracy in accuracies.items():
+            line, _, (bars,) = drawn[NAMES[arm]].lines
+            assert line.get_xdata().tolist() == at[arm]
+            assert line.get_ydata().tolist() == accuracy
+            ends = torch.tensor([segment[:, 1].tolist() for segment in bars.get_segments()])
+            expected = torch.tensor([[value - 0.05, value + 0.1] for value in accuracy])
+            torch.testing.assert_close(ends, expected)
+    assert figure.axes[0].get_ylabel() == "share of right answers"
+    (legend,) = figure.legends
+    assert [one.get_text() for one in legend.get_texts()] == [NAMES[arm] for arm in accuracies]
+
+
+# Files
+
+
+def test_a_folder_that_cannot_be_written_to_is_seen_before_the_work(tmp_path, monkeypatch):
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, f"Permission denied: {dir}")
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file: cannot be made"):
+        check_folder(tmp_path / "file")
+    assert list(check_folder(tmp_path / "a" / "b").iterdir()) == []
+    monkeypatch.setattr(output.tempfile, "TemporaryFile", refuse)  # permissions do not stop root
+    with pytest.raises(InputError, match=r"--output .*a: cannot be written to: Permission denied"):
+        check_folder(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["differences.csv", "answers.jsonl.gz", "table.csv", "table.md", "figure.png"])
+def test_a_file_that_cannot_be_written_is_named(name, model, tmp_path, capsys):
+    (tmp_path / "out" / name).mkdir(parents=True)
+    source = write(tmp_path / "in.jsonl", [trace()])
+    options = ["--model", str(model), "-o", str(tmp_path / "out"), "--max-answer", "2", "--shares", "0.5"]
+    assert main(["evidence", "removal", source, *options]) == 2
+    assert name in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_fault_of_the_input():
+    with pytest.raises(RunError, match="/dev/full: cannot be written: No space left"):
+        write_table(Path("/dev/full"), Table(("a",), [(1,)]))
 
 
 # Answers
@@ -239,14 +340,14 @@ def test_batched_answers_are_those_of_one_at_a_time(model):
         network,
         tokenizer,
         contexts,
-        max_new_tokens=6,
+        rooms=[6, 6, 3, 4],
         batch_size=2,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(0, 3), (2, 3), (3, 3)]
-    for context, answer in zip(contexts, together, strict=True):
+    for context, room, answer in zip(contexts, [6, 6, 3, 4], together, strict=True):
         ids = list(context)
-        for _ in range(6):
+        for _ in range(room):
             with torch.inference_mode():
                 ids.append(int(network(torch.tensor([ids])).logits[0, -1].argmax()))
             if ids[-1] == tokenizer.eos_token_id:
@@ -254,6 +355,35 @@ def test_batched_answers_are_those_of_one_at_a_time(model):
         assert answer.text == tokenizer.decode(ids[len(context) :], skip_special_tokens=True)
         assert answer.tokens == len(ids) - len(context)
         assert answer.finished == (ids[-1] == tokenizer.eos_token_id)
+
+
+# The traces
+
+
+def test_each_trace_has_the_room_of_its_own_answer(tiny_tokenizer):
+    short, long = trace(), trace(response="".join(PARTS) + "</think>" + "It is 42. " * 40)
+    rows = list(enumerate([short, long], 1))
+    answers = [prepare_trace(row, tiny_tokenizer).answer_tokens for _, row in rows]
+    assert 2 * answers[0] < 64 < answers[1]
+
+    def rooms(**options: Any) -> list[int]:
+        return choose_traces("x", rows, tiny_tokenizer, unreadable=(), longest=None, options=Options(**options)).rooms
+
+    assert rooms() == [64, 2 * answers[1]]
+    assert rooms(max_answer=7) == [7, 7]
+
+
+def test_the_first_usable_traces_are_as_many_as_there_are(tiny_tokenizer):
+    long = trace(["Add them up again. " * 30, *PARTS])
+    rows = list(enumerate([trace(), long, trace(), trace()], 1))
+    longest = len(prepare_trace(trace(), tiny_tokenizer).ids) + 64
+    assert longest < len(prepare_trace(long, tiny_tokenizer).ids) + 64
+    longest = max(longest, len(prepare_trace(long, tiny_tokenizer).ids))  # the trace fits, a new answer does not
+    data = choose_traces(
+        "x", rows, tiny_tokenizer, unreadable=(), longest=longest, options=Options(max_traces=2, max_answer=64)
+    )
+    assert [number for number, _ in data.rows] == [1, 3]
+    assert data.counts == {"used": 2, f"no room for a new answer within {longest} tokens": 1}
 
 
 # The command
@@ -275,10 +405,13 @@ def test_the_packaged_model(tmp_path, capsys):
         {**rows[0], "reference": "?!"},
         {**rows[0], "response": "one</think>1", "steps": None},
     ]
-    options = ["-o", str(tmp_path / "out"), "--shares", "0.5", "--random-seeds", "2"]
+    options = ["-o", str(tmp_path / "out"), "--shares", "0.5", "--random-seeds", "2", "--random-heads", "2"]
     assert main(["evidence", "removal", write(source, rows), *options]) == 0
     printed = capsys.readouterr().out
     assert "3 of 3 traces are right with nothing removed" in printed
+    assert "answers of at most 64 tokens" in printed
+    assert re.search(r"^random heads: \d\.\d \d\.\d \d\.\d; \d\.\d \d\.\d \d\.\d$", printed, re.MULTILINE)
+    assert "the arms say little" not in printed
     for why in ("no closing tag", "no reference answer", "a reference answer that", "fewer than two steps"):
         assert f"1 rows left out: {why}" in printed
     with open(tmp_path / "out" / "table.csv", newline="") as file:
@@ -291,7 +424,9 @@ def test_the_packaged_model(tmp_path, capsys):
     assert float(table[HIGHEST]["essential removed"]) > 0.8 > 0.2 > float(table[LOWEST]["essential removed"])
     with gzip.open(tmp_path / "out" / "answers.jsonl.gz", "rt") as file:
         answers = [json.loads(line) for line in file]
-    assert len(answers) == 3 * (2 + 3 + 2)
+    assert len(answers) == 3 * (2 + 3 + 2 + 2 * 2)
+    assert {(row["arm"], row["seed"]) for row in answers} >= {(RANDOM_HIGHEST, 0), (RANDOM_LOWEST, 1)}
+    assert {RANDOM_HIGHEST, RANDOM_LOWEST} <= set(table)
     assert {(row["verdict"], row["finished"]) for row in answers if row["arm"] == NOTHING} == {("right", True)}
     assert all(row["verdict"] == "no_answer" for row in answers if not row["finished"])
     assert answers[0]["id"] == rows[0]["id"]
@@ -308,6 +443,7 @@ def test_the_first_traces_without_labels_and_with_little_room(model, tmp_path, c
     assert main(["evidence", "removal", source, *options, "--max-length", "400", "--shares", "0.5"]) == 0
     printed = capsys.readouterr().out
     assert "of 2 traces" in printed
+    assert "right with everything removed: the arms say little" in printed  # a tiny model is never right
     assert "1 rows left out: longer than 400 tokens" in printed
     assert "answers of at most 3 tokens" in printed
     assert "None" not in (tmp_path / "out" / "table.md").read_text()
@@ -319,6 +455,9 @@ def test_the_first_traces_without_labels_and_with_little_room(model, tmp_path, c
         ([trace()], ["--shares", "0.5,x"], "--shares: found '0.5,x', expected numbers"),
         ([trace()], ["--shares", "0.5,1"], "--shares: found '0.5,1.0', expected different shares above 0 and below 1"),
         ([trace()], ["--random-seeds", "0"], "--random-seeds is 0, expected at least 1"),
+        ([trace()], ["--random-heads", "-1"], "--random-heads is -1, expected at least 0"),
+        ([trace()], ["--random-heads", "99999"], "--random-heads is 99999, expected at most"),
+        ([trace()], ["--batch-size", "0"], "--batch-size is 0, expected at least 1"),
         ([trace()], ["--max-answer", "0"], "--max-answer is 0, expected at least 1"),
         ([trace(reference=3)], [], "row 1: field 'reference' is a number, expected text"),
         ([trace(reference=None)], [], "no row has a reference answer"),
@@ -327,7 +466,7 @@ def test_the_first_traces_without_labels_and_with_little_room(model, tmp_path, c
         ([trace()], ["--heads", "nowhere.json"], "nowhere.json: cannot be read"),
         ([trace()], ["--model", "nowhere", "--heads", "HEADS"], "--model nowhere: cannot be loaded"),
         ([trace()], ["--max-length", "20"], "no row can be used (found 1 with longer than 20 tokens)"),
-        ([trace()], ["--max-answer", "9000"], "no room for an answer of 9000 tokens"),
+        ([trace()], ["--max-answer", "9000"], "no room for a new answer within"),
     ],
 )
 def test_bad_input(rows, options, message, model, tmp_path, capsys):
@@ -337,6 +476,8 @@ def test_bad_input(rows, options, message, model, tmp_path, capsys):
     assert main(["evidence", "removal", source, "-o", str(out), *given]) == 2
     assert message in capsys.readouterr().err
     assert not list(out.glob("*"))
+    needs_model = ("--max-length", "--model", "--random-heads")
+    assert not out.exists() or (options[0] in needs_model or options[-1] == "9000")
 
 
 def test_help_does_not_import_torch():

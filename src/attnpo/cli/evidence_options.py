@@ -11,14 +11,16 @@ from attnpo.errors import InputError
 LEAVES = "Leaves table.csv, table.md and figure.png in the folder DIR."
 
 
-def add_common(parser: argparse.ArgumentParser, *, model: bool = True) -> None:
-    """The output folder, the model, and how it is run."""
+def add_common(parser: argparse.ArgumentParser, *, model: bool = True, batch_size: int = 8) -> None:
+    """The output folder, the model, and how it is run; batch_size: the default."""
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder to write (made if need be)")
     if model:
         parser.add_argument(
             "--model", metavar="M", help="folder or Hub name of a causal language model (default: the overthinker)"
         )
-    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="rows per forward (default: 8)")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, default=batch_size, help=f"rows per forward (default: {batch_size})"
+    )
     parser.add_argument(
         "--max-length", metavar="N", type=int, help="leave out rows with more tokens (default: what the model allows)"
     )

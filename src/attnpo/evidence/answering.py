@@ -42,19 +42,25 @@ def generate_answers(
     tokenizer: PreTrainedTokenizerBase,
     contexts: Sequence[Sequence[int]],
     *,
-    max_new_tokens: int,
+    rooms: Sequence[int],
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Answer]:
     """The greedy continuation of every context, in order. Equal contexts are continued once.
 
-    progress: called with (contexts continued, different contexts).
+    rooms: tokens each continuation may have; one that has not ended by then is cut off there. progress: called with
+    (contexts continued, different contexts).
     """
-    different = sorted(set(map(tuple, contexts)), key=lambda ids: (-len(ids), ids))
+    keys = [tuple(context) for context in contexts]
+    widest: dict[tuple[int, ...], int] = {}
+    for key, room in zip(keys, rooms, strict=True):
+        widest[key] = max(room, widest.get(key, 0))
+    # A batch goes on for its largest room, so like rooms come together; then like lengths.
+    different = sorted(widest, key=lambda ids: (-widest[ids], -len(ids), ids))
     ends = _end_tokens(network, tokenizer)
     own: Any = tokenizer.pad_token_id
     padding = next(token for token in (own, *ends, 0) if token is not None)
-    found: dict[tuple[int, ...], Answer] = {}
+    found: dict[tuple[int, ...], list[int]] = {}
     progress(0, len(different))
     for first in range(0, len(different), batch_size):
         batch = different[first : first + batch_size]
@@ -62,7 +68,7 @@ def generate_answers(
         output = network.generate(
             input_ids=ids.to(network.device),
             attention_mask=mask.to(network.device),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max(widest[context] for context in batch),
             eos_token_id=ends,
             pad_token_id=padding,
             # A model's own generation settings must not turn this into something else: a penalty on repetition, for
@@ -74,10 +80,9 @@ def generate_answers(
             top_p=None,
             top_k=None,
         )
-        for context, written in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
-            found[context] = _answer(written, ends, tokenizer)
+        found.update(zip(batch, output[:, ids.shape[1] :].tolist(), strict=True))
         progress(len(found), len(different))
-    return [found[tuple(context)] for context in contexts]
+    return [_answer(found[key][:room], ends, tokenizer) for key, room in zip(keys, rooms, strict=True)]
 
 
 def pad_left(rows: Sequence[Sequence[int]], padding: int) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:

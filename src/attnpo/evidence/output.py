@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from attnpo.errors import InputError
+from attnpo.errors import InputError, RunError
 
 Cell = str | int | float | None
 
 TABLE, MARKDOWN, FIGURE = "table.csv", "table.md", "figure.png"
+DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -46,23 +50,33 @@ class Table:
 
 
 def check_folder(folder: str | Path) -> Path:
-    """The folder, made if need be: seen before the work, not after it. Raises InputError where it cannot be made."""
+    """The folder, made if need be, and seen before the work that it can be written to. Raises InputError if not."""
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be made: {error.strerror or error}") from None
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written to: {error.strerror or error}") from None
     return path
 
 
 def write_evidence(folder: Path, table: Table, figure: Figure) -> None:
-    """table.csv, table.md and figure.png. Raises InputError where they cannot be written."""
-    try:
-        (folder / TABLE).write_text(table.csv(), encoding="utf-8")
-        (folder / MARKDOWN).write_text(table.markdown(), encoding="utf-8")
-        figure.savefig(folder / FIGURE, dpi=150)
-    except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written: {error.strerror or error}") from None
+    """table.csv, table.md and figure.png. Raises as `write_table` does."""
+    write_table(folder / TABLE, table)
+    with _writing(folder / MARKDOWN) as path:
+        path.write_text(table.markdown(), encoding="utf-8")
+    with _writing(folder / FIGURE) as path:
+        figure.savefig(path, dpi=150)
+
+
+def write_table(file: Path, table: Table) -> None:
+    """One table, all digits. Raises InputError for a file that cannot be written to, RunError where the disk fails."""
+    with _writing(file) as path:
+        path.write_text(table.csv(), encoding="utf-8")
 
 
 def print_table(table: Table, title: str, notes: Sequence[str] = ()) -> None:
@@ -81,6 +95,15 @@ def print_table(table: Table, title: str, notes: Sequence[str] = ()) -> None:
     console.print(screen)
     for note in notes:
         console.print(note, style="dim", highlight=False)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except OSError as error:
+        kind = RunError if error.errno in DISK_FAILS else InputError
+        raise kind(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def _shown(cell: Cell) -> str:

@@ -11,16 +11,20 @@ from typing import Any
 
 NOTHING, EVERYTHING = "nothing", "everything"
 HIGHEST, LOWEST, LAST, RANDOM = "highest", "lowest", "last", "random"
-ARMS = (HIGHEST, LOWEST, LAST, RANDOM)
+RANDOM_HIGHEST, RANDOM_LOWEST = "highest, random heads", "lowest, random heads"
+ARMS = (HIGHEST, LOWEST, LAST, RANDOM, RANDOM_HIGHEST, RANDOM_LOWEST)
 """The arms that take out a share of the steps; the other two are the ends that all of them start and end at.
 
 LAST is a control: a final answer often needs the last result above all, so heads that just look at what is near do well
-against random steps."""
+against random steps. So are the highest and lowest of random heads, which are there on request."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """The steps taken out of one trace. `trace`: its place among those used; `seed`: of the random arm only."""
+    """The steps taken out of one trace. `trace`: its place among those used.
+
+    seed: of the random arm; in the arms of random heads, which set of them; else None.
+    """
 
     trace: int
     arm: str
@@ -30,25 +34,42 @@ class Removal:
 
 
 def plan_removals(
-    place: int, scores: Sequence[float], shares: Iterable[float], seeds: int, name: str | int
+    place: int,
+    scores: Sequence[float],
+    shares: Iterable[float],
+    seeds: int,
+    name: str | int,
+    controls: Sequence[Sequence[float]] = (),
 ) -> list[Removal]:
     """Everything that is taken out of one trace of at least two steps, one removal at a time.
 
     name: what the random arm is drawn from beside its seed (the row number), so that a trace loses the same steps
     whichever other traces are in the test. Of a trace, the random steps of a smaller share are among those of a larger.
+    controls: the scores by each set of random heads.
     """
     steps, ranked = len(scores), ranking(scores)
     shuffled = [random.Random(f"{seed} {name}").sample(range(steps), steps) for seed in range(seeds)]
     plan = [Removal(place, NOTHING, 0.0, None, ())]
     for share in shares:
         count = removed_count(steps, share)
-        plan.append(Removal(place, HIGHEST, share, None, tuple(sorted(ranked[:count]))))
-        plan.append(Removal(place, LOWEST, share, None, tuple(sorted(ranked[-count:]))))
+        plan += _both_ends(place, (HIGHEST, LOWEST), share, None, ranked, count)
         plan.append(Removal(place, LAST, share, None, tuple(range(steps - count, steps))))
         plan += [
             Removal(place, RANDOM, share, seed, tuple(sorted(order[:count]))) for seed, order in enumerate(shuffled)
         ]
+        for heads, control in enumerate(controls):
+            plan += _both_ends(place, (RANDOM_HIGHEST, RANDOM_LOWEST), share, heads, ranking(control), count)
     return [*plan, Removal(place, EVERYTHING, 1.0, None, tuple(range(steps)))]
+
+
+def _both_ends(
+    place: int, arms: tuple[str, str], share: float, seed: int | None, ranked: Sequence[int], count: int
+) -> list[Removal]:
+    """The first and the last `count` of the ranked steps."""
+    return [
+        Removal(place, arm, share, seed, tuple(sorted(steps)))
+        for arm, steps in zip(arms, (ranked[:count], ranked[-count:]), strict=True)
+    ]
 
 
 def ranking(scores: Sequence[float]) -> list[int]:

@@ -7,19 +7,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 
 from attnpo.evidence.answering import Answer
 from attnpo.evidence.output import Table
-from attnpo.evidence.removal import ARMS, EVERYTHING, HIGHEST, LAST, LOWEST, NOTHING, RANDOM, Removal
+from attnpo.evidence.removal import (
+    ARMS,
+    EVERYTHING,
+    HIGHEST,
+    LAST,
+    LOWEST,
+    NOTHING,
+    RANDOM,
+    RANDOM_HIGHEST,
+    RANDOM_LOWEST,
+    Removal,
+)
+from attnpo.probe.bootstrap import bootstrap_over_problems, number_problems
 from attnpo.rewards.verdict import REWARD_OF, Verdict
 
 COLUMNS = (
     *("arm", "share", "steps removed", "tokens removed", "essential removed", "cut off"),
     *("accuracy", "low", "high", "traces"),
 )
-PAIRS = ((HIGHEST, LOWEST), (LOWEST, RANDOM), (HIGHEST, RANDOM), (HIGHEST, LAST))
+PAIRS = (
+    *((HIGHEST, LOWEST), (LOWEST, RANDOM), (HIGHEST, RANDOM), (HIGHEST, LAST)),
+    *((RANDOM_HIGHEST, RANDOM_LOWEST), (RANDOM_HIGHEST, LAST), (HIGHEST, RANDOM_HIGHEST), (LOWEST, RANDOM_LOWEST)),
+)
 DIFFERENCES = ("difference", "share", "accuracy", "low", "high", "traces")
 
 
@@ -50,32 +65,28 @@ FIGURES: tuple[Callable[[Reanswer], float | None], ...] = (
 
 def accuracy_table(answers: Sequence[Reanswer], problems: Sequence[str]) -> Table:
     """One row per arm and share; problems: of each trace, by its place."""
-    groups = problem_groups(problems)
+    kinds = _by_kind(answers)
+    right = [trace_means(chosen, lambda one: one.right, len(problems)) for chosen in kinds.values()]
     rows = []
-    for arm, share in _kinds(answers):
-        chosen = [one for one in answers if (one.removal.arm, one.removal.share) == (arm, share)]
-        right = trace_means(chosen, lambda one: one.right, len(problems))
+    for ((arm, share), chosen), estimate in zip(kinds.items(), _estimates(right, problems), strict=True):
         figures = [_mean(trace_means(chosen, figure, len(problems))) for figure in FIGURES]
-        rows.append((arm, share, *figures, *_estimate(right, groups)))
+        rows.append((arm, share, *figures, *estimate))
     return Table(COLUMNS, rows)
 
 
 def difference_table(answers: Sequence[Reanswer], problems: Sequence[str]) -> Table:
     """Paired differences of accuracy between arms: the same traces on both sides."""
-    groups = problem_groups(problems)
-    of = {
-        kind: trace_means(
-            [one for one in answers if (one.removal.arm, one.removal.share) == kind],
-            lambda one: one.right,
-            len(problems),
-        )
-        for kind in _kinds(answers)
-    }
-    rows = [
-        (f"{first} − {second}", share, *_estimate(of[first, share] - of[second, share], groups))
+    of = {kind: trace_means(chosen, lambda one: one.right, len(problems)) for kind, chosen in _by_kind(answers).items()}
+    compared = [
+        (first, second, share)
         for first, second in PAIRS
         for share in dict.fromkeys(share for arm, share in of if arm == first)
         if (second, share) in of
+    ]
+    values = [of[first, share] - of[second, share] for first, second, share in compared]
+    rows = [
+        (f"{first} − {second}", share, *estimate)
+        for (first, second, share), estimate in zip(compared, _estimates(values, problems), strict=True)
     ]
     return Table(DIFFERENCES, rows)
 
@@ -92,40 +103,28 @@ def trace_means(
     return sums / counts
 
 
-def problem_groups(problems: Sequence[str]) -> Int64[Tensor, "N"]:
-    """The problem of each trace as a number from 0, in order of appearance."""
-    numbers = {problem: number for number, problem in enumerate(dict.fromkeys(problems))}
-    return torch.tensor([numbers[problem] for problem in problems])
-
-
-def bootstrap_interval(
-    values: Float[Tensor, "N"], groups: Int64[Tensor, "N"], draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the mean of the values that are numbers; problems are drawn, each with all its traces."""
-    count = int(groups.max()) + 1
-    known = ~torch.isnan(values)
-    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, groups[known], values[known].double())
-    sizes = torch.bincount(groups[known], minlength=count).double()
-    picks = torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(seed))
-    means = sums[picks].sum(dim=1) / sizes[picks].sum(dim=1)
-    # A draw of problems without any value has no mean.
-    low, high = torch.nanquantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
-
-
-def _kinds(answers: Sequence[Reanswer]) -> list[tuple[str, float]]:
-    """The pairs of arm and share there are, in the order in which they are shown."""
+def _by_kind(answers: Sequence[Reanswer]) -> dict[tuple[str, float], list[Reanswer]]:
+    """The answers of each arm and share, in the order in which they are shown."""
+    found: dict[tuple[str, float], list[Reanswer]] = {}
+    for one in answers:
+        found.setdefault((one.removal.arm, one.removal.share), []).append(one)
     order = (NOTHING, *ARMS, EVERYTHING)
-    kinds = {(one.removal.arm, one.removal.share) for one in answers}
-    return sorted(kinds, key=lambda kind: (order.index(kind[0]), kind[1]))
+    return {kind: found[kind] for kind in sorted(found, key=lambda kind: (order.index(kind[0]), kind[1]))}
 
 
-def _estimate(values: Float64[Tensor, "N"], groups: Int64[Tensor, "N"]) -> tuple[float | None, ...]:
-    """Mean, low, high and number of traces."""
-    traces = int((~torch.isnan(values)).sum())
-    return (_mean(values), *(bootstrap_interval(values, groups) if traces else (None, None)), traces)
+def _estimates(values: Sequence[Float64[Tensor, "N"]], problems: Sequence[str]) -> list[tuple[float | None, ...]]:
+    """Mean, low, high and number of traces of each."""
+    if not values:
+        return []
+    ends = bootstrap_over_problems(torch.stack([*values], dim=1), number_problems(problems))
+    low, high = ([_known(value) for value in end.tolist()] for end in ends)
+    traces = [int((~torch.isnan(one)).sum()) for one in values]
+    return list(zip(map(_mean, values), low, high, traces, strict=True))
 
 
 def _mean(values: Float64[Tensor, "N"]) -> float | None:
-    mean = float(values.nanmean())
-    return None if math.isnan(mean) else mean
+    return _known(float(values.nanmean()))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -19,7 +19,7 @@ from attnpo.steps.response import thinking_of
 from attnpo.steps.trace_steps import check_tiling, steps_of
 
 LEAST_ROOM = 64
-"""Tokens that an answer may have at least, however short the answers of the traces are."""
+"""Tokens that an answer may have at least, however short the trace's own is."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Options:
     """Options of the test; InputError names one that is out of range.
 
     max_traces: use the first ones; None: all. max_length: tokens of a trace; None: what the model allows.
-    max_answer: tokens of an answer; None: twice the longest of the traces, at least `LEAST_ROOM`. Much more lets a
-    model think again behind the closing tag, and the test then says nothing about the steps.
+    max_answer: tokens of an answer; None: twice those of the trace's own answer, at least `LEAST_ROOM`. Much more lets
+    a model think again behind the closing tag, and the test then says nothing about the steps.
+    random_heads: how many sets of random heads remove the highest- and the lowest-scored steps too.
     """
 
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
@@ -38,6 +39,7 @@ class Options:
     max_length: int | None = None
     max_answer: int | None = None
     lexicon: str = "paper"
+    random_heads: int = 0
 
     def __post_init__(self) -> None:
         if not self.shares or len(set(self.shares)) < len(self.shares) or not all(0 < one < 1 for one in self.shares):
@@ -47,18 +49,24 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {value}, expected at least 1")
+        if self.random_heads < 0:
+            raise InputError(f"--random-heads is {self.random_heads}, expected at least 0")
         load_lexicon(self.lexicon)
+
+    def room(self, trace: PreparedTrace) -> int:
+        """How many tokens a new answer of a trace may have."""
+        return self.max_answer or max(LEAST_ROOM, 2 * trace.answer_tokens)
 
 
 @dataclass(frozen=True)
 class UsedTraces:
-    """The traces used, in order, with their rows and labels, how many tokens an answer may have, and how many rows are
-    "used" or, under the reason, left out."""
+    """The traces used, in order, with their rows and labels, how many tokens an answer of each may have, and how many
+    rows are "used" or, under the reason, left out."""
 
     rows: list[NumberedRow]
     traces: list[PreparedTrace]
     labels: list[Labels]
-    room: int
+    rooms: list[int]
     counts: Counter[str]
 
     @property
@@ -104,21 +112,19 @@ def choose_traces(
         prepare_trace(row, tokenizer, lexicon=options.lexicon, max_length=longest, where=row_name(source, number))
         for number, row in rows
     ]
-    reasons = [_why_not(row, trace, unreadable) for (_, row), trace in zip(rows, traces, strict=True)]
+    reasons = [
+        _why_not(row, trace, unreadable) or _no_room(trace, longest, options)
+        for (_, row), trace in zip(rows, traces, strict=True)
+    ]
     counts = Counter(reason for reason in reasons if reason is not None)
     used = [place for place, reason in enumerate(reasons) if reason is None][: options.max_traces]
-    room = options.max_answer or max([LEAST_ROOM, *(2 * traces[place].answer_tokens for place in used)])
-    if longest is not None:
-        fitting = [place for place in used if len(traces[place].ids) - traces[place].answer_tokens + room <= longest]
-        if len(fitting) < len(used):
-            counts[f"no room for an answer of {room} tokens within {longest}"] = len(used) - len(fitting)
-        used = fitting
     if not used:
         found = ", ".join(f"{count} with {reason}" for reason, count in counts.items())
         raise InputError(f"{source}: no row can be used (found {found}), expected a reference, an answer and two steps")
     chosen = [traces[place] for place in used]
     labels = [step_labels(trace.steps, trace.where) for trace in chosen]
-    return UsedTraces([rows[place] for place in used], chosen, labels, room, Counter(used=len(used)) + counts)
+    rooms = [options.room(trace) for trace in chosen]
+    return UsedTraces([rows[place] for place in used], chosen, labels, rooms, Counter(used=len(used)) + counts)
 
 
 def _why_not(row: dict[str, Any], trace: PreparedTrace, unreadable: Collection[str]) -> str | None:
@@ -130,3 +136,10 @@ def _why_not(row: dict[str, Any], trace: PreparedTrace, unreadable: Collection[s
     if trace.skipped is None and sum(end > start for start, end in trace.spans) < 2:
         return "fewer than two steps"
     return trace.skipped
+
+
+def _no_room(trace: PreparedTrace, longest: int | None, options: Options) -> str | None:
+    """Why a new answer behind the whole thinking text could get too long for the model; None if it cannot."""
+    if longest is None or len(trace.ids) - trace.answer_tokens + options.room(trace) <= longest:
+        return None
+    return f"no room for a new answer within {longest} tokens"
