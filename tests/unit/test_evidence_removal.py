@@ -39,10 +39,11 @@ from attnpo.evidence.removal import (
     removed_share,
 )
 from attnpo.evidence.removal_figure import NAMES, draw_removal
-from attnpo.evidence.removal_scores import draw_random_heads
+from attnpo.evidence.removal_scores import draw_random_heads, score_sets
 from attnpo.evidence.removal_table import COLUMNS, Reanswer, accuracy_table, difference_table
 from attnpo.evidence.removal_traces import Options, choose_traces
 from attnpo.probe.prepare import prepare_trace
+from attnpo.probe.trace_scores import score_prepared
 from attnpo.rewards.verdict import Verdict
 
 PARTS = ["First add 12 and 30.\n\n", "Wait, is it 42? ", "Hmm, it is 42 again.\n\n", "So 42 it is.\n"]
@@ -128,6 +129,17 @@ def test_random_heads_are_others_than_the_chosen(tiny_qwen2):
     assert all(len(set(one)) == 2 and set(one) <= heads - set(chosen) for one in sets)
     with pytest.raises(InputError, match="--random-heads is 2, expected at most 0, the number of sets of"):
         draw_random_heads(tiny_qwen2, sorted(heads)[1:], 2)
+
+
+def test_scores_of_several_sets_of_heads(tiny_qwen2, tiny_tokenizer):
+    traces = [prepare_trace(row, tiny_tokenizer) for row in (trace(PARTS[:2]), trace(), trace(PARTS[:3]))]
+    sets = [[(0, 0), (1, 1)], [(1, 1)], [(1, 0), (0, 0)]]
+    seen: list[tuple[int, int]] = []
+    scores = score_sets(tiny_qwen2, traces, sets, 2, lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    for place, heads in enumerate(sets):
+        expected = score_prepared(tiny_qwen2, traces, heads, 2)
+        assert [one[place] for one in scores] == [pytest.approx(steps) for steps in expected]
 
 
 def test_random_steps_depend_on_seed_and_row_only():
