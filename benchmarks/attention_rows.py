@@ -5,6 +5,8 @@
 
 One row of T tokens with |F| answer tokens and a step every 64 tokens, random ids, no gradient. Arms take turns in
 random order; figures are medians of paired ratios to the plain forward of the same turn, with 95 % bootstrap intervals.
+rows_over_plain (CPU): time inside the package's own function over that of the plain forward, which resolves costs far
+below the few percent by which whole forwards vary.
 The plain forward is of hidden states only (--logits: of log-probabilities of every token, as training computes them).
 Memory: peak of the device per arm; on a CPU of a process that ran the arm alone. output_attentions needs eager
 attention and T² numbers per head: it is left out above --most-attentions tokens.
@@ -26,8 +28,10 @@ import torch
 from step_overhead import load, peak_rss_mib, ratio_with_interval
 from transformers.utils import logging
 
+from attnpo.attention import capture
 from attnpo.attention.capture import capture_scores
 from attnpo.attention.layout import StepLayout
+from attnpo.attention.rows import step_scores
 
 ARMS = ("plain", "selected", "all", "output_attentions")
 STEP = 64  # tokens
@@ -46,6 +50,8 @@ class Bench:
         self.vocabulary = config.vocab_size
         self.device = args.device
         self.logits = args.logits
+        self.rows_seconds = 0.0
+        capture.step_scores = self.timed_rows
 
     def batch(self, tokens: int, answer: int) -> tuple[torch.Tensor, StepLayout]:
         generator = torch.Generator().manual_seed(0)
@@ -62,6 +68,13 @@ class Bench:
                 for piece in hidden.split(1024, dim=1):
                     head(piece).float().log_softmax(dim=-1)
 
+    def timed_rows(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The package's own function, with its time added up (on a GPU: of queueing its kernels only)."""
+        started = time.perf_counter()
+        result = step_scores(*args, **kwargs)
+        self.rows_seconds += time.perf_counter() - started
+        return result
+
     def run(self, arm: str, ids: torch.Tensor, layout: StepLayout) -> float:
         """Seconds of one forward."""
         cuda = self.device == "cuda"
@@ -72,6 +85,7 @@ class Bench:
         if arm == "output_attentions":
             self.model.set_attn_implementation("eager")
         started = time.perf_counter()
+        self.rows_seconds = 0.0
         with capture_scores(self.model, layout, heads) if heads else nullcontext() as captured:
             self.forward(ids, **({"output_attentions": True} if arm == "output_attentions" else {}))
         if captured is not None:
@@ -100,6 +114,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 2048])
     parser.add_argument("--answer", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--arms", nargs="+", choices=ARMS[1:], default=list(ARMS[1:]), help="beside the plain forward")
     parser.add_argument("--logits", action="store_true", help="compare with a forward to log-probabilities")
     parser.add_argument("--most-attentions", type=int, default=2048, help="most tokens for output_attentions")
     parser.add_argument("--no-memory", action="store_true")
@@ -126,16 +141,21 @@ def main() -> None:
 def measure(args: argparse.Namespace, bench: Bench, rng: random.Random, tokens: int, answer: int) -> dict[str, Any]:
     """Figures of all arms for one length."""
     ids, layout = bench.batch(tokens, answer)
-    arms = [arm for arm in ARMS if arm != "output_attentions" or tokens <= args.most_attentions]
+    arms = ["plain", *(arm for arm in args.arms if arm != "output_attentions" or tokens <= args.most_attentions)]
     for arm in arms:  # warm-up
         bench.run(arm, ids, layout)
     seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    rows: dict[str, list[float]] = {arm: [] for arm in arms}
     for _ in range(args.turns):
         for arm in rng.sample(arms, len(arms)):
             seconds[arm].append(bench.run(arm, ids, layout))
+            rows[arm].append(bench.rows_seconds)
     figures: dict[str, Any] = {"tokens": tokens, "answer": answer, "plain_seconds": float(np.median(seconds["plain"]))}
     for arm in arms[1:]:
         figures[arm] = ratio_with_interval(np.array(seconds[arm]) / np.array(seconds["plain"]))
+    if args.device == "cpu":
+        own = {arm: np.array(rows[arm]) / np.array(seconds["plain"]) for arm in arms if any(rows[arm])}
+        figures["rows_over_plain"] = {arm: ratio_with_interval(shares) for arm, shares in own.items()}
     if not args.no_memory:
         figures["peak_mib"] = {arm: peak_memory(args, bench, arm, tokens, answer) for arm in arms}
     return figures
