@@ -52,6 +52,6 @@ def run(args: argparse.Namespace) -> None:
     write_evidence(folder, table, draw_stability(table, tables))
     explained = [
         "Pearson: with the first model, over all heads (95 % over problems); before: with the model before",
-        f"first's: mean of the {args.top} heads that were best in the first model; in common: how many still are",
+        f"first's: mean of the {args.top} heads that were best in the first model; kept: how many still are",
     ]
     print_table(table, "step ranking accuracy of the heads along the run", explained + said)

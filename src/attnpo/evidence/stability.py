@@ -17,7 +17,7 @@ from attnpo.evidence.output import Cell, Table
 from attnpo.models import resolve_model
 from attnpo.probe.head_table import HeadTable
 
-COLUMNS = ("model", "traces", "Pearson", "low", "high", "before", "best", "median", "first's", "in common")
+COLUMNS = ("model", "traces", "Pearson", "low", "high", "before", "best", "median", "first's", "kept")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def stability_table(stages: Sequence[Stage], tables: Sequence[HeadTable], top: i
 
     "Pearson", "low", "high": correlation of all heads' accuracies with those in the first model, and its 95 %
     interval over problems; "before": with the model before. "best", "median": over the heads. "first's": mean accuracy,
-    now, of the `top` heads that were best in the first model; "in common": how many of them are among the best now.
+    now, of the `top` heads that were best in the first model; "kept": how many of them are among the best now.
     """
     chosen = tables[0].best(top)
     rows: list[tuple[Cell, ...]] = []
