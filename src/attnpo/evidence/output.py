@@ -85,7 +85,8 @@ def print_table(table: Table, title: str, notes: Sequence[str] = ()) -> None:
     from rich.console import Console
     from rich.table import Table as Screen
 
-    screen = Screen(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))  # nine columns fit into a terminal
+    # Nine columns fit into a terminal.
+    screen = Screen(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for index, name in enumerate(table.columns):
         numbers = all(isinstance(row[index], int | float | None) for row in table.rows)
         screen.add_column(name, justify="right" if numbers else "left", overflow="fold")
