@@ -186,7 +186,8 @@ def test_interval_of_a_correlation_is_that_of_a_loop_over_resampled_problems():
 
 def test_names_of_models_that_end_alike():
     assert [stage.name for stage in named(["a/x", "b/y"])] == ["x", "y"]
-    assert [stage.name for stage in named(["a/x", "b/x", "b/y"])] == ["a/x", "b/x", "y"]
+    assert [stage.name for stage in named(["c/a/x", "c/b/x", "c/b/y"])] == ["a/x", "b/x", "b/y"]
+    assert [(stage.name, stage.model) for stage in named(["a/x", "a/x"])] == [("x (1)", "a/x"), ("x (2)", "a/x")]
 
 
 def test_stages_of_a_run(tmp_path):
@@ -263,12 +264,15 @@ def test_commands(tmp_path, traces, models, capsys):
     assert [row["traces"] for row in rows_of(out)] == ["4"] * 4
     assert main(["evidence", "stability", traces, "--models", *models, models[0], *common]) == 0
     rows = rows_of(out)
-    assert [row["model"] for row in rows] == [models[0], "model-1", models[0]]
+    assert [row["model"] for row in rows] == ["model-0 (1)", "model-1 (2)", "model-0 (3)"]
     assert float(rows[2]["Pearson"]) == pytest.approx(1.0)
     assert -1 <= float(rows[1]["Pearson"]) < 0.999
     assert (out / "table.md").read_text().count("\n") == 5
     assert (out / "figure.png").stat().st_size > 10_000
-    assert "heads along the run" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "heads along the run" in said
+    assert "best 3 in the first model: (" in said
+    assert "written: " in said
 
 
 def test_the_picture_of_head_sets_shows_the_table():
@@ -319,7 +323,7 @@ def test_without_a_tool_or_with_an_unknown_one(capsys):
         with pytest.raises(SystemExit) as leaving:
             main(words)
         assert leaving.value.code == 2
-    assert "TOOL" in capsys.readouterr().err
+        assert "stability" in capsys.readouterr().err  # both list the tools
     with pytest.raises(SystemExit) as leaving:
         main(["evidence", "--help"])
     assert leaving.value.code == 0

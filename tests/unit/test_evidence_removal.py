@@ -443,7 +443,7 @@ def test_the_packaged_model(tmp_path, capsys):
     assert all(row["verdict"] == "no_answer" for row in answers if not row["finished"])
     assert answers[0]["id"] == rows[0]["id"]
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
-        *("answers.jsonl.gz", "differences.csv", "figure.png", "table.csv", "table.md")
+        *("answers.jsonl.gz", "command.txt", "differences.csv", "figure.png", "table.csv", "table.md")
     }
 
 

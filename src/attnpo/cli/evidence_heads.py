@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.evidence.figures import draw_head_sets
     from attnpo.evidence.head_sets import RANDOM_DRAWS, head_sets_table
     from attnpo.evidence.output import check_folder, print_table, write_evidence
-    from attnpo.evidence.probing import check_number, load, notes, read_file, score_file
+    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file, score_file
 
     check_common(args)
     file, folder = read_file(args.input), check_folder(args.output)
@@ -49,4 +49,5 @@ def run(args: argparse.Namespace) -> None:
         f"best: chosen on the other half of the problems; random: 95 % of {RANDOM_DRAWS} sets lie in the interval",
         "essential, redundant: mean score of such steps; 1 is uniform attention",
     ]
-    print_table(table, "sets of heads", explained + notes(args.input, scores))
+    explained.append(f"best {args.top} on all traces: {named_heads(scores.table.best(args.top))}")
+    print_table(table, "sets of heads", [*explained, *notes(args.input, scores), f"written: {args.output}"])

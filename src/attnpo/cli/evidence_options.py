@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from attnpo.errors import InputError
 
-LEAVES = "Leaves table.csv, table.md and figure.png in the folder DIR."
+LEAVES = "Leaves table.csv, table.md, figure.png and command.txt in the folder DIR."
 
 
 def add_common(parser: argparse.ArgumentParser, *, model: bool = True, batch_size: int = 8) -> None:

@@ -102,6 +102,7 @@ def narrow(table: Table) -> Table:
 def print_outcome(outcome: Outcome, where: str) -> None:
     """Both tables, and what has to be known to read them."""
     from attnpo.evidence.output import print_table
+    from attnpo.probe.head_table import FEWEST
 
     used = outcome.counts["used"]
     print_table(
@@ -116,6 +117,7 @@ def print_outcome(outcome: Outcome, where: str) -> None:
         f"{len(outcome.answers)} answers of at most {_range(outcome.rooms)} tokens"
         + "".join(f", {count} not counted ({verdict.replace('_', ' ')})" for verdict, count in failed.items()),
         *(f"{count} rows left out: {why}" for why, count in outcome.counts.items() if why != "used"),
+        *([f"{used} traces are few (fewer than {FEWEST}): the intervals mean little"] if used < FEWEST else []),
         f"written: {where}",
     ]
     print_table(outcome.differences, "the same traces in both arms", notes)

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", dest="folder", metavar="RUN", help="a run folder: its starting model and checkpoints")
     which.add_argument("--models", metavar="M", nargs="+", help="folders or Hub names, in order; the first is the base")
-    parser.add_argument("--top", metavar="N", type=int, default=3, help="heads of the first model to follow (3)")
+    parser.add_argument("--top", metavar="N", type=int, default=3, help="heads of the first to follow (default: 3)")
     add_common(parser, model=False)
 
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.errors import InputError
     from attnpo.evidence.figures import draw_stability
     from attnpo.evidence.output import check_folder, print_table, write_evidence
-    from attnpo.evidence.probing import check_number, load, notes, read_file, score_file
+    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file, score_file
     from attnpo.evidence.stability import check_stages, named, stability_table, stages_of_run
 
     check_common(args)
@@ -54,4 +54,7 @@ def run(args: argparse.Namespace) -> None:
         "Pearson: with the first model, over all heads (95 % over problems); before: with the model before",
         f"first's: mean of the {args.top} heads that were best in the first model; kept: how many still are",
     ]
-    print_table(table, "step ranking accuracy of the heads along the run", explained + said)
+    explained.append(f"best {args.top} in the first model: {named_heads(tables[0].best(args.top))}")
+    print_table(
+        table, "step ranking accuracy of the heads along the run", [*explained, *said, f"written: {args.output}"]
+    )

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.evidence.correlation import correlation
     from attnpo.evidence.figures import draw_transfer
     from attnpo.evidence.output import check_folder, print_table, write_evidence
-    from attnpo.evidence.probing import check_number, load, notes, read_file, score_file
+    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file, score_file
     from attnpo.evidence.transfer import of_other_problems, transfer_table
 
     check_common(args)
@@ -42,11 +42,14 @@ def run(args: argparse.Namespace) -> None:
     table = transfer_table(easy, hard, args.top, (args.easy, args.hard))
     write_evidence(folder, table, draw_transfer(table, easy.table, hard.table))
     alike, shared = correlation(easy.table, hard.table), len(scores[1].scores) - len(hard.scores)
+    pairs = (("easy", easy), ("hard", hard))
     explained = [
         "Pearson correlation of all heads, easy and hard: " + ("undefined" if alike is None else f"{alike:.3f}"),
         "low, high: 95 % over problems, of the random row 95 % of the sets; scores: 1 is uniform attention",
-        *notes(args.easy, scores[0]),
-        *notes(args.hard, scores[1]),
+        *(f"best {args.top}, {name}: {named_heads(own.table.best(args.top))}" for name, own in pairs),
+        *notes(args.easy, easy),
         *([f"{args.hard}: {shared} traces left out (their problem is among the easy ones)"] if shared else []),
+        *notes(args.hard, hard),
+        f"written: {args.output}",
     ]
     print_table(table, f"heads from easy to hard: the best {args.top}", explained)

@@ -98,6 +98,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"a command was expected first, found {argv[0]!r}")
     command, words = argv[0], list(argv[1:])
     if command in TOOLS:
+        if not words:
+            build_tools_parser(command).print_help(sys.stderr)
+            raise SystemExit(EXIT_BAD_INPUT)
         tool = build_tools_parser(command).parse_args(words[:1]).tool
         command, words = f"{command} {tool}", words[1:]
     parser = build_command_parser(command)

@@ -96,8 +96,9 @@ def print_found(found: Found, where: str) -> None:
     for name in ("layer", "head", "SRA", "95 %", "essential", "redundant"):
         shown.add_column(name, justify="right")
     for layer, head in found.heads:
-        low, high = interval[layer, head]
-        values = f"{table[layer, head]:.3f}", f"{low:.3f} – {high:.3f}"
+        # One problem, drawn again and again, has no interval.
+        bounds = "{:.3f} – {:.3f}".format(*interval[layer, head]) if found.table.problem_count > 1 else "–"
+        values = f"{table[layer, head]:.3f}", bounds
         means = f"{essential[layer, head]:.2f}", f"{redundant[layer, head]:.2f}"
         shown.add_row(str(layer), str(head), *values, *means)
     console = Console()

@@ -47,7 +47,7 @@ def correlation_interval(
 def _pearson(one: Float[Tensor, "D H"], two: Float[Tensor, "D H"]) -> Float[Tensor, "D"]:
     """Row by row; not a number where a row is constant."""
     one, two = one - one.mean(dim=1, keepdim=True), two - two.mean(dim=1, keepdim=True)
-    return (one * two).sum(dim=1) / (one.norm(dim=1) * two.norm(dim=1))
+    return ((one * two).sum(dim=1) / (one.norm(dim=1) * two.norm(dim=1))).clamp(-1, 1)  # rounding may exceed 1
 
 
 def _check(first: HeadTable, second: HeadTable) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from attnpo.evidence.output import Cell, Table
 from attnpo.probe.head_table import CHANCE, HeadTable
@@ -62,13 +63,14 @@ def draw_head_sets(table: Table, alone: HeadTable) -> Figure:
     numbers = sorted({int(row[2] or 0) for row in table.rows if row[1] == everywhere})
     left.set_xticks(numbers, [str(number) for number in numbers])
     left.minorticks_off()
-    left.set(ylim=(0, 1.02), xlabel="number of heads", title="accuracy of the heads' mean score")
+    left.set(ylim=(0, 1.02), xlabel="number of heads", ylabel="step ranking accuracy", title="of the heads' mean score")
     left.legend(loc="lower left")
     accuracy = alone.mean()
     right.plot([head[0] for head in accuracy], list(accuracy.values()), "o", color=BLUE, markersize=4, alpha=0.6)
     best = [max(value for head, value in accuracy.items() if head[0] == layer) for layer in alone.layers]
     right.plot(alone.layers, best, color=GREY, linewidth=1)
     right.axhline(CHANCE, color="black", linewidth=1, linestyle=":")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(ylim=(0, 1.02), xlabel="layer", title="every head by itself")
     return figure
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import shlex
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from attnpo.errors import InputError, RunError
 
 Cell = str | int | float | None
 
-TABLE, MARKDOWN, FIGURE = "table.csv", "table.md", "figure.png"
+TABLE, MARKDOWN, FIGURE, COMMAND = "table.csv", "table.md", "figure.png", "command.txt"
 DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
@@ -65,7 +67,9 @@ def check_folder(folder: str | Path) -> Path:
 
 
 def write_evidence(folder: Path, table: Table, figure: Figure) -> None:
-    """table.csv, table.md and figure.png. Raises as `write_table` does."""
+    """table.csv, table.md, figure.png and the command that made them. Raises as `write_table` does."""
+    with _writing(folder / COMMAND) as path:
+        path.write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
     write_table(folder / TABLE, table)
     with _writing(folder / MARKDOWN) as path:
         path.write_text(table.markdown(), encoding="utf-8")

@@ -144,6 +144,11 @@ def check_number(option: str, number: int, model: Any) -> None:
         raise InputError(f"{option}: found {number}, expected 1 to {most}, the heads of the model")
 
 
+def named_heads(heads: Sequence[Head]) -> str:
+    """(layer, head) pairs as they are read by people."""
+    return " ".join(f"({layer},{head})" for layer, head in heads)
+
+
 def notes(name: str, scores: HeadScores) -> list[str]:
     """What has to be said of the traces behind a table: how many, what was left out, whether they are enough."""
     left_out = "".join(f"; {count} left out ({why})" for why, count in scores.counts.items() if why != "used")

@@ -49,9 +49,15 @@ def stages_of_run(run: str | Path) -> list[Stage]:
 
 
 def named(models: Sequence[str]) -> list[Stage]:
-    """Models by the last part of their names, or by the whole where two of these are alike."""
-    short = [Path(model).name for model in models]
-    return [Stage(name if short.count(name) == 1 else model, model) for name, model in zip(short, models, strict=True)]
+    """Models by the last part of their names; by more parts where these are alike, by number where the names are."""
+    parts = [Path(model).parts for model in models]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-count:]) for own in parts]
+        if len(set(names)) == len(names):
+            break
+    else:
+        names = [f"{Path(model).name} ({number})" for number, model in enumerate(models, 1)]
+    return [Stage(name, model) for name, model in zip(names, models, strict=True)]
 
 
 def check_stages(stages: Sequence[Stage]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from attnpo.errors import InputError
 from attnpo.evidence.head_sets import PROBLEMS, SETS, Measured, best_of, cross_fitted, random_heads
 from attnpo.evidence.output import Cell, Table
@@ -35,4 +37,4 @@ def of_other_problems(hard: HeadScores, easy: HeadScores, name: str) -> HeadScor
     kept = [i for i, problem in enumerate(hard.problems) if problem not in set(easy.problems)]
     if not kept:
         raise InputError(f"{name}: all problems are among the easy ones too, expected others: those chose the heads")
-    return hard.part(kept)
+    return replace(hard.part(kept), counts=hard.counts)
