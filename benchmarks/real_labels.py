@@ -30,10 +30,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from real_labels_data import IMPORTANCE, Head, Scored, heads_of, load, read_anchors, read_prmbench, score_labelled
+from real_labels_data import IMPORTANCE, Head, Scored, load, read_anchors, read_prmbench, score_labelled
 from real_labels_statistics import halves_by_group, interval, neighbour_accuracy, rank_correlation, ranks
 from torch import Tensor
 
+from attnpo.attention.interface import all_heads
 from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
 
 Measure = Callable[[Tensor, Scored], Tensor | None]
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("-o", metavar="FILE.json", type=Path, help="all figures")
     args = parser.parse_args()
     network, tokenizer = load(args.model)
-    heads = heads_of(network)
+    heads = all_heads(network)
     found: dict[str, Any] = {"model": args.model or "SmolLM2-135M-Instruct", "heads": heads}
     if args.part != "prmbench":
         left_out: Counter[str] = Counter()

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnpo.attention.interface import scorable_layers
+from attnpo.attention.interface import all_heads
 from attnpo.models.smollm2 import CHAT_TEMPLATE, load_smollm2
 from attnpo.probe.prepare import PreparedTrace, load_model, prepare_trace, score_traces
 from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, split_response, thinking_of
@@ -127,11 +127,6 @@ def load(folder: str | None) -> tuple[Any, Any]:
     return network.eval(), tokenizer
 
 
-def heads_of(network: Any) -> list[Head]:
-    """Every query head of every layer that can be scored."""
-    return [(layer, head) for layer in scorable_layers(network) for head in range(network.config.num_attention_heads)]
-
-
 def score_labelled(
     network: Any, tokenizer: Any, rows: Sequence[Labelled], cache: Path, batch_size: int, left_out: Counter[str]
 ) -> list[Scored]:
@@ -143,7 +138,7 @@ def score_labelled(
     files = [cache / f"{_digest(weights, trace)}.pt" for trace in traces]
     todo = [i for i, trace in enumerate(traces) if trace.skipped is None and not files[i].exists()]
     started = time.perf_counter()
-    scored = score_traces(network, [traces[i] for i in todo], heads_of(network), batch_size)
+    scored = score_traces(network, [traces[i] for i in todo], all_heads(network), batch_size)
     for done, (place, scores) in enumerate(scored, start=1):
         unfinished = files[todo[place]].with_suffix(".unfinished")
         torch.save(scores.clone(), unfinished)

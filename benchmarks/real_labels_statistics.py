@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-DRAWS = 2000
+from attnpo.probe.bootstrap import bootstrap_over_problems, number_problems
 
 
 def neighbour_accuracy(scores: Tensor, redundant: Tensor) -> Tensor | None:
@@ -45,17 +45,11 @@ def rank_correlation(scores: Tensor, labels: Tensor, covariates: Tensor | None =
 
 def halves_by_group(groups: Sequence[str]) -> list[Tensor]:
     """Two masks over the traces: those of every other problem, and the rest. No problem is in both."""
-    place = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    odd = torch.tensor([place[group] % 2 == 1 for group in groups])
+    odd = number_problems(groups) % 2 == 1
     return [~odd, odd]
 
 
 def interval(values: Tensor, groups: Sequence[str]) -> list[float]:
     """95 % bootstrap interval of the mean over traces; problems are drawn with all their traces. NaN: left out."""
-    place = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    index, there = torch.tensor([place[group] for group in groups]), ~values.isnan()
-    sums = torch.zeros(len(place), dtype=torch.float64).index_add_(0, index, values.double().nan_to_num())
-    sizes = torch.zeros_like(sums).index_add_(0, index, there.double())
-    picks = torch.randint(len(place), (DRAWS, len(place)), generator=torch.Generator().manual_seed(0))
-    means = sums[picks].sum(dim=1) / sizes[picks].sum(dim=1)
-    return torch.nanquantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = bootstrap_over_problems(values[:, None], number_problems(groups))
+    return [float(low), float(high)]

@@ -15,7 +15,7 @@ from attnpo.cli.main import main
 from attnpo.errors import InputError
 from attnpo.evidence.correlation import correlation, correlation_interval
 from attnpo.evidence.figures import draw_head_sets, draw_stability, draw_transfer
-from attnpo.evidence.head_sets import Measured, best_of, cross_fitted, head_sets_table, layer_thirds, random_heads
+from attnpo.evidence.head_sets import Measured, cross_fitted, head_sets_table, layer_thirds, random_heads
 from attnpo.evidence.output import Table
 from attnpo.evidence.probing import HeadScores, notes
 from attnpo.evidence.stability import Stage, named, stability_table, stages_of_run
@@ -66,7 +66,7 @@ def test_sets_equal_a_loop_over_random_scores():
 def test_cross_fitting_measures_heads_where_they_were_not_chosen():
     # Even problems (a, c) choose head (0, 0), odd ones (b, d) head (1, 0); each is wrong on the other half.
     found = scores([RIGHT, WRONG], [WRONG, RIGHT], [RIGHT, WRONG], [WRONG, RIGHT])
-    assert best_of(found, 1, found.heads) == [(0, 0)]  # a tie over all: the lower layer
+    assert found.table.best(1, found.heads) == [(0, 0)]  # a tie over all: the lower layer
     assert cross_fitted(found, 1, "x.jsonl").sra == 0.0
     assert cross_fitted(found, 1, "x.jsonl", among=[(0, 0)]).sra == 0.5
     with pytest.raises(InputError, match=r"x\.jsonl: found usable traces of 1 problem, expected at least 2"):

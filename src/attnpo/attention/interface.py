@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from attnpo.attention.heads import Head
 from attnpo.errors import InputError
 
 
@@ -39,6 +40,17 @@ def scorable_layers(model: nn.Module) -> list[int]:
     Raises InputError as `unwrap_model` does.
     """
     return sorted(_attention_modules(unwrap_model(model).get_decoder()))
+
+
+def all_heads(model: nn.Module, layers: Sequence[int] | None = None) -> list[Head]:
+    """Every query head of these layers (default: all that can be scored), layer by layer.
+
+    Raises InputError as `unwrap_model` does.
+    """
+    per_layer = head_count(unwrap_model(model).get_decoder())
+    return [
+        (layer, head) for layer in (scorable_layers(model) if layers is None else layers) for head in range(per_layer)
+    ]
 
 
 def chosen_modules(decoder: nn.Module, layers: Sequence[int]) -> dict[nn.Module, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from attnpo.cli.evidence_options import LEAVES, add_common, check_common, progress_bar
+from attnpo.cli.evidence_options import LEAVES, add_common, check_common, score_all_heads
 
 DESCRIPTION = f"""\
 Judge sets of heads by the mean of their scores, which is what training uses: the best N of all layers for several N,
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.evidence.figures import draw_head_sets
     from attnpo.evidence.head_sets import RANDOM_DRAWS, head_sets_table
     from attnpo.evidence.output import check_folder, print_table, write_evidence
-    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file, score_file
+    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file
 
     check_common(args)
     file, folder = read_file(args.input), check_folder(args.output)
@@ -39,9 +39,7 @@ def run(args: argparse.Namespace) -> None:
     check_number("--top", args.top, loaded[0])
     for number in args.numbers or ():
         check_number("--numbers", number, loaded[0])
-    with progress_bar("scoring") as progress:
-        options = {"batch_size": args.batch_size, "max_length": args.max_length, "progress": progress}
-        scores = score_file(loaded, file, **options)
+    scores = score_all_heads(args, loaded, file, "scoring")
     numbers = args.numbers or [number for number in NUMBERS if number <= len(scores.heads)]
     table = head_sets_table(scores, numbers, args.top, args.input)
     write_evidence(folder, table, draw_head_sets(table, scores.table))

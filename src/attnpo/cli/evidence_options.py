@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+from attnpo.cli.progress import progress_bar
 from attnpo.errors import InputError
+
+if TYPE_CHECKING:
+    from attnpo.evidence.probing import HeadScores, ReadFile
 
 LEAVES = "Leaves table.csv, table.md, figure.png and command.txt in the folder DIR."
 
@@ -36,13 +39,9 @@ def check_common(args: argparse.Namespace) -> None:
         raise InputError(f"--top is {args.top}, expected at least 1")
 
 
-@contextmanager
-def progress_bar(what: str, unit: str = "traces") -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, gone when done; gives the function that is told (done, of how many)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def score_all_heads(args: argparse.Namespace, loaded: tuple[Any, Any], file: ReadFile, what: str) -> HeadScores:
+    """All heads of a (model, tokenizer) on a file, as the common options say, with a bar called `what`."""
+    from attnpo.evidence.probing import score_file
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with progress_bar(what) as progress:
+        return score_file(loaded, file, batch_size=args.batch_size, max_length=args.max_length, progress=progress)

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attnpo.cli.evidence_options import add_common, check_common, progress_bar
+from attnpo.cli.evidence_options import add_common
+from attnpo.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from attnpo.evidence.output import Table
@@ -64,7 +65,6 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.evidence.removal_run import run_removal
     from attnpo.evidence.removal_traces import Options
 
-    check_common(args)
     options = Options(
         shares=parse_shares(args.shares),
         random_seeds=args.random_seeds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from attnpo.cli.evidence_options import LEAVES, add_common, check_common, progress_bar
+from attnpo.cli.evidence_options import LEAVES, add_common, check_common, score_all_heads
 
 DESCRIPTION = f"""\
 Measure the step ranking accuracy of every head in each of several models along a training run, on the same labelled
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.errors import InputError
     from attnpo.evidence.figures import draw_stability
     from attnpo.evidence.output import check_folder, print_table, write_evidence
-    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file, score_file
+    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file
     from attnpo.evidence.stability import check_stages, named, stability_table, stages_of_run
 
     check_common(args)
@@ -40,12 +40,10 @@ def run(args: argparse.Namespace) -> None:
     file, folder = read_file(args.input), check_folder(args.output)
     tables, said = [], []
     for stage in stages:
-        with progress_bar(stage.name) as progress:
-            loaded = load(stage.model)
-            check_number("--top", args.top, loaded[0])
-            options = {"batch_size": args.batch_size, "max_length": args.max_length, "progress": progress}
-            scores = score_file(loaded, file, **options)
-            del loaded  # one model in memory at a time
+        loaded = load(stage.model)
+        check_number("--top", args.top, loaded[0])
+        scores = score_all_heads(args, loaded, file, stage.name)
+        del loaded  # one model in memory at a time
         tables.append(scores.table)
         said += notes(stage.name, scores)
     table = stability_table(stages, tables, args.top)

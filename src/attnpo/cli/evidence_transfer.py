@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from attnpo.cli.evidence_options import LEAVES, add_common, check_common, progress_bar
+from attnpo.cli.evidence_options import LEAVES, add_common, check_common, score_all_heads
 
 DESCRIPTION = f"""\
 Choose heads on one file of labelled traces (easy problems, on which labels are to be had) and measure them on another
@@ -26,22 +26,20 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.evidence.correlation import correlation
     from attnpo.evidence.figures import draw_transfer
     from attnpo.evidence.output import check_folder, print_table, write_evidence
-    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file, score_file
+    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file
     from attnpo.evidence.transfer import of_other_problems, transfer_table
 
     check_common(args)
     files, folder = [read_file(args.easy), read_file(args.hard)], check_folder(args.output)
     loaded = load(args.model)
     check_number("--top", args.top, loaded[0])
-    scores = []
-    for name, file in zip(("easy", "hard"), files, strict=True):
-        with progress_bar(name) as progress:
-            options = {"batch_size": args.batch_size, "max_length": args.max_length, "progress": progress}
-            scores.append(score_file(loaded, file, **options))
-    easy, hard = scores[0], of_other_problems(scores[1], scores[0], args.hard)
+    easy, whole = (
+        score_all_heads(args, loaded, file, name) for name, file in zip(("easy", "hard"), files, strict=True)
+    )
+    hard = of_other_problems(whole, easy, args.hard)
     table = transfer_table(easy, hard, args.top, (args.easy, args.hard))
     write_evidence(folder, table, draw_transfer(table, easy.table, hard.table))
-    alike, shared = correlation(easy.table, hard.table), len(scores[1].scores) - len(hard.scores)
+    alike, shared = correlation(easy.table, hard.table), len(whole.scores) - len(hard.scores)
     pairs = (("easy", easy), ("hard", hard))
     explained = [
         "Pearson correlation of all heads, easy and hard: " + ("undefined" if alike is None else f"{alike:.3f}"),

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnpo.cli.progress import progress_bar
+
 if TYPE_CHECKING:
     from attnpo.probe.find_heads import Found
 
@@ -42,18 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from attnpo.probe.find_heads import find_heads
     from attnpo.ranges import parse_range
 
     if args.figure is not None:  # seen before the work, not after it
         check_figure(args.figure)
-    console = Console(stderr=True)
-    columns = (TextColumn("probing"), BarColumn(), MofNCompleteColumn(), TextColumn("traces"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("probe", total=None)
+    with progress_bar("probing") as progress:
         found = find_heads(
             args.input,
             args.output,
@@ -63,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
             max_traces=args.max_traces,
             batch_size=args.batch_size,
             max_length=args.max_length,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
     print_found(found, args.output)
     if args.figure is not None:

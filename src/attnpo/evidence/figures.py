@@ -75,6 +75,16 @@ def draw_head_sets(table: Table, alone: HeadTable) -> Figure:
     return figure
 
 
+def error_bars(values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> list[list[float]]:
+    """What matplotlib takes for intervals: lengths below and above the values.
+
+    An interval of resampled problems may leave out its mean by a rounding error; a bar must not be negative.
+    """
+    below = [max(0.0, value - end) for value, end in zip(values, low, strict=True)]
+    above = [max(0.0, end - value) for value, end in zip(values, high, strict=True)]
+    return [below, above]
+
+
 def _number(cell: Cell) -> float:
     """A cell as matplotlib takes it: an empty one is a gap."""
     return float(cell) if isinstance(cell, int | float) else float("nan")
@@ -84,7 +94,5 @@ def _intervals(
     axes: Axes, places: Sequence[float], rows: Sequence[tuple], column: int, colour: str, label: str = ""
 ) -> None:
     """The values of `column` with the bounds in the two columns after it."""
-    values = [row[column] for row in rows]
-    below = [max(0.0, row[column] - row[column + 1]) for row in rows]
-    above = [max(0.0, row[column + 2] - row[column]) for row in rows]
-    axes.errorbar(places, values, yerr=[below, above], fmt="o", color=colour, capsize=3, label=label)
+    values, low, high = ([row[column + shift] for row in rows] for shift in range(3))
+    axes.errorbar(places, values, yerr=error_bars(values, low, high), fmt="o", color=colour, capsize=3, label=label)

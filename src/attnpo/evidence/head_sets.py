@@ -39,21 +39,14 @@ class Measured(NamedTuple):
         )
 
 
-def best_of(scores: HeadScores, count: int, among: Sequence[Head]) -> list[Head]:
-    """The `count` heads of highest step ranking accuracy among some, best first."""
-    accuracy = scores.table.mean()
-    return sorted(among, key=lambda head: (-accuracy[head], head))[:count]
-
-
 def cross_fitted(scores: HeadScores, count: int, source: str, among: Sequence[Head] | None = None) -> Measured:
     """The best `count` heads of one half of the problems, measured on the other half, both ways.
 
     Raises InputError, naming `source`, for fewer than two problems.
     """
     halves = scores.halves(source)
-    among = scores.heads if among is None else among
     tables = [
-        measured.of_set(best_of(chosen, count, among))
+        measured.of_set(chosen.table.best(count, among))
         for chosen, measured in ((halves[1], halves[0]), (halves[0], halves[1]))
     ]
     together = HeadTable(

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnpo.attention.heads import Head
-from attnpo.attention.interface import scorable_layers
+from attnpo.attention.interface import all_heads, scorable_layers
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
 from attnpo.probe.head_table import HeadTable, head_figures, too_few
@@ -82,16 +82,10 @@ class HeadScores:
 
     def halves(self, source: str) -> tuple[HeadScores, HeadScores]:
         """The traces of the even and of the odd problems. Raises InputError, naming `source`, for fewer than two."""
-        even, odd = self.halved
-        if not len(odd):
+        places = self.table.half_places()
+        if places is None:
             raise InputError(f"{source}: found usable traces of 1 problem, expected at least 2: one half chooses heads")
-        return self.part(even.tolist()), self.part(odd.tolist())
-
-    @property
-    def halved(self) -> tuple[Int64[Tensor, "E"], Int64[Tensor, "O"]]:
-        """Places of the traces of even and of odd problems."""
-        half = self.table.groups % 2
-        return torch.nonzero(half == 0).flatten(), torch.nonzero(half == 1).flatten()
+        return self.part(places[0]), self.part(places[1])
 
     def _figures(self, scores: Tensor, i: int) -> Tensor:
         return head_figures(scores, self.essential[i], 1.0)
@@ -116,11 +110,10 @@ def score_file(
     Raises InputError where no trace can be used.
     """
     network, tokenizer = loaded
-    config = network.config.get_text_config(decoder=True)
-    length = longest(config, max_length)
+    length = longest(network.config.get_text_config(decoder=True), max_length)
     data = prepare_labelled(file.source, file.rows, file.labels, tokenizer, max_length=length)
     layers = scorable_layers(network)
-    heads = [(layer, head) for layer in layers for head in range(config.num_attention_heads)]
+    heads = all_heads(network, layers)
     labelled = [torch.tensor([label is not None for label in row]) for row in data.labels]
     scores: dict[int, Tensor] = {}
     progress(0, len(data.traces))
@@ -139,7 +132,7 @@ def load(model: str | None) -> tuple[Any, Any]:
 
 def check_number(option: str, number: int, model: Any) -> None:
     """Raise InputError, before anything is scored, for a number of heads that the model cannot give."""
-    most = len(scorable_layers(model)) * model.config.get_text_config(decoder=True).num_attention_heads
+    most = len(all_heads(model))
     if not 1 <= number <= most:
         raise InputError(f"{option}: found {number}, expected 1 to {most}, the heads of the model")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from attnpo.evidence.figures import error_bars
 from attnpo.evidence.output import Table
 from attnpo.evidence.removal import (
     ARMS,
@@ -69,10 +70,6 @@ def draw_removal(table: Table, *, title: str) -> Figure:
 
 def _draw_line(panel: Any, arm: str, points: list[dict[str, Any]], column: str) -> None:
     color, marker, line = LOOK[arm]
-    at, accuracy = [row[column] for row in points], [row["accuracy"] for row in points]
-    # An interval of resampled problems may leave out its mean by a rounding error; a bar must not be negative.
-    below = [max(0.0, row["accuracy"] - row["low"]) for row in points]
-    above = [max(0.0, row["high"] - row["accuracy"]) for row in points]
-    panel.errorbar(
-        at, accuracy, yerr=[below, above], color=color, marker=marker, linestyle=line, capsize=3, label=NAMES[arm]
-    )
+    at, accuracy, low, high = ([row[name] for row in points] for name in (column, "accuracy", "low", "high"))
+    bars = error_bars(accuracy, low, high)
+    panel.errorbar(at, accuracy, yerr=bars, color=color, marker=marker, linestyle=line, capsize=3, label=NAMES[arm])

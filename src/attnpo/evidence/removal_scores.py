@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from attnpo.attention.heads import Head
-from attnpo.attention.interface import scorable_layers, unwrap_model
+from attnpo.attention.interface import all_heads
 from attnpo.errors import InputError
 from attnpo.probe.prepare import PreparedTrace, score_traces
 
@@ -19,9 +19,7 @@ def draw_random_heads(network: nn.Module, chosen: Sequence[Head], sets: int, see
 
     Raises InputError where the model has too few other heads.
     """
-    config = unwrap_model(network).config.get_text_config(decoder=True)
-    heads = [(layer, head) for layer in scorable_layers(network) for head in range(config.num_attention_heads)]
-    others = [head for head in heads if head not in set(chosen)]
+    others = [head for head in all_heads(network) if head not in set(chosen)]
     most = math.comb(len(others), len(chosen))
     if sets > most:
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from attnpo.errors import InputError
-from attnpo.evidence.head_sets import PROBLEMS, SETS, Measured, best_of, cross_fitted, random_heads
+from attnpo.evidence.head_sets import PROBLEMS, SETS, Measured, cross_fitted, random_heads
 from attnpo.evidence.output import Cell, Table
 from attnpo.evidence.probing import HeadScores
 
@@ -26,7 +26,7 @@ def transfer_table(easy: HeadScores, hard: HeadScores, top: int, names: tuple[st
         rows.append((chosen, measured, *figures, traces, interval))
 
     add("easy (half)", "easy", cross_fitted(easy, top, names[0]), len(easy.scores))
-    add("easy", "hard", Measured.of(hard.of_set(best_of(easy, top, easy.heads))), len(hard.scores))
+    add("easy", "hard", Measured.of(hard.of_set(easy.table.best(top))), len(hard.scores))
     add("hard (half)", "hard", cross_fitted(hard, top, names[1]), len(hard.scores))
     add("random", "hard", random_heads(hard, top, hard.heads), len(hard.scores), SETS)
     return Table(COLUMNS, rows)

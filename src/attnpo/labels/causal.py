@@ -20,6 +20,7 @@ from attnpo.data.traces import read_numbered_jsonl, row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.labels.hiding import iterate_drops
 from attnpo.models import resolve_model
+from attnpo.probe.labelled import longest
 from attnpo.probe.prepare import PreparedTrace, Span, load_model, prepare_trace
 from attnpo.steps.lexicon import load_lexicon
 
@@ -83,8 +84,7 @@ def label_file(
     load_lexicon(lexicon)
     rows = list(read_numbered_jsonl(source, required=("problem", "response")))
     network, tokenizer = load_model(resolve_model(model))
-    if max_length is None:
-        max_length = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    max_length = longest(network.config.get_text_config(), max_length)
     prepared = [
         _prepare(row, tokenizer, lexicon=lexicon, max_length=max_length, where=row_name(source, number))
         for number, row in rows

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnpo.attention.heads import Head, save_heads
-from attnpo.attention.interface import scorable_layers
+from attnpo.attention.interface import all_heads, scorable_layers
 from attnpo.data.traces import read_jsonl
 from attnpo.errors import InputError
 from attnpo.models import OVERTHINKER, resolve_model
@@ -68,7 +68,7 @@ def find_heads(
     network, tokenizer = load_model(folder)
     config = network.config.get_text_config(decoder=True)
     which = chosen_layers(layers, config.num_hidden_layers, scorable_layers(network))
-    most = len(which) * config.num_attention_heads
+    most = len(all_heads(network, which))
     if not 1 <= top <= most:
         raise InputError(f"--top is {top}, expected 1 to {most}, the heads looked at")
     data = prepare_labelled(

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from attnpo.attention.heads import Head
-from attnpo.attention.interface import scorable_layers, unwrap_model
+from attnpo.attention.interface import all_heads, scorable_layers
 from attnpo.errors import InputError
 from attnpo.probe.bootstrap import bootstrap_over_problems, number_problems
 from attnpo.probe.prepare import PreparedTrace, score_traces
@@ -70,15 +70,16 @@ class HeadTable:
         lows, highs = self._by_head(low.view(shape)), self._by_head(high.view(shape))
         return {head: (lows[head], highs[head]) for head in lows}
 
-    def best(self, count: int) -> list[Head]:
+    def best(self, count: int, among: Sequence[Head] | None = None) -> list[Head]:
         """The `count` heads of highest step ranking accuracy, best first; equal ones in order of layer and head.
 
-        Raises InputError when the table has fewer heads.
+        among: default all. Raises InputError when there are fewer.
         """
         accuracy = self.mean()
-        if not 1 <= count <= len(accuracy):
-            raise InputError(f"number of heads: found {count}, expected 1 to {len(accuracy)}, the heads probed")
-        return sorted(accuracy, key=lambda head: (-accuracy[head], head))[:count]
+        among = list(accuracy) if among is None else among
+        if not 1 <= count <= len(among):
+            raise InputError(f"number of heads: found {count}, expected 1 to {len(among)}, the heads probed")
+        return sorted(among, key=lambda head: (-accuracy[head], head))[:count]
 
     def held_out_accuracy(self, count: int) -> float | None:
         """Mean accuracy of the best `count` heads of one half of the problems, measured on the other half.
@@ -96,12 +97,17 @@ class HeadTable:
         return sum(found) / len(found)
 
     def halves(self) -> tuple[HeadTable, HeadTable] | None:
-        """The traces of the even and of the odd problems, in order of appearance; None for fewer than two problems."""
-        group = self.groups
+        """The traces of the even and of the odd problems; None for fewer than two problems."""
+        places = self.half_places()
+        return None if places is None else (self.part(places[0]), self.part(places[1]))
+
+    def half_places(self) -> tuple[list[int], list[int]] | None:
+        """Places of the traces of the even and of the odd problems, which count in order of appearance; None for
+        fewer than two problems."""
         if self.problem_count < 2:
             return None
-        even, odd = (torch.nonzero(group % 2 == rest).flatten().tolist() for rest in (0, 1))
-        return self.part(even), self.part(odd)
+        half = self.groups % 2
+        return torch.nonzero(half == 0).flatten().tolist(), torch.nonzero(half == 1).flatten().tolist()
 
     def part(self, traces: Sequence[int]) -> HeadTable:
         """The table of some of the traces, given by their places."""
@@ -139,9 +145,8 @@ def probe_traces(
     attention rows (`attnpo.attention.rows.CHUNK_ELEMENTS`; never a T×T matrix), and one number per head and step.
     """
     which = [i for i, (trace, labels) in enumerate(zip(traces, essential, strict=True)) if usable(trace, labels)]
-    config = unwrap_model(model).config.get_text_config(decoder=True)
     layers = scorable_layers(model) if layers is None else layers
-    heads = [(layer, head) for layer in layers for head in range(config.num_attention_heads)]
+    heads = all_heads(model, layers)
     for place, scores in score_traces(model, [traces[i] for i in which], heads, batch_size):
         i = which[place]
         labelled = torch.tensor([label is not None for label in essential[i]])
