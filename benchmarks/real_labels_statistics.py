@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attnpo.probe.bootstrap import bootstrap_over_problems, number_problems
+from attnpo.bootstrap import bootstrap_over_problems, number_problems
 
 
 def neighbour_accuracy(scores: Tensor, redundant: Tensor) -> Tensor | None:

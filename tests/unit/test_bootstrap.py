@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attnpo.probe import bootstrap
-from attnpo.probe.bootstrap import bootstrap_over_problems, number_problems
+from attnpo import bootstrap
+from attnpo.bootstrap import bootstrap_over_problems, number_problems
 
 NAN = torch.nan
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attnpo.bootstrap import draw_problems
 from attnpo.errors import InputError
-from attnpo.probe.bootstrap import draw_problems
 from attnpo.probe.head_table import ACCURACY, HeadTable
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from attnpo.bootstrap import bootstrap_over_problems, number_problems
 from attnpo.evidence.answering import Answer
 from attnpo.evidence.output import Table
 from attnpo.evidence.removal import (
@@ -24,7 +25,6 @@ from attnpo.evidence.removal import (
     RANDOM_LOWEST,
     Removal,
 )
-from attnpo.probe.bootstrap import bootstrap_over_problems, number_problems
 from attnpo.rewards.verdict import REWARD_OF, Verdict
 
 COLUMNS = (

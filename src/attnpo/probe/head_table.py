@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from attnpo.attention.heads import Head
 from attnpo.attention.interface import all_heads, scorable_layers
+from attnpo.bootstrap import bootstrap_over_problems, number_problems
 from attnpo.errors import InputError
-from attnpo.probe.bootstrap import bootstrap_over_problems, number_problems
 from attnpo.probe.prepare import PreparedTrace, score_traces
 from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
 

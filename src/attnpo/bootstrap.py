@@ -24,16 +24,26 @@ def bootstrap_over_problems(
     """
     count = int(groups.max()) + 1
     drawn = draw_problems(count, draws, seed)
-    tail = (1 - LEVEL) / 2
-    ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
     found = []
     for part in values.double().split(CHUNK, dim=1):
         nothing = torch.zeros(count, part.shape[1], dtype=torch.float64)
         sums = nothing.index_add(0, groups, part.nan_to_num(0.0))
         sizes = nothing.index_add(0, groups, (~part.isnan()).double())
-        found.append(torch.nanquantile((drawn @ sums) / (drawn @ sizes), ends, dim=0))
+        found.append(torch.stack(interval((drawn @ sums) / (drawn @ sizes))))
     low, high = torch.cat(found, dim=1)
     return low, high
+
+
+def interval(draws: Float64[Tensor, "draws *K"]) -> tuple[Float64[Tensor, "*K"], Float64[Tensor, "*K"]]:
+    """(low, high) ends of the 95 % interval of what was computed from each draw; NaN draws are left out."""
+    tail = (1 - LEVEL) / 2
+    low, high = torch.nanquantile(draws, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    return low, high
+
+
+def means_of_draws(values: Float64[Tensor, "P K"], drawn: Float64[Tensor, "draws P"]) -> Float64[Tensor, "draws K"]:
+    """Mean of each column over the problems of each draw (`draw_problems`); NaN values do not count."""
+    return (drawn @ values.nan_to_num(0.0)) / (drawn @ (~values.isnan()).double())
 
 
 def draw_problems(count: int, draws: int, seed: int) -> Float64[Tensor, "draws count"]:
