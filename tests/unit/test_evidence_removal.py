@@ -17,11 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from attnpo import tables
 from attnpo.cli.main import main
 from attnpo.errors import InputError, RunError
-from attnpo.evidence import output
 from attnpo.evidence.answering import Answer, answer_context, generate_answers
-from attnpo.evidence.output import Table, check_folder, write_table
 from attnpo.evidence.removal import (
     HIGHEST,
     LAST,
@@ -45,6 +44,7 @@ from attnpo.evidence.removal_traces import Options, choose_traces
 from attnpo.probe.prepare import prepare_trace
 from attnpo.probe.trace_scores import score_prepared
 from attnpo.rewards.verdict import Verdict
+from attnpo.tables import Table, check_folder, write_table
 
 PARTS = ["First add 12 and 30.\n\n", "Wait, is it 42? ", "Hmm, it is 42 again.\n\n", "So 42 it is.\n"]
 
@@ -303,7 +303,7 @@ def test_a_folder_that_cannot_be_written_to_is_seen_before_the_work(tmp_path, mo
     with pytest.raises(InputError, match="file: cannot be made"):
         check_folder(tmp_path / "file")
     assert list(check_folder(tmp_path / "a" / "b").iterdir()) == []
-    monkeypatch.setattr(output.tempfile, "TemporaryFile", refuse)  # permissions do not stop root
+    monkeypatch.setattr(tables.tempfile, "TemporaryFile", refuse)  # permissions do not stop root
     with pytest.raises(InputError, match=r"--output .*a: cannot be written to: Permission denied"):
         check_folder(tmp_path / "a")
 

@@ -16,8 +16,8 @@ from attnpo.report.curves import charts, figures
 from attnpo.report.examples import kind_of, pick_pairs, pick_training
 from attnpo.report.page import report_html, write_report
 from attnpo.report.responses import level, response_html
-from attnpo.report.rollouts import Response
-from attnpo.report.run import read_run, read_runs
+from attnpo.report.data.rollouts import Response
+from attnpo.report.data.run import read_run, read_runs
 from attnpo.report.words import embedded_json, esc
 
 EVIL = "</script><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&lt;$title ${body}\u2028"
@@ -85,7 +85,7 @@ def response(**changes) -> Response:
             "tokens": {"prompt": 80, "completion": 120, "answer": 20},
         },
     }
-    from attnpo.report.rollouts import _response
+    from attnpo.report.data.rollouts import _response
 
     return _response({**row, **changes}, "here")
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpo.errors import InputError
-from attnpo.report.jsonlines import read_rows
+from attnpo.report.data.jsonlines import read_rows
 from attnpo.report.page import report_html
-from attnpo.report.run import read_run
+from attnpo.report.data.run import read_run
 
 
 @pytest.fixture

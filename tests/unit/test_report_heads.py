@@ -9,7 +9,7 @@ import pytest
 from attnpo.errors import InputError
 from attnpo.report.heads import head_figures, heads_html
 from attnpo.report.page import report_html
-from attnpo.report.run import read_runs
+from attnpo.report.data.run import read_runs
 
 CONTENT = {
     "heads": [[2, 1]],

@@ -13,8 +13,8 @@ import pytest
 from attnpo.cli.main import main
 from attnpo.errors import InputError
 from attnpo.report.page import write_report
-from attnpo.report.rollouts import read_responses
-from attnpo.report.run import read_run
+from attnpo.report.data.rollouts import read_responses
+from attnpo.report.data.run import read_run
 from attnpo.report.summary import before_after_table, sentence
 from attnpo.report.words import percent, points, small
 

@@ -30,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from attnpo.evidence.figures import draw_head_sets
     from attnpo.evidence.head_sets import RANDOM_DRAWS, head_sets_table
-    from attnpo.evidence.output import check_folder, print_table, write_evidence
+    from attnpo.evidence.output import print_table, write_evidence
     from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file
+    from attnpo.tables import check_folder
 
     check_common(args)
     file, folder = read_file(args.input), check_folder(args.output)

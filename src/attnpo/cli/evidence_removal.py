@@ -11,8 +11,8 @@ from attnpo.cli.evidence_options import add_common
 from attnpo.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from attnpo.evidence.output import Table
     from attnpo.evidence.removal_run import Outcome
+    from attnpo.tables import Table
 
 DESCRIPTION = """\
 Score the steps of each trace with the chosen heads, take a share of them out of the thinking text, and let the model
@@ -93,7 +93,7 @@ def parse_shares(text: str) -> tuple[float, ...]:
 
 def narrow(table: Table) -> Table:
     """The table in the width of a terminal; what it leaves out is in table.csv."""
-    from attnpo.evidence.output import Table
+    from attnpo.tables import Table
 
     rows = [(f"{arm} {share:g}", *figures) for arm, share, *figures, _ in table.rows]
     return Table(("removed", "steps", "tokens", "essential", "cut", "right", "low", "high"), rows)

@@ -10,8 +10,10 @@ A method is a class with a ``name``, the ``signals`` it needs and ``__call__(inp
 
         def __call__(self, inputs: CreditInputs) -> CreditResult: ...
 
-The trainer captures the declared signals, calls :func:`assign_credit` and sees per-token numbers only; it does not
-know which method runs. Registration is by import, so a method can live outside this package.
+The trainer obtains the declared signals, calls :func:`assign_credit` and sees per-token numbers only; it does not
+know which method runs. Some signals come out of a forward that runs anyway (`FORWARD_SIGNALS`), the others are made by
+a stage between the rewards and the loss (``training/stages``: potentials of segments, repaired responses …).
+Registration is by import, so a method can live outside this package.
 
 Shape legend: B responses on this device, C completion tokens (padded), S steps (padded to the batch's maximum).
 """
@@ -35,6 +37,9 @@ SIGNAL_SHAPES: dict[str, tuple[str, ...]] = {
     "entropy": ("B", "C"),  # entropy of the policy at every completion token, in nats
 }
 """Signals with a fixed shape. A signal that is not listed must only have B rows."""
+
+FORWARD_SIGNALS = frozenset({"attention", "entropy"})
+"""Signals that are captured in a forward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +80,16 @@ class CreditResult:
     """γ of every step, 1 where nothing was changed and beyond a row's steps. None: the method has no steps."""
     baseline: Float[Tensor, "B"] | None = None
     """B of every rescaled response, NaN for the others. None: the method has no baseline."""
+    gates: Bool[Tensor, "B C"] | None = None
+    """The tokens the loss is taken over (and a sequence-level ratio formed of). None: all sampled tokens."""
 
 
 @runtime_checkable
 class CreditMethod(Protocol):
-    """A credit method: pure, without state between calls."""
+    """A credit method: pure, without state between calls.
+
+    A class may also have ``trl_options: ClassVar[Mapping[str, Any]]``: options of TRL that the method only works with.
+    """
 
     name: ClassVar[str]
     signals: ClassVar[frozenset[str]]
@@ -212,6 +222,8 @@ def assign_credit(method: CreditMethod, inputs: CreditInputs) -> CreditResult:
         check("result scales", result.scales, ("B", "S"))
     if result.baseline is not None:
         check("result baseline", result.baseline, ("B",))
+    if result.gates is not None:
+        check("result gates", result.gates, ("B", "C"))
     return result
 
 

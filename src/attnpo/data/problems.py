@@ -22,7 +22,9 @@ REFERENCE_COLUMNS = ("reference", "answer", "solution")
 LOCAL_FORMATS = {".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
 
 
-def load_rows(source: str, *, config: str | None = None, split: str = "train") -> list[dict[str, Any]]:
+def load_rows(
+    source: str, *, config: str | None = None, split: str = "train", revision: str | None = None
+) -> list[dict[str, Any]]:
     """Rows of a local file (.jsonl, .jsonl.gz, .json with lines or one array, .parquet, .csv) or of a Hub data set.
 
     Raises:
@@ -42,7 +44,7 @@ def load_rows(source: str, *, config: str | None = None, split: str = "train") -
                     raise InputError(f"{source}: found a file of type {suffix or 'none'}, expected one of {known}")
                 loaded = load_dataset(LOCAL_FORMATS[suffix], data_files=str(path), split="train")
             else:
-                loaded = load_dataset(source, config, split=split)
+                loaded = load_dataset(source, config, split=split, revision=revision)
         except (OSError, ValueError, DatasetsError) as error:
             if isinstance(error, InputError):
                 raise

@@ -9,7 +9,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -36,7 +36,10 @@ def read_jsonl(path: str | os.PathLike[str], required: Iterable[str] = ()) -> It
 
 
 def read_numbered_jsonl(
-    path: str | os.PathLike[str], required: Iterable[str] = ()
+    path: str | os.PathLike[str],
+    required: Iterable[str] = (),
+    *,
+    on_bad_row: Callable[[InputError], None] | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Stream (row number, row) of a JSON Lines file. Row numbers are line numbers, from 1; blank lines are skipped.
 
@@ -44,6 +47,7 @@ def read_numbered_jsonl(
         path: a UTF-8 file, plain or gzip (recognised by content).
         required: names of fields every row must have. ``id``, ``problem``, ``response``, ``reference`` and ``steps``
             must then also have the type they have in a trace.
+        on_bad_row: told of every bad row, which is then left out; without it the first one is raised.
 
     Raises:
         InputError: the file is missing, unreadable or without rows, a row is not a JSON object, or a required field
@@ -55,10 +59,16 @@ def read_numbered_jsonl(
         if not line.strip():
             continue
         empty = False
-        row = _parse_row(line, where := row_name(path, number))
-        for name in required:
-            check_field(row, name, where)
-        yield number, row
+        try:
+            row = _parse_row(line, where := row_name(path, number))
+            for name in required:
+                check_field(row, name, where)
+        except InputError as error:
+            if on_bad_row is None:
+                raise
+            on_bad_row(error)
+        else:
+            yield number, row
     if empty:
         raise InputError(f"{path}: the file has no rows; expected one JSON object per line")
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attnpo.evidence.output import Cell, Table
 from attnpo.probe.head_table import CHANCE, HeadTable
+from attnpo.tables import Cell, Table
 
 BLUE, GREY = "#2f6690", "#9aa5ad"
 

@@ -11,9 +11,9 @@ import torch
 
 from attnpo.attention.heads import Head
 from attnpo.errors import InputError
-from attnpo.evidence.output import Cell, Table
 from attnpo.evidence.probing import HeadScores
 from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, HeadTable
+from attnpo.tables import Cell, Table
 
 RANDOM_DRAWS = 100
 PROBLEMS, SETS = "problems", "sets"  # what varies between the low and the high figure of a row

@@ -7,7 +7,6 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from attnpo.evidence.figures import error_bars
-from attnpo.evidence.output import Table
 from attnpo.evidence.removal import (
     ARMS,
     EVERYTHING,
@@ -19,6 +18,7 @@ from attnpo.evidence.removal import (
     RANDOM_HIGHEST,
     RANDOM_LOWEST,
 )
+from attnpo.tables import Table
 
 LOOK = {
     HIGHEST: ("#b2182b", "o", "-"),

@@ -12,7 +12,7 @@ from typing import Any
 from attnpo.attention.heads import Head, check_heads, load_heads, warn_of_other_model
 from attnpo.data.traces import write_jsonl
 from attnpo.evidence.answering import answer_context, generate_answers
-from attnpo.evidence.output import Table, check_folder, write_evidence, write_table
+from attnpo.evidence.output import write_evidence
 from attnpo.evidence.removal import EVERYTHING, NOTHING, plan_removals, remaining_text, removed_essential, removed_share
 from attnpo.evidence.removal_figure import draw_removal
 from attnpo.evidence.removal_scores import draw_random_heads, score_sets
@@ -24,6 +24,7 @@ from attnpo.probe.prepare import load_model
 from attnpo.probe.trace_scores import heads_file
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.response import thinking_of
+from attnpo.tables import Table, check_folder, write_table
 
 ANSWERS, DIFFERENCES = "answers.jsonl.gz", "differences.csv"
 

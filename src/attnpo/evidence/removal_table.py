@@ -12,7 +12,6 @@ from torch import Tensor
 
 from attnpo.bootstrap import bootstrap_over_problems, number_problems
 from attnpo.evidence.answering import Answer
-from attnpo.evidence.output import Table
 from attnpo.evidence.removal import (
     ARMS,
     EVERYTHING,
@@ -26,6 +25,7 @@ from attnpo.evidence.removal import (
     Removal,
 )
 from attnpo.rewards.verdict import REWARD_OF, Verdict
+from attnpo.tables import Table
 
 COLUMNS = (
     *("arm", "share", "steps removed", "tokens removed", "essential removed", "cut off"),

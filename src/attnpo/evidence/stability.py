@@ -13,9 +13,9 @@ from transformers import AutoConfig
 
 from attnpo.errors import InputError
 from attnpo.evidence.correlation import correlation, correlation_interval
-from attnpo.evidence.output import Cell, Table
 from attnpo.models import resolve_model
 from attnpo.probe.head_table import HeadTable
+from attnpo.tables import Cell, Table
 
 COLUMNS = ("model", "traces", "Pearson", "low", "high", "before", "best", "median", "first's", "kept")
 

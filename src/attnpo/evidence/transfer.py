@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from attnpo.errors import InputError
 from attnpo.evidence.head_sets import PROBLEMS, SETS, Measured, cross_fitted, random_heads
-from attnpo.evidence.output import Cell, Table
 from attnpo.evidence.probing import HeadScores
+from attnpo.tables import Cell, Table
 
 COLUMNS = ("chosen on", "measured on", "SRA", "low", "high", "essential", "redundant", "traces", "interval")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from attnpo.report.run import Measured, Run
+from attnpo.report.data.run import Measured, Run
 from attnpo.report.words import count, esc, percent, small
 
 COLOURS = 6  # --run-0 … in page.css

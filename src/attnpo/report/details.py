@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attnpo.report.run import Run
+from attnpo.report.data.run import Run
 from attnpo.report.words import esc
 
 MAPPED = ("sra", "sra_interval")  # one number or pair per head: the map shows them

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from attnpo.report.rollouts import Response, read_responses
+from attnpo.report.data.rollouts import Response, read_responses
 
 PAIRS = 4  # problems shown before and after
 FILES_SEARCHED = 4  # rollout files read from each end of the training

@@ -7,7 +7,7 @@ import statistics
 from typing import Any
 
 from attnpo.errors import InputError
-from attnpo.report.run import Run
+from attnpo.report.data.run import Run
 from attnpo.report.words import esc
 
 Head = tuple[int, int]

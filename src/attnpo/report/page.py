@@ -15,11 +15,11 @@ from plotly.offline import get_plotlyjs
 from attnpo import __version__
 from attnpo.errors import InputError
 from attnpo.report.curves import charts, curves_html, figures
+from attnpo.report.data.run import Run, read_runs
 from attnpo.report.details import details_html
 from attnpo.report.examples import pick_pairs, pick_training
 from attnpo.report.heads import has_heads, head_figures, heads_html
 from attnpo.report.responses import effects_legend_html, legend_html, pair_html, training_html
-from attnpo.report.run import Run, read_runs
 from attnpo.report.summary import summary_html
 from attnpo.report.words import embedded_json, esc
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from attnpo.report.data.rollouts import Response, ScoredStep
 from attnpo.report.examples import Pair
-from attnpo.report.rollouts import Response, ScoredStep
 from attnpo.report.words import count, esc, plural, small
 
 MOST_CHARACTERS = 20_000  # of one thinking text; a page with sixteen 16k-token responses must stay small

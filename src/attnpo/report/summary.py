@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from attnpo.report.run import Measured, Run
+from attnpo.report.data.run import Measured, Run
 from attnpo.report.words import NBSP, change, count, duration, esc, percent, plural, points
 
 ROWS = (

@@ -9,12 +9,20 @@ from typing import Any
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 # A control character has no glyph and some end the parsing of a page: show its picture instead (U+2400 …).
-_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+_CONTROLS: dict[int, int | str] = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+_CONTROLS[0x7F] = 0x2421
+# Embeddings, overrides and isolates reverse what follows them: show their names instead.
+_CONTROLS |= {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+def visible(text: str) -> str:
+    """`text` with a visible sign for each character that has none and acts on the text around it."""
+    return text.translate(_CONTROLS)
 
 
 def esc(value: object) -> str:
     """`value` as HTML text or attribute value; never markup."""
-    return html.escape(str(value).translate(_CONTROLS), quote=True)
+    return html.escape(visible(str(value)), quote=True)
 
 
 def embedded_json(value: Any) -> str:
