@@ -1,0 +1,57 @@
+"""Accuracy–Efficiency Score: one number for "shorter, and no worse", against a base model.
+
+    ΔL = (L_base − L) / L_base        ΔA = (A − A_base) / A_base
+    AES = length·ΔL + gain·ΔA  if ΔA ≥ 0,  else  length·ΔL − loss·|ΔA|
+
+Source: Luo et al. 2025 (arXiv 2501.12570), with the weights 1, 3 and 5.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from attnpo.errors import InputError
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a relative saving of tokens, a relative gain and a relative loss of accuracy weigh."""
+
+    length: float = 1.0
+    gain: float = 3.0
+    loss: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, weight in vars(self).items():
+            if not math.isfinite(weight) or weight < 0:
+                raise InputError(f"AES weight {name}: found {weight}, expected a number of at least 0")
+
+
+@overload
+def aes(accuracy: float, tokens: float, base_accuracy: float, base_tokens: float, weights: Weights = ...) -> float: ...
+@overload
+def aes(
+    accuracy: Float64[Tensor, "D"],
+    tokens: Float64[Tensor, "D"],
+    base_accuracy: Float64[Tensor, "D"],
+    base_tokens: Float64[Tensor, "D"],
+    weights: Weights = ...,
+) -> Float64[Tensor, "D"]: ...
+def aes(accuracy, tokens, base_accuracy, base_tokens, weights=Weights()):
+    """The score of accuracies (any unit, the same twice) and mean tokens; NaN where the base has nothing to divide by.
+
+    >>> round(aes(45.83, 3975, 45.21, 9340), 2)
+    0.62
+    """
+    if not isinstance(accuracy, Tensor):
+        numbers = (torch.tensor(float(x), dtype=torch.float64) for x in (accuracy, tokens, base_accuracy, base_tokens))
+        return float(aes(*numbers, weights=weights))
+    saved = torch.where(base_tokens > 0, 1 - tokens / base_tokens, math.nan)
+    gained = torch.where(base_accuracy > 0, accuracy / base_accuracy - 1, math.nan)
+    return weights.length * saved + torch.where(gained < 0, weights.loss, weights.gain) * gained

@@ -1,0 +1,150 @@
+"""What one model did on one benchmark: means over problems, with 95 % intervals from resampled problems.
+
+Every number is first formed per problem and then averaged, so a problem counts once however often it was sampled.
+NaN stands inside the columns for "this problem has no such number" (no graded sample, too few for pass@k); it is left
+out of the mean, and `Measure.problems` says how many problems were not.
+
+Shapes: N samples, P problems, K columns, D draws of the bootstrap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, median_low
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from attnpo.bootstrap import bootstrap_over_problems, draw_problems, interval
+from attnpo.evaluation.records import Sample
+from attnpo.rewards.verdict import REWARD_OF
+
+BUDGETS = (2048, 4096, 8192, 16384, 32768)
+KS = (1, 2, 4, 8, 16, 32, 64, 128)
+DRAWS = 2000
+_CHUNK = 1 << 22  # numbers held at a time while medians are resampled
+
+Problem = list[Sample]
+"""All samples of one problem."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A mean over `problems` problems with its 95 % interval; None where there are too few for a value or a spread."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    problems: int
+
+    def as_json(self) -> dict[str, float | int | None]:
+        return asdict(self)
+
+
+def by_problem(samples: Sequence[Sample]) -> list[Problem]:
+    """Samples put together by problem, in an order that does not depend on the order of arrival."""
+    problems: dict[str, Problem] = {}
+    for sample in sorted(samples, key=lambda sample: (sample.id, sample.sample)):
+        problems.setdefault(sample.id, []).append(sample)
+    return list(problems.values())
+
+
+def is_right(sample: Sample) -> bool | None:
+    """Whether the answer is right; None where that was not found out (no verdict, or a verifier that failed)."""
+    reward = None if sample.verdict is None else REWARD_OF[sample.verdict]
+    return None if reward is None else reward > 0
+
+
+def graded(samples: Sequence[Sample]) -> list[bool]:
+    """Right or wrong, of the samples for which it is known."""
+    return [right for sample in samples if (right := is_right(sample)) is not None]
+
+
+def accuracy(problem: Problem, budget: float = math.inf) -> float:
+    """Share of right samples among the graded ones; beyond `budget` tokens a response counts as wrong. NaN: none."""
+    rights = [right and sample.tokens <= budget for sample in problem if (right := is_right(sample)) is not None]
+    return fmean(rights) if rights else math.nan
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that one of `k` samples is right, of `n` of which `c` are: the unbiased estimator.
+
+    1 − C(n − c, k) / C(n, k), as a product of factors below 1, so that no binomial gets large.
+    Source: Chen et al. 2021 (arXiv 2107.03374). Needs 0 ≤ c ≤ n and 1 ≤ k ≤ n.
+    """
+    assert 0 <= c <= n
+    assert 1 <= k <= n
+    if n - c < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
+
+
+def problem_pass_at_k(problem: Problem, k: int) -> float:
+    """pass@k of one problem; NaN where fewer than `k` of its samples were graded."""
+    rights = graded(problem)
+    return pass_at_k(len(rights), sum(rights), k) if len(rights) >= k else math.nan
+
+
+def reached_ks(problems: Sequence[Problem]) -> list[int]:
+    """The k for which at least half of the problems with a graded sample have enough of them."""
+    counts = [count for problem in problems if (count := len(graded(problem)))]
+    return [k for k in KS if counts and k <= median_low(counts)]
+
+
+def known_budgets(problems: Sequence[Problem], budgets: Sequence[int]) -> list[int]:
+    """The budgets under which every response is known: none was cut off before it reached them."""
+    cut = min((sample.tokens for problem in problems for sample in problem if sample.truncated), default=math.inf)
+    return [budget for budget in sorted(set(budgets)) if budget <= cut]
+
+
+def columns(problems: Sequence[Problem], budgets: Sequence[int] = BUDGETS) -> dict[str, list[float]]:
+    """Per problem: accuracy, the mean tokens and their parts, share truncated, `pass@k` and `budget@tokens`."""
+    found = {"accuracy": [accuracy(problem) for problem in problems]}
+    for name in ("tokens", "thinking_tokens", "answer_tokens", "truncated"):
+        found[name] = [fmean(getattr(sample, name) for sample in problem) for problem in problems]
+    for k in reached_ks(problems):
+        found[f"pass@{k}"] = [problem_pass_at_k(problem, k) for problem in problems]
+    for budget in known_budgets(problems, budgets):
+        found[f"budget@{budget}"] = [accuracy(problem, budget) for problem in problems]
+    return found
+
+
+def measure(table: dict[str, list[float]], seed: int = 0) -> dict[str, Measure]:
+    """Mean and interval of every column [P]; all columns see the same draws of problems."""
+    values = torch.tensor(list(table.values()), dtype=torch.float64).T
+    low, high = bootstrap_over_problems(values, torch.arange(len(values)), DRAWS, seed)
+    means, counts = values.nanmean(0), (~values.isnan()).sum(0)
+    rows = zip(table, means.tolist(), low.tolist(), high.tolist(), counts.tolist(), strict=True)
+    return {name: as_measure(*numbers) for name, *numbers in rows}
+
+
+def as_measure(value: float, low: float, high: float, problems: int) -> Measure:
+    """A Measure of plain numbers: without a problem there is no value, and one problem alone has no spread."""
+    if not problems or math.isnan(value):
+        return Measure(None, None, None, problems)
+    if problems < 2 or math.isnan(low):
+        return Measure(value, None, None, problems)
+    return Measure(value, min(low, value), max(high, value), problems)
+
+
+def median_tokens(problems: Sequence[Problem], seed: int = 0) -> Measure:
+    """The median length over all responses, in tokens; whole problems are resampled for its interval."""
+    groups = torch.tensor([number for number, problem in enumerate(problems) for _ in problem])
+    tokens = torch.tensor([float(sample.tokens) for problem in problems for sample in problem]).double()
+    once = torch.ones(1, len(problems), dtype=torch.float64)
+    drawn = draw_problems(len(problems), DRAWS, seed).split(max(1, _CHUNK // len(tokens)))
+    low, high = interval(torch.cat([_weighted_medians(tokens, part[:, groups]) for part in drawn]))
+    value = _weighted_medians(tokens, once[:, groups])
+    return as_measure(float(value), float(low), float(high), len(problems))
+
+
+def _weighted_medians(values: Float64[Tensor, "N"], weights: Float64[Tensor, "D N"]) -> Float64[Tensor, "D"]:
+    """The median of `values`, each taken as many times as a row of `weights` says."""
+    order = values.argsort()
+    reached = weights[:, order].cumsum(1)
+    half = reached[:, -1:] / 2
+    lower, upper = (reached < half).sum(1), (reached <= half).sum(1)
+    return (values[order][lower] + values[order][upper]) / 2

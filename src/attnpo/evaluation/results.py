@@ -1,0 +1,164 @@
+"""results.json, results.csv and results.md of an evaluation folder, computed from its samples and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+from attnpo.evaluation.aes import Weights
+from attnpo.evaluation.behaviour import behaviour
+from attnpo.evaluation.folder import Evaluation, read_evaluation
+from attnpo.evaluation.metrics import (
+    BUDGETS,
+    Problem,
+    accuracy,
+    by_problem,
+    columns,
+    graded,
+    measure,
+    median_tokens,
+)
+from attnpo.evaluation.records import Sample
+from attnpo.tables import Cell, Table, write_table, writing
+
+Results = dict[str, Any]
+
+JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
+BINS = 24
+_PLAIN = ("accuracy", "tokens", "thinking_tokens", "answer_tokens", "truncated")
+
+
+def write_results(
+    folder: Path,
+    *,
+    base: Path | None = None,
+    budgets: Sequence[int] = BUDGETS,
+    weights: Weights | None = None,
+    lexicon: str = "paper",
+) -> Results:
+    """Write results.json, .csv and .md into an evaluation folder and return what results.json holds.
+
+    Args:
+        base: the evaluation folder of the model to form AES against; None: `aes` is null.
+        budgets: token budgets; those beyond the length at which a response was cut off are left out.
+        weights: of AES; None: those of the paper.
+
+    Raises:
+        InputError: no samples, a bad row, nothing in common with the base, or a file that cannot be written.
+    """
+    evaluation = read_evaluation(folder)
+    results: Results = {
+        "model": evaluation.model,
+        "name": evaluation.name,
+        "benchmarks": {
+            name: benchmark_results(samples, budgets, lexicon) for name, samples in evaluation.samples.items()
+        },
+        "aes": None if base is None else _aes(read_evaluation(base), evaluation, weights or Weights()),
+    }
+    table = results_table(results)
+    with writing(folder / JSON) as path:
+        path.write_text(json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_table(folder / CSV, table)
+    with writing(folder / MARKDOWN) as path:
+        path.write_text(f"# {evaluation.name}\n\nModel: {evaluation.model}\n\n{_markdown(results)}", encoding="utf-8")
+    return results
+
+
+def benchmark_results(
+    samples: Sequence[Sample], budgets: Sequence[int] = BUDGETS, lexicon: str = "paper"
+) -> dict[str, Any]:
+    """Everything results.json says about one benchmark; `samples` are at least one."""
+    problems = by_problem(samples)
+    found = {name: value.as_json() for name, value in measure(columns(problems, budgets)).items()}
+    return {
+        "problems": len(problems),
+        "samples": len(samples),
+        "samples_per_problem": median_low(map(len, problems)),
+        "ungraded": len(samples) - sum(len(graded(problem)) for problem in problems),
+        **{name: found[name] for name in _PLAIN},
+        "tokens_median": median_tokens(problems).as_json(),
+        "pass_at_k": _keyed(found, "pass@"),
+        "accuracy_at_budget": _keyed(found, "budget@"),
+        "lengths": histogram([sample.tokens for sample in samples]),
+        "behaviour": behaviour(samples, lexicon),
+        "levels": {level: _level(part) for level, part in by_level(problems).items()},
+    }
+
+
+def by_level(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
+    """Problems by their level, numbers in their order and words in theirs; those without one are left out."""
+    levels: dict[str, list[Problem]] = {}
+    for problem in problems:
+        if problem[0].level is not None:
+            levels.setdefault(problem[0].level, []).append(problem)
+    return dict(sorted(levels.items(), key=lambda item: (not item[0].isdigit(), item[0].zfill(9), item[0])))
+
+
+def histogram(tokens: Sequence[int], bins: int = BINS) -> dict[str, list[int]]:
+    """Responses per range of lengths: `bins` equally wide ones from 0; the last one includes its end."""
+    width = -(-max(*tokens, 1) // bins)
+    counts = [0] * bins
+    for length in tokens:
+        counts[min(length // width, bins - 1)] += 1
+    return {"edges": [width * edge for edge in range(bins + 1)], "counts": counts}
+
+
+def results_table(results: Results) -> Table:
+    """One row per benchmark, all numbers; a column that a benchmark does not have is empty there."""
+    rows = [{"benchmark": name, **_flat(values)} for name, values in results["benchmarks"].items()]
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    return Table(names, [tuple(row.get(name) for name in names) for row in rows])
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Cell]:
+    """A benchmark's numbers under one name each: accuracy, accuracy_low, pass_at_k_4, …"""
+    cells: dict[str, Cell] = {}
+    for name, value in values.items():
+        if name in ("levels", "lengths"):
+            continue
+        if not isinstance(value, dict):
+            cells[prefix + name] = value
+        elif "value" in value:
+            cells |= {prefix + name: value["value"]}
+            cells |= {f"{prefix}{name}_{end}": value[end] for end in ("low", "high")}
+        else:
+            cells |= _flat(value, "" if name == "behaviour" else f"{name}_")
+    return cells
+
+
+def _markdown(results: Results) -> str:
+    columns = ("benchmark", "problems", "samples", "accuracy %", "tokens", "truncated %", "ungraded")
+    rows: list[tuple[Cell, ...]] = []
+    for name, found in results["benchmarks"].items():
+        shares = (shown(found["accuracy"], 100, 1), shown(found["tokens"], 1, 0), shown(found["truncated"], 100, 1))
+        rows.append((name, found["problems"], found["samples"], *shares, found["ungraded"]))
+    return Table(columns, rows).markdown()
+
+
+def shown(value: dict[str, Any], scale: float, places: int) -> str:
+    """A measure for people: `41.0 (33.0 – 49.0)`."""
+    if value["value"] is None:
+        return "–"
+    text = f"{scale * value['value']:,.{places}f}"
+    if value["low"] is None:
+        return text
+    return f"{text} ({scale * value['low']:,.{places}f} – {scale * value['high']:,.{places}f})"
+
+
+def _keyed(found: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+
+
+def _level(problems: list[Problem]) -> dict[str, Any]:
+    values = {
+        "accuracy": [accuracy(problem) for problem in problems],
+        "tokens": columns(problems, ())["tokens"],
+    }
+    return {"problems": len(problems), **{name: value.as_json() for name, value in measure(values).items()}}
+
+
+def _aes(base: Evaluation, evaluation: Evaluation, weights: Weights) -> dict[str, Any]:
+    raise NotImplementedError
