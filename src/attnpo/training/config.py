@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +174,13 @@ class AttnPOConfig(GRPOConfig):
 
     def _refuse_what_per_token_advantages_break(self) -> None:
         """Options under which TRL's loss would run and be wrong with (B, T) advantages."""
+        needed: Mapping[str, Any] = getattr(self.make_credit(), "trl_options", {})
+        for option, value in needed.items():
+            if getattr(self, option) != value:
+                raise InputError(
+                    f"option {option}: found {getattr(self, option)!r}, expected {value!r}: credit={self.credit!r} "
+                    "works with no other"
+                )
         refused = {
             "loss_type": (self.loss_type in ("vespo", "luspo"), "weighs whole sequences"),
             "importance_sampling_level": (self.importance_sampling_level != "token", "has one ratio per sequence"),
@@ -186,6 +194,8 @@ class AttnPOConfig(GRPOConfig):
             ),
         }
         for option, (is_set, why) in refused.items():
+            if option in needed:
+                continue
             if is_set and (self.credit != "outcome" or option == "multi_objective_aggregation"):
                 raise InputError(
                     f"option {option}: {getattr(self, option)!r} {why}; it cannot be used with credit={self.credit!r}"

@@ -14,8 +14,8 @@ from transformers import set_seed
 from transformers.trainer_utils import has_length
 
 from attnpo.training.metrics import evaluation_metrics
-from attnpo.training.records import Record, RunFolder, add_credit
-from attnpo.training.signals import CreditInForward
+from attnpo.training.recording import RecordedRollouts
+from attnpo.training.records import Record, add_credit
 
 
 @contextmanager
@@ -32,10 +32,9 @@ def isolated_random_state(seed: int):
             np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-class HeldOutEvaluation(CreditInForward):
+class HeldOutEvaluation(RecordedRollouts):
     """Samples held-out problems, writes evaluations.jsonl and the responses; computes no loss."""
 
-    folder: RunFolder
     num_generations_eval: int
     _eval_records: list[Record]  # of this process
     _all_eval_records: list[Record]

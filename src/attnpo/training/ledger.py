@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnpo.credit.base import CreditResult
@@ -29,6 +30,8 @@ class RolloutLedger:
     def open(self, records: list[Record]) -> None:
         """Begin a new generation batch."""
         self.records, self._notes, self._uncredited = records, [], len(records)
+        for record in records:
+            record["mean_token_advantage"] = 0.0  # of a response that a method leaves out of its loss
 
     @property
     def complete(self) -> bool:
@@ -36,26 +39,41 @@ class RolloutLedger:
         return bool(self.records) and self._uncredited <= 0
 
     def note(self, batch: Mapping[str, Any], result: CreditResult, signals: Mapping[str, Tensor]) -> None:
-        """Keep what credit did to the rows of one micro-batch."""
+        """Keep what credit did to the rows of one micro-batch. Rows that are no response pass."""
         mask = batch["completion_mask"]
         note = {
             "rows": batch["rollout_rows"],
             "mean": (result.advantages * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1),
         }
         optional = {"scores": signals.get("attention"), "scales": result.scales, "baseline": result.baseline}
+        if result.scales is None and signals:  # a method that cuts otherwise: what it comes to for the steps shown
+            optional["step_advantages"] = step_means(result.advantages, batch["step_ids"], batch["step_lengths"])
         note.update({name: tensor for name, tensor in optional.items() if tensor is not None})
         self._notes.append({name: tensor.detach() for name, tensor in note.items()})
         self._uncredited -= len(batch["rollout_rows"])
+
+    def finish(self) -> None:
+        """Credit was given to the whole batch at once, whichever rows are left in it."""
+        self._uncredited = 0
 
     def close(self) -> list[Record]:
         """The records with their credit filled in; the ledger is empty afterwards."""
         for note in self._notes:
             numbers = {name: tensor.tolist() for name, tensor in note.items()}
             for i, row in enumerate(numbers["rows"]):
-                add_credit(self.records[row], {name: values[i] for name, values in numbers.items()})
+                if row >= 0:
+                    add_credit(self.records[row], {name: values[i] for name, values in numbers.items()})
         records = self.records
         self.open([])
         return records
+
+
+def step_means(
+    values: Float[Tensor, "B C"], step_ids: Int[Tensor, "B C"], step_lengths: Int[Tensor, "B S"]
+) -> Float[Tensor, "B S"]:
+    """Mean of token values over the tokens of every step; 0 for a step without tokens."""
+    sums = values.new_zeros(len(values), step_lengths.shape[1] + 1).scatter_add(1, step_ids, values)
+    return sums[:, :-1] / step_lengths.clamp(min=1)
 
 
 class PhaseTimer:

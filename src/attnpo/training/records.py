@@ -104,6 +104,8 @@ def add_credit(record: Record, numbers: Mapping[str, Any]) -> None:
             step["score"] = numbers["scores"][k]
         if "scales" in numbers:
             step["scale"] = numbers["scales"][k]
+        if "step_advantages" in numbers:
+            step["advantage"] = numbers["step_advantages"][k]
     baseline = numbers.get("baseline")
     if baseline is not None and not math.isnan(baseline):
         record["baseline"] = baseline

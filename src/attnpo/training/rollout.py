@@ -119,3 +119,12 @@ def credit_inputs(batch: Mapping[str, Any], *, step: int, signals: Mapping[str, 
         completions=batch["completions"],
         rewards=batch["rewards"],
     )
+
+
+STAGE_SIGNAL = "signal/"
+"""Begins the names of a batch's entries that a stage has made (training/stages)."""
+
+
+def stage_signals(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The signals that stages have put into the batch, by their own names."""
+    return {name.removeprefix(STAGE_SIGNAL): batch[name] for name in batch if name.startswith(STAGE_SIGNAL)}

@@ -15,10 +15,10 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from attnpo.attention.capture import capture_scores
-from attnpo.credit.base import CreditMethod, assign_credit
+from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod, assign_credit
 from attnpo.steps.spans import LocatedSteps
 from attnpo.training.ledger import PhaseTimer, RolloutLedger
-from attnpo.training.rollout import StepTensors, credit_inputs, longest_answer
+from attnpo.training.rollout import StepTensors, credit_inputs, longest_answer, stage_signals
 
 
 class CreditInForward(GRPOTrainer):
@@ -48,7 +48,7 @@ class CreditInForward(GRPOTrainer):
     @contextmanager
     def _collecting(self, wanted: bool, batch: dict[str, Any] | None = None):
         """While active, the policy's next log-prob forward also yields the signals the credit method asks for."""
-        if not wanted or not self.credit.signals:
+        if not wanted or not self.credit.signals & FORWARD_SIGNALS:
             yield
             return
         self._forward_batch = {} if batch is None else batch
@@ -91,7 +91,7 @@ class CreditInForward(GRPOTrainer):
         if self.heads is not None:
             self._signals["attention"] = torch.cat([captured.scores.mean(dim=0) for *_, captured in chunks])
         if "outcome_advantages" in batch:
-            self._give_credit(batch, self._signals)
+            self._give_credit(batch, self._signals, in_loss=True)
         return logps, entropy if compute_entropy else None, aux
 
     @contextmanager
@@ -107,10 +107,15 @@ class CreditInForward(GRPOTrainer):
         with self._collecting(in_this_forward, inputs):
             return super()._compute_loss(model, inputs)
 
-    def _give_credit(self, batch: dict[str, Any], signals: dict[str, Tensor]) -> None:
+    def _give_credit(self, batch: dict[str, Any], signals: dict[str, Tensor], *, in_loss: bool = False) -> None:
         """Spread the advantages of `batch` over tokens, in place, and note what was done for the records."""
         with self._timer("credit"):
+            signals = {**stage_signals(batch), **signals}
             inputs = credit_inputs(batch, step=self.state.global_step + 1, signals=signals)
             result = assign_credit(self.credit, inputs)
             batch["advantages"] = result.advantages
+            if result.gates is not None:
+                # TRL forms its mask before this forward, so gates made in it would change nothing.
+                assert not in_loss, f"credit {self.credit.name!r}: gates cannot come out of the loss's own forward"
+                batch["tool_mask"] = result.gates.long()  # TRL's name for "these tokens carry loss"
             self._ledger.note(batch, result, signals)

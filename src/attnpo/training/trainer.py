@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 
 from attnpo.credit.advantages import group_accuracy, outcome_advantages
-from attnpo.credit.base import CreditMethod
+from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
 from attnpo.steps.spans import locate_steps
@@ -24,11 +23,12 @@ from attnpo.training.callbacks import GradientGuard, MetricsFile, NotFiniteError
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
-from attnpo.training.metrics import rollout_metrics
 from attnpo.training.own_heads import find_own_heads
-from attnpo.training.records import Record, RunFolder, add_rewards, response_record
+from attnpo.training.records import Record, RunFolder
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.rollout import StepTensors, longest_answer
+from attnpo.training.stages import make_stages
+from attnpo.training.stages.base import Rollouts
 
 PAPER = "ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning"
 
@@ -104,6 +104,8 @@ class AttnPOTrainer(HeldOutEvaluation):
         self.rewards.bind(self.reward_func_names, self._tokenizer)
         self.heads, self.heads_file = known_heads(self, heads)
         self._prepare_collecting()
+        self.stages = make_stages(self.credit, self)
+        self.stage_numbers: dict[str, float] = {}
         self._step_records: list[Record] = []  # finished generation batches of the step, not yet written
         self._eval_records = []
 
@@ -132,6 +134,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         prompt_ids, completion_ids = output[0], output[1]
         with self._timer("credit", counts=self.model.training):
             self._located = [locate_steps(self._tokenizer, ids, self.args.lexicon) for ids in completion_ids]
+        self._prompt_ids, self._completion_ids = prompt_ids, completion_ids
         self._prompt_tokens = [len(ids) for ids in prompt_ids]
         self._completion_tokens = [len(ids) for ids in completion_ids]
         self._truncated = [ids[-1] not in self.eos_token_ids for ids in completion_ids]
@@ -168,9 +171,24 @@ class AttnPOTrainer(HeldOutEvaluation):
                 records, output["outcome_advantages"].tolist(), output["group_accuracy"].tolist(), strict=True
             ):
                 record.update(advantage=advantage, group_accuracy=p)
-            if not self.credit.signals or self._scores_before_rewards:
-                self._give_credit(output, self._signals or {})
+        output = self._run_stages(output, inputs, local.start)
+        if not self.credit.signals & FORWARD_SIGNALS or self._scores_before_rewards:
+            self._give_credit(output, self._signals or {})
+            self._ledger.finish()
         return output
+
+    def _run_stages(self, batch: dict[str, Any], rows: list[dict[str, Any]], first: int) -> dict[str, Any]:
+        """What the credit method needs between the rewards and the loss; most need nothing."""
+        if not self.stages:
+            return batch
+        rollouts = Rollouts(rows, self._prompt_ids, self._completion_ids, self._located, self.num_generations, first)
+        with self._timer("stages"):
+            for stage in self.stages:
+                batch = stage(batch, rollouts)
+        for name in sorted(self.stage_numbers):
+            self._metrics["train"][name].append(self.stage_numbers[name])
+        self.stage_numbers.clear()
+        return batch
 
     def _add_outcome(self, output: dict[str, Any], local: slice, group_size: int) -> None:
         """Outcome advantages, group accuracy and steps of the local responses, ready to be shuffled and split."""
@@ -197,72 +215,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         # TRL logged its own group-normalised advantages; ours replace them (the rescaled ones follow credit).
         self._relog_advantages(advantages.tolist())
 
-    def _new_records(self, inputs: list[dict[str, Any]], local: slice, group_size: int) -> list[Record]:
-        """Records of this process's responses, with their rewards; credit comes later."""
-        mine = self._rewards[local]
-        totals = self.rewards.total(mine, self.reward_weights.to(mine.device)).tolist()
-        correct = self.rewards.correct(mine).tolist()
-        verdicts = self.rewards.last_verdicts(len(inputs))
-        records = []
-        for i, (located, row, values) in enumerate(zip(self._located, inputs, mine.tolist(), strict=True)):
-            group, index = divmod(local.start + i, group_size)
-            record = response_record(
-                located,
-                split="train" if self.model.training else "eval",
-                step=self.state.global_step + int(self.model.training),
-                group=group,
-                index=index,
-                prompt_tokens=self._prompt_tokens[i],
-                completion_tokens=self._completion_tokens[i],
-                truncated=self._truncated[i],
-                row=row,
-            )
-            rewards = dict(zip(self.reward_func_names, values, strict=True))
-            add_rewards(record, rewards, total=totals[i], correct=correct[i], verdict=verdicts[i])
-            records.append(record)
-        return records
-
-    # ---------------------------------------------------------------- records, metrics, logs
-
-    def _finish_generation_batch(self) -> None:
-        """Complete the records of the batch just trained on; they join those of its step."""
-        if not self._ledger.records:
-            return
-        records = gather_object(self._ledger.close())
-        self._relog_advantages([record["mean_token_advantage"] for record in records])
-        if self._step_records and self._step_records[0]["step"] != records[0]["step"]:
-            self._write_step()
-        if self._step_records:  # a step may take several generation batches, each of which counts groups from 0
-            first = 1 + max(record["group"] for record in self._step_records)
-            for record in records:
-                record["group"] += first
-        self._step_records += records
-
-    def _write_step(self) -> None:
-        """Write the records of one step and put its metrics where TRL logs them."""
-        records, self._step_records = self._step_records, []
-        if not records:
-            return
-        if self.accelerator.is_main_process:
-            self.folder.write_rollouts(f"train-{records[0]['step']:06d}", records)
-        for name, value in rollout_metrics(records, self.args.lexicon).items():
-            self._metrics["train"][name].append(value)
-
-    def _relog_advantages(self, advantages: list[float]) -> None:
-        """Let the last entries of TRL's table of completions show these advantages."""
-        logged = self._logs["advantages"]
-        for _ in range(min(len(logged), len(advantages))):
-            logged.pop()
-        logged.extend(advantages)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if self.model.training and ("loss" in logs or "train_runtime" in logs):
-            if self._ledger.complete:
-                self._finish_generation_batch()
-            self._write_step()
-            for name, seconds in self._timer.take().items():
-                self._metrics["train"][name].append(seconds)
-        super().log(logs, start_time)
+    # ---------------------------------------------------------------- training
 
     def training_step(self, model, inputs, num_items_in_batch):
         with self._timer("update"):

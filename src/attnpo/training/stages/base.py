@@ -1,0 +1,127 @@
+"""What a stage is given and what it may use. It reads one generation batch and returns it with its signal added.
+
+A stage may also replace the rows of the batch (a method that trains on repaired responses does). Every tensor of the
+batch must then have the new number of rows, a multiple of `steps_per_generation`; a row that is no response of the
+batch has `rollout_rows` = -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from trl.data_utils import is_conversational
+
+from attnpo.errors import InputError
+from attnpo.steps.spans import LocatedSteps
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """This process's responses of one generation batch, unpadded and in order.
+
+    Attributes:
+        rows: the data set row of each response: prompt, reference, id …
+        prompt_ids, completion_ids: token ids, end token included.
+        located: steps and answer of each.
+        group_size: responses per prompt, G.
+        first: number of the first response here within the batch of all processes; response i is of the group
+            (first + i) // G.
+    """
+
+    rows: list[dict[str, Any]]
+    prompt_ids: list[list[int]]
+    completion_ids: list[list[int]]
+    located: list[LocatedSteps]
+    group_size: int
+    first: int
+
+
+class Stage(Protocol):
+    """Made once per trainer from the credit method, whose options it reads. Raises InputError for what cannot work."""
+
+    def __init__(self, method: Any, trainer: Any) -> None: ...
+
+    def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
+        """The batch with an entry ``signal/NAME`` (first dimension: rows) for the signal it makes."""
+        ...
+
+
+class Tools:
+    """What stages may do with a trainer: sample, judge, look at log-probabilities, note a number."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.tokenizer = trainer._tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.accelerator.device
+
+    def sample(self, prefixes: Sequence[list[int]], count: int, *, max_new_tokens: int) -> list[list[list[int]]]:
+        """`count` continuations of every prefix by the current policy, at the run's own temperature.
+
+        Through TRL's own generation, so by whatever engine the run uses. The tokens sampled are noted in the metrics
+        as `extra/rollout_tokens`.
+        """
+        trainer = self.trainer
+        if not prefixes:
+            return []
+        config = trainer.vllm_generation if trainer.use_vllm else trainer.generation_config
+        option = "max_completion_length" if trainer.use_vllm else "max_new_tokens"
+        usual = getattr(config, option)
+        repeated = [list(prefix) for prefix in prefixes for _ in range(count)]
+        try:
+            setattr(config, option, max_new_tokens)
+            sampled, _ = trainer._generate_single_turn(repeated, None, {}, count)
+        finally:
+            setattr(config, option, usual)
+        self.note("extra/rollout_tokens", float(sum(map(len, sampled))))
+        return [sampled[i : i + count] for i in range(0, len(sampled), count)]
+
+    def judge(self, rows: Sequence[dict[str, Any]], completion_ids: Sequence[list[int]]) -> list[float | None]:
+        """What the reward function that says right or wrong gives these responses; 1 is right, None unknown.
+
+        Raises:
+            InputError: that function is a reward model or asynchronous.
+        """
+        if not rows:
+            return []
+        setup = self.trainer.rewards
+        function = setup.functions[setup.correct_column]
+        if isinstance(function, torch.nn.Module | str):
+            name = self.trainer.reward_func_names[setup.correct_column]
+            raise InputError(f"option correct_reward: {name!r} is a reward model; expected a function of Python")
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
+        columns = {key: [row.get(key) for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
+        return function(
+            prompts=[row["prompt"] for row in rows],
+            completions=[
+                [{"role": "assistant", "content": text}] if is_conversational(row) else text
+                for row, text in zip(rows, texts, strict=True)
+            ],
+            completion_ids=list(completion_ids),
+            **columns,
+        )
+
+    @torch.no_grad()
+    def forward(
+        self, ids: Int[Tensor, "N T"], mask: Int[Tensor, "N T"], keep: int
+    ) -> tuple[Float[Tensor, "N {keep}"], Float[Tensor, "N {keep}"]]:
+        """Log-probabilities and entropies (nats) of the last `keep` tokens under the current policy."""
+        trainer = self.trainer
+        logps, entropy, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, keep, trainer.args.per_device_train_batch_size, compute_entropy=True
+        )
+        self.note("extra/forward_tokens", float(mask.sum()))
+        return logps, entropy
+
+    def note(self, name: str, value: float) -> None:
+        """A number for the metrics of the current step; several of one name are added up."""
+        self.trainer.stage_numbers[name] = self.trainer.stage_numbers.get(name, 0.0) + value
