@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from attnpo.rewards.worker import LONGEST_ANSWER, answer_request, judge, read_reference
+from attnpo.rewards.reading import read_reference
+from attnpo.rewards.worker import LONGEST_ANSWER, answer_request
+from attnpo.rewards.worker import judge as judge_and_extract
+
+
+def judge(answer: str, reference: str) -> str:
+    return judge_and_extract(answer, reference)[0]
 
 
 @pytest.mark.parametrize(
@@ -76,5 +82,6 @@ def test_of_a_very_long_answer_the_end_is_read() -> None:
 
 
 def test_odd_characters() -> None:
-    assert answer_request({"id": 3, "answer": "\0\ud800 \\boxed{5}", "reference": "5"}) == {"id": 3, "verdict": "right"}
+    reply = answer_request({"id": 3, "answer": "\0\ud800 \\boxed{5}", "reference": "5"})
+    assert reply == {"id": 3, "verdict": "right", "extracted": "5"}
     assert answer_request({"id": 4, "reference": "\udfff5"}).keys() == {"id", "readable"}

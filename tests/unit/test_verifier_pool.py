@@ -26,12 +26,12 @@ FAULTY_WORKER = """
 import ctypes, os
 from attnpo.rewards import worker
 real = worker.judge
-def judge(answer, reference):
+def judge(answer, *rest):
     if "crash" in answer: ctypes.string_at(0)
     if "exhaust" in answer: bytearray(8 * 2**30)
     if "exit" in answer: os._exit(3)
     if "print" in answer: print('{"id": 0, "verdict": "right"}', flush=True)
-    return real(answer, reference)
+    return real(answer, *rest)
 worker.judge = judge
 worker.main()
 """

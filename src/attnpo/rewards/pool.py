@@ -20,16 +20,26 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from attnpo.errors import InputError, RunError
+from attnpo.rewards.closeness import Rules
 from attnpo.rewards.verdict import Verdict
 
 WORKER_SCRIPT = Path(__file__).with_name("worker.py")
 START_TIMEOUT = 120.0
 """Seconds a worker may take to import math-verify (about one on an idle machine)."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, and the answer it is about as it was read; None where none was."""
+
+    verdict: Verdict
+    extracted: str | None
 
 
 class _WorkerDied(Exception):
@@ -167,23 +177,40 @@ class VerifierPool:
         Raises:
             RunError: the pool is closed, or a worker cannot even start.
         """
+        return [judgement.verdict for judgement in self.judge((answer, reference, {}) for answer, reference in items)]
+
+    def judge(self, items: Iterable[tuple[str | None, str | None, Rules]]) -> list[Judgement]:
+        """Like :meth:`verify` on (answer, reference, rules); also says what was read out of the answers.
+
+        `rules`: how close a number must come to its reference (:mod:`attnpo.rewards.closeness`); {} for "equal".
+
+        Raises:
+            RunError: the pool is closed, or a worker cannot even start.
+        """
         items = list(items)
-        unreadable = set(self.validate_references([reference for _, reference in items if reference is not None]))
-        verdicts: list[Verdict | None] = []
-        jobs: dict[tuple[str, str], list[int]] = {}
-        for index, (answer, reference) in enumerate(items):
+        unreadable = set(self.validate_references([reference for _, reference, _ in items if reference is not None]))
+        judged: list[Judgement | None] = []
+        jobs: dict[str, list[int]] = {}
+        requests: list[dict[str, Any]] = []
+        for index, (answer, reference, rules) in enumerate(items):
             if answer is None or not answer.strip():
-                verdicts.append(Verdict.NO_ANSWER)
+                judged.append(Judgement(Verdict.NO_ANSWER, None))
             elif reference is None or reference in unreadable:
-                verdicts.append(Verdict.UNVERIFIABLE)
+                judged.append(Judgement(Verdict.UNVERIFIABLE, None))
             else:
-                verdicts.append(None)
-                jobs.setdefault((answer, reference), []).append(index)
-        requests = [{"answer": answer, "reference": reference} for answer, reference in jobs]
+                judged.append(None)
+                request = {"answer": answer, "reference": reference, "rules": rules}
+                if (key := json.dumps(request, sort_keys=True)) not in jobs:
+                    requests.append(request)
+                jobs.setdefault(key, []).append(index)
         for indices, reply in zip(jobs.values(), self._ask_all(requests), strict=True):
             for index in indices:
-                verdicts[index] = reply if isinstance(reply, Verdict) else Verdict(reply["verdict"])
-        return [verdict for verdict in verdicts if verdict is not None]
+                judged[index] = (
+                    Judgement(reply, None)
+                    if isinstance(reply, Verdict)
+                    else Judgement(Verdict(reply["verdict"]), reply["extracted"])
+                )
+        return [judgement for judgement in judged if judgement is not None]
 
     def validate_references(self, references: Sequence[str]) -> list[str]:
         """Those of `references` that cannot be read, once each, in order. Every distinct one is read once per pool."""

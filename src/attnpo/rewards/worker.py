@@ -1,11 +1,13 @@
 """One verifying process: reads a JSON request per line, answers with a JSON line. :mod:`attnpo.rewards.pool` starts it.
 
-It is run as a plain script and imports only the standard library and math-verify, so that it starts in about a second
-beside a trainer of any size. It has no time limit of its own in Python: sympy can spend hours inside one C call, where
-no signal handler runs. The pool kills a worker that is late; should the pool itself be gone, the kernel does (SIGALRM
-with its default action). math-verify's own timeouts, which are such handlers, are switched off.
+It is run as a plain script and imports only the standard library, math-verify and two files of this folder that do
+the same, so that it starts in about a second beside a trainer of any size. It has no time limit of its own in Python:
+sympy can spend hours inside one C call, where no signal handler runs. The pool kills a worker that is late; should the
+pool itself be gone, the kernel does (SIGALRM with its default action). math-verify's own timeouts, which are such
+handlers, are switched off.
 
-Requests: {"id", "reference"} → {"id", "readable"}; {"id", "reference", "answer"} → {"id", "verdict"}.
+Requests: {"id", "reference"} → {"id", "readable"}; {"id", "reference", "answer", "rules"} → {"id", "verdict",
+"extracted"}; rules are optional.
 """
 
 from __future__ import annotations
@@ -14,102 +16,50 @@ import argparse
 import json
 import logging
 import os
-import re
 import signal
 import sys
-from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from math_verify import verify
 
-# A box is what these models are taught to answer in: it comes before "the final answer is".
-EXTRACTION = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
-HAS_DELIMITERS = re.compile(r"\\boxed|\\\(|\\\[|(?<!\\)\$")
-NUMBER_AND_UNIT = re.compile(r"""^[+-]?[$€£]?\s*(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?\s+[A-Za-z][A-Za-z .]*$""")
-WORDS = re.compile(r"^[A-Za-z][A-Za-z' -]+[A-Za-z]\.?$")
-# Two things math-verify stumbles over: separated thousands inside a command (\frac{1}{29,\!322}) and an escaped dollar
-# sign before an amount in running text (**\$180**).
-THOUSANDS = re.compile(r"(?<=\d)(?:,\\!|\{,\})\s?(?=\d{3})")
-AMOUNT = re.compile(r"\\\$\s?(?=[\d.])")
+from attnpo.rewards.closeness import Rules, is_close, tolerance_of, without_unit
+from attnpo.rewards.reading import PARSER_ERRORS, extract, read_reference
 
 LONGEST_ANSWER = 20_000
 """Characters. Of a longer answer the end is read: math-verify's patterns are quadratic in unclosed delimiters."""
 
-PARSER_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""What parsing and comparing odd expressions raises. Anything else ends the worker, which the pool can tell as well."""
+LONGEST_EXTRACT = 500
+"""Characters of the extracted answer that are handed back."""
 
 
-def extract(text: str) -> list[Any]:
-    """Everything math-verify reads in `text`: sympy expressions, then the string it read them from; [] for nothing."""
-    text = AMOUNT.sub("", THOUSANDS.sub("", text))
-    return parse(text, extraction_config=EXTRACTION, parsing_timeout=None, raise_on_error=True)  # type: ignore[arg-type]
-
-
-@lru_cache(maxsize=8192)
-def read_reference(reference: str) -> list[Any]:
-    r"""The values a reference stands for; [] if it cannot be read.
-
-    References come bare (``\frac{1}{2}``, ``50\%``, ``(3, \pi)``), delimited (``$12$``, ``\boxed{…}``), with a unit
-    (``12 units``) or as words (``even``). Bare ones are boxed: outside delimiters math-verify sees only digits, and
-    would read ``2k+2`` as 2.
-    """
-    text = reference.strip()
-    if not text:
-        return []
-    boxed = rf"\boxed{{{text}}}"
-    values: list[Any] = []
-    if HAS_DELIMITERS.search(text):
-        forms = [text]
-    elif NUMBER_AND_UNIT.match(text):
-        forms = [text, boxed]
-    elif WORDS.match(text):
-        # Without \text, math-verify reads a word as a product of letters and forgets their order: compare as text.
-        word = text.rstrip(".")
-        forms = [rf"\boxed{{\text{{{word}}}}}"]
-        values.extend(dict.fromkeys([word, word.lower(), word.capitalize()]))
-    else:
-        forms = [boxed]
-    for form in forms:
-        try:
-            values.extend(extract(form))
-        except PARSER_ERRORS:
-            return []
-    # A string alone means that parsing failed: only a letter-for-letter copy would be right, anything else "wrong".
-    return values if any(not isinstance(value, str) for value in values) else []
-
-
-def judge(answer: str, reference: str) -> str:
-    """The verdict on one answer: right, wrong, no_answer or unverifiable."""
+def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str, str | None]:
+    """The verdict on one answer (right, wrong, no_answer or unverifiable), and what was read out of it."""
+    rules = rules or {}
     golds = read_reference(reference)
     if not golds:
-        return "unverifiable"
+        return "unverifiable", None
     if len(answer) > LONGEST_ANSWER:
         # From the start of a line, where there is one: an inline formula ends in the line it began in.
         answer = answer[-LONGEST_ANSWER:]
         answer = answer[answer.find("\n") + 1 :]
     try:
-        found = extract(answer)
+        found = extract(without_unit(answer, rules))
     except PARSER_ERRORS:
-        return "unverifiable"
+        return "unverifiable", None
     if not found:
-        return "no_answer"
+        return "no_answer", None
+    read = next((value for value in reversed(found) if isinstance(value, str)), str(found[0]))[:LONGEST_EXTRACT]
     failed = False
     for gold, value in product(golds, found):
         try:
-            if verify(gold, value, timeout_seconds=None, raise_on_error=True):
-                return "right"
+            if verify(gold, value, timeout_seconds=None, raise_on_error=True) or is_close(
+                gold, value, tolerance_of(reference, rules)
+            ):
+                return "right", read
         except PARSER_ERRORS:
             failed = True
-    return "unverifiable" if failed else "wrong"
+    return "unverifiable" if failed else "wrong", read
 
 
 def answer_request(request: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +68,7 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any]:
     texts = {key: request[key].encode("utf-8", "replace").decode() for key in ("reference", "answer") if key in request}
     reply: dict[str, Any] = {"id": request["id"]}
     if "answer" in texts:
-        reply["verdict"] = judge(texts["answer"], texts["reference"])
+        reply["verdict"], reply["extracted"] = judge(texts["answer"], texts["reference"], request.get("rules"))
     else:
         reply["readable"] = bool(read_reference(texts["reference"]))
     return reply

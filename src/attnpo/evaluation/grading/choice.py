@@ -1,0 +1,68 @@
+r"""Multiple choice: which letter a response settles on.
+
+The first of these that the text has, and within it the last occurrence:
+
+1. ``\boxed{C}``, ``\boxed{\text{(C)}}``, ``\boxed{C. some text}``; or the text of exactly one choice in the box;
+2. ``Answer: C``, ``the answer is (C)``, ``the correct choice is **C**``; or the text of exactly one choice there;
+3. a last line that is a letter (``(C)``, ``**C.**``, ``C) some text``);
+4. the last letter in brackets, ``(C)``.
+
+An "A" or "I" in running prose is never taken for a choice. A letter beyond the last choice is an answer, and wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from attnpo.evaluation.grading.boxed import boxed_texts
+from attnpo.evaluation.grading.graded import Graded
+from attnpo.rewards.verdict import Verdict
+
+LONGEST_ANSWER = 20_000
+"""Characters; of a longer answer the end is read."""
+
+_WRAPPING = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boldsymbol|mbox)\b|\\[()\[\],;! ]|[*_`${}~]")
+_LETTER = re.compile(r"\(?\s*([A-Z])\s*(?:\)|[.:,)](?=\s|$)|$)")
+_ANNOUNCED = re.compile(
+    r"(?:\banswer|\bchoice|\boption)\s*(?:is|:|=)\s*(?:the\s+)?(?:(?:choice|option|letter)\s*)?:?\s*(?P<rest>\S[^\n]*)",
+    re.IGNORECASE,
+)
+_IN_BRACKETS = re.compile(r"\(([A-Z])\)")
+
+
+def grade_choice(answer: str, reference: str, choices: Sequence[str]) -> Graded:
+    """The verdict on a final answer; `reference` is a letter."""
+    letter = choice_of(answer, choices)
+    if letter is None:
+        return Graded(Verdict.NO_ANSWER, None)
+    return Graded(Verdict.RIGHT if letter == reference.strip().upper() else Verdict.WRONG, letter)
+
+
+def choice_of(answer: str, choices: Sequence[str]) -> str | None:
+    """The letter that `answer` settles on; None if it names none."""
+    answer = answer[-LONGEST_ANSWER:]
+    for text in reversed(boxed_texts(answer)):
+        if letter := _letter_or_text(text, choices):
+            return letter
+    plain = _WRAPPING.sub("", answer)
+    for found in reversed(list(_ANNOUNCED.finditer(plain))):
+        if letter := _letter_or_text(found["rest"], choices):
+            return letter
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    if lines and (found := _LETTER.match(lines[-1])):
+        return found[1]
+    bracketed = _IN_BRACKETS.findall(plain)
+    return bracketed[-1] if bracketed else None
+
+
+def _letter_or_text(text: str, choices: Sequence[str]) -> str | None:
+    plain = _WRAPPING.sub("", text).strip()
+    if found := _LETTER.match(plain):
+        return found[1]
+    same = [index for index, choice in enumerate(choices) if _plain(choice) == _plain(plain)]
+    return chr(ord("A") + same[0]) if len(same) == 1 else None
+
+
+def _plain(text: str) -> str:
+    return " ".join(_WRAPPING.sub("", text).casefold().split()).rstrip(" .")

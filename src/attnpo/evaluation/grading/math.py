@@ -1,0 +1,18 @@
+"""Mathematical answers: what the verifier must know about a question beyond its reference."""
+
+from __future__ import annotations
+
+from attnpo.evaluation.records import Question
+from attnpo.rewards.closeness import Rules
+
+
+def rules_of(question: Question) -> Rules:
+    """How close a number must come to the reference: exactly, unless the question says otherwise in `extra`."""
+    extra, rules = question.extra, Rules()
+    if extra.get("unit"):
+        rules["unit"] = extra["unit"]
+    if extra.get("tolerance"):
+        rules["tolerance"] = extra["tolerance"]
+    if extra.get("measured"):
+        rules["measured"] = True
+    return rules
