@@ -21,7 +21,6 @@ Shape legend: B responses on this device, C completion tokens (padded), S steps 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -30,6 +29,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from attnpo.checks import check_flag as check_flag
+from attnpo.checks import check_number as check_number
 from attnpo.errors import InputError, RunError
 
 SIGNAL_SHAPES: dict[str, tuple[str, ...]] = {
@@ -155,19 +156,6 @@ def get_credit(name: str, **options: Any) -> CreditMethod:
         if option not in known:
             raise InputError(f"credit {name!r} has no option {option!r}; it has: {', '.join(known) or 'none'}")
     return _REGISTRY[name](**options)
-
-
-def check_number(option: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> None:
-    """Raises InputError naming `option` unless `value` is a finite number in [low, high]."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:
-        raise InputError(f"{option}: found {value!r}, expected a number in [{low:g}, {high:g}]")
-
-
-def check_flag(option: str, value: Any) -> None:
-    """Raises InputError naming `option` unless `value` is True or False."""
-    if not isinstance(value, bool):
-        raise InputError(f"{option}: found {value!r}, expected true or false")
 
 
 def rescalable_rows(
