@@ -39,21 +39,21 @@ def is_evaluation(path: Path) -> bool:
     return (path / SAMPLES).is_dir()
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read an evaluation folder; benchmarks without a sample are left out.
+def read_evaluation(path: Path, name: str | None = None) -> Evaluation:
+    """Read an evaluation folder; benchmarks without a sample are left out. `name`: None for its own.
 
     Raises:
         InputError: no such folder, no sample at all, or a row that is not a sample. The message names file and row.
     """
     if not is_evaluation(path):
         found = "a folder without samples/" if path.is_dir() else "a file" if path.exists() else "nothing"
-        raise InputError(f"{path}: found {found}, expected an evaluation folder (samples/BENCHMARK.jsonl in it)")
+        raise InputError(f"{path}: found {found}, expected an evaluation folder (with samples/BENCHMARK.jsonl in it)")
     files = [file for file in sorted((path / SAMPLES).glob("*.jsonl")) if file.stat().st_size]
     if not files:
         raise InputError(f"{path}: no samples in {SAMPLES}/*.jsonl; nothing was evaluated")
     options = read_options(path / OPTIONS)
     return Evaluation(
-        name=str(options.get("name") or path.resolve().name),
+        name=name or str(options.get("name") or path.resolve().name),
         model=str(options.get("model") or "model not recorded"),
         path=path,
         samples={file.stem: read_samples(file) for file in files},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -21,7 +22,9 @@ from attnpo.evaluation.metrics import (
     measure,
     median_tokens,
 )
+from attnpo.evaluation.paired import against
 from attnpo.evaluation.records import Sample
+from attnpo.evaluation.shared import problem_table, shared_problems
 from attnpo.tables import Cell, Table, write_table, writing
 
 Results = dict[str, Any]
@@ -56,7 +59,7 @@ def write_results(
         "benchmarks": {
             name: benchmark_results(samples, budgets, lexicon) for name, samples in evaluation.samples.items()
         },
-        "aes": None if base is None else _aes(read_evaluation(base), evaluation, weights or Weights()),
+        "aes": None if base is None else aes_against(read_evaluation(base), evaluation, weights or Weights()),
     }
     table = results_table(results)
     with writing(folder / JSON) as path:
@@ -80,8 +83,8 @@ def benchmark_results(
         "ungraded": len(samples) - sum(len(graded(problem)) for problem in problems),
         **{name: found[name] for name in _PLAIN},
         "tokens_median": median_tokens(problems).as_json(),
-        "pass_at_k": _keyed(found, "pass@"),
-        "accuracy_at_budget": _keyed(found, "budget@"),
+        "pass_at_k": keyed(found, "pass@"),
+        "accuracy_at_budget": keyed(found, "budget@"),
         "lengths": histogram([sample.tokens for sample in samples]),
         "behaviour": behaviour(samples, lexicon),
         "levels": {level: _level(part) for level, part in by_level(problems).items()},
@@ -111,6 +114,11 @@ def results_table(results: Results) -> Table:
     rows = [{"benchmark": name, **_flat(values)} for name, values in results["benchmarks"].items()]
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     return Table(names, [tuple(row.get(name) for name in names) for row in rows])
+
+
+def keyed(found: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The columns named `prefix`…, without it: `pass@4` → `4`."""
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Cell]:
@@ -148,10 +156,6 @@ def shown(value: dict[str, Any], scale: float, places: int) -> str:
     return f"{text} ({scale * value['low']:,.{places}f} – {scale * value['high']:,.{places}f})"
 
 
-def _keyed(found: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
-
-
 def _level(problems: list[Problem]) -> dict[str, Any]:
     values = {
         "accuracy": [accuracy(problem) for problem in problems],
@@ -160,5 +164,18 @@ def _level(problems: list[Problem]) -> dict[str, Any]:
     return {"problems": len(problems), **{name: value.as_json() for name, value in measure(values).items()}}
 
 
-def _aes(base: Evaluation, evaluation: Evaluation, weights: Weights) -> dict[str, Any]:
-    raise NotImplementedError
+def aes_against(base: Evaluation, evaluation: Evaluation, weights: Weights) -> dict[str, Any]:
+    """AES per benchmark that both have, and of the macro averages of accuracy and tokens over these (`all`)."""
+    shared = shared_problems([replace(base, name="base"), replace(evaluation, name="model")], [])
+    tables = {
+        name: {benchmark: problem_table(samples[name]) for benchmark, samples in shared.items()}
+        for name in ("base", "model")
+    }
+    return {
+        "base": base.name,
+        "benchmarks": {
+            name: against({name: tables["model"][name]}, {name: tables["base"][name]}, weights).aes.value
+            for name in shared
+        },
+        "all": against(tables["model"], tables["base"], weights).aes.value,
+    }
