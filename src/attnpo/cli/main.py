@@ -26,6 +26,7 @@ COMMANDS = {
     "probe": "find the attention heads that tell essential from redundant steps",
     "label": "say which steps of traces are essential: judged by language models, or by hiding them",
     "evidence": "how far to trust the heads: stability, transfer, number of heads, removal of steps",
+    "compare": "evaluations and training runs side by side: accuracy, length and how sure the differences are",
     "task": "write problems and labelled over-thinking traces of the built-in task",
     "report": "one self-contained HTML page from run folders",
 }

@@ -100,9 +100,14 @@ def compare(
 
 
 def _read(path: Path, name: str | None) -> list[Evaluation]:
-    if is_training_run(path) and not is_evaluation(path):
+    if is_evaluation(path):
+        return [read_evaluation(path, name)]
+    if is_training_run(path):
         return read_training_run(path, name)
-    return [read_evaluation(path, name)]
+    found = "a folder with neither" if path.is_dir() else "a file" if path.exists() else "nothing"
+    raise InputError(
+        f"{path}: found {found}, expected an evaluation (with samples/) or a training run (with rollouts/)"
+    )
 
 
 def _against_base(tables: Mapping[str, Tables], base: str, weights: Weights) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from attnpo.bootstrap import bootstrap_over_problems, draw_problems, interval
+from attnpo.errors import InputError
 from attnpo.evaluation.records import Sample
 from attnpo.rewards.verdict import REWARD_OF
 
@@ -42,6 +43,15 @@ class Measure:
 
     def as_json(self) -> dict[str, float | int | None]:
         return asdict(self)
+
+
+def read_budgets(text: str) -> list[int]:
+    """Token budgets as given on a command line: `2048,4096`. Raises InputError for anything else."""
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if not word.isdecimal() or int(word) < 1:
+            raise InputError(f"--budgets: found {word!r}, expected whole numbers of at least 1, separated by commas")
+    return sorted({int(word) for word in words})
 
 
 def by_problem(samples: Sequence[Sample]) -> list[Problem]:

@@ -61,7 +61,7 @@ def against(model: Tables, base: Tables, weights: Weights) -> Against:
         parts.append(Difference(**asdict(difference), p=sign_flip_p(torch.cat([_share(pair) for pair in pairs]))))
     scores = aes(draws[:, 0], draws[:, 1], base_draws[:, 0], base_draws[:, 1], weights)
     score = aes(mean[:1], mean[1:], base_mean[:1], base_mean[1:], weights)
-    return Against(*parts, _measure(score[0], scores, [table[:, 0] for table in model.values()]))
+    return Against(parts[0], parts[1], _measure(score[0], scores, [table[:, 0] for table in model.values()]))
 
 
 def resampled(tables: Tables) -> tuple[Float64[Tensor, "K"], Float64[Tensor, "D K"]]:

@@ -111,7 +111,7 @@ def histogram(tokens: Sequence[int], bins: int = BINS) -> dict[str, list[int]]:
 
 def results_table(results: Results) -> Table:
     """One row per benchmark, all numbers; a column that a benchmark does not have is empty there."""
-    rows = [{"benchmark": name, **_flat(values)} for name, values in results["benchmarks"].items()]
+    rows = [{"benchmark": name, **flat(values)} for name, values in results["benchmarks"].items()]
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     return Table(names, [tuple(row.get(name) for name in names) for row in rows])
 
@@ -121,7 +121,7 @@ def keyed(found: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Cell]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Cell]:
     """A benchmark's numbers under one name each: accuracy, accuracy_low, pass_at_k_4, …"""
     cells: dict[str, Cell] = {}
     for name, value in values.items():
@@ -131,9 +131,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Cell]:
             cells[prefix + name] = value
         elif "value" in value:
             cells |= {prefix + name: value["value"]}
-            cells |= {f"{prefix}{name}_{end}": value[end] for end in ("low", "high")}
+            cells |= {f"{prefix}{name}_{end}": value[end] for end in ("low", "high", "p") if end in value}
         else:
-            cells |= _flat(value, "" if name == "behaviour" else f"{name}_")
+            cells |= flat(value, "" if name == "behaviour" else f"{name}_")
     return cells
 
 
@@ -146,14 +146,15 @@ def _markdown(results: Results) -> str:
     return Table(columns, rows).markdown()
 
 
-def shown(value: dict[str, Any], scale: float, places: int) -> str:
-    """A measure for people: `41.0 (33.0 – 49.0)`."""
+def shown(value: dict[str, Any], scale: float, places: int, sign: str = "") -> str:
+    """A measure for people: `41.0 [33.0, 49.0]`; `sign` "+": with its sign."""
     if value["value"] is None:
         return "–"
-    text = f"{scale * value['value']:,.{places}f}"
-    if value["low"] is None:
-        return text
-    return f"{text} ({scale * value['low']:,.{places}f} – {scale * value['high']:,.{places}f})"
+    text, low, high = (
+        "" if value[end] is None else f"{scale * value[end]:{sign}.{places}f}".replace("-", "−")
+        for end in ("value", "low", "high")
+    )
+    return f"{text} [{low}, {high}]" if low else text
 
 
 def _level(problems: list[Problem]) -> dict[str, Any]:
