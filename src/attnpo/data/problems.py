@@ -13,6 +13,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 
+from attnpo.data.targets import PLACE, TARGET_COLUMN, LengthTargets, add_targets, check_place
 from attnpo.data.traces import read_jsonl, row_name, type_name
 from attnpo.errors import InputError
 
@@ -107,13 +108,20 @@ def to_problems(
     return problems
 
 
-def make_prompts(tokenizer: Any, problems: Sequence[dict[str, Any]], template: str | None) -> Dataset:
+def make_prompts(
+    tokenizer: Any,
+    problems: Sequence[dict[str, Any]],
+    template: str | None,
+    targets: LengthTargets | None = None,
+) -> Dataset:
     """Add the prompt column: a conversation for tokenizers with a chat template, else plain text.
 
     `template` is a text containing {problem}: the user's message in a conversation, the whole prompt in plain text.
+    With `targets`, every prompt asks for a length (in the place {length_instruction}, or at the end of the user's
+    message), which the column target_length has as a number.
 
     Raises:
-        InputError: a template without {problem}, or neither a chat template nor a template.
+        InputError: a template without {problem}, or neither a chat template nor a template; no place for the length.
     """
     if template is not None and "{problem}" not in template:
         raise InputError(f"option prompt_template: found {template!r}, expected a text containing {{problem}}")
@@ -124,11 +132,18 @@ def make_prompts(tokenizer: Any, problems: Sequence[dict[str, Any]], template: s
             "--prompt_template, a text containing {problem}, e.g. 'Problem: {problem}\\n<think>\\n'"
         )
 
-    def render(problem: str) -> Any:
-        text = problem if template is None else template.replace("{problem}", problem)
+    check_place(template, targets, conversational=conversational)
+    frame = "{problem}" if template is None else template
+
+    def render(row: dict[str, Any]) -> Any:
+        text = frame
+        if targets is not None:
+            sentence = targets.sentence(row[TARGET_COLUMN])
+            text = text.replace(PLACE, sentence) if PLACE in text else f"{text} {sentence}"
+        text = text.replace("{problem}", row["problem"])
         return [{"role": "user", "content": text}] if conversational else text
 
-    return Dataset.from_list([{**row, "prompt": render(row["problem"])} for row in problems])
+    return Dataset.from_list([{**row, "prompt": render(row)} for row in add_targets(problems, targets)])
 
 
 def drop_long_prompts(

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from transformers import TrainerCallback
 
 from attnpo.errors import RunError
+from attnpo.rewards.length import LengthReward
 from attnpo.training.records import RunFolder
 
 
@@ -59,6 +60,25 @@ class GradientGuard(TrainerCallback):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             raise NotFiniteError(f"step {state.global_step + 1}: a gradient is not finite")
+
+
+class LengthState(TrainerCallback):
+    """Keeps the state of a length reward in the checkpoints (in trainer_state.json)."""
+
+    KEY = "attnpo_length_reward"
+
+    def __init__(self, length: LengthReward):
+        self.length = length
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        kept: Any = state.stateful_callbacks
+        if kept.get(self.KEY):
+            self.length.load_state(kept[self.KEY])
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.length.state():
+            kept: Any = state.stateful_callbacks
+            kept[self.KEY] = self.length.state()
 
 
 class StopOnInterrupt(TrainerCallback):

@@ -19,7 +19,8 @@ from attnpo.credit.advantages import KINDS, check_group_size
 from attnpo.credit.base import CreditMethod, credit_names, get_credit
 from attnpo.errors import InputError
 from attnpo.probe.head_table import FEWEST
-from attnpo.rewards.length import LENGTH_PENALTIES
+from attnpo.rewards.length import LengthReward
+from attnpo.training.length_options import check_targets, describe_length_rewards, make_length_reward
 
 CREDIT_OPTIONS = {
     "beta": "credit_beta",
@@ -66,8 +67,16 @@ class AttnPOConfig(GRPOConfig):
     )
 
     advantage: str = _option("rloo", f"Outcome advantage: one of {', '.join(KINDS)}.")
-    length_reward: str = _option("tlmre", f"Length-aware reward: one of {', '.join(LENGTH_PENALTIES)}.")
-    length_alpha: float = _option(0.2, "Weight α of the length-aware reward (TLMRE).")
+    length_reward: str = _option("tlmre", f"Length reward, with its options: {describe_length_rewards()}.")
+    length_alpha: float | None = _option(
+        None, "α of the length reward, where it has one (tlmre: 0.2). Default: that of the method's paper."
+    )
+    length_kwargs: dict | str | None = _option(  # noqa: RUF009 - a dataclass field like the others
+        None, "Options of the length reward, by its own names (a mapping in YAML, JSON on the command line)."
+    )
+    length_eval_target: int | None = _option(
+        None, "l1_exact, l1_max: the length that held-out prompts ask for. Default: drawn like those of training."
+    )
     credit: str = _option("attnpo", "How the advantage of a response is spread over its tokens: attnpo, outcome, …")
 
     heads: str | None = _option(
@@ -132,31 +141,19 @@ class AttnPOConfig(GRPOConfig):
                 importlib.import_module(self.credit_module)
             except ImportError as error:
                 raise InputError(f"option credit_module: {self.credit_module!r} cannot be imported: {error}") from error
-        given: Any = self.credit_kwargs
-        if isinstance(given, str):
-            try:
-                given = json.loads(given)
-            except ValueError as error:
-                raise InputError(f"option credit_kwargs: not valid JSON: {error}") from error
-        if given is not None and not isinstance(given, dict):
-            raise InputError(f"option credit_kwargs: found {given!r}, expected a mapping")
-        self.credit_kwargs = given
+        self.credit_kwargs = _mapping("credit_kwargs", self.credit_kwargs)
 
     def _check_choices(self) -> None:
         for option, choices in (
             ("advantage", KINDS),
-            ("length_reward", LENGTH_PENALTIES),
             ("credit", credit_names()),
             ("lexicon", ("paper", "released")),
         ):
             value = getattr(self, option)
             if value not in choices:
                 raise InputError(f"option {option}: found {value!r}, expected one of {', '.join(choices)}")
-        if not 0 <= self.length_alpha < 1:
-            raise InputError(
-                f"option length_alpha: found {self.length_alpha}, expected a number in [0, 1): from 1 on a long right "
-                "answer scores no better than a wrong one"
-            )
+        self.length_kwargs = _mapping("length_kwargs", self.length_kwargs)
+        check_targets(self.make_length_reward(), self.length_eval_target, self.max_completion_length)
         if self.num_generations is not None:
             check_group_size(self.advantage, self.num_generations)
         for option in ("verifier_workers", "verifier_timeout", "heads_count"):
@@ -213,3 +210,20 @@ class AttnPOConfig(GRPOConfig):
     def make_credit(self) -> CreditMethod:
         """The credit method this configuration names, ready to call."""
         return get_credit(self.credit, **self.credit_options())
+
+    def make_length_reward(self) -> LengthReward:
+        """The length reward this configuration names, ready to call."""
+        given: Any = self.length_kwargs
+        return make_length_reward(self.length_reward, self.length_alpha, given, self.max_completion_length)
+
+
+def _mapping(option: str, given: Any) -> dict[str, Any] | None:
+    """The value of an option that takes a mapping, or the JSON of one."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            raise InputError(f"option {option}: not valid JSON: {error}") from error
+    if given is not None and not isinstance(given, dict):
+        raise InputError(f"option {option}: found {given!r}, expected a mapping")
+    return given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from attnpo.data.targets import TARGET_COLUMN
 from attnpo.rewards.verdict import Verdict
 from attnpo.steps.phrases import phrase_counts
 from attnpo.training.records import Record, step_effect
@@ -15,13 +16,22 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def length_metrics(records: Sequence[Record]) -> dict[str, float]:
-    """Mean tokens of the whole response, its thinking and its final answer; share of truncated responses."""
+    """Mean tokens of the whole response, its thinking and its final answer; share of truncated responses.
+
+    Where prompts ask for a length: its mean, and how many tokens responses are off it on average.
+    """
+    asked = [(r[TARGET_COLUMN], r["tokens"]["completion"]) for r in records if TARGET_COLUMN in r]
+    targets = {
+        "length/target": _mean([target for target, _ in asked]),
+        "length/off_target": _mean([abs(target - tokens) for target, tokens in asked]),
+    }
     return {
         **{
             f"length/{part}": _mean([r["tokens"][part] for r in records])
             for part in ("completion", "thinking", "answer")
         },
         "truncated": _mean([float(r["truncated"]) for r in records]),
+        **(targets if asked else {}),
     }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpo.attention.heads import HEADS
+from attnpo.data.targets import TARGET_COLUMN
 from attnpo.errors import InputError
 from attnpo.steps.spans import LocatedSteps
 
@@ -48,6 +49,7 @@ def response_record(
         "prompt": prompt_text(row["prompt"]),
         "text": located.text,
         "reference": row.get("reference"),
+        **({TARGET_COLUMN: row[TARGET_COLUMN]} if TARGET_COLUMN in row else {}),
         "truncated": truncated,
         "answered": located.answer is not None and located.has_answer_text,
         "tokens": {

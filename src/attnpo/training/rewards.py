@@ -6,6 +6,7 @@ the correct responses of a whole group, which may be spread over processes, so i
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnpo.credit.advantages import is_correct
+from attnpo.data.targets import TARGET_COLUMN
 from attnpo.errors import InputError
 from attnpo.rewards.accuracy import AccuracyReward
-from attnpo.rewards.length import LENGTH_PENALTIES
+from attnpo.rewards.length import LengthInputs, LengthReward
 
 
 class LengthColumn:
@@ -34,14 +36,15 @@ class RewardSetup:
 
     Attributes:
         functions: what TRL gets; the last one is `LengthColumn` where a length reward is on.
-        length_reward, alpha: the length-aware reward and its weight.
+        length: the length reward.
+        max_completion_length: tokens after which a response is cut off.
         correct_name: the function whose value 1 means right, or None for the default rule.
         correct_column: its column, known once TRL has named the functions (`bind`).
     """
 
     functions: list[Any]
-    length_reward: str
-    alpha: float
+    length: LengthReward
+    max_completion_length: int | None
     correct_name: str | None
     correct_column: int = 0
 
@@ -51,13 +54,19 @@ class RewardSetup:
         functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         if not functions or functions[0] is None:
             raise InputError("reward_funcs: found none, expected at least one reward function, e.g. AccuracyReward()")
-        if args.length_reward != "none":
+        length = args.make_length_reward()
+        if length.name != "none":
             functions.append(LengthColumn())
-        return cls(functions, args.length_reward, args.length_alpha, args.correct_reward)
+        return cls(functions, length, args.max_completion_length, args.correct_reward)
+
+    @property
+    def has_length(self) -> bool:
+        """Whether there is a length column."""
+        return isinstance(self.functions[-1], LengthColumn)
 
     def weights(self, given: list[float] | None) -> list[float] | None:
         """One weight per function for TRL: the user's, and 1 for the length column."""
-        return given if given is None or self.length_reward == "none" else [*given, 1.0]
+        return [*given, 1.0] if given is not None and self.has_length else given
 
     def bind(self, names: list[str], tokenizer: Any) -> None:
         """Find the column that says right or wrong, and let our verifier read the sampled ids."""
@@ -73,20 +82,53 @@ class RewardSetup:
         """Which responses are right, by the chosen function."""
         return is_correct(rewards[:, self.correct_column])
 
+    def targets(self, rows: Sequence[Mapping[str, Any]]) -> Float[Tensor, " N"] | None:
+        """The length that each prompt asks for; None where the method asks for none.
+
+        Raises:
+            InputError: the data set does not say.
+        """
+        if self.length.instruction is None:
+            return None
+        if any(row.get(TARGET_COLUMN) is None for row in rows):
+            raise InputError(
+                f"train_dataset: no column {TARGET_COLUMN!r} with a number of tokens for every problem, which "
+                f"length_reward={self.length.name!r} needs; `add_targets` in attnpo.data.targets adds it"
+            )
+        return torch.tensor([float(row[TARGET_COLUMN]) for row in rows])
+
     def add_length_reward(
-        self, rewards: Float[Tensor, "N K"], lengths: Int[Tensor, " N"], group_size: int, *, training: bool
+        self,
+        rewards: Float[Tensor, "N K"],
+        lengths: Int[Tensor, " N"],
+        group_size: int,
+        *,
+        step: int,
+        targets: Float[Tensor, " N"] | None = None,
     ) -> Float[Tensor, "N K"]:
-        """Fill the length column in. Outside training it stays 0: an evaluation has no groups to compare within."""
-        if self.length_reward == "none":
+        """Fill the length column in, for responses of training at optimiser step `step` (from 1)."""
+        if not self.has_length:
             return rewards
-        rewards = rewards.clone()
-        rewards[:, -1] = 0.0
-        if training:
-            right = self.correct(rewards).view(-1, group_size)
-            penalty = LENGTH_PENALTIES[self.length_reward]
-            rewards[:, -1] = penalty(lengths.view(-1, group_size), right, alpha=self.alpha).view(-1)
-        rewards[torch.isnan(rewards[:, :-1]).all(dim=1), -1] = torch.nan  # what nobody could judge has no reward at all
-        return rewards
+        inputs = LengthInputs(
+            lengths=lengths.view(-1, group_size),
+            correct=self.correct(rewards).view(-1, group_size),
+            known=~rewards[:, self.correct_column].isnan().view(-1, group_size),
+            targets=None if targets is None else targets.view(-1, group_size)[:, 0],
+            step=step,
+            max_completion_length=self.max_completion_length,
+        )
+        return self._with_column(rewards, self.length(inputs).view(-1))
+
+    def without_length_reward(
+        self, rewards: Float[Tensor, "N K"], rows: Sequence[Mapping[str, Any]] = ()
+    ) -> Float[Tensor, "N K"]:
+        """Outside training the column is 0: an evaluation has no groups to compare within."""
+        return self._with_column(rewards, torch.zeros(len(rewards))) if self.has_length else rewards
+
+    def _with_column(self, rewards: Float[Tensor, "N K"], column: Float[Tensor, " N"]) -> Float[Tensor, "N K"]:
+        judged = ~rewards[:, :-1].isnan().all(dim=1)  # what nobody could judge has no reward at all
+        column = torch.where(judged, column.to(rewards), torch.nan)
+        return torch.cat([rewards[:, :-1], column[:, None]], dim=1)
 
     def total(self, rewards: Float[Tensor, "N K"], weights: Float[Tensor, " K"]) -> Float[Tensor, " N"]:
         """Weighted sum; NaN for a response that no function of the user's could judge."""

@@ -27,6 +27,7 @@ from attnpo.task.problems import parse_difficulty
 from attnpo.training.callbacks import LiveProgress, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
+from attnpo.training.length_options import length_targets
 from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse
 from attnpo.training.quiet import quiet_screen
 from attnpo.training.records import HEADS_TRACES, RunFolder
@@ -173,7 +174,8 @@ def load_problems(
         raise InputError(
             f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference']!r}"
         )
-    dataset = make_prompts(tokenizer, readable, data.prompt_template)
+    targets = length_targets(args.make_length_reward(), args.seed, args.length_eval_target if held_out else None)
+    dataset = make_prompts(tokenizer, readable, data.prompt_template, targets)
     dataset, long = drop_long_prompts(dataset, tokenizer, data.max_prompt_length, args.chat_template_kwargs)
     counts = {
         "problems": len(dataset),

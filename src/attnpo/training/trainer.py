@@ -19,7 +19,7 @@ from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
 from attnpo.steps.spans import locate_steps
-from attnpo.training.callbacks import GradientGuard, MetricsFile, NotFiniteError
+from attnpo.training.callbacks import GradientGuard, LengthState, MetricsFile, NotFiniteError
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
@@ -92,7 +92,7 @@ class AttnPOTrainer(HeldOutEvaluation):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[MetricsFile(self.folder), GradientGuard(), *(callbacks or [])],
+            callbacks=[MetricsFile(self.folder), GradientGuard(), LengthState(self.rewards.length), *(callbacks or [])],
             **kwargs,
         )
         args.reward_weights = weights  # as given, for config.yaml and for another trainer
@@ -143,12 +143,19 @@ class AttnPOTrainer(HeldOutEvaluation):
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         with self._timer("verify", counts=self.model.training):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        lengths = torch.tensor(self._completion_tokens, device=rewards.device)
-        group_size = self.num_generations if self.model.training else 1
-        self._rewards = self.rewards.add_length_reward(
-            rewards, self.accelerator.gather(lengths), group_size, training=self.model.training
-        )
+        with_length = self._with_length_reward if self.model.training else self.rewards.without_length_reward
+        self._rewards = with_length(rewards, inputs)
         return self._rewards
+
+    def _with_length_reward(self, rewards: torch.Tensor, rows: list[dict[str, Any]]) -> torch.Tensor:
+        step, targets = self.state.global_step + 1, self.rewards.targets(rows)
+        lengths = self.accelerator.gather(torch.tensor(self._completion_tokens, device=rewards.device))
+        if targets is not None:
+            targets = self.accelerator.gather(targets.to(rewards.device))
+        rewards = self.rewards.add_length_reward(rewards, lengths, self.num_generations, step=step, targets=targets)
+        for name, value in self.rewards.length.metrics(step).items():
+            self._metrics["train"][name].append(value)
+        return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         training = self.model.training

@@ -12,15 +12,30 @@ Legend: P prompts, G responses per prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnpo.errors import InputError
+from attnpo.rewards.length.base import LengthInputs, LengthReward, register_length_reward
 
 EPSILON = 1e-7
+
+
+@register_length_reward("tlmre")
+@dataclass(frozen=True)
+class TLMRE(LengthReward):
+    """−α·sigmoid(z) for correct responses, 0 for wrong ones (section 4.1 of the paper)."""
+
+    alpha: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_alpha(self.alpha)
+
+    def term(self, inputs: LengthInputs) -> Float[Tensor, "P G"]:
+        return tlmre_penalty(inputs.lengths, inputs.right, alpha=self.alpha)
 
 
 def tlmre_rewards(
@@ -42,10 +57,7 @@ def tlmre_penalty(
     Raises:
         InputError: alpha outside [0, 1), or tables of different shapes.
     """
-    if not 0 <= alpha < 1:
-        raise InputError(
-            f"alpha: found {alpha!r}, expected 0 ≤ alpha < 1 (from 1 on, a wrong answer could outrank a right one)"
-        )
+    _check_alpha(alpha)
     if lengths.ndim != 2 or lengths.shape != correct.shape:
         raise InputError(
             f"lengths {list(lengths.shape)} and correct {list(correct.shape)}: expected two tables of shape "
@@ -63,12 +75,8 @@ def tlmre_penalty(
     return torch.where(correct, -alpha * torch.sigmoid(deviation / (std + eps)), 0.0)
 
 
-def no_penalty(
-    lengths: Int[Tensor, "P G"], correct: Bool[Tensor, "P G"], *, alpha: float = 0.0, eps: float = EPSILON
-) -> Float[Tensor, "P G"]:
-    """No length term: 0 everywhere."""
-    return torch.zeros(lengths.shape, dtype=torch.float32, device=lengths.device)
-
-
-LENGTH_PENALTIES: dict[str, Callable[..., Tensor]] = {"none": no_penalty, "tlmre": tlmre_penalty}
-"""``--length_reward`` by name: ``f(lengths, correct, alpha=…) -> [P, G]`` term added to the accuracy."""
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha < 1:
+        raise InputError(
+            f"alpha: found {alpha!r}, expected 0 ≤ alpha < 1 (from 1 on, a wrong answer could outrank a right one)"
+        )

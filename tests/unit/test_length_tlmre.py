@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from attnpo.rewards.length import LENGTH_PENALTIES, tlmre_penalty, tlmre_rewards
+from attnpo.rewards.length import tlmre_penalty, tlmre_rewards
 
 
 def test_by_hand() -> None:
@@ -37,9 +37,3 @@ def test_groups_do_not_see_each_other() -> None:
     lengths, correct = torch.tensor([[10, 20], [1000, 5]]), torch.tensor([[True, True], [True, True]])
     both = tlmre_penalty(lengths, correct)
     assert torch.equal(both[:1], tlmre_penalty(lengths[:1], correct[:1]))
-
-
-def test_penalties_by_name() -> None:
-    lengths, correct = torch.tensor([[10, 20]]), torch.tensor([[True, True]])
-    assert LENGTH_PENALTIES["none"](lengths, correct, alpha=0.2).tolist() == [[0.0, 0.0]]
-    assert torch.equal(LENGTH_PENALTIES["tlmre"](lengths, correct, alpha=0.2), tlmre_penalty(lengths, correct))
