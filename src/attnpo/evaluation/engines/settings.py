@@ -1,0 +1,35 @@
+"""A model's own generation settings: its end tokens are used, the others are told to be unused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import GenerationConfig
+
+from attnpo.evaluation.engines.base import Sampling
+
+_NO_CHOICE = {"eos_token_id", "pad_token_id", "bos_token_id", "use_cache", "transformers_version"}
+
+
+def end_tokens(config: GenerationConfig, tokenizer: Any) -> list[int]:
+    """The tokens that end a response: some models have more than their tokenizer names."""
+    own = config.eos_token_id
+    named = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
+    return list(dict.fromkeys(token for token in named if isinstance(token, int)))
+
+
+def unused_settings(config: GenerationConfig, sampling: Sampling) -> list[str]:
+    """What a model's settings ask for and the evaluation does not do, for people to read."""
+    done = {"temperature": sampling.temperature, "top_p": sampling.top_p, "do_sample": sampling.temperature > 0}
+    asked = {
+        name: value
+        for name, value in config.to_diff_dict().items()
+        if name not in _NO_CHOICE
+        and not name.startswith("_")
+        and value not in (None, False)
+        and done.get(name) != value
+    }
+    if not asked:
+        return []
+    listed = ", ".join(f"{name} {value}" for name, value in asked.items())
+    return [f"the model's own generation settings are not used: {listed}"]

@@ -1,0 +1,168 @@
+"""Sampling with transformers' own `generate`, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+)
+
+from attnpo.errors import RunError
+from attnpo.evaluation.engines.base import Completion, Deliver, Sampling
+from attnpo.evaluation.engines.choice import SeededChoice, TopP, Uniforms
+from attnpo.evaluation.engines.settings import end_tokens, unused_settings
+from attnpo.evaluation.plan import Request
+from attnpo.evidence.answering import pad_left
+
+
+class TransformersEngine:
+    """See `Engine`. The network's generation settings are replaced by the ones of the evaluation.
+
+    Where the memory does not suffice for a batch, it is done in halves, down to single responses; so are the batches
+    behind it that are as long. `say` is told once.
+    """
+
+    def __init__(
+        self, network: Any, tokenizer: Any, sampling: Sampling, *, say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.network, self.tokenizer, self.sampling, self._say = network.eval(), tokenizer, sampling, say
+        self.ends = end_tokens(network.generation_config, tokenizer)
+        own: Any = tokenizer.pad_token_id
+        self.padding = next(token for token in (own, *self.ends, 0) if token is not None)
+        self.notes = unused_settings(network.generation_config, sampling)
+        self.facts: dict[str, Any] = {
+            "device": network.device.type,
+            "dtype": str(network.dtype).removeprefix("torch."),
+            "attn_implementation": network.config._attn_implementation,
+        }
+        # `generate` fills whatever it is not given from here.
+        network.generation_config = GenerationConfig(eos_token_id=self.ends or None, pad_token_id=self.padding)
+        self._too_long: list[tuple[int, int]] = []  # (length, most responses at once) where memory did not suffice
+
+    def generate(self, batch: Sequence[Request], *, deliver: Deliver, tick: Callable[[int], None]) -> None:
+        """See `Engine.generate`. Raises RunError where not even one response fits into the memory."""
+        waiting = list(batch)
+
+        def done(request: Request, completion: Completion) -> None:
+            waiting.remove(request)
+            deliver(request, completion)
+
+        while waiting:
+            part = waiting[: self._most(waiting)]
+            if self._fits(part, done, tick):
+                continue
+            # The error is gone by now, and with it the tensors that its traceback held.
+            clear_device_cache(garbage_collection=True)
+            if len(part) == 1:
+                raise RunError(
+                    f"out of memory with a single response of up to {_length(part)} tokens; lower --max-tokens"
+                )
+            if not self._too_long:
+                self._say(f"out of memory with {len(part)} responses at once: going on with half of them")
+            self._too_long.append((_length(part), len(part) // 2))
+
+    def _most(self, waiting: Sequence[Request]) -> int:
+        longest = _length(waiting)
+        return min([len(waiting), *(most for length, most in self._too_long if longest >= length)])
+
+    def _fits(self, part: list[Request], deliver: Deliver, tick: Callable[[int], None]) -> bool:
+        try:
+            self._sample(part, deliver, tick)
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, MemoryError) or should_reduce_batch_size(error):
+                return False
+            raise
+        return True
+
+    @torch.inference_mode()
+    def _sample(self, part: list[Request], deliver: Deliver, tick: Callable[[int], None]) -> None:
+        device = self.network.device
+        ids, mask = (tensor.to(device) for tensor in pad_left([request.prompt for request in part], self.padding))
+        width = ids.shape[1]
+        uniforms = Uniforms([request.seed for request in part], device)
+        rows = _Rows(part, self.ends, deliver, tick)
+        cache: Any = None
+        if self.network._supports_default_dynamic_cache():
+            cache = DynamicCache(config=self.network.config)
+        while True:
+            rows.halve = cache is not None
+            output = self.network.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                max_new_tokens=width + max(request.room for request in rows.requests) - ids.shape[1],
+                do_sample=False,  # the choice below leaves greedy search one token
+                use_cache=True,
+                return_dict_in_generate=True,
+                logits_processor=LogitsProcessorList(self._processors(uniforms, width)),
+                stopping_criteria=StoppingCriteriaList([rows]),
+            )
+            kept = rows.keep_unfinished()
+            if not kept:
+                return
+            # Half of the rows have ended: go on without them.
+            ids, mask, cache = output.sequences[kept], mask[kept], output.past_key_values
+            mask = torch.cat([mask, mask.new_ones(len(kept), ids.shape[1] - mask.shape[1])], dim=1)
+            cache.batch_select_indices(torch.tensor(kept, device=device))
+            uniforms.keep(kept)
+
+    def _processors(self, uniforms: Uniforms, width: int) -> list[Any]:
+        sampling, processors = self.sampling, []
+        if sampling.temperature == 0:
+            return processors
+        if sampling.temperature != 1:
+            processors.append(TemperatureLogitsWarper(sampling.temperature))
+        if sampling.top_p < 1:
+            processors.append(TopP(sampling.top_p))
+        return [*processors, SeededChoice(uniforms, width)]
+
+
+class _Rows(StoppingCriteria):
+    """Watches a batch grow: delivers every row when it ends, and ends the batch when half of its rows have.
+
+    A row ends with an end token or at its own room.
+    """
+
+    def __init__(
+        self, requests: list[Request], ends: Sequence[int], deliver: Deliver, tick: Callable[[int], None]
+    ) -> None:
+        self.requests, self.ends, self.deliver, self.tick = requests, frozenset(ends), deliver, tick
+        self.written: list[list[int]] = [[] for _ in requests]
+        self.ended = [False] * len(requests)
+        self.halve = False
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        self.tick(self.ended.count(False))
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if self.ended[row]:
+                continue
+            self.written[row].append(token)
+            finished = token in self.ends
+            if finished or len(self.written[row]) == self.requests[row].room:
+                self.ended[row] = True
+                self.deliver(self.requests[row], Completion(self.written[row], finished))
+        stop = self.halve and self.ended.count(True) * 2 >= len(self.ended)
+        return torch.tensor([stop or ended for ended in self.ended], device=input_ids.device)
+
+    def keep_unfinished(self) -> list[int]:
+        """The rows that have not ended, which alone are kept."""
+        kept = [row for row, ended in enumerate(self.ended) if not ended]
+        self.requests = [self.requests[row] for row in kept]
+        self.written = [self.written[row] for row in kept]
+        self.ended = [False] * len(kept)
+        return kept
+
+
+def _length(requests: Sequence[Request]) -> int:
+    """Tokens of the longest row that these may become."""
+    return max(len(request.prompt) + request.room for request in requests)

@@ -1,0 +1,222 @@
+"""One evaluation, from options to results. `attnpo eval` calls `evaluate`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from attnpo.errors import InputError, RunError
+from attnpo.evaluation.background import BackgroundGrading
+from attnpo.evaluation.engines.base import Completion, Engine, Sampling
+from attnpo.evaluation.engines.loading import Source, find_model
+from attnpo.evaluation.environment import ENVIRONMENT, Environment
+from attnpo.evaluation.folder import OPTIONS, SAMPLES, read_evaluation, read_options
+from attnpo.evaluation.grading import Grader
+from attnpo.evaluation.load import Loaded, load_questions
+from attnpo.evaluation.metrics import BUDGETS
+from attnpo.evaluation.options import EvalOptions, check_same
+from attnpo.evaluation.plan import Key, Plan, Request, make_plan
+from attnpo.evaluation.progress import EvalProgress
+from attnpo.evaluation.prompting import Prompter
+from attnpo.evaluation.reading import read_response
+from attnpo.evaluation.records import Sample
+from attnpo.evaluation.results import CSV, JSON, MARKDOWN, write_results
+from attnpo.evaluation.samples import SampleFiles, check_planned
+
+
+def evaluate(options: EvalOptions, *, command: str = "", console: Console | None = None) -> Path:
+    """Sample and grade what is missing of an evaluation, and write its results; returns the folder.
+
+    A batch of which a sample is missing is sampled again as a whole, as the rows of a batch touch each other's last
+    digits; samples that are there are kept.
+
+    Raises:
+        InputError: anything wrong with options, data, model or folder, before sampling starts.
+        RunError: interrupted, or the memory does not suffice; what is done is kept.
+    """
+    console = console or Console(stderr=True, highlight=False)
+    folder = options.output
+    if options.base is not None:
+        read_evaluation(options.base)
+    loaded = {name: load_questions(name, data_dir=options.data_dir, limit=options.limit) for name in options.benchmarks}
+    resolved = options.resolved({name: found.questions for name, found in loaded.items()})
+    check_folder(folder, resolved, overwrite=options.overwrite)
+    source = find_model(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
+    tokenizer = source.tokenizer()
+    prompter = Prompter(tokenizer, options.prompt_template, dict(options.chat_template_kwargs))
+    thinks = prompter.opens_thinking() if options.thinking == "auto" else options.thinking == "yes"
+    plan = plan_of(options, loaded, prompter, source.context())
+    left_out = {name: [*found.left_out, *plan.left_out.get(name, [])] for name, found in loaded.items()}
+    tell_problems(console, plan, left_out)
+    with SampleFiles(folder) as files:
+        if options.overwrite:
+            clear(folder)
+        kept = files.read(options.benchmarks)
+        present = check_planned(kept, {request.key: request.seed for request in plan.requests})
+        write_options(folder, resolved)
+        environment = Environment(folder, command)
+        environment.write(left_out=left_out, sources={name: found.source for name, found in loaded.items()})
+        missing = [batch for batch in plan.batches if any(request.key not in present for request in batch)]
+        if missing:
+            if kept:
+                console.print(f"going on: {len(kept)} of {plan.size} samples are there")
+                tell_versions(console, environment)
+            engine = load_engine(options, source, tokenizer, plan, console)
+            environment.write(engine=engine.facts, notes=engine.notes)
+            with EvalProgress(console, plan.size, kept) as progress:
+                try:
+                    sample_batches(engine, missing, present, thinks, files, progress)
+                except KeyboardInterrupt:
+                    message = f"interrupted: {progress.summary}; the same command goes on from there"
+                    raise RunError(message) from None
+                finally:
+                    environment.write(call={"samples": progress.done - len(kept)})
+            console.print(progress.summary)
+        if thinks is None:
+            thinks, settled = files.settle_thinking(options.benchmarks)
+            if settled:
+                console.print(f"the model thinks: {settled} responses without a thinking tag count as unanswered")
+        environment.write(thinking=thinks)
+    write_results(folder, base=options.base, budgets=options.budgets or BUDGETS)
+    return folder
+
+
+def plan_of(options: EvalOptions, loaded: Mapping[str, Loaded], prompter: Prompter, context: int | None) -> Plan:
+    """The requests of a run. Raises InputError where no question has a prompt that fits."""
+    plan = make_plan(
+        {name: found.questions for name, found in loaded.items()},
+        prompter.encode,
+        samples={name: options.samples_of(name) for name in loaded},
+        seed=options.seed,
+        max_tokens=options.max_tokens,
+        context=context,
+        batch_size=options.resolved_batch_size,
+    )
+    for name in loaded:
+        if not plan.problems.get(name):
+            raise InputError(f"benchmark {name}: every prompt is longer than the model's context of {context} tokens")
+    return plan
+
+
+def tell_problems(console: Console, plan: Plan, left_out: Mapping[str, Sequence[str]]) -> None:
+    """A line per benchmark, with the first reason why questions were left out."""
+    for name, problems in plan.problems.items():
+        reasons = left_out[name]
+        tail = f" (left out: {len(reasons)}, see {ENVIRONMENT}; {reasons[0]})" if reasons else ""
+        console.print(f"{name}: {problems} problems{tail}")
+
+
+def tell_versions(console: Console, environment: Environment) -> None:
+    """A warning where a run goes on under other versions than it began with."""
+    if environment.changed_versions:
+        changed = ", ".join(environment.changed_versions)
+        console.print(f"not the versions that this run began with, so its samples may differ: {changed}")
+
+
+def load_engine(options: EvalOptions, source: Source, tokenizer: Any, plan: Plan, console: Console) -> Engine:
+    """The model, ready to sample; what it has to say is said. Raises InputError where it cannot be loaded."""
+    sampling = Sampling(options.temperature, options.top_p)
+    engine: Engine
+    if options.engine == "vllm":
+        from attnpo.evaluation.engines.vllm_engine import VllmEngine
+
+        length = max(len(request.prompt) + request.room for request in plan.requests)
+        engine = VllmEngine(source, tokenizer, sampling, dtype=options.resolved_dtype, seed=options.seed, length=length)
+    else:
+        from attnpo.evaluation.engines.transformers_engine import TransformersEngine
+
+        network = source.network(
+            device=options.resolved_device,
+            dtype=options.resolved_dtype,
+            attn_implementation=options.attn_implementation,
+        )
+        engine = TransformersEngine(network, tokenizer, sampling, say=console.print)
+    for note in engine.notes:
+        console.print(note)
+    return engine
+
+
+def sample_batches(
+    engine: Engine,
+    batches: Sequence[Sequence[Request]],
+    present: set[Key],
+    thinks: bool | None,
+    files: SampleFiles,
+    progress: EvalProgress,
+) -> None:
+    """Sample batches; grade and write what is not present, as it comes."""
+
+    def write(sample: Sample) -> None:
+        files.append(sample)
+        progress.sample(sample)
+
+    with Grader() as grader, BackgroundGrading(grader, write) as grading:
+
+        def deliver(request: Request, completion: Completion) -> None:
+            if request.key not in present:
+                answer, sample = ungraded_sample(engine.tokenizer, request, completion, thinks)
+                grading.submit(request.question, answer, sample)
+
+        for batch in batches:
+            engine.generate(batch, deliver=deliver, tick=progress.tokens)
+
+
+def ungraded_sample(
+    tokenizer: Any, request: Request, completion: Completion, thinks: bool | None
+) -> tuple[str | None, Sample]:
+    """The text to be graded, None without an answer, and the sample but for its verdict."""
+    read = read_response(tokenizer, completion.ids, thinks)
+    sample = Sample(
+        benchmark=request.question.benchmark,
+        id=request.question.id,
+        sample=request.sample,
+        seed=request.seed,
+        text=read.text,
+        prompt_tokens=len(request.prompt),
+        tokens=len(completion.ids),
+        thinking_tokens=read.thinking_tokens,
+        answer_tokens=read.answer_tokens,
+        truncated=not completion.finished,
+        extracted=None,
+        verdict=None,
+        reference=request.question.reference,
+        level=request.question.level,
+    )
+    return read.answer, sample
+
+
+def check_folder(folder: Path, resolved: dict[str, Any], *, overwrite: bool) -> None:
+    """Whether a run can be written or continued here.
+
+    Raises:
+        InputError: a file, a folder of something else, or a run with other options.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"-o {folder}: found a file, expected a folder")
+    if not folder.exists():
+        return
+    if not (folder / OPTIONS).is_file():
+        if any(folder.iterdir()):
+            raise InputError(f"-o {folder}: found a folder without {OPTIONS}, expected an evaluation or nothing")
+    elif not overwrite:
+        check_same(read_options(folder / OPTIONS), resolved, folder)
+
+
+def clear(folder: Path) -> None:
+    """Remove what an evaluation has written, and nothing else."""
+    shutil.rmtree(folder / SAMPLES, ignore_errors=True)
+    for name in (OPTIONS, ENVIRONMENT, JSON, CSV, MARKDOWN):
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_options(folder: Path, resolved: dict[str, Any]) -> None:
+    """eval.yaml, put in place whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{OPTIONS}"
+    partial.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    partial.replace(folder / OPTIONS)

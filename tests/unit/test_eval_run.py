@@ -1,0 +1,208 @@
+"""`attnpo eval` on a tiny random model: seeds, batches, going on, refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from attnpo.errors import InputError, RunError
+from attnpo.evaluation import run as run_module
+from attnpo.evaluation.options import EvalOptions
+from attnpo.evaluation.run import evaluate
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, new_tiny_qwen2, tiny_tokenizer) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    model = new_tiny_qwen2()
+    # A random model hardly ever ends; this one often does, so that rows of a batch end at different times.
+    model.generation_config.eos_token_id = list(range(40, 50))
+    model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(model_folder: Path) -> Run:
+    def call(folder: Path, **options: Any) -> Path:
+        small = {"model": str(model_folder), "benchmarks": ["task"], "limit": 5, "samples": 2, "max_tokens": 60}
+        return evaluate(EvalOptions(output=folder, **{**small, "temperature": 1.0, "batch_size": 4, **options}))
+
+    return call
+
+
+def lines(folder: Path) -> list[str]:
+    return sorted((folder / "samples" / "task.jsonl").read_text(encoding="utf-8").splitlines())
+
+
+def rows(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(row["id"], row["sample"]): row for row in map(json.loads, lines(folder))}
+
+
+@pytest.fixture(scope="module")
+def whole(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    options = {"model": str(model_folder), "benchmarks": ["task"], "limit": 5, "samples": 2, "max_tokens": 60}
+    return evaluate(EvalOptions(output=folder, temperature=1.0, batch_size=4, **options))
+
+
+def test_folder_is_complete(whole: Path):
+    found = rows(whole)
+    assert len(found) == 10
+    assert {row["truncated"] for row in found.values()} == {True, False}  # or the tests below show little
+    for row in found.values():
+        assert row["tokens"] <= 60
+        assert row["truncated"] == (row["tokens"] == 60)
+        if "</think>" not in row["text"]:  # the chat template opens the thinking
+            assert row["verdict"] == "no_answer"
+            assert (row["thinking_tokens"], row["answer_tokens"]) == (row["tokens"], 0)
+    assert json.loads((whole / "environment.json").read_text())["thinking"] is True
+    assert json.loads((whole / "results.json").read_text())["benchmarks"]["task"]["samples"] == 10
+
+
+def test_seeds_differ_and_decide(whole: Path, run: Run, tmp_path: Path):
+    seeds = [row["seed"] for row in rows(whole).values()]
+    assert len(set(seeds)) == len(seeds)
+    same, other = run(tmp_path / "same"), run(tmp_path / "other", seed=1)
+    assert lines(same) == lines(whole)
+    assert all(row["text"] != rows(whole)[key]["text"] for key, row in rows(other).items() if row["truncated"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10])
+def test_batches_change_nothing(whole: Path, run: Run, tmp_path: Path, batch_size: int):
+    assert lines(run(tmp_path / "run", batch_size=batch_size)) == lines(whole)
+
+
+def test_fewer_problems_have_the_same_samples(whole: Path, run: Run, tmp_path: Path):
+    few = rows(run(tmp_path / "few", limit=2))
+    assert len(few) == 4
+    assert all(rows(whole)[key] == row for key, row in few.items())
+
+
+def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C once so many samples have been read."""
+    read, seen = run_module.ungraded_sample, []
+
+    def counted(*args: Any):
+        seen.append(args)
+        if len(seen) > count:
+            raise KeyboardInterrupt
+        return read(*args)
+
+    monkeypatch.setattr(run_module, "ungraded_sample", counted)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_interrupted_and_continued_is_uninterrupted(
+    whole: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt_after(count, patch)
+        with pytest.raises(RunError, match=f"interrupted: {count} of 10 samples.*the same command goes on"):
+            run(folder)
+    file = folder / "samples" / "task.jsonl"
+    before = file.read_bytes() if count else b""
+    assert before.count(b"\n") == count
+    if count:
+        with open(file, "ab") as opened:
+            opened.write(b'{"benchmark": "task", "id": "test-0-')  # a line that a kill cut off
+    run(folder)
+    assert lines(folder) == lines(whole)
+    assert file.read_bytes().startswith(before)
+    calls = json.loads((folder / "environment.json").read_text())["calls"]
+    assert [call["samples"] for call in calls] == [count, 10 - count]
+
+
+def test_finished_run_samples_nothing(whole: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    before = lines(whole)
+    monkeypatch.setattr(run_module, "load_engine", lambda *args: pytest.fail("the model is not needed"))
+    assert lines(run(whole)) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"temperature": 0.6}, r"temperature is 0\.6, expected 1\.0"),
+        ({"seed": 3, "max_tokens": 50}, "seed is 3, expected 0; max_tokens is 50, expected 60"),
+        ({"batch_size": 5}, "batch_size is 5, expected 4"),
+        ({"limit": 4}, "limit is 4, expected 5; .*problems of task is 4, expected 5"),
+        ({"samples": 3}, "samples of task is 3, expected 2"),
+        ({"benchmarks": ["gsm8k"], "data_dir": "DATA"}, "benchmarks lacks task"),
+    ],
+)
+def test_other_options_are_refused(whole: Path, run: Run, tmp_path: Path, changed: dict[str, Any], message: str):
+    if changed.get("data_dir"):
+        (tmp_path / "gsm8k.jsonl").write_text('{"id": "1", "problem": "1 + 1?", "answer": "2"}\n')
+        changed = {**changed, "data_dir": tmp_path}
+    before = lines(whole)
+    with pytest.raises(InputError, match=message):
+        run(whole, **changed)
+    assert lines(whole) == before
+
+
+def test_changed_questions_are_refused(run: Run, tmp_path: Path):
+    data = tmp_path / "gsm8k.jsonl"
+    data.write_text('{"id": "1", "problem": "1 + 1?", "answer": "2"}\n')
+    options: dict[str, Any] = {"benchmarks": ["gsm8k"], "data_dir": tmp_path, "max_tokens": 3}
+    run(tmp_path / "run", **options)
+    data.write_text('{"id": "1", "problem": "1 + 1?", "answer": "3"}\n')
+    with pytest.raises(InputError, match="questions of gsm8k is '[0-9a-f]+', expected '[0-9a-f]+'"):
+        run(tmp_path / "run", **options)
+    run(tmp_path / "run", **options, samples=1, overwrite=True)
+    assert json.loads((tmp_path / "run/samples/gsm8k.jsonl").read_text())["reference"] == "3"
+
+
+def test_a_benchmark_can_be_added(run: Run, tmp_path: Path, whole: Path):
+    (tmp_path / "gsm8k.jsonl").write_text('{"id": "1", "problem": "1 + 1?", "answer": "2"}\n')
+    folder = run(tmp_path / "run")
+    run(folder, benchmarks=["gsm8k", "task"], data_dir=tmp_path, name="other")
+    assert lines(folder) == lines(whole)
+    options = yaml.safe_load((folder / "eval.yaml").read_text())
+    assert (options["name"], list(options["benchmarks"])) == ("other", ["gsm8k", "task"])
+    assert set(json.loads((folder / "results.json").read_text())["benchmarks"]) == {"gsm8k", "task"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda row: {k: v for k, v in row.items() if k != "seed"}, "row 1: field 'seed' is missing"),
+        (lambda row: {**row, "seed": 1}, "has seed 1, expected [0-9]+; --overwrite"),
+        (lambda row: {**row, "id": "none"}, "problem 'none' has seed [0-9]+, expected no such sample"),
+    ],
+)
+def test_damaged_samples_are_refused(run: Run, tmp_path: Path, damage: Callable[[dict], dict], message: str):
+    folder = run(tmp_path / "run", limit=1, samples=1)
+    file = folder / "samples" / "task.jsonl"
+    file.write_text(json.dumps(damage(json.loads(file.read_text()))) + "\n")
+    with pytest.raises(InputError, match=message):
+        run(folder, limit=1, samples=1)
+
+
+def test_long_prompts_are_left_out(run: Run, tmp_path: Path):
+    long = "1 + " * 1200  # the context is 1,024 tokens
+    rows_ = [{"id": "long", "problem": long, "answer": "1"}, {"id": "short", "problem": "1 + 1?", "answer": "2"}]
+    (tmp_path / "gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    folder = run(tmp_path / "run", benchmarks=["gsm8k"], data_dir=tmp_path, max_tokens=5)
+    left_out = json.loads((folder / "environment.json").read_text())["left_out"]["gsm8k"]
+    assert len(left_out) == 1
+    assert "problem long: a prompt of" in left_out[0]
+    (tmp_path / "gsm8k.jsonl").write_text(json.dumps(rows_[0]) + "\n")
+    with pytest.raises(InputError, match="every prompt is longer than the model's context of 1024"):
+        run(tmp_path / "none", benchmarks=["gsm8k"], data_dir=tmp_path)
+
+
+def test_folders_of_something_else_are_refused(run: Run, tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"found a folder without eval\.yaml"):
+        run(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="found a file"):
+        run(tmp_path / "notes.txt")
