@@ -104,10 +104,8 @@ def _read(path: Path, name: str | None) -> list[Evaluation]:
         return [read_evaluation(path, name)]
     if is_training_run(path):
         return read_training_run(path, name)
-    found = "a folder with neither" if path.is_dir() else "a file" if path.exists() else "nothing"
-    raise InputError(
-        f"{path}: found {found}, expected an evaluation (with samples/) or a training run (with rollouts/)"
-    )
+    found = "a folder without either" if path.is_dir() else "a file" if path.exists() else "nothing"
+    raise InputError(f"{path}: found {found}, expected an evaluation (samples/) or a training run (rollouts/)")
 
 
 def _against_base(tables: Mapping[str, Tables], base: str, weights: Weights) -> dict[str, Any]:

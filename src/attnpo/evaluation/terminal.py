@@ -13,7 +13,7 @@ from rich.text import Text
 from attnpo.evaluation.results import Results, shown
 from attnpo.evaluation.text_plots import bar, sparkline
 
-LEVELS_BAR = 20
+LEVELS_BAR, MOST_LEVELS = 20, 20
 
 
 def print_results(results: Results, console: Console | None = None) -> None:
@@ -98,6 +98,9 @@ def _print_lengths(benchmarks: Mapping[str, Any], console: Console) -> None:
 
 def _print_levels(name: str, levels: Mapping[str, Any], console: Console) -> None:
     if len(levels) < 2:
+        return
+    if len(levels) > MOST_LEVELS:
+        console.print(f"{name}: {len(levels)} levels, see results.json")
         return
     table = new_table(f"{name} by level", ("level", "", "accuracy %", "tokens", "problems"), left=2)
     for level, found in levels.items():
