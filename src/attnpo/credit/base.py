@@ -36,6 +36,9 @@ from attnpo.errors import InputError, RunError
 SIGNAL_SHAPES: dict[str, tuple[str, ...]] = {
     "attention": ("B", "S"),  # S(s_k): attention the final answer pays a step, mean over the chosen heads
     "entropy": ("B", "C"),  # entropy of the policy at every completion token, in nats
+    "repair_role": ("B",),  # what a row is to IOP (credit/iop.py: Role)
+    "repair_gates": ("B", "C"),  # whether a token differs between a wrong response and its repair
+    "repair_weight": ("B",),  # of a row in the loss
 }
 """Signals with a fixed shape. A signal that is not listed must only have B rows."""
 
@@ -124,6 +127,7 @@ def register_credit(name: str) -> Callable[[_M], _M]:
 
 def _load_built_in() -> None:
     import attnpo.credit.attnpo
+    import attnpo.credit.iop
     import attnpo.credit.outcome  # noqa: F401
 
 

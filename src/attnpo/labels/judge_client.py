@@ -26,11 +26,16 @@ Store = Callable[[Judge, "Question", Votes | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One prompt, on so many steps. `key`: under which its answer is kept."""
+    """One prompt, on so many steps. `key`: under which its answer is kept. `parse`: how its answer is read, where that
+    is not as votes on steps; raises InvalidAnswer."""
 
     key: str
     prompt: str
     steps: int
+    parse: Callable[[str], Votes] | None = None
+
+    def read(self, answer: str) -> Votes:
+        return parse_votes(answer, self.steps) if self.parse is None else self.parse(answer)
 
 
 @dataclass
@@ -139,7 +144,7 @@ class _Asker:
             for _ in range(self.patience.retries + 1):
                 try:
                     async with asyncio.timeout(limit):
-                        return parse_votes(await self._answer(prompt), question.steps)
+                        return question.read(await self._answer(prompt))
                 except InvalidAnswer as fault:
                     self.tally.invalid += 1
                     self.tally.last_error = f"not a valid answer: {fault}"

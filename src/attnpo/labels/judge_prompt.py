@@ -56,14 +56,19 @@ def judge_prompt(problem: str, reference: str | None, answer: str, steps: Sequen
     if reference is not None:
         pieces.insert(1, ("right answer", reference))
     pieces += [(f"step {number}", text) for number, text in enumerate(steps, start=1)]
-    # Half of a surrogate pair, which only a JSON escape can carry, has no UTF-8 form and could not be sent.
-    pieces = [(name, text.encode("utf-8", "replace").decode("utf-8")) for name, text in pieces]
-    mark = _mark([text for _, text in pieces])
-    blocks = "".join(f"\n{mark} {name}:\n{text}\n{mark} end of {name}\n" for name, text in pieces)
+    mark, blocks = marked_blocks(pieces)
     intro = INSTRUCTIONS.format(
         reference="its right answer, " if reference is not None else "", steps=len(steps), mark=mark
     )
     return f"{intro}{blocks}\n{ANSWER_FORM.format(steps=len(steps))}"
+
+
+def marked_blocks(pieces: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """A mark, and the (name, text) pieces each between two lines that begin with it."""
+    # Half of a surrogate pair, which only a JSON escape can carry, has no UTF-8 form and could not be sent.
+    pieces = [(name, text.encode("utf-8", "replace").decode("utf-8")) for name, text in pieces]
+    mark = _mark([text for _, text in pieces])
+    return mark, "".join(f"\n{mark} {name}:\n{text}\n{mark} end of {name}\n" for name, text in pieces)
 
 
 def _mark(texts: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ generation and use (several updates per generation, vLLM with importance correct
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,11 @@ class AttnPOTrainer(HeldOutEvaluation):
         """What the credit method needs between the rewards and the loss; most need nothing."""
         if not self.stages:
             return batch
-        rollouts = Rollouts(rows, self._prompt_ids, self._completion_ids, self._located, self.num_generations, first)
+        judged = self._rewards[first : first + len(rows), self.rewards.correct_column].tolist()
+        verdicts = [None if math.isnan(value) else value for value in judged]
+        rollouts = Rollouts(
+            rows, self._prompt_ids, self._completion_ids, self._located, verdicts, self.num_generations, first
+        )
         with self._timer("stages"):
             for stage in self.stages:
                 batch = stage(batch, rollouts)

@@ -12,21 +12,25 @@ from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod
 from attnpo.errors import InputError
 from attnpo.training.stages.base import Stage
 
-STAGES: dict[str, str] = {}
-"""Signal -> "module:class" of the stage that makes it; other packages may add theirs."""
+STAGES: dict[str, str] = {
+    "repair_role": "attnpo.training.stages.repairs:Repairs",
+    "repair_gates": "attnpo.training.stages.repairs:Repairs",
+    "repair_weight": "attnpo.training.stages.repairs:Repairs",
+}
+"""Signal -> "module:class" of the stage that makes it; other packages may add theirs. One stage may make several."""
 
 
 def make_stages(method: CreditMethod, trainer: Any) -> list[Stage]:
-    """The stages `method` asks for, in the order of their names.
+    """The stages `method` asks for, each once, in the order of their signals' names.
 
     Raises:
         InputError: a signal that neither a forward nor a stage makes, or what a stage itself refuses.
     """
-    made = []
+    wanted: dict[str, None] = {}
     for signal in sorted(method.signals - FORWARD_SIGNALS):
         if signal not in STAGES:
             known = ", ".join(sorted(FORWARD_SIGNALS | set(STAGES)))
             raise InputError(f"credit {method.name!r} asks for the signal {signal!r}; there are: {known}")
-        module, _, name = STAGES[signal].partition(":")
-        made.append(getattr(import_module(module), name)(method, trainer))
-    return made
+        wanted[STAGES[signal]] = None
+    places = [where.partition(":") for where in wanted]
+    return [getattr(import_module(module), name)(method, trainer) for module, _, name in places]

@@ -30,6 +30,7 @@ class Rollouts:
         rows: the data set row of each response: prompt, reference, id …
         prompt_ids, completion_ids: token ids, end token included.
         located: steps and answer of each.
+        verdicts: what the reward function that says right or wrong gave it; 1 is right, None unknown.
         group_size: responses per prompt, G.
         first: number of the first response here within the batch of all processes; response i is of the group
             (first + i) // G.
@@ -39,6 +40,7 @@ class Rollouts:
     prompt_ids: list[list[int]]
     completion_ids: list[list[int]]
     located: list[LocatedSteps]
+    verdicts: list[float | None]
     group_size: int
     first: int
 
@@ -64,11 +66,24 @@ class Tools:
     def device(self) -> torch.device:
         return self.trainer.accelerator.device
 
+    @property
+    def responses(self) -> int:
+        """Responses of one generation batch on this process."""
+        return self.trainer.args.per_device_train_batch_size * self.trainer.args.steps_per_generation
+
+    def prompt_ids(self, prompts: Sequence[Any]) -> list[list[int]]:
+        """Token ids of prompts of the data set's kind (conversations or texts), as the trainer's own are made."""
+        return [list(ids) for ids in self.trainer._tokenize_prompts(list(prompts))[0]] if prompts else []
+
+    def record(self, response: int, **facts: Any) -> None:
+        """Write something down with response number `response` of the batch, in rollouts/."""
+        self.trainer._ledger.records[response].update(facts)
+
     def sample(self, prefixes: Sequence[list[int]], count: int, *, max_new_tokens: int) -> list[list[list[int]]]:
         """`count` continuations of every prefix by the current policy, at the run's own temperature.
 
-        Through TRL's own generation, so by whatever engine the run uses. The tokens sampled are noted in the metrics
-        as `extra/rollout_tokens`.
+        Through TRL's own generation, so by whatever engine the run uses; without vLLM no more sequences at a time than
+        the run's own rollouts have. The tokens sampled are noted in the metrics as `extra/rollout_tokens`.
         """
         trainer = self.trainer
         if not prefixes:
@@ -76,10 +91,13 @@ class Tools:
         config = trainer.vllm_generation if trainer.use_vllm else trainer.generation_config
         option = "max_completion_length" if trainer.use_vllm else "max_new_tokens"
         usual = getattr(config, option)
-        repeated = [list(prefix) for prefix in prefixes for _ in range(count)]
+        at_once = len(prefixes) if trainer.use_vllm else max(1, self.responses // count)
+        sampled: list[list[int]] = []
         try:
             setattr(config, option, max_new_tokens)
-            sampled, _ = trainer._generate_single_turn(repeated, None, {}, count)
+            for first in range(0, len(prefixes), at_once):
+                repeated = [list(prefix) for prefix in prefixes[first : first + at_once] for _ in range(count)]
+                sampled += trainer._generate_single_turn(repeated, None, {}, count)[0]
         finally:
             setattr(config, option, usual)
         self.note("extra/rollout_tokens", float(sum(map(len, sampled))))

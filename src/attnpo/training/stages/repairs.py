@@ -1,0 +1,182 @@
+"""Repairs of wrong responses, and the batch that is trained on instead of the one that was sampled (credit/iop.py).
+
+1. Plan: in every group with correct and wrong responses an anchor for each wrong one; other groups fall back.
+2. Sample candidates under the repair prompt, verify, audit, choose (attempts.py).
+3. Align each wrong response with its repair; keep the first edits where those already verify.
+4. Rows (here): fallback rows; wrong and repaired rows with the gates of the edits kept; candidates under the repair
+   prompt; filler rows without a gate, so that the number of rows is a multiple of `steps_per_generation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attnpo.credit.advantages import is_correct, outcome_advantages
+from attnpo.credit.iop import IopCredit, Role
+from attnpo.errors import InputError
+from attnpo.repair.align import masks
+from attnpo.repair.audit import make_audit
+from attnpo.repair.choose import plan_repairs
+from attnpo.training.rollout import STAGE_SIGNAL
+from attnpo.training.stages.attempts import Attempt, try_repairs
+from attnpo.training.stages.base import Batch, Rollouts, Tools
+from attnpo.training.stages.rows import Row, rebuild
+
+
+@dataclass(frozen=True)
+class RepairRow:
+    """A row with its part in the loss: `gates` None leaves every token open; `share` of a response's weight 1/N."""
+
+    row: Row
+    role: Role
+    gates: Sequence[bool] | None = None
+    share: float = 1.0
+
+
+class Repairs:
+    """The stage that makes the signals `repair_role`, `repair_gates` and `repair_weight`."""
+
+    def __init__(self, method: Any, trainer: Any) -> None:
+        if not isinstance(method, IopCredit):
+            raise InputError(f"credit {method.name!r}: repairs are made with the options of the method 'iop'")
+        self.method, self.tools = method, Tools(trainer)
+        refuse_what_cannot_work(trainer, self.tools.responses)
+        self.audit = make_audit(
+            method.audit, judge=method.judge, api_key_env=method.judge_api_key_env, cache=method.judge_cache
+        )
+
+    def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
+        correct = [None if v is None else bool(is_correct(torch.tensor(v))) for v in rollouts.verdicts]
+        plan = plan_repairs(
+            correct,
+            rollouts.completion_ids,
+            rollouts.group_size,
+            anchor=self.method.anchor,
+            max_repairs=self.method.max_repairs,
+        )
+        self.tools.note("repair/fallback_groups", plan.fallback_groups)
+        self.tools.note("repair/untried", plan.untried)
+        attempts = try_repairs(plan.repairs, rollouts, self.method, self.audit, self.tools)
+        rows = self._fallback_rows(plan.fallback, batch, rollouts)
+        for attempt in attempts:
+            rows += self._pair(attempt, batch, rollouts)
+        rows = self._with_candidates(rows, attempts, batch, rollouts)
+        return self._assemble(rows, batch, rollouts)
+
+    def _fallback_rows(self, responses: Sequence[int], batch: Batch, rollouts: Rollouts) -> list[RepairRow]:
+        """Responses whose outcome advantage is 0 have no gradient and need no row."""
+        advantages = batch["outcome_advantages"].tolist()
+        return [RepairRow(_own(i, batch, rollouts), Role.OUTCOME) for i in responses if advantages[i] != 0]
+
+    def _pair(self, attempt: Attempt, batch: Batch, rollouts: Rollouts) -> list[RepairRow]:
+        """The wrong response and its repair, under the original prompt. A side without a gate needs no row."""
+        if attempt.chosen is None:
+            return []
+        repaired = attempt.candidates[attempt.chosen]
+        own = _own(attempt.wrong, batch, rollouts)
+        gates = masks(attempt.edits, len(own.completion_ids), len(repaired.ids))
+        self.tools.note("repair/gated_tokens_wrong", sum(gates[0]))
+        self.tools.note("repair/gated_tokens_repaired", sum(gates[1]))
+        other = Row(
+            source=attempt.wrong,
+            prompt_ids=own.prompt_ids,
+            completion_ids=repaired.ids,
+            located=repaired.located,
+            correct=True,
+            advantage=0.0,
+            reward=1.0,
+            is_source=False,
+        )
+        pair = (RepairRow(own, Role.WRONG, gates[0]), RepairRow(other, Role.REPAIRED, gates[1]))
+        return [side for side in pair if side.gates is not None and any(side.gates)]
+
+    def _with_candidates(
+        self, rows: list[RepairRow], attempts: Sequence[Attempt], batch: Batch, rollouts: Rollouts
+    ) -> list[RepairRow]:
+        """The repair mode's own rows, as long as there is room; candidates that score alike teach nothing."""
+        limit = int(self.method.row_limit * self.tools.responses)
+        for attempt in attempts if self.method.lambda_rep > 0 and self.method.candidates > 1 else ():
+            scores = torch.tensor([[candidate.score for candidate in attempt.candidates]])
+            advantages = outcome_advantages(scores, self.tools.trainer.args.advantage)[0].tolist()
+            if not any(advantages):
+                continue
+            if len(rows) + len(attempt.candidates) > limit:
+                self.tools.note("repair/rows_left_out", len(attempt.candidates))
+                continue
+            for candidate, advantage in zip(attempt.candidates, advantages, strict=True):
+                row = Row(
+                    source=attempt.wrong,
+                    prompt_ids=attempt.prompt_ids,
+                    completion_ids=candidate.ids,
+                    located=candidate.located,
+                    correct=candidate.right is True,
+                    advantage=advantage,
+                    reward=candidate.score,
+                    is_source=False,
+                )
+                rows = [*rows, RepairRow(row, Role.CANDIDATE, share=1 / len(attempt.candidates))]
+        return rows
+
+    def _assemble(self, rows: list[RepairRow], batch: Batch, rollouts: Rollouts) -> Batch:
+        """Filler up to a multiple of the number of micro-batches, and the signals."""
+        self.tools.note("repair/rows", len(rows))
+        micro_batches = self.tools.trainer.args.steps_per_generation
+        shortest = min(range(len(rollouts.rows)), key=lambda i: len(rollouts.completion_ids[i]))
+        missing = -len(rows) % micro_batches if rows else micro_batches
+        filler = RepairRow(_own(shortest, batch, rollouts, is_source=False), Role.FILLER, share=0.0)
+        rows = [*rows, *[filler] * missing]
+        new = rebuild(batch, [row.row for row in rows], self.tools)
+        mask = new["completion_mask"].bool()
+        gates = torch.zeros_like(mask)
+        for i, row in enumerate(rows):
+            if row.gates is not None:
+                gates[i, : len(row.gates)] = torch.tensor(row.gates, device=mask.device)
+            elif row.role != Role.FILLER:
+                gates[i] = mask[i]
+        # TRL divides by the number of rows; N, the responses sampled, takes its place.
+        scale = len(rows) / len(rollouts.rows)
+        device = self.tools.device
+        new[f"{STAGE_SIGNAL}repair_role"] = torch.tensor([int(row.role) for row in rows], device=device)
+        new[f"{STAGE_SIGNAL}repair_gates"] = gates
+        new[f"{STAGE_SIGNAL}repair_weight"] = torch.tensor([row.share * scale for row in rows], device=device)
+        new["num_items_in_batch"] = self.tools.trainer.accelerator.gather(gates.sum()).sum()
+        return new
+
+
+def _own(i: int, batch: Batch, rollouts: Rollouts, *, is_source: bool = True) -> Row:
+    """A response of the batch as it is."""
+    return Row(
+        source=i,
+        prompt_ids=rollouts.prompt_ids[i],
+        completion_ids=rollouts.completion_ids[i],
+        located=rollouts.located[i],
+        correct=bool(batch["correct"][i]),
+        advantage=float(batch["outcome_advantages"][i]),
+        reward=batch["rewards"][i],
+        is_source=is_source,
+    )
+
+
+def refuse_what_cannot_work(trainer: Any, responses: int) -> None:
+    """Raises InputError, with the reason, for settings under which repairs would be wrong or would hang."""
+    group = trainer.num_generations
+    if responses % group:
+        raise InputError(
+            f"per_device_train_batch_size × steps_per_generation: found {responses}, expected a multiple of "
+            f"num_generations ({group}): credit='iop' repairs within a group, so no group may be spread over processes"
+        )
+    if trainer.use_vllm and trainer.vllm_importance_sampling_correction:
+        raise InputError(
+            "option vllm_importance_sampling_correction: found true, expected false: a repair is sampled under the "
+            "repair prompt and trained under the original one, so vLLM's log-probabilities are of another condition"
+        )
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if trainer.accelerator.num_processes > 1 and (trainer.use_vllm or sharded):
+        raise InputError(
+            "credit='iop' on several processes: found vLLM, FSDP or DeepSpeed, expected plain data parallelism: the "
+            "processes repair different numbers of responses, and there they may only generate together"
+        )
