@@ -9,7 +9,7 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnpo.bootstrap import bootstrap_over_problems
@@ -134,6 +134,7 @@ def test_budgets_beyond_a_cut_off_response_are_not_known():
     assert known_budgets([problem("rr")], [8192, 2048]) == [2048, 8192]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=4), min_size=1, max_size=6))
 def test_the_median_is_that_of_all_responses(lengths):
     problems = [problem("r" * len(part), part, f"p{i}") for i, part in enumerate(lengths)]

@@ -98,7 +98,7 @@ def test_a_benchmark_without_a_sample_yet_is_left_out(tmp_path):
 
 
 def test_behaviour_by_hand():
-    """One transition (Wait) and one backward phrase (check), in 50 thinking tokens of two responses of 2 + 1 steps."""
+    """One transition (Wait), in the 50 thinking tokens of two responses of 2 + 1 steps."""
     text = (
         "We add 3 and 4, the first of which is a number below 5 and the second one is a number below 5 too, so: 7.\n"
         "Wait, let me check this: 3 + 4 is 7, and nothing else can come out of it, as far as I can see. "
@@ -109,7 +109,6 @@ def test_behaviour_by_hand():
     ]
     found = behaviour([sample_from_json(row, "row") for row in rows])
     assert found["transition_per_1k"] == 1000 * 1 / 50
-    assert found["backward_per_1k"] == 1000 * 1 / 50
     assert found["branch_per_1k"] == 0
     assert found["steps"] == (2 + 1) / 2
 
