@@ -24,7 +24,7 @@ class Benchmark:
         title: as papers write it.
         kind: how its answers are checked.
         rows: problems in the Hub's split.
-        licence: of the data set, as its page or repository states it.
+        licence: of the texts, in short; docs/benchmarks.md says more.
         files: names, without ending, looked for in a data folder; the first one found is used.
         hub_id, hub_config, hub_split, hub_revision: the data set on the Hub; None for what needs no download.
         hub_file: a file of the data set to read instead of a split, for one that comes with a loading script.
@@ -73,7 +73,7 @@ _ALL = (
         title="MATH-500",
         kind="math",
         rows=500,
-        licence="MIT (MATH, PRM800K split)",
+        licence="MIT",
         files=("math500",),
         hub_id="HuggingFaceH4/MATH-500",
         hub_split="test",
@@ -84,7 +84,7 @@ _ALL = (
         title="AMC 2023",
         kind="math",
         rows=40,
-        licence="none stated; contest texts © MAA",
+        licence="© MAA",
         files=("amc23",),
         hub_id="math-ai/amc23",
         hub_split="test",
@@ -96,7 +96,7 @@ _ALL = (
         title="OlympiadBench",
         kind="math",
         rows=674,  # open-ended, text only, mathematics, English, competitions; Qwen's copy of it has 675
-        licence="Apache-2.0 (Hub), MIT (repository)",
+        licence="Apache-2.0",
         files=("olympiadbench",),
         hub_id="Hothan/OlympiadBench",
         hub_config="OE_TO_maths_en_COMP",
@@ -108,7 +108,7 @@ _ALL = (
         title="AIME 2024",
         kind="math",
         rows=30,
-        licence="none stated; contest texts © MAA",
+        licence="© MAA",
         files=("aime24",),
         hub_id="HuggingFaceH4/aime_2024",
         hub_split="train",
@@ -120,7 +120,7 @@ _ALL = (
         title="AIME 2025",
         kind="math",
         rows=30,
-        licence="none stated; contest texts © MAA",
+        licence="© MAA",
         files=("aime25",),
         hub_id="math-ai/aime25",
         hub_split="test",
@@ -135,7 +135,7 @@ _ALL = (
         title="LiveCodeBench v6",
         kind="code",
         rows=175,
-        licence="not stated on the Hub (repository: MIT); statements © the contest sites",
+        licence="© contest sites",
         files=("livecodebench", "test6"),
         also=("livecodebench_279",),
         hub_id="livecodebench/code_generation_lite",
@@ -147,7 +147,7 @@ _ALL = (
         title="GPQA-Diamond",
         kind="choice",
         rows=198,
-        licence="CC-BY-4.0; do not publish its questions",
+        licence="CC-BY-4.0",
         files=("gpqa_diamond",),
         hub_id="Idavidrein/gpqa",
         hub_config="gpqa_diamond",
@@ -173,7 +173,7 @@ _ALL = (
         title="Minerva Math",
         kind="math",
         rows=272,
-        licence="not stated on the Hub; from MIT OpenCourseWare (CC-BY-NC-SA)",
+        licence="not stated",
         files=("minerva", "minerva_math"),
         hub_id="math-ai/minervamath",
         hub_split="test",
@@ -184,7 +184,7 @@ _ALL = (
         title="Built-in task",
         kind="math",
         rows=200,
-        licence="Apache-2.0 (this package)",
+        licence="Apache-2.0",
         files=("task",),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from attnpo.data.problems import load_rows
 from attnpo.data.traces import read_numbered_jsonl, row_name
 from attnpo.errors import InputError
-from attnpo.evaluation.benchmarks import Benchmark, get_benchmark
+from attnpo.evaluation.benchmarks import BENCHMARKS, Benchmark, get_benchmark
 from attnpo.evaluation.columns import to_question
 from attnpo.evaluation.records import Question
 
@@ -57,6 +57,19 @@ def load_questions(name: str, *, data_dir: Path | None, limit: int | None = None
     order = list(range(len(loaded.questions)))
     random.Random(f"limit/{name}").shuffle(order)
     return replace(loaded, questions=[loaded.questions[index] for index in sorted(order[:limit])])
+
+
+def load_all(names: Sequence[str] | None, *, data_dir: Path | None) -> dict[str, Loaded]:
+    """The questions of several benchmarks; None: of all, or of all that have a file in `data_dir`.
+
+    Raises:
+        InputError: as :func:`load_questions`; or the folder has no file of any benchmark.
+    """
+    if names is None and data_dir is not None:
+        names = [name for name, benchmark in BENCHMARKS.items() if _files_in(data_dir, benchmark.files)]
+        if not names:
+            raise InputError(f"data folder {data_dir}: no file of any benchmark (docs/benchmarks.md names them)")
+    return {name: load_questions(name, data_dir=data_dir) for name in names or BENCHMARKS}
 
 
 def find_file(benchmark: Benchmark, data_dir: Path) -> Path:

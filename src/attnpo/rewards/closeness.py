@@ -12,6 +12,11 @@ from typing import Any, TypedDict
 MEASURED_SHARE = 0.01
 """A measured quantity may be off by 1 % at most, however few digits its reference has."""
 
+SIX_DECIMALS = 1e-6
+SMALL_NUMBERS = 1e-4
+"""Numbers that differ by less than the first must also agree within this share of their size."""
+
+_BASE = re.compile(r"^\W*[0-9A-Z]+_\s*\{?\s*(\d+)\s*\}?\W*$")
 _NUMBER = re.compile(r"[+-]?(?P<digits>\d*\.?\d+)(?:e(?P<exponent>[+-]?\d+))?$", re.IGNORECASE)
 
 
@@ -47,14 +52,31 @@ def tolerance_of(reference: str, rules: Rules) -> float:
 
 def is_close(gold: Any, value: Any, tolerance: float) -> bool:
     """Whether two sympy numbers differ by at most `tolerance`; False for anything that is no real number."""
-    if tolerance <= 0 or isinstance(gold, str) or isinstance(value, str):
-        return False
-    if not (getattr(gold, "is_number", False) and getattr(value, "is_number", False)):
-        return False
-    if not (gold.is_real and value.is_real):
+    if tolerance <= 0 or (pair := _as_floats(gold, value)) is None:
         return False
     # A hair more than the tolerance, which the rounding of decimal fractions eats.
-    return math.isclose(float(gold), float(value), rel_tol=0, abs_tol=tolerance * (1 + 1e-9))
+    return math.isclose(*pair, rel_tol=0, abs_tol=tolerance * (1 + 1e-9))
+
+
+def is_rounded_away(gold: Any, value: Any) -> bool:
+    """Whether two different numbers look equal only because math-verify rounds to six decimals: 2e-19 and 3e-19."""
+    if gold == value or (pair := _as_floats(gold, value)) is None:
+        return False
+    return abs(pair[0] - pair[1]) < SIX_DECIMALS and not math.isclose(*pair, rel_tol=SMALL_NUMBERS)
+
+
+def _as_floats(gold: Any, value: Any) -> tuple[float, float] | None:
+    """Both as floats; None unless both are real sympy numbers."""
+    for number in (gold, value):
+        if not (getattr(number, "is_number", False) and getattr(number, "is_real", False)):
+            return None
+    return float(gold), float(value)
+
+
+def is_other_base(reference: str, read: str) -> bool:
+    """Whether both name the base of a number, and not the same one: 52_8 and 52_9. math-verify drops the base."""
+    ours, theirs = _BASE.search(reference), _BASE.search(read)
+    return ours is not None and theirs is not None and ours[1] != theirs[1]
 
 
 def without_unit(answer: str, rules: Rules) -> str:

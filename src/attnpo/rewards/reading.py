@@ -6,10 +6,12 @@ Imports only the standard library and math-verify: every verifying process loads
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+from sympy import And
 
 # A box is what these models are taught to answer in: it comes before "the final answer is".
 LATEX = LatexExtractionConfig(boxed_match_priority=0)
@@ -26,12 +28,15 @@ PARSER_ERRORS = (
 )
 """What parsing and comparing odd expressions raises. Anything else ends the worker, which the pool can tell as well."""
 
-HAS_BOX = re.compile(r"\\f?boxed\b")
+HAS_BOX = re.compile(r"\\boxed\{(?!\s*\})")
 HAS_DELIMITERS = re.compile(r"\\boxed|\\\(|\\\[|(?<!\\)\$")
 NUMBER_AND_UNIT = re.compile(r"""^[+-]?[$€£]?\s*(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?\s+[A-Za-z][A-Za-z .]*$""")
 WORDS = re.compile(r"^[A-Za-z][A-Za-z' -]+[A-Za-z]\.?$")
 
-REPAIRS: tuple[tuple[re.Pattern[str], str], ...] = (
+REPAIRS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    # Boxes in another spelling: \boxed {5}, \boxed5, \fbox{5}.
+    (re.compile(r"\\(?:f?boxed|fbox)\s*(?=\{)"), r"\\boxed"),
+    (re.compile(r"\\f?boxed\s*(\d)"), r"\\boxed{\1}"),
     # Separated thousands inside a command: \frac{1}{29,\!322}.
     (re.compile(r"(?<=\d)(?:,\\!|\{,\})\s?(?=\d{3})"), ""),
     # An escaped dollar sign before an amount in running text: **\$180**.
@@ -42,6 +47,14 @@ REPAIRS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<=\d)\.(?=\s*(?:[/}$]|\\[)\]]))"), ""),
     # E with an index is a name (an energy), not Euler's number.
     (re.compile(r"(?<![A-Za-z\\])E(?=\s*_)"), r"\\mathcal{E}"),
+    # dv/dt is an unknown of its own; sympy would differentiate the bare symbol v, to 0.
+    (
+        re.compile(
+            r"\\frac\s*\{\s*d\s*(?P<order>\^\s*\{?\d\}?)?\s*(?P<name>\\?[A-Za-z]+(?:_\{?\w+\}?)?)\s*\}"
+            r"\s*\{\s*d\s*(?P<by>[A-Za-z])\s*(?:\^\s*\{?\d\}?)?\s*\}"
+        ),
+        lambda found: rf"\Delta_{{{re.sub(r'[^A-Za-z0-9]', '', found[0])}}}",
+    ),
     # Commands in an index: m_{\max}, L_{\odot}.
     (re.compile(r"_\s*(?:\{\s*\\(max|min|odot)\s*\}|\\(max|min|odot)\b)"), r"_{\1\2}"),
 )
@@ -55,7 +68,18 @@ def extract(text: str) -> list[Any]:
     # Where the formula in a box cannot be read, its last number is no answer: only text without a box is searched for
     # bare numbers.
     targets = (LATEX,) if HAS_BOX.search(text) else (LATEX, EXPRESSION)
-    return parse(text, extraction_config=targets, parsing_timeout=None, raise_on_error=True)  # type: ignore[arg-type]
+    found = parse(text, extraction_config=targets, parsing_timeout=None, raise_on_error=True)  # type: ignore[arg-type]
+    return [_as_interval(value) for value in found]
+
+
+def _as_interval(value: Any) -> Any:
+    """The interval (0, 4] for 0 < t ≤ 4; anything else unchanged."""
+    if not isinstance(value, And) or len(value.free_symbols) != 1:
+        return value
+    try:
+        return value.as_set()
+    except PARSER_ERRORS:
+        return value
 
 
 @lru_cache(maxsize=8192)

@@ -1,6 +1,6 @@
 """One verifying process: reads a JSON request per line, answers with a JSON line. :mod:`attnpo.rewards.pool` starts it.
 
-It is run as a plain script and imports only the standard library, math-verify and two files of this folder that do
+It is run as a plain script and imports only the standard library, math-verify and four files of this folder that do
 the same, so that it starts in about a second beside a trainer of any size. It has no time limit of its own in Python:
 sympy can spend hours inside one C call, where no signal handler runs. The pool kills a worker that is late; should the
 pool itself be gone, the kernel does (SIGALRM with its default action). math-verify's own timeouts, which are such
@@ -23,7 +23,9 @@ from typing import Any
 
 from math_verify import verify
 
-from attnpo.rewards.closeness import Rules, is_close, tolerance_of, without_unit
+from attnpo.rewards.boxed import boxed_texts
+from attnpo.rewards.closeness import Rules, is_close, is_other_base, is_rounded_away, tolerance_of, without_unit
+from attnpo.rewards.quantities import bare_number
 from attnpo.rewards.reading import PARSER_ERRORS, extract, read_reference
 
 LONGEST_ANSWER = 20_000
@@ -49,17 +51,26 @@ def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str,
         return "unverifiable", None
     if not found:
         return "no_answer", None
-    read = next((value for value in reversed(found) if isinstance(value, str)), str(found[0]))[:LONGEST_EXTRACT]
-    failed = False
-    for gold, value in product(golds, found):
+    boxes = boxed_texts(answer)
+    # Of one box its own text, before the repairs; else what math-verify made of several, or of running text.
+    read = boxes[0] if len(boxes) == 1 else next((item for item in reversed(found) if isinstance(item, str)), "")
+    if is_other_base(reference, read):
+        return "wrong", read[:LONGEST_EXTRACT]
+    failed, tolerance = False, tolerance_of(reference, rules)
+    for gold, value in product(golds, [*found, *read_quantity(read, golds)]):
         try:
-            if verify(gold, value, timeout_seconds=None, raise_on_error=True) or is_close(
-                gold, value, tolerance_of(reference, rules)
-            ):
-                return "right", read
+            equal = verify(gold, value, timeout_seconds=None, raise_on_error=True) and not is_rounded_away(gold, value)
+            if equal or is_close(gold, value, tolerance):
+                return "right", read[:LONGEST_EXTRACT]
         except PARSER_ERRORS:
             failed = True
-    return "unverifiable" if failed else "wrong", read
+    return "unverifiable" if failed else "wrong", read[:LONGEST_EXTRACT]
+
+
+def read_quantity(read: str, golds: list[Any]) -> list[Any]:
+    """The number of an answer that is a number and its unit, where the reference is a number."""
+    number = bare_number(read) if any(getattr(gold, "is_number", False) for gold in golds) else None
+    return [] if number is None else extract(rf"\boxed{{{number}}}")
 
 
 def answer_request(request: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from attnpo.evaluation.grading.boxed import boxed_texts
 from attnpo.evaluation.grading.graded import Graded
+from attnpo.rewards.boxed import boxed_texts
 from attnpo.rewards.verdict import Verdict
 
 LONGEST_ANSWER = 20_000

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from attnpo.evaluation.grading.choice import grade_choice
+from attnpo.evaluation.grading.code import grade_codes
 from attnpo.evaluation.grading.graded import Graded
 from attnpo.evaluation.grading.math import rules_of
 from attnpo.evaluation.records import Question
+from attnpo.evaluation.sandbox.records import Limits
+from attnpo.evaluation.sandbox.sandbox import Sandbox
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import Verdict
 
@@ -17,56 +20,60 @@ class Grader:
     """Grades (question, final answer) pairs; a context manager.
 
     Args:
-        workers: processes for mathematics and for code; default: as :class:`~attnpo.rewards.pool.VerifierPool`.
+        workers: processes for mathematics, and as many for programs; default: the machine's cores, at most 8.
         timeout: seconds one mathematical answer may take.
-        code_timeout: seconds one test of a program may take.
+        limits: of the programs' sandbox; default: as :class:`~attnpo.evaluation.sandbox.records.Limits`.
     """
 
-    def __init__(self, *, workers: int | None = None, timeout: float = 10.0, code_timeout: float = 10.0) -> None:
-        self.workers, self.timeout, self.code_timeout = workers, timeout, code_timeout
+    def __init__(self, *, workers: int | None = None, timeout: float = 10.0, limits: Limits | None = None) -> None:
+        self.workers, self.timeout, self.limits = workers, timeout, limits
         self._pool: VerifierPool | None = None
+        self._sandbox: Sandbox | None = None
 
     def grade(self, pairs: Sequence[tuple[Question, str | None]]) -> list[Graded]:
         """Verdicts in order. The text is a response's final answer, without its thinking; None: it has none.
 
         A question without a reference (code: without tests) gets the verdict None.
+
+        Raises:
+            InputError: programs cannot be confined on this system, or a test is malformed.
+            RunError: a verifier or the sandbox does not start.
         """
-        graded: list[Graded | None] = [None] * len(pairs)
-        math: list[int] = []
+        graded: dict[int, Graded] = {}
+        waiting: dict[str, list[tuple[int, Question, str]]] = {"math": [], "code": []}
         for index, (question, answer) in enumerate(pairs):
             if not checkable(question):
                 graded[index] = Graded(None, None)
             elif answer is None or not answer.strip():
                 graded[index] = Graded(Verdict.NO_ANSWER, None)
-            elif question.kind == "math":
-                math.append(index)
             elif question.kind == "choice":
                 assert question.reference is not None
                 graded[index] = grade_choice(answer, question.reference, question.choices)
             else:
-                graded[index] = self._grade_code(question, answer)
-        for index, result in zip(math, self._grade_math([pairs[index] for index in math]), strict=True):
-            graded[index] = result
-        return [result for result in graded if result is not None]
+                waiting[question.kind].append((index, question, answer))
+        for kind, grade in (("math", self._math), ("code", self._code)):
+            if items := waiting[kind]:
+                graded.update(zip((index for index, _, _ in items), grade(items), strict=True))
+        return [graded[index] for index in range(len(pairs))]
 
-    def _grade_math(self, pairs: Sequence[tuple[Question, str | None]]) -> list[Graded]:
-        if not pairs:
-            return []
+    def _math(self, items: list[tuple[int, Question, str]]) -> Sequence[Graded]:
         if self._pool is None:
             self._pool = VerifierPool(self.workers, timeout=self.timeout)
-        judged = self._pool.judge((answer, question.reference, rules_of(question)) for question, answer in pairs)
-        return [Graded(judgement.verdict, judgement.extracted) for judgement in judged]
+        asked = [(answer, question.reference, rules_of(question)) for _, question, answer in items]
+        return [Graded(judgement.verdict, judgement.extracted) for judgement in self._pool.judge(asked)]
 
-    def _grade_code(self, question: Question, answer: str) -> Graded:
-        from attnpo.evaluation.grading.code import grade_code
-
-        return grade_code(answer, question.tests, timeout=self.code_timeout)
+    def _code(self, items: list[tuple[int, Question, str]]) -> Sequence[Graded]:
+        if self._sandbox is None:
+            self._sandbox = Sandbox(self.workers, limits=self.limits)
+        return grade_codes([(answer, question.tests) for _, question, answer in items], self._sandbox)
 
     def close(self) -> None:
         """End the processes; the grader may be used again."""
         if self._pool is not None:
             self._pool.close()
-            self._pool = None
+        if self._sandbox is not None:
+            self._sandbox.close()
+        self._pool = self._sandbox = None
 
     def __enter__(self) -> Grader:
         return self

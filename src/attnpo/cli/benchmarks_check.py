@@ -1,0 +1,100 @@
+"""`attnpo benchmarks check`: the grader against every gold answer."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from attnpo.evaluation.gold import GoldCheck
+    from attnpo.evaluation.load import Loaded
+
+SHOWN = 5
+"""Rows listed of each kind without --all."""
+
+DESCRIPTION = """\
+Grade the gold answer of every problem, written as a model would write it: it must be right. Grade the gold of another
+problem, and the gold with another last digit: they must be wrong. Ends with 1 if a gold answer is not graded right."""
+
+PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="a folder of JSONL files (default: the Hub)")
+    parser.add_argument("--benchmarks", metavar="A,B", help="(default: all; with --data-dir all that have a file)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core, 8 at most)")
+    parser.add_argument("--all", action="store_true", help=f"list every row, not the first {SHOWN} of a kind")
+
+
+def run(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from attnpo.cli.progress import progress_bar
+    from attnpo.errors import RunError
+    from attnpo.evaluation.gold import check_gold
+    from attnpo.evaluation.grading import Grader
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("source", no_wrap=True)
+    for column in ("rows", "right", "failed", "unchecked", "left out", "wrong", "accepted"):
+        table.add_column(column, justify="right")
+    notes: list[str] = []
+    failures = 0
+    with Grader(workers=args.workers) as grader:
+        for name, loaded in _sources(args):
+            with progress_bar(name, unit="problems") as told:
+                check = check_gold(loaded.questions, grader, told)
+            failures += len(check.failed)
+            unchecked = sum(map(len, check.unchecked.values()))
+            wrong = check.others + check.altered
+            cells = (check.rows, check.right, len(check.failed), unchecked, len(loaded.left_out), wrong)
+            table.add_row(name, *map(str, cells), str(len(check.accepted)))
+            notes += _notes(name, check, loaded.left_out, None if args.all else SHOWN)
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    if failures:
+        raise RunError(f"{failures} gold answers are not graded right; they are listed above")
+
+
+def _sources(args: argparse.Namespace) -> Iterator[tuple[str, Loaded]]:
+    """Every file, or every data set, with its name."""
+    from attnpo.errors import InputError
+    from attnpo.evaluation.benchmarks import BENCHMARKS, get_benchmark
+    from attnpo.evaluation.load import files_of, find_file, load_file, load_questions
+
+    names = args.benchmarks.split(",") if args.benchmarks else list(BENCHMARKS)
+    found = False
+    for benchmark in map(get_benchmark, names):
+        if args.data_dir is None or benchmark.hub_id is None:
+            yield benchmark.name, load_questions(benchmark.name, data_dir=args.data_dir)
+            continue
+        if args.benchmarks:
+            find_file(benchmark, args.data_dir)
+        for path in files_of(benchmark, args.data_dir):
+            found = True
+            yield path.name, load_file(benchmark, path)
+    if args.data_dir is not None and not args.benchmarks and not found:
+        raise InputError(f"data folder {args.data_dir}: found no file of any benchmark (docs/benchmarks.md names them)")
+
+
+def _notes(name: str, check: GoldCheck, left_out: Sequence[str], limit: int | None) -> list[str]:
+    listed = [
+        ("not graded right", check.failed),
+        ("left out", left_out),
+        ("accepted although different", check.accepted),
+    ]
+    notes = []
+    for what, lines in listed:
+        if lines:
+            notes += [f"\n{name}, {what}:", *(f"  {line}" for line in lines[:limit])]
+            if limit is not None and len(lines) > limit:
+                notes.append(f"  … and {len(lines) - limit} more (--all lists them)")
+    for reason, ids in check.unchecked.items():
+        shown = ", ".join(ids[:limit]) + (" …" if limit is not None and len(ids) > limit else "")
+        notes.append(f"\n{name}, not checked ({reason}): {len(ids)} rows: {shown}")
+    return notes
