@@ -36,6 +36,10 @@ from attnpo.errors import InputError, RunError
 SIGNAL_SHAPES: dict[str, tuple[str, ...]] = {
     "attention": ("B", "S"),  # S(s_k): attention the final answer pays a step, mean over the chosen heads
     "entropy": ("B", "C"),  # entropy of the policy at every completion token, in nats
+    "segments": ("B", "C"),  # k for a token of segment k (credit/segments.py)
+    "potential": ("B", "?"),  # Φ where each segment begins, and the outcome
+    "mean_segment": ("B",),  # mean length of the batch's segments
+    "states_answer": ("B", "S"),  # whether a step states the final answer
     "repair_role": ("B",),  # what a row is to IOP (credit/iop.py: Role)
     "repair_gates": ("B", "C"),  # whether a token differs between a wrong response and its repair
     "repair_weight": ("B",),  # of a row in the loss
@@ -127,8 +131,11 @@ def register_credit(name: str) -> Callable[[_M], _M]:
 
 def _load_built_in() -> None:
     import attnpo.credit.attnpo
+    import attnpo.credit.first_correct
     import attnpo.credit.iop
-    import attnpo.credit.outcome  # noqa: F401
+    import attnpo.credit.mrt
+    import attnpo.credit.outcome
+    import attnpo.credit.shape  # noqa: F401
 
 
 def credit_names() -> list[str]:

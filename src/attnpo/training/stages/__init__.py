@@ -13,6 +13,10 @@ from attnpo.errors import InputError
 from attnpo.training.stages.base import Stage
 
 STAGES: dict[str, str] = {
+    "segments": "attnpo.training.stages.potentials:Potentials",
+    "potential": "attnpo.training.stages.potentials:Potentials",
+    "mean_segment": "attnpo.training.stages.potentials:Potentials",
+    "states_answer": "attnpo.training.stages.first_answer:FirstAnswer",
     "repair_role": "attnpo.training.stages.repairs:Repairs",
     "repair_gates": "attnpo.training.stages.repairs:Repairs",
     "repair_weight": "attnpo.training.stages.repairs:Repairs",

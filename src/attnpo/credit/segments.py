@@ -1,0 +1,150 @@
+"""Segments of a response: where its thinking is cut, and what each segment is worth by the potentials at its ends.
+
+Shared by SHAPE and MRT. A segment runs from one cut to the next; the first begins with the response and the last ends
+with it, closing tag and final answer included, so that segments tile the sampled tokens and the potential after the
+last one is the outcome. Only thinking is cut.
+
+Shape legend: B responses, C completion tokens (padded), T tokens of one response, K segments (at most).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from attnpo.checks import check_flag, check_number, check_whole
+from attnpo.errors import InputError
+
+CUTS = ("entropy", "even", "steps")
+"""Where thinking may be cut. entropy: at tokens whose entropy is above the threshold. even: into equal lengths. steps:
+where steps begin."""
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How a response is cut and how its potentials are estimated: the options of every method that has segments.
+
+    Attributes:
+        segments: K, at most; K - 1 potentials are estimated inside the thinking and one per prompt.
+        cuts: one of `CUTS`.
+        quantile: entropy cuts: the threshold τ is this quantile of the response's own thinking entropies.
+        threshold: entropy cuts: τ itself, in nats, instead of the quantile.
+        rollouts: m, continuations per boundary.
+        closing: text put behind the prefix, so that an answer must follow. Empty: the thinking goes on freely, and
+            `rollout_tokens` must leave it room to come to an end.
+        rollout_tokens: most tokens of a continuation.
+        rollout_batch: continuations sampled at once from a shared cache; by default as many as the run has responses.
+        share_prefixes: False computes every prefix anew.
+
+    Raises:
+        InputError: an option out of range; the message names it.
+    """
+
+    segments: int = 8
+    cuts: str = "entropy"
+    quantile: float = 0.9
+    threshold: float | None = None
+    rollouts: int = 8
+    closing: str = "\n</think>\n\nThe final answer is \\boxed{"
+    rollout_tokens: int = 64
+    rollout_batch: int | None = None
+    share_prefixes: bool = True
+
+    def __post_init__(self) -> None:
+        for option in ("segments", "rollouts", "rollout_tokens", "rollout_batch"):
+            if option != "rollout_batch" or self.rollout_batch is not None:
+                check_whole(option, getattr(self, option), low=1)
+        check_number("quantile", self.quantile, low=0, high=1)
+        if self.threshold is not None:
+            check_number("threshold", self.threshold, low=0)
+        check_flag("share_prefixes", self.share_prefixes)
+        if self.cuts not in CUTS:
+            raise InputError(f"cuts: found {self.cuts!r}, expected one of {', '.join(CUTS)}")
+        if not isinstance(self.closing, str):
+            raise InputError(f"closing: found {self.closing!r}, expected a text")
+
+
+def cut_points(
+    options: SegmentOptions,
+    thinking: tuple[int, int],
+    *,
+    entropy: Float[Tensor, "T"] | None = None,
+    steps: Sequence[int] = (),
+) -> list[int]:
+    """The tokens at which the second and later segments of a response begin, at most K - 1, in order.
+
+    Args:
+        thinking: [first, last) thinking token. The first one never begins a segment of its own.
+        entropy: in nats, of the distribution each token was drawn from (entropy cuts).
+        steps: the first token of every step (step cuts).
+    """
+    first, last = thinking
+    if options.cuts == "even":
+        inner = (first + part * (last - first) // options.segments for part in range(1, options.segments))
+        return sorted({cut for cut in inner if cut > first})
+    if options.cuts == "steps":
+        return thin(sorted({start for start in steps if first < start < last}), options.segments - 1)
+    assert entropy is not None
+    inside = entropy[first:last].float()
+    if len(inside) < 2:
+        return []
+    threshold = inside.quantile(options.quantile).item() if options.threshold is None else options.threshold
+    above = (inside[1:] > threshold).nonzero().flatten() + first + 1
+    return thin(above.tolist(), options.segments - 1)
+
+
+def thin(candidates: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the candidates, evenly by rank: the middle one of each of `count` equal groups.
+
+    Example:
+        >>> thin([3, 5, 8, 20, 21, 40], 2), thin([3, 5], 4)
+        ([5, 21], [3, 5])
+    """
+    n = len(candidates)
+    if n <= count:
+        return list(candidates)
+    return [candidates[(2 * group + 1) * n // (2 * count)] for group in range(count)]
+
+
+def segment_ids(cuts: Sequence[Sequence[int]], lengths: Sequence[int], width: int, segments: int) -> Int[Tensor, "B C"]:
+    """k for a token of segment k (zero-based); `segments` on padding, from `lengths` on."""
+    begins = torch.zeros(len(cuts), width, dtype=torch.long)
+    for row, starts in zip(begins, cuts, strict=True):
+        row[list(starts)] = 1
+    padding = torch.arange(width)[None, :] >= torch.tensor(lengths)[:, None]
+    return begins.cumsum(dim=1).masked_fill(padding, segments)
+
+
+def segment_sums(
+    values: Shaped[Tensor, "B C"], segments: Int[Tensor, "B C"], mask: Bool[Tensor, "B C"], count: int
+) -> Float[Tensor, "B {count}"]:
+    """Sum of `values` over the sampled tokens of every segment."""
+    values = torch.where(mask, values, torch.zeros_like(values))
+    sums = values.new_zeros(len(values), count + 1)
+    return sums.scatter_add(1, segments.masked_fill(~mask, count), values)[:, :count]
+
+
+def segment_advantages(
+    advantages: Float[Tensor, "B"],
+    before: Float[Tensor, "B K"],
+    after: Float[Tensor, "B #K"],
+    *,
+    alpha: float,
+    discounts: Float[Tensor, "B K"] | float = 1.0,
+) -> Float[Tensor, "B K"]:
+    """A_k = A + α·(γ_k·after - before), potentials both; A where one of the two is not known (NaN)."""
+    shaping = discounts * after - before
+    return advantages[:, None] + alpha * torch.where(shaping.isnan(), torch.zeros_like(shaping), shaping)
+
+
+def spread_segments(
+    values: Float[Tensor, "B K"], segments: Int[Tensor, "B C"], mask: Shaped[Tensor, "B C"]
+) -> Float[Tensor, "B C"]:
+    """The value of each token's segment; exactly 0 on padding."""
+    padded = torch.cat([values, torch.zeros_like(values[:, :1])], dim=1)
+    inside = segments.masked_fill(~mask.bool(), values.shape[1]).clamp(max=values.shape[1])
+    return padded.gather(1, inside)

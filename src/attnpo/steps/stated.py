@@ -1,0 +1,85 @@
+r"""Whether a step states a given answer, by looking at its text only.
+
+The answer and the step are written alike (spaces, $, \left, \dfrac, thousands separators …), then the answer is looked
+for as a whole number or expression: 4 is not found in 14, 4.5, -4 or x4. A number is compared as written, but 4.0 is 4;
+an equal value in another form (0.5 for \frac{1}{2}, "four") is not found.
+"""
+
+from __future__ import annotations
+
+import re
+
+PLACES = ("result", "equation", "last", "anywhere")
+r"""Where in a step the answer must stand. result: behind "=", "is", "are", "be", "get", "give", "make", "equals" or
+"answer:", or inside \boxed. equation: behind "=" or inside \boxed. last: it is the last number of the step. anywhere:
+also as an operand, or where the problem is told again."""
+
+_EQUATION = r"(?:=|\\boxed\{)"
+_BEFORE = {
+    "equation": _EQUATION,
+    "result": rf"(?:{_EQUATION}|\b(?:is|are|be|gets?|gives?|makes?|equals|equal to|answer:)(?!\w))",
+    "anywhere": "",
+    "last": "",
+}
+_FILLER = r"[\s(*:]*"
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
+_REPAIRS = (
+    (re.compile(r"\\(?:left|right|displaystyle|[,;:! ]|\(|\)|\[|\])|\$"), ""),
+    (re.compile(r"\\[dt]frac"), r"\\frac"),
+    (re.compile(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"\s+"), " "),
+    (re.compile(r" ?([=+*/^{}]) ?"), r"\1"),
+)
+
+
+def written_alike(text: str) -> str:
+    r"""One way of writing for what is compared.
+
+    Example:
+        >>> written_alike(r"$x = \dfrac{1}{2}$ and 1,200 \text{ m}")
+        'x=\\frac{1}{2}and 1200 m'
+    """
+    for pattern, replacement in _REPAIRS:
+        text = pattern.sub(replacement, text)
+    return text.strip()
+
+
+def final_answer(text: str) -> str | None:
+    r"""What a final answer comes to: the content of its last \boxed{…}, else its last number, else None.
+
+    Example:
+        >>> final_answer(r"beds 17, so \boxed{\frac{1}{2}}"), final_answer("The answer is 42."), final_answer("yes")
+        ('\\frac{1}{2}', '42', None)
+    """
+    begin = text.rfind("\\boxed{")
+    if begin >= 0:
+        depth = 0
+        for i in range(begin + len("\\boxed"), len(text)):
+            depth += {"{": 1, "}": -1}.get(text[i], 0)
+            if depth == 0:
+                return written_alike(text[begin + len("\\boxed{") : i]) or None
+        return None  # never closed
+    numbers = _NUMBER.findall(written_alike(text))
+    return numbers[-1] if numbers else None
+
+
+def states_answer(step: str, answer: str, place: str = "result") -> bool:
+    """Whether `step` has `answer` (as `final_answer` gives it) in that place, one of `PLACES`.
+
+    Example:
+        >>> [states_answer("4 plus 38 is 42.", answer) for answer in ("42", "4", "2")]
+        [True, False, False]
+    """
+    step = written_alike(step)
+    if place == "last":
+        numbers = _NUMBER.findall(step)
+        return bool(numbers) and float(numbers[-1]) == _as_number(answer)
+    number = r"(?:\.0+)?" if _as_number(answer) is not None else ""
+    whole = rf"{re.escape(answer)}{number}(?!\w|\.\d|[/^])"
+    before = _BEFORE[place]
+    return re.search(f"{before}{_FILLER}{whole}" if before else rf"(?<![\w.\\-]){whole}", step) is not None
+
+
+def _as_number(answer: str) -> float | None:
+    return float(answer) if _NUMBER.fullmatch(answer) else None

@@ -1,0 +1,44 @@
+"""Which steps state the final answer of their response, by their text: no verifier and no forward takes part.
+
+Signal `states_answer` [N, S]: for correct responses; false throughout for the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from attnpo.credit.first_correct import FirstCorrectCredit
+from attnpo.steps.spans import LocatedSteps
+from attnpo.steps.stated import final_answer, states_answer
+from attnpo.training.rollout import STAGE_SIGNAL
+from attnpo.training.stages.base import Batch, Rollouts, Tools
+
+
+class FirstAnswer:
+    """Looks for each response's own final answer in its steps."""
+
+    def __init__(self, method: FirstCorrectCredit, trainer: Any) -> None:
+        self.place, self.tools = method.place, Tools(trainer)
+
+    def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
+        states = torch.zeros(batch["step_lengths"].shape, dtype=torch.bool)
+        correct = batch["correct"].tolist()
+        for row, located, right in zip(states, rollouts.located, correct, strict=True):
+            if right:
+                found = steps_with_answer(located, self.place)
+                row[: len(found)] = torch.tensor(found, dtype=torch.bool)
+        batch[f"{STAGE_SIGNAL}states_answer"] = states.to(self.tools.device)
+        self.tools.note("first_answer/found", states.any(dim=1).sum().item() / max(1, sum(correct)))
+        return batch
+
+
+def steps_with_answer(located: LocatedSteps, place: str) -> list[bool]:
+    """For every step whether it states the response's final answer; none does where there is no answer to look for."""
+    parts = located.parts
+    answer = None if parts.answer_start is None else final_answer(located.text[parts.answer_start :])
+    if answer is None:
+        return [False] * len(located.steps)
+    thinking = located.text[parts.thinking_start : parts.thinking_end]
+    return [states_answer(thinking[step.start : step.end], answer, place) for step in located.steps]

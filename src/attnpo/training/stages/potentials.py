@@ -1,0 +1,141 @@
+"""Segments of the responses and the potential at each of their ends: how often an answer given from there is right.
+
+Signals (N responses, C completion tokens, K segments at most):
+    segments [N, C]: k for a token of segment k, K on padding.
+    potential [N, K + 1]: Φ where segment k begins; the outcome behind a response's last segment and in every column
+        after it. NaN: no continuation from there has a verdict.
+    mean_segment [N]: mean length of the batch's segments, of all processes, in tokens.
+
+Every response with a verdict takes part, whatever its group and whether or not its thinking came to an end; one
+without a verdict has no known potential. All responses to a prompt share the potential at its end.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attnpo.credit.advantages import is_correct
+from attnpo.credit.segments import SegmentOptions, cut_points, segment_ids
+from attnpo.steps.spans import LocatedSteps
+from attnpo.training.rollout import STAGE_SIGNAL
+from attnpo.training.stages.base import Batch, Rollouts, Tools
+from attnpo.training.stages.prefixes import can_share, read
+
+Place = tuple[int, int]
+"""(response, n): behind its first n tokens."""
+
+
+class Potentials:
+    """Cuts responses, continues them from every boundary, and has the continuations judged."""
+
+    def __init__(self, method: SegmentOptions, trainer: Any) -> None:
+        self.method, self.tools = method, Tools(trainer)
+        self.ending: list[int] = self.tools.tokenizer(method.closing, add_special_tokens=False)["input_ids"]
+        self.share = method.share_prefixes and can_share(trainer)
+
+    def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
+        known = [i for i, verdict in enumerate(rollouts.verdicts) if verdict is not None]
+        cuts, places, continued = self._explore(rollouts, known)
+        potentials = self._judge(rollouts, continued)
+        lengths = [len(ids) for ids in rollouts.completion_ids]
+        count, device = self.method.segments, self.tools.device
+        table = torch.full((len(lengths), count + 1), math.nan)
+        for i in known:
+            table[i, : len(places[i])] = torch.tensor([potentials[place] for place in places[i]])
+            table[i, len(places[i]) :] = float(_is_right(rollouts.verdicts[i]))
+        segments = segment_ids(cuts, lengths, batch["completion_ids"].shape[1], count)
+        batch[f"{STAGE_SIGNAL}segments"] = segments.to(device)
+        batch[f"{STAGE_SIGNAL}potential"] = table.to(device)
+        batch[f"{STAGE_SIGNAL}mean_segment"] = self._mean_segment(lengths, cuts)
+        self._note(table, cuts)
+        return batch
+
+    def _explore(
+        self, rollouts: Rollouts, known: list[int]
+    ) -> tuple[list[list[int]], dict[int, list[Place]], dict[Place, list[list[int]]]]:
+        """Cuts of every response, where each known one is continued from, and the continuations."""
+        tools, method, total = self.tools, self.method, len(rollouts.rows)
+        by_entropy = method.cuts == "entropy"
+        captured = None
+        if by_entropy and not self.share:  # a forward before the rewards may have given them already
+            captured = (tools.trainer._signals or {}).get("entropy")
+        size = total if tools.trainer.use_vllm else tools.trainer.args.per_device_train_batch_size
+        starts: dict[tuple[int, ...], Place] = {}  # the prompt's end, of the first response to it
+        for i in known:
+            starts.setdefault(tuple(rollouts.prompt_ids[i]), (i, 0))
+        cuts: list[list[int]] = []
+        places: dict[int, list[Place]] = {}
+        continued: dict[Place, list[list[int]]] = {}
+        for start in range(0, total, size):
+            rows = range(start, min(start + size, total))
+            prompts = {i: len(rollouts.prompt_ids[i]) for i in rows}
+            reading = read(
+                tools,
+                [[*rollouts.prompt_ids[i], *rollouts.completion_ids[i]] for i in rows],
+                entropy=by_entropy and captured is None,
+                share=self.share,
+            )
+            for i in rows:
+                entropy = captured[i] if captured is not None else None
+                if reading.entropy is not None:
+                    entropy = reading.entropy[i - start, prompts[i] :]
+                cuts.append(self._cut(rollouts.located[i], entropy))
+            for i in set(rows) & set(known):
+                places[i] = [starts[tuple(rollouts.prompt_ids[i])], *((i, n) for n in cuts[i])]
+            new = sorted({place for i in rows for place in places.get(i, []) if place not in continued})
+            found = reading.continue_from(
+                [(i - start, prompts[i] + n) for i, n in new],
+                self.ending,
+                method.rollouts,
+                max_new_tokens=method.rollout_tokens,
+                at_once=method.rollout_batch or tools.responses,
+            )
+            continued.update(zip(new, found, strict=True))
+        return cuts, places, continued
+
+    def _cut(self, located: LocatedSteps, entropy: Tensor | None) -> list[int]:
+        if not located.spans:
+            return []
+        thinking = (located.spans[0][0], located.spans[-1][1])
+        return cut_points(self.method, thinking, entropy=entropy, steps=[start for start, _ in located.spans])
+
+    def _judge(self, rollouts: Rollouts, continued: dict[Place, list[list[int]]]) -> dict[Place, float]:
+        """Φ of every place: the share of right ones among its continuations with a verdict, NaN where none has one."""
+        whole = [
+            (place, [*rollouts.completion_ids[place[0]][: place[1]], *self.ending, *ids])
+            for place, found in continued.items()
+            for ids in found
+        ]
+        verdicts = self.tools.judge([rollouts.rows[i] for (i, _), _ in whole], [ids for _, ids in whole])
+        right: dict[Place, list[bool]] = {place: [] for place in continued}
+        for (place, _), verdict in zip(whole, verdicts, strict=True):
+            if verdict is not None:
+                right[place].append(_is_right(verdict))
+        return {place: sum(found) / len(found) if found else math.nan for place, found in right.items()}
+
+    def _mean_segment(self, lengths: list[int], cuts: list[list[int]]) -> Float[Tensor, "N"]:
+        own = torch.tensor([sum(lengths), sum(len(starts) + 1 for starts in cuts)], device=self.tools.device)
+        tokens, segments = self.tools.trainer.accelerator.reduce(own, "sum").tolist()
+        return torch.full((len(lengths),), tokens / segments, device=self.tools.device)
+
+    def _note(self, table: Float[Tensor, "N K+1"], cuts: list[list[int]]) -> None:
+        """How many segments there are, what is solved at the prompt, and how often a segment loses potential."""
+        changes = [
+            (after - before).item()
+            for row, starts in zip(table, cuts, strict=True)
+            for before, after in pairwise(row[: len(starts) + 2])
+            if not (after - before).isnan()
+        ]
+        self.tools.note("segments/per_response", sum(len(starts) + 1 for starts in cuts) / len(cuts))
+        self.tools.note("segments/falling", sum(change < 0 for change in changes) / max(1, len(changes)))
+        self.tools.note("potential/at_prompt", table[:, 0].nanmean().nan_to_num(0.0).item())
+
+
+def _is_right(verdict: float | None) -> bool:
+    return verdict is not None and bool(is_correct(torch.tensor(verdict)))
