@@ -10,26 +10,76 @@ from typing import Any
 import pytest
 import yaml
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 # What a machine without an accelerator (or without vLLM) must change, and nothing else.
 HERE = ["--use_cpu", "true", "--bf16", "false", "--use_vllm", "false"]
 
 
 def test_there_are_configurations():
-    assert {file.stem for file in CONFIGS} >= {"demo", "deepseek-r1-distill-qwen-1.5b"}
+    assert {file.stem for file in CONFIGS} >= {"demo", "deepseek-r1-distill-qwen-1.5b", "grpo", "laser_d"}
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_parses(file, monkeypatch):
     from attnpo.training.options import parse
 
-    monkeypatch.chdir(file.parents[1])
+    monkeypatch.chdir(REPOSITORY)
     given = yaml.safe_load(file.read_text())
     data, args, model_config = parse(["--config", str(file), *HERE])
     options = {**asdict(data), **args.to_dict(), **asdict(model_config)}
     for name, value in given.items():
         if f"--{name}" not in HERE:
             assert options[name] == ([] if (name, value) == ("report_to", "none") else value), name
+
+
+# Recipe of configs/methods -> advantage, length reward with its options, loss, the upper clip.
+OUTCOME_METHODS: dict[str, tuple[str, str, dict[str, Any], str, float | None]] = {
+    "rloo": ("rloo", "none", {}, "dapo", None),
+    "grpo": ("grpo", "none", {}, "grpo", None),
+    "dr_grpo": ("dr_grpo", "none", {}, "dr_grpo", None),
+    "dapo": ("grpo", "overlong", {"max_length": 20480, "cache": 4096}, "dapo", 0.28),
+    "overlong": ("grpo", "overlong", {"max_length": 20480, "cache": 4096}, "dapo", None),
+    "tlmre": ("rloo", "tlmre", {"alpha": 0.2}, "dapo", None),
+    "kimi": ("rloo", "kimi", {"weight": 0.4, "warmup_steps": 100}, "dapo", None),
+    "l1_exact": ("grpo", "l1_exact", {"alpha": 0.0003, "low": 100, "high": 4000}, "grpo", None),
+    "l1_max": ("grpo", "l1_max", {"alpha": 0.0003, "low": 100, "high": 4000, "delta": 0.5}, "grpo", None),
+    "laser": ("grpo", "laser", {"alpha": 0.5, "target": 8192}, "grpo", 0.28),
+    "laser_d": ("grpo", "laser_d", {"low": 4096, "interval": 1024, "update_every": 20}, "grpo", 0.28),
+    "thinkprune": ("grpo", "thinkprune", {"limits": [4000, 3000, 2000], "steps": 180}, "grpo", None),
+    "shorterbetter": ("grpo", "shorterbetter", {"alpha": 2.0, "beta": 0.001}, "grpo", None),
+}
+
+
+def test_every_length_reward_has_a_recipe():
+    from attnpo.rewards.length import length_reward_names
+
+    assert set(length_reward_names()) - {"none"} <= set(OUTCOME_METHODS)
+    assert set(OUTCOME_METHODS) <= {file.stem for file in (REPOSITORY / "configs" / "methods").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", OUTCOME_METHODS)
+def test_recipe_of_a_method(name, monkeypatch):
+    from attnpo.rewards.length import get_length_reward
+    from attnpo.training.options import parse
+
+    monkeypatch.chdir(REPOSITORY)
+    advantage, length, options, loss, epsilon_high = OUTCOME_METHODS[name]
+    file = f"configs/methods/{name}.yaml"
+    data, args, _ = parse(["--config", file, *HERE])
+    assert (args.advantage, args.credit, args.loss_type, args.epsilon_high) == (
+        advantage,
+        "outcome",
+        loss,
+        epsilon_high,
+    )
+    assert args.make_length_reward() == get_length_reward(length, **options)
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps * 8 == 128 * args.num_generations
+    assert args.vllm_max_model_length >= data.max_prompt_length + args.max_completion_length
+    first, second, third = Path(file).read_text().splitlines()[:3]
+    assert "arXiv" in first
+    assert second.startswith("# Differs: ")
+    assert not third.startswith("#")
 
 
 def test_recipe_of_the_paper(monkeypatch, repository):
@@ -99,6 +149,11 @@ VARIED: list[tuple[dict[str, Any], list[str]]] = [
     ({}, ["--steps_per_generation", "2", "--num_iterations", "2", "--gradient_checkpointing", "false"]),
     ({"length_reward": "none", "reward_weights": [2]}, ["--advantage", "grpo", "--credit", "outcome"]),
     ({"save_strategy": False, "task_difficulty": 2}, ["--optim_args", "a=1", "--generation_kwargs", '{"top_k": 5}']),
+    ({"length_reward": "thinkprune", "length_kwargs": {"limits": [300, 200]}}, ["--max_completion_length", "400"]),
+    (
+        {"length_reward": "l1_max", "length_eval_target": 9},
+        ["--length_kwargs", '{"low": 9, "high": 99}', "--length_alpha", "0"],
+    ),
     ({"eval_dataset_name": "x.jsonl"}, ["--eval_strategy", "steps", "--eval_steps", "1", "--dtype", "auto"]),
 ]
 

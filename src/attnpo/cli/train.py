@@ -9,9 +9,15 @@ PARSER_OPTIONS = {
     "epilog": """\
 the three choices (independent of each other)
   --advantage      rloo (default), grpo, dr_grpo
-  --length_reward  tlmre (default), none
+  --length_reward  tlmre (default), none, kimi, l1_exact, l1_max, laser, laser_d, overlong, shorterbetter, thinkprune
   --credit         attnpo (default), outcome
   plain RLOO = rloo + none + outcome; TLMRE = rloo + tlmre + outcome; AttnPO = rloo + tlmre + attnpo
+
+options of the length rewards (docs/methods.md), e.g. --length_kwargs '{"limits": [400, 300], "steps": 10}'
+  tlmre alpha   kimi weight warmup_steps   l1_exact alpha low high   l1_max alpha low high delta
+  laser alpha target   laser_d alpha low interval update_every   overlong max_length cache
+  shorterbetter alpha beta   thinkprune limits steps
+  --length_alpha A          alpha of those that have one; --length_eval_target N: what L1 asks for in evaluations
 
 common options
   --model_name_or_path M   any causal LM of transformers; default: the small model shipped with the package

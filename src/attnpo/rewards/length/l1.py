@@ -47,7 +47,9 @@ class TargetReward(LengthReward):
                 "0.0003 in the paper"
             )
         check_whole("low", self.low, low=1)
-        check_whole("high", self.high, low=self.low)
+        check_whole("high", self.high, low=1)
+        if self.high < self.low:
+            raise InputError(f"high: found {self.high}, expected at least low, {self.low}")
 
     def check_run(self, max_completion_length: int | None) -> None:
         if max_completion_length is not None and self.high > max_completion_length:
