@@ -13,7 +13,10 @@ that catch an error, useless checks, restatements, alternatives, recaps. Every s
 ("steps": [{"start", "end", "essential", "kind", "role"}, ...]) and every response ends in the right answer.
 
 The same seed, split and difficulty give the same rows, and the first rows do not depend on --n. The two splits share
-neither numbers nor combinations of people and things."""
+neither numbers nor combinations of people and things.
+
+With --repairs, rows for the cold start of --credit iop: "wrong" is a response with an error that nobody caught,
+"response" the same one with the error repaired, "anchor" another right response."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -27,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D|LOW-HIGH",
         help="from 1 (two operations, numbers up to 50) to 5 (five operations, numbers up to 200); default: 1-4",
     )
+    parser.add_argument("--repairs", action="store_true", help="pairs of a wrong response and its repair")
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", help="where to write (.gz to compress; default: print)")
 
 
@@ -34,8 +38,10 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.data.traces import write_jsonl
     from attnpo.task.dataset import iterate_dataset
     from attnpo.task.problems import parse_difficulty
+    from attnpo.task.repairs import iterate_repairs
 
-    rows = iterate_dataset(args.n, args.seed, args.split, parse_difficulty(args.difficulty, "difficulty"))
+    make = iterate_repairs if args.repairs else iterate_dataset
+    rows = make(args.n, args.seed, args.split, parse_difficulty(args.difficulty, "difficulty"))
     if args.output is not None:
         print(f"{write_jsonl(args.output, rows)} problems: {args.output}", file=sys.stderr)
         return

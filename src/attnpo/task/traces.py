@@ -71,11 +71,22 @@ def write_trace(problem: Problem, rng: random.Random, style: TraceStyle | None =
     return _Writer(problem, rng, style or TraceStyle()).write()
 
 
+def write_twins(problem: Problem, seed: str, style: TraceStyle) -> tuple[Trace, Trace]:
+    """A trace whose slips may stay, and its repair: the same words, without the slips that no check catches.
+
+    The repair is right for sure; both are the same where nothing slipped through.
+    """
+    first, second = (_Writer(problem, random.Random(seed), style, seed=seed, repaired=r).write() for r in (False, True))
+    return first, second
+
+
 @dataclass
 class _Writer:
     problem: Problem
     rng: random.Random
     style: TraceStyle
+    seed: str | None = None  # of a twin: every decision is drawn anew at its place, so that twins stay in step
+    repaired: bool = False  # whether slips that no check catches are left out
     parts: list[tuple[str, bool, str]] = field(default_factory=list)  # (text, essential, role)
 
     def write(self) -> Trace:
@@ -91,6 +102,10 @@ class _Writer:
             steps.append(TraceStep(start, len(thinking), essential, role))
         final = phrases.ANSWER_OPENING + "".join(lines) + phrases.ANSWER_CLOSING.format(answer=counts[-1])
         return Trace(thinking + CLOSING[1:] + final, tuple(steps), counts[-1])
+
+    def _keep_step(self, place: str) -> None:
+        if self.seed is not None:
+            self.rng.seed(f"{self.seed}/{place}")
 
     def _add(self, templates: tuple[str, ...], role: str, essential: bool = False, **words: object) -> None:
         text = self.rng.choice(templates).format(name=self.problem.name, things=self.problem.things, **words)
@@ -123,8 +138,10 @@ class _Writer:
             result = apply_operation(count, operation)
             assert result is not None
             wrong = None
+            self._keep_step(f"slip {position}")
             if self.rng.random() < self.style.error_rate:
                 wrong = self._slip(count, operation, result, operations[position + 1 :])
+            self._keep_step(f"words {position}")
             kept = self._compute(count, operation, result, wrong, verbosity)
             if kept == result and self.rng.random() < self.style.alternative_rate * verbosity:
                 self._add(
@@ -145,6 +162,8 @@ class _Writer:
         """One computation and perhaps its check; returns the count that the trace goes on with."""
         checked = self.rng.random() < self.style.check_rate * verbosity
         checked = checked or (wrong is not None and self.style.catch_all)
+        if self.repaired and not checked:
+            wrong = None
         caught = checked and wrong is not None
         written = equation(count, operation, result if wrong is None else wrong)
         templates = phrases.COMPUTATIONS[operation.symbol]
@@ -174,6 +193,7 @@ class _Writer:
         return self.rng.choice(possible) if possible else None
 
     def _after(self, verbosity: float, counts: list[int]) -> None:
+        self._keep_step("end")
         path = "from " + " to ".join(map(str, counts))
         recap: Callable[[], None] = lambda: self._add(phrases.RECAPS, "recap", path=path)  # noqa: E731
         remark: Callable[[], None] = lambda: self._add(phrases.CLOSING_REMARKS, "remark", result=counts[-1])  # noqa: E731

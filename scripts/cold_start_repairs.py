@@ -1,0 +1,165 @@
+"""Teach a model the repair mode that `--credit iop` needs: fine-tune it on pairs of a wrong response and its repair.
+
+    attnpo task --repairs --n 4000 -o repairs.jsonl
+    python scripts/cold_start_repairs.py repairs.jsonl --model overthinker --out runs/repairer
+
+Each row is trained on twice: repair prompt -> repaired response, and problem -> the anchor, so that the model goes on
+solving. Before and after, its own wrong responses to held-out problems are repaired as in training: the share of
+candidates that are right, and usable (the rules of the audit passed too), of wrong responses with at least one usable
+candidate, and how far these are from the wrong response (edits per token). The model and cold_start.json are written
+to --out. TRL's SFTTrainer, loss on the responses only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+from attnpo.data.traces import read_jsonl
+from attnpo.models import resolve_model
+from attnpo.models.measure import sample_responses
+from attnpo.repair.audit import Case, audit_by_rules
+from attnpo.repair.choose import edit_distance
+from attnpo.repair.prompts import PROMPTS, repair_prompt
+from attnpo.task.dataset import build_dataset
+
+EVALUATION_SEED = 91_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="rows of `attnpo task --repairs`, or of the same shape")
+    parser.add_argument("--model", default="overthinker")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--prompt", default="brief", help=f"{', '.join(PROMPTS)}, or a text; as in credit_kwargs")
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--max-seconds", type=float, default=float("inf"), help="stop training then")
+    parser.add_argument("--problems", type=int, default=96, help="held-out problems to measure on, 4 responses each")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    tokenizer: Any = AutoTokenizer.from_pretrained(resolve_model(args.model))
+    model: Any = AutoModelForCausalLM.from_pretrained(resolve_model(args.model), dtype=torch.float32)
+    before = measure(model, tokenizer, args)
+    print(json.dumps({"before": before}), flush=True)
+    started = time.perf_counter()
+    trained = train(model, tokenizer, list(read_jsonl(args.data)), args)
+    seconds = time.perf_counter() - started
+    after = measure(model.eval(), tokenizer, args)
+    model.save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)
+    record = {
+        "arguments": {name: str(value) for name, value in vars(args).items()},
+        "seconds": round(seconds),
+        "steps": trained,
+        "before": before,
+        "after": after,
+    }
+    (args.out / "cold_start.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps({"after": after, "steps": trained, "seconds": round(seconds)}), flush=True)
+
+
+def examples(rows: list[dict[str, Any]], tokenizer: Any, template: str, seed: int) -> Dataset:
+    """Prompt and completion texts, as the chat template makes them; shuffled."""
+    found = []
+    for row in rows:
+        problem = [{"role": "user", "content": row["problem"]}]
+        repair = repair_prompt(problem, wrong=row["wrong"], anchor=row["anchor"], template=template)
+        for messages, response in ((repair, row["response"]), (problem, row["anchor"])):
+            text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            found.append({"prompt": text, "completion": response + tokenizer.eos_token})
+    random.Random(seed).shuffle(found)
+    return Dataset.from_list(found)
+
+
+def train(model: Any, tokenizer: Any, rows: list[dict[str, Any]], args: argparse.Namespace) -> int:
+    """Optimiser steps done."""
+    from transformers import TrainerCallback
+
+    started = time.perf_counter()
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, _args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_training_stop |= time.perf_counter() - started > args.max_seconds
+
+    trainer = SFTTrainer(
+        model,
+        SFTConfig(
+            output_dir=str(args.out),
+            num_train_epochs=args.epochs,
+            per_device_train_batch_size=args.batch,
+            learning_rate=args.lr,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=20,
+            max_length=None,
+            completion_only_loss=True,
+            gradient_checkpointing=False,
+            train_sampling_strategy="group_by_length",
+            bf16=torch.cuda.is_available(),
+            use_cpu=not torch.cuda.is_available(),
+            dataloader_pin_memory=torch.cuda.is_available(),
+            save_strategy="no",
+            logging_steps=25,
+            report_to="none",
+            disable_tqdm=True,
+            seed=args.seed,
+        ),
+        train_dataset=examples(rows, tokenizer, args.prompt, args.seed),
+        processing_class=tokenizer,
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    return trainer.state.global_step
+
+
+def measure(model: Any, tokenizer: Any, args: argparse.Namespace, group: int = 4) -> dict[str, float]:
+    """Repairs of the model's own wrong responses to held-out problems, `group` candidates each."""
+    torch.manual_seed(args.seed)
+    problems = build_dataset(args.problems, EVALUATION_SEED, "test")
+    rows = [row for row in problems for _ in range(group)]
+    sampled = sample_responses(model, tokenizer, rows, max_new_tokens=400, batch=64)
+    cases = []
+    for first in range(0, len(rows), group):
+        own = sampled[first : first + group]
+        right = sorted((s for s in own if s.right), key=lambda s: s.tokens)
+        cases += [(rows[first], s.text, right[0].text) for s in own if not s.right and s.finished and right]
+    if not cases:
+        return {"accuracy": statistics.fmean(s.right for s in sampled), "wrong": 0}
+    asked = []
+    for row, wrong, anchor in cases:
+        prompt = [{"role": "user", "content": row["problem"]}]
+        asking = repair_prompt(prompt, wrong=wrong, anchor=anchor, template=args.prompt)
+        asked += [{**row, "problem": asking[0]["content"]}] * group
+    repairs = sample_responses(model, tokenizer, asked, max_new_tokens=400, batch=64)
+    usable, distances = [], []
+    for i, repair in enumerate(repairs):
+        row, wrong, anchor = cases[i // group]
+        reason = audit_by_rules([Case(row["problem"], wrong, repair.text, anchor)])[0]
+        usable.append(repair.right and reason is None)
+        if usable[-1]:
+            texts = tokenizer([wrong, repair.text], add_special_tokens=False)["input_ids"]
+            distances.append(edit_distance(*texts))
+    return {
+        "accuracy": round(statistics.fmean(s.right for s in sampled), 3),
+        "wrong": len(cases),
+        "candidates_right": round(statistics.fmean(r.right for r in repairs), 3),
+        "candidates_usable": round(statistics.fmean(usable), 3),
+        "repaired": round(statistics.fmean(any(usable[i : i + group]) for i in range(0, len(usable), group)), 3),
+        "edit_distance": round(statistics.fmean(distances), 3) if distances else float("nan"),
+    }
+
+
+if __name__ == "__main__":
+    main()
