@@ -1,0 +1,81 @@
+"""The arms of `compare_methods.py`: every method of the package, and AttnPO's ablations, on the shipped small model.
+
+Responses of that model have about 200 tokens where the papers' have 5,000 to 10,000, so whatever a paper gives in
+tokens is scaled down (`SCALED` says from what); everything else has the paper's value. TLMRE's α is 0.4 for all arms
+that have it: two dozen steps instead of a thousand need a stronger pull than 0.2.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+OUTCOME = ["--length_reward", "none", "--credit", "outcome"]
+TLMRE = ["--length_reward", "tlmre", "--length_alpha", "0.4"]
+ATTNPO = [*TLMRE, "--credit", "attnpo"]
+# Closing the thinking in the words of the small model, as its traces do.
+CLOSING = "\n</think>\n\nSolution:"
+SEGMENTS = {"segments": 4, "rollouts": 4, "rollout_tokens": 64, "closing": CLOSING}
+
+SCALED = {
+    "l1_exact": ({"low": 80, "high": 240, "alpha": 0.006}, "100 … 4000 tokens, α 0.0003"),
+    "l1_max": ({"low": 80, "high": 240, "alpha": 0.006}, "100 … 4000 tokens, α 0.0003"),
+    "laser": ({"target": 140}, "8192 tokens"),
+    "laser_d": ({"low": 60, "interval": 20, "update_every": 5}, "from 4096 in steps of 1024, every 20 steps"),
+    "thinkprune": ({"limits": [220, 170, 120], "steps": 8}, "4000, 3000, 2000 tokens, 180 steps each"),
+    "shorterbetter": ({"beta": 0.02}, "β 0.001 per token"),
+    "overlong": ({"max_length": 240, "cache": 120}, "20480, 4096 tokens"),
+}
+
+
+def length(name: str, advantage: str = "rloo") -> list[str]:
+    options = ["--length_kwargs", json.dumps(SCALED[name][0])] if name in SCALED else []
+    return ["--advantage", advantage, "--length_reward", name, *options, "--credit", "outcome"]
+
+
+def credit(name: str, advantage: str = "rloo", **options: object) -> list[str]:
+    return ["--advantage", advantage, "--credit", name, "--credit_kwargs", json.dumps(options)]
+
+
+METHODS: dict[str, list[str]] = {
+    "RLOO": OUTCOME,
+    "GRPO": ["--advantage", "grpo", *OUTCOME],
+    "Dr.GRPO": ["--advantage", "dr_grpo", "--loss_type", "dr_grpo", *OUTCOME],
+    "DAPO": [*length("overlong", "grpo"), "--epsilon_high", "0.28"],
+    "TLMRE": [*TLMRE, "--credit", "outcome"],
+    "Kimi": length("kimi"),
+    "L1-exact": length("l1_exact"),
+    "L1-max": length("l1_max"),
+    "LASER": length("laser"),
+    "LASER-D": length("laser_d"),
+    "ThinkPrune": length("thinkprune"),
+    "ShorterBetter": length("shorterbetter"),
+    "First-correct": [*TLMRE, *credit("first_correct")],
+    "MRT": ["--length_reward", "none", *credit("mrt", "grpo", **SEGMENTS)],
+    "SHAPE": ["--length_reward", "none", *credit("shape", "grpo", **SEGMENTS), "--epsilon_high", "0.28"],
+    "AttnPO": ATTNPO,
+}
+
+ABLATIONS: dict[str, list[str]] = {
+    "AttnPO-positive-only": [*ATTNPO, "--credit_negative", "false"],
+    "AttnPO-negative-only": [*ATTNPO, "--credit_positive", "false"],
+    "AttnPO-no-difficulty": [*ATTNPO, "--credit_difficulty", "false"],
+    "AttnPO-no-delay": [*ATTNPO, "--credit_delay", "0"],
+    "AttnPO-random-heads": [*ATTNPO, "--heads", "RANDOM"],
+    "AttnPO-gold-labels": [*TLMRE, "--credit", "gold_labels", "--credit_module", "gold_labels"],
+    "AttnPO-auto-heads": [*ATTNPO, "--heads", "auto"],
+}
+
+ARMS = METHODS | ABLATIONS
+
+
+def options_of(arm: str, seed: int, folder: Path) -> list[str]:
+    """The options of an arm; random heads are drawn here, others for every seed."""
+    options = list(ARMS[arm])
+    if "RANDOM" in options:
+        heads = random.Random(seed).sample([(layer, head) for layer in range(4) for head in range(10)], 3)
+        file = folder / "random_heads.json"
+        file.write_text(json.dumps({"heads": heads}), encoding="utf-8")
+        options[options.index("RANDOM")] = str(file)
+    return options

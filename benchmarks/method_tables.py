@@ -1,0 +1,169 @@
+"""Table and frontier of the runs of `compare_methods.py`, at equal updates and at equal training time.
+
+Intervals are 95 % bootstrap intervals over seeds and problems (both resampled). AES is against the start of the same
+seeds. Equal time: every run at its last evaluation within the time that the quickest arm took for all its updates.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from attnpo.evaluation.aes import aes
+
+START = "start"
+COLUMNS = ("arm", "seeds", "accuracy", "low", "high", "tokens", "tokens_low", "tokens_high", "aes")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Right answers and tokens, [seeds, problems], after `step` updates; cost per update, means over the run."""
+
+    name: str
+    right: np.ndarray
+    tokens: np.ndarray
+    step: float
+    seconds: float = 0.0
+    rollout_tokens: float = 0.0
+    forward_tokens: float = 0.0
+
+
+def write_tables(folder: Path, arms: list[str], seeds: int, steps: int) -> str:
+    """table.md, table.csv, frontier.png; returns the text of the first. Arms without a finished run are left out."""
+    start = load(folder, "RLOO", seeds, 0, label=START)
+    found = [arm for name in arms if (arm := load(folder, name, seeds, steps)) is not None]
+    if start is None or not found:
+        return f"{folder}: no finished runs yet"
+    limit = min(arm.seconds for arm in found) * steps
+    within = [load(folder, arm.name, seeds, last_within(folder, arm.name, seeds, steps, limit)) for arm in found]
+    text = table([start, *found], start, f"After {steps} updates")
+    text += "\n\n" + table(
+        [a for a in within if a], start, f"Within {limit:.0f} s of training, the quickest arm's time"
+    )
+    text += "\n\n" + differences([start, *found])
+    (folder / "table.md").write_text(text + "\n", encoding="utf-8")
+    with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*COLUMNS, "seconds", "rollout_tokens", "forward_tokens"])
+        for arm in [start, *found]:
+            writer.writerow([*row(arm, start), arm.seconds, arm.rollout_tokens, arm.forward_tokens])
+    frontier([start, *found], folder / "frontier.png", steps)
+    return text
+
+
+def load(folder: Path, name: str, seeds: int, step: int, label: str | None = None) -> Arm | None:
+    """The runs of an arm that have this evaluation; None where there is none."""
+    right, tokens, costs = [], [], []
+    for seed in range(seeds):
+        run = folder / f"{name.lower()}-{seed}"
+        file = run / "rollouts" / f"eval-{step:06d}.jsonl.gz"
+        if not file.exists():
+            continue
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            rows = sorted((json.loads(line) for line in lines), key=lambda row: row["id"])
+        right.append([float(row["correct"]) for row in rows])
+        tokens.append([float(row["tokens"]["completion"]) for row in rows])
+        costs.append([costs_of(line) for line in metrics(run)])
+    if not right:
+        return None
+    seconds, rollout, forward = np.mean([np.mean(cost, axis=0) for cost in costs], axis=0)
+    return Arm(label or name, np.array(right), np.array(tokens), step, seconds, rollout, forward)
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def costs_of(line: dict[str, float]) -> tuple[float, float, float]:
+    """Seconds of an update without evaluations, and what it sampled and read beyond plain RL, in tokens."""
+    seconds = sum(value for name, value in line.items() if name.startswith("seconds/"))
+    return seconds, line.get("extra/rollout_tokens", 0.0), line.get("extra/forward_tokens", 0.0)
+
+
+def last_within(folder: Path, name: str, seeds: int, steps: int, limit: float) -> int:
+    """The last evaluated step that all runs of the arm reach within `limit` seconds of training; 0: none."""
+    reached = []
+    for seed in range(seeds):
+        run = folder / f"{name.lower()}-{seed}"
+        if (run / "rollouts" / f"eval-{steps:06d}.jsonl.gz").exists():
+            spent = np.cumsum([costs_of(line)[0] for line in metrics(run)])
+            evaluated = [int(file.name[5:11]) for file in (run / "rollouts").glob("eval-*.jsonl.gz")]
+            # A tenth of grace: arms of equal cost differ by the machine's mood.
+            reached.append(max((s for s in evaluated if s and spent[s - 1] <= 1.1 * limit), default=0))
+    return min(reached)
+
+
+def interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float, float]:
+    """Mean of a [seeds, problems] table and its bootstrap interval."""
+    rng = np.random.default_rng(0)
+    seeds, problems = values.shape
+    means = [
+        values[rng.integers(seeds, size=seeds)][:, rng.integers(problems, size=problems)].mean() for _ in range(draws)
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)
+
+
+def row(arm: Arm, start: Arm) -> list[object]:
+    accuracy, tokens = interval(arm.right), interval(arm.tokens)
+    score = aes(accuracy[0], tokens[0], float(start.right.mean()), float(start.tokens.mean()))
+    return [arm.name, len(arm.right), *accuracy, *tokens, score]
+
+
+def table(arms: list[Arm], start: Arm, title: str) -> str:
+    lines = [
+        f"{title}, {start.right.shape[1]} held-out problems, sampled at temperature 1.",
+        "",
+        "| method | seeds | updates | accuracy | 95 % | tokens | 95 % | AES | s / update | sampled more | read more |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in arms:
+        (a, a_low, a_high), (t, t_low, t_high) = interval(arm.right), interval(arm.tokens)
+        cells = [arm.name, f"{len(arm.right)}", f"{arm.step}", f"{a:.3f}", f"{a_low:.3f} – {a_high:.3f}"]
+        cells += [f"{t:.0f}", f"{t_low:.0f} – {t_high:.0f}"]
+        cells.append(f"{row(arm, start)[-1]:+.2f}")
+        costs = [f"{arm.seconds:.1f}", f"{arm.rollout_tokens:,.0f}", f"{arm.forward_tokens:,.0f}"]
+        lines.append(f"| {' | '.join(cells + ([''] * 3 if arm is start else costs))} |")
+    return "\n".join(lines)
+
+
+def differences(arms: list[Arm], name: str = "AttnPO") -> str:
+    """The arm `name` minus every other, paired by seed and problem; empty without that arm."""
+    mine = next((arm for arm in arms if arm.name == name), None)
+    if mine is None:
+        return ""
+    lines = [f"{name} minus others, paired by seed and problem:", "", "| | accuracy | tokens |", "|---|---|---|"]
+    for other in arms:
+        if other is not mine:
+            seeds = min(len(mine.right), len(other.right))
+            a = interval(mine.right[:seeds] - other.right[:seeds])
+            t = interval(mine.tokens[:seeds] - other.tokens[:seeds])
+            accuracy = f"{a[0]:+.3f} ({a[1]:+.3f} to {a[2]:+.3f})"
+            lines.append(f"| {other.name} | {accuracy} | {t[0]:+.0f} ({t[1]:+.0f} to {t[2]:+.0f}) |")
+    return "\n".join(lines)
+
+
+def frontier(arms: list[Arm], file: Path, steps: int) -> None:
+    """Accuracy over tokens, one point per arm with its intervals."""
+    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
+    for number, arm in enumerate(arms):
+        a, a_low, a_high = interval(arm.right)
+        t, t_low, t_high = interval(arm.tokens)
+        ablation = arm.name.startswith("AttnPO-")
+        colour = "black" if arm.name == START else "#999999" if ablation else plt.get_cmap("tab20")(number % 20)
+        axes.errorbar(
+            t, a, xerr=[[t - t_low], [t_high - t]], yerr=[[a - a_low], [a_high - a]],
+            fmt="s" if ablation else "o", color=colour, elinewidth=0.6, markersize=5, alpha=0.9,
+        )  # fmt: skip
+        axes.annotate(arm.name, (t, a), textcoords="offset points", xytext=(5, 4), fontsize=8)
+    axes.set_xlabel("tokens of a response")
+    axes.set_ylabel("accuracy")
+    axes.set_title(f"After {steps} updates; bars: 95 % over seeds and problems")
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
