@@ -18,11 +18,15 @@ def run(args: argparse.Namespace) -> None:
 
     from attnpo.errors import InputError
     from attnpo.evaluation.benchmarks import BENCHMARKS
-    from attnpo.evaluation.load import find_file
+    from attnpo.evaluation.load import check_data_dir, find_file
 
+    if args.data_dir is not None:
+        check_data_dir(args.data_dir)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for column, justify in (("name", "left"), ("kind", "left"), ("rows", "right"), ("samples", "right")):
-        table.add_column(column, justify=justify, no_wrap=True)
+    for column in ("name", "kind"):
+        table.add_column(column, no_wrap=True)
+    for column in ("rows", "samples"):
+        table.add_column(column, justify="right")
     table.add_column("source", overflow="fold")
     table.add_column("licence", no_wrap=True)
     for benchmark in BENCHMARKS.values():

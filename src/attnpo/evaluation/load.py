@@ -66,6 +66,7 @@ def load_all(names: Sequence[str] | None, *, data_dir: Path | None) -> dict[str,
         InputError: as :func:`load_questions`; or the folder has no file of any benchmark.
     """
     if names is None and data_dir is not None:
+        check_data_dir(data_dir)
         names = [name for name, benchmark in BENCHMARKS.items() if _files_in(data_dir, benchmark.files)]
         if not names:
             raise InputError(f"data folder {data_dir}: no file of any benchmark (docs/benchmarks.md names them)")
@@ -74,8 +75,7 @@ def load_all(names: Sequence[str] | None, *, data_dir: Path | None) -> dict[str,
 
 def find_file(benchmark: Benchmark, data_dir: Path) -> Path:
     """The benchmark's file in a data folder; InputError names the files it could be."""
-    if not data_dir.is_dir():
-        raise InputError(f"data folder {data_dir}: no such folder")
+    check_data_dir(data_dir)
     found = _files_in(data_dir, benchmark.files)
     if not found:
         names = " or ".join(f"{stem}.jsonl" for stem in benchmark.files)
@@ -83,8 +83,15 @@ def find_file(benchmark: Benchmark, data_dir: Path) -> Path:
     return found[0]
 
 
+def check_data_dir(data_dir: Path) -> None:
+    """InputError if the data folder is not there."""
+    if not data_dir.is_dir():
+        raise InputError(f"data folder {data_dir}: no such folder")
+
+
 def files_of(benchmark: Benchmark, data_dir: Path) -> list[Path]:
     """Every file of a data folder that has the form of this benchmark: other splits too."""
+    check_data_dir(data_dir)
     return _files_in(data_dir, tuple(dict.fromkeys((*benchmark.files, *benchmark.also))))
 
 

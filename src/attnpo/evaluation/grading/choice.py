@@ -25,7 +25,7 @@ LONGEST_ANSWER = 20_000
 _WRAPPING = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boldsymbol|mbox)\b|\\[()\[\],;! ]|[*_`${}~]")
 _LETTER = re.compile(r"\(?\s*([A-Z])\s*(?:\)|[.:,)](?=\s|$)|$)")
 _ANNOUNCED = re.compile(
-    r"(?:\banswer|\bchoice|\boption)\s*(?:is|:|=)\s*(?:the\s+)?(?:(?:choice|option|letter)\s*)?:?\s*(?P<rest>\S[^\n]*)",
+    r"(?:\banswer|\bchoice|\boption)\s*(?:is|:|=)\s*(?:(?:the\s+)?(?:choice|option|letter)\s*)?:?\s*(?P<rest>\S[^\n]*)",
     re.IGNORECASE,
 )
 _IN_BRACKETS = re.compile(r"\(([A-Z])\)")
