@@ -155,7 +155,7 @@ def test_changed_questions_are_refused(run: Run, tmp_path: Path):
     options: dict[str, Any] = {"benchmarks": ["gsm8k"], "data_dir": tmp_path, "max_tokens": 3}
     run(tmp_path / "run", **options)
     data.write_text('{"id": "1", "problem": "1 + 1?", "answer": "3"}\n')
-    with pytest.raises(InputError, match="questions of gsm8k is '[0-9a-f]+', expected '[0-9a-f]+'"):
+    with pytest.raises(InputError, match=r"questions of gsm8k is '[0-9a-f]+', expected '[0-9a-f]+'"):
         run(tmp_path / "run", **options)
     run(tmp_path / "run", **options, samples=1, overwrite=True)
     assert json.loads((tmp_path / "run/samples/gsm8k.jsonl").read_text())["reference"] == "3"

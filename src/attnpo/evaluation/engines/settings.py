@@ -31,5 +31,5 @@ def unused_settings(config: GenerationConfig, sampling: Sampling) -> list[str]:
     }
     if not asked:
         return []
-    listed = ", ".join(f"{name} {value}" for name, value in asked.items())
+    listed = ", ".join(f"{name} {asked[name]}" for name in sorted(asked))
     return [f"the model's own generation settings are not used: {listed}"]

@@ -28,8 +28,8 @@ from attnpo.evidence.answering import pad_left
 class TransformersEngine:
     """See `Engine`. The network's generation settings are replaced by the ones of the evaluation.
 
-    Where the memory does not suffice for a batch, it is done in halves, down to single responses; so are the batches
-    behind it that are as long. `say` is told once.
+    Where the memory does not suffice for a batch, it is done in halves, down to single responses; later batches have no
+    more tokens than what did not fail. `say` is told once.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TransformersEngine:
         }
         # `generate` fills whatever it is not given from here.
         network.generation_config = GenerationConfig(eos_token_id=self.ends or None, pad_token_id=self.padding)
-        self._too_long: list[tuple[int, int]] = []  # (length, most responses at once) where memory did not suffice
+        self._most_tokens: int | None = None  # of a batch, rows × length; known once memory did not suffice
 
     def generate(self, batch: Sequence[Request], *, deliver: Deliver, tick: Callable[[int], None]) -> None:
         """See `Engine.generate`. Raises RunError where not even one response fits into the memory."""
@@ -67,13 +67,15 @@ class TransformersEngine:
                 raise RunError(
                     f"out of memory with a single response of up to {_length(part)} tokens; lower --max-tokens"
                 )
-            if not self._too_long:
+            if self._most_tokens is None:
                 self._say(f"out of memory with {len(part)} responses at once: going on with half of them")
-            self._too_long.append((_length(part), len(part) // 2))
+            self._most_tokens = len(part) // 2 * _length(part)
 
     def _most(self, waiting: Sequence[Request]) -> int:
-        longest = _length(waiting)
-        return min([len(waiting), *(most for length, most in self._too_long if longest >= length)])
+        """How many of the waiting responses are tried at once."""
+        if self._most_tokens is None:
+            return len(waiting)
+        return max(1, self._most_tokens // _length(waiting))
 
     def _fits(self, part: list[Request], deliver: Deliver, tick: Callable[[int], None]) -> bool:
         try:
