@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     notes: list[str] = []
     failures = 0
     with Grader(workers=args.workers) as grader:
-        for name, loaded in _sources(args):
+        for name, loaded in _sources(args, notes):
             with progress_bar(name, unit="problems") as told:
                 check = check_gold(loaded.questions, grader, told)
             failures += len(check.failed)
@@ -61,25 +61,31 @@ def run(args: argparse.Namespace) -> None:
         raise RunError(f"{failures} gold answers are not graded right; they are listed above")
 
 
-def _sources(args: argparse.Namespace) -> Iterator[tuple[str, Loaded]]:
-    """Every file, or every data set, with its name."""
+def _sources(args: argparse.Namespace, notes: list[str]) -> Iterator[tuple[str, Loaded]]:
+    """Every file, or every data set, with its name; of one that is not available there is a note."""
     from attnpo.errors import InputError
     from attnpo.evaluation.benchmarks import BENCHMARKS, get_benchmark
     from attnpo.evaluation.load import files_of, find_file, load_file, load_questions
 
-    names = args.benchmarks.split(",") if args.benchmarks else list(BENCHMARKS)
+    benchmarks = [get_benchmark(name) for name in args.benchmarks.split(",")] if args.benchmarks else None
     found = False
-    for benchmark in map(get_benchmark, names):
+    for benchmark in benchmarks or BENCHMARKS.values():
         if args.data_dir is None or benchmark.hub_id is None:
-            yield benchmark.name, load_questions(benchmark.name, data_dir=args.data_dir)
+            try:
+                yield benchmark.name, load_questions(benchmark.name, data_dir=args.data_dir)
+            except InputError as error:  # a gated one must not keep the others from being checked
+                if benchmarks:
+                    raise
+                notes.append(f"\nnot available: {error}")
             continue
-        if args.benchmarks:
-            find_file(benchmark, args.data_dir)
-        for path in files_of(benchmark, args.data_dir):
+        paths = files_of(benchmark, args.data_dir)
+        if benchmarks and not paths:
+            find_file(benchmark, args.data_dir)  # says what was expected
+        for path in paths:
             found = True
             yield path.name, load_file(benchmark, path)
     if args.data_dir is not None and not args.benchmarks and not found:
-        raise InputError(f"data folder {args.data_dir}: found no file of any benchmark (docs/benchmarks.md names them)")
+        raise InputError(f"data folder {args.data_dir}: no file of any benchmark (docs/benchmarks.md names them)")
 
 
 def _notes(name: str, check: GoldCheck, left_out: Sequence[str], limit: int | None) -> list[str]:

@@ -1,0 +1,95 @@
+"""The check of gold answers notices a grader that is wrong; the command says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attnpo.cli.main import main
+from attnpo.evaluation.gold import check_gold
+from attnpo.evaluation.grading import Graded, Grader
+from attnpo.evaluation.records import Question
+from attnpo.rewards.pool import VerifierPool
+from attnpo.rewards.verdict import Verdict
+
+
+def sums(*answers: str | None) -> list[Question]:
+    return [
+        Question(benchmark="math500", id=str(index), problem="?", kind="math", reference=answer)
+        for index, answer in enumerate(answers)
+    ]
+
+
+CHOICE = Question(benchmark="mmlu", id="c", problem="?", kind="choice", reference="B", choices=("p", "q", "r"))
+CODE = Question(benchmark="livecodebench", id="k", problem="?", kind="code", reference=None)
+
+
+@pytest.fixture
+def grader(session_pool: VerifierPool) -> Grader:
+    made = Grader()
+    made._pool = session_pool
+    return made
+
+
+def test_all_is_well(grader: Grader) -> None:
+    check = check_gold([*sums("72", r"\frac{1}{2}", "(3,4]"), CHOICE], grader)
+    assert (check.rows, check.right, check.failed, check.accepted) == (4, 4, [], [])
+    assert (check.others, check.altered) == (3 + 2, 3)  # the gold of the next, two other letters; digits raised
+
+
+def test_equal_golds_and_what_cannot_be_read_or_checked(grader: Grader) -> None:
+    check = check_gold([*sums("5", "x=5", "x^", None), CODE], grader)
+    assert (check.rows, check.right) == (5, 2)
+    assert len(check.failed) == 1
+    assert check.failed[0].startswith("2: ")
+    assert "unverifiable" in check.failed[0]
+    assert check.unchecked == {"no answer": ["3"], "no tests": ["k"]}
+    assert check.accepted == ["0: gold '5', accepted 'x=5' (other)"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "failed", "accepted"), [(Verdict.RIGHT, 0, 4), (Verdict.WRONG, 2, 0), (Verdict.TIMED_OUT, 2, 0)]
+)
+def test_a_grader_that_always_says_the_same_is_found_out(verdict: Verdict, failed: int, accepted: int) -> None:
+    class Always(Grader):
+        def grade(self, pairs):
+            return [Graded(verdict, "5") for _ in pairs]
+
+    check = check_gold(sums("5", "7"), Always())
+    assert (len(check.failed), len(check.accepted)) == (failed, accepted)
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_check_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"problem": f"{number}?", "answer": str(number)} for number in (3, 4)]
+    write_rows(tmp_path / "gsm8k_test.jsonl", [*rows, {"problem": "?"}])
+    write_rows(tmp_path / "livecodebench_279.jsonl", [{"id": "a", "problem": "?", "answer": None}])
+    command = ["benchmarks", "check", "--data-dir", str(tmp_path), "--workers", "1", "--benchmarks"]
+    assert main([*command, "gsm8k,livecodebench"]) == 0
+    shown = capsys.readouterr().out
+    assert "row 3: field 'answer' is missing" in shown
+    assert "livecodebench_279.jsonl, not checked (no tests): 1 rows: a" in shown
+    write_rows(tmp_path / "gsm8k_test.jsonl", [*rows, {"problem": "?", "answer": "x^"}])
+    assert main([*command, "gsm8k"]) == 1
+    said = capsys.readouterr()
+    assert "gold 'x^'" in said.out
+    assert "1 gold answers are not graded right" in said.err
+
+
+def test_commands_refuse_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["list", "--data-dir", str(tmp_path / "none")], "no such folder"),
+        (["check", "--data-dir", str(tmp_path)], "no file of any benchmark"),
+        (["check", "--data-dir", str(tmp_path), "--benchmarks", "mmlu"], "no file for benchmark 'mmlu'"),
+        (["check", "--benchmarks", "gsm9k"], "unknown, expected one of gsm8k"),
+        (["overlap", "--train", str(tmp_path / "none.jsonl"), "--benchmarks", "task"], "none.jsonl: no such file"),
+    ):
+        assert main(["benchmarks", *words]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["benchmarks", "list"]) == 0
+    assert "Idavidrein/gpqa" in capsys.readouterr().out
