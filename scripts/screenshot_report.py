@@ -1,6 +1,6 @@
-"""Picture of a report page, or of one of its sections, for the README:
+"""Picture of a report page as it opens at one of its views:
 
-python scripts/screenshot_report.py PAGE.html OUT.png [--width 1200] [--height 900] [--section pairs] [--dark]
+python scripts/screenshot_report.py PAGE.html OUT.png [--view responses/0/eval-15/2] [--height 900] [--dark]
 
 Needs selenium, chromium and chromedriver; nothing is fetched.
 """
@@ -15,20 +15,28 @@ import tempfile
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.webdriver.support.wait import WebDriverWait
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
+# Plots are drawn when they come near to the window, responses unpacked when they are opened.
+SETTLED = """
+const near = (e) => e.offsetParent !== null && e.getBoundingClientRect().top < innerHeight;
+const plots = [...document.querySelectorAll(".plot")].filter(near);
+const reader = document.querySelector("#reader");
+return plots.every((e) => e.dataset.drawn) && (reader === null || reader.offsetParent === null || reader.dataset.at);
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--width", type=int, default=1200, help="of the window, in CSS pixels")
-    parser.add_argument("--height", type=int, default=0, help="of the picture; 0: all of the page or section")
-    parser.add_argument("--section", help="id of an element, such as curves, pairs or training; default: the page")
+    parser.add_argument("--view", default="", help="what stands after the # of the address (default: the overview)")
+    parser.add_argument("--width", type=int, default=1180, help="of the window, in CSS pixels")
+    parser.add_argument("--height", type=int, default=900, help="of the window; 0: all of the view")
     parser.add_argument("--dark", action="store_true", help="as a reader with a dark theme sees it")
     parser.add_argument("--scale", type=float, default=1.0, help="device pixels per CSS pixel")
     args = parser.parse_args()
@@ -51,23 +59,26 @@ def main() -> None:
 
 
 def picture(window: webdriver.Chrome, args: argparse.Namespace) -> bytes:
-    """PNG bytes of the whole page or of the element with id `args.section`."""
+    """PNG bytes of the window, or of the whole view where no height is given."""
     scheme = {"name": "prefers-color-scheme", "value": "dark" if args.dark else "light"}
     window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    metrics = {"width": args.width, "height": 900, "deviceScaleFactor": args.scale, "mobile": False}
+    resize(window, args, args.height or 900)
+    window.get(f"{args.page.resolve().as_uri()}#{args.view}")
+    settle(window)
+    if not args.height:
+        resize(window, args, window.execute_script("return document.documentElement.scrollHeight"))
+        settle(window)
+    return base64.b64decode(window.execute_cdp_cmd("Page.captureScreenshot", {})["data"])
+
+
+def resize(window: webdriver.Chrome, args: argparse.Namespace, height: int) -> None:
+    metrics = {"width": args.width, "height": height, "deviceScaleFactor": args.scale, "mobile": False}
     window.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    window.get(args.page.resolve().as_uri())
+
+
+def settle(window: webdriver.Chrome) -> None:
     window.execute_async_script("document.fonts.ready.then(() => setTimeout(arguments[0], 300))")
-    element = f"document.getElementById({args.section!r})" if args.section else "document.documentElement"
-    box = window.execute_script(
-        f"const e = {element}; if (!e) return null; const b = e.getBoundingClientRect();"
-        "return {x: 0, y: b.top + scrollY, width: innerWidth, height: b.height}"
-    )
-    if box is None:
-        sys.exit(f"screenshot_report: {args.page} has no element with id {args.section!r}")
-    box |= {"height": args.height or box["height"], "scale": 1}
-    shot = window.execute_cdp_cmd("Page.captureScreenshot", {"clip": box, "captureBeyondViewport": True})
-    return base64.b64decode(shot["data"])
+    WebDriverWait(window, 20).until(lambda w: w.execute_script(SETTLED))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from attnpo.errors import InputError
 from attnpo.report.data.jsonlines import read_rows
-from attnpo.report.page import report_html
+from attnpo.report.data.library import collect
 from attnpo.report.data.run import read_run
+from attnpo.report.page import report_html
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_without_rollouts(run_folder):
         path.unlink()
     page = report_html([run_folder])
     assert "there are no training responses to show" in page
-    assert "it takes two evaluations, found 0" in page
+    assert "No responses were recorded." in page
     (run_folder / "rollouts").rmdir()
     assert report_html([run_folder]) == page
 
@@ -64,9 +66,12 @@ def test_null_scores_and_missing_counts(run_folder, example_run):
             for key in ("tokens", "rewards", "verdict", "baseline", "reward", "reference", "group_accuracy"):
                 del row[key]
         example_run.write_jsonl(path, rows)
-    page = report_html([run_folder])
-    assert "no score" in page
-    assert 'class="step s' not in page
+    assert 'id="chunk-0-train-1"' in report_html([run_folder])
+    (shelf,) = collect([read_run(run_folder)])
+    for chunk in shelf.chunks:
+        content = json.loads(gzip.decompress(base64.b64decode(chunk.data)))
+        steps = [step for response in content["responses"] for step in response["pieces"]]
+        assert {step["level"] for step in steps} == {step["score"] for step in steps} == {None}
 
 
 def test_an_unfinished_last_line_is_tolerated_and_said(run_folder):
@@ -107,7 +112,7 @@ def test_a_malformed_line_is_named(run_folder, name, line, said):
 def test_values_that_are_not_finite_are_gaps(run_folder):
     (run_folder / "metrics.jsonl").write_text('{"step": 1, "accuracy": NaN}\n{"step": 2, "accuracy": 0.5}\n')
     assert [row["accuracy"] for row in read_run(run_folder).metrics] == [None, 0.5]
-    assert "NaN" not in report_html([run_folder]).split('id="figures"')[1].split("</script>")[0]
+    assert "NaN" not in report_html([run_folder]).split('id="data"')[1].split("</script>")[0]
 
 
 def test_a_resumed_run_counts_the_later_record(run_folder):

@@ -1,11 +1,12 @@
-"""What happened in a run: one sentence, and a small table of before and after."""
+"""What happened in a run, in plain language: one sentence, a few findings, and a table of before and after."""
 
 from __future__ import annotations
 
 from statistics import fmean
 
+from attnpo.report.data.charts import Table
 from attnpo.report.data.run import Measured, Run
-from attnpo.report.words import NBSP, change, count, duration, esc, percent, plural, points
+from attnpo.report.words import NBSP, change, count, duration, percent, plural, points, small
 
 ROWS = (
     ("Accuracy", "accuracy", "share"),
@@ -71,42 +72,76 @@ def _accuracy(first: Measured, last: Measured) -> str:
     return f"accuracy went from {percent(before)} to {percent(after)}"
 
 
-def summary_html(run: Run) -> str:
-    """Name, model, method, the sentence, the table."""
-    facts = [("Model", run.model), ("Method", run.method or "")]
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Names and values of what was trained, how, and for how long."""
     labels = {"advantage": "Advantage", "length_reward": "Length reward", "credit": "Credit"}
-    facts += [(labels[key], value) for key, value in run.choices.items()]
+    found = [("Model", run.model), ("Method", run.method or "")]
+    found += [(labels[key], value) for key, value in run.choices.items()]
     seconds = sum(row.get("seconds") or 0 for row in run.metrics)
     if seconds:
-        facts.append(("Training", f"{plural(run.last_step, 'step')} in {duration(seconds)}"))
-    listed = "".join(f"<div><dt>{name}</dt><dd>{esc(value)}</dd></div>" for name, value in facts if value)
-    return f'<p class="sentence">{esc(sentence(run))}</p>\n<dl class="facts">{listed}</dl>\n{before_after_table(run)}'
+        found.append(("Training", f"{plural(run.last_step, 'step')} in {duration(seconds)}"))
+    return [(name, value) for name, value in found if value]
 
 
-def before_after_table(run: Run) -> str:
-    """The first and the last evaluation side by side, with intervals; empty without evaluations."""
+def findings(run: Run) -> list[str]:
+    """What else changed, each in a sentence, with the source of its numbers."""
+    held_out = len(run.evaluations) > 1
+    first, last = _ends(run.evaluations if held_out else run.metrics)
+    said = []
+    before, after = first.get("steps/per_response"), last.get("steps/per_response")
+    if before is not None and after is not None:
+        said.append(f"A response takes {small(after, digits=2)} steps instead of {small(before, digits=2)}.")
+    before, after = first.get("phrases/transition_per_1k"), last.get("phrases/transition_per_1k")
+    if before is not None and after is not None:
+        said.append(
+            f"Phrases that doubt or turn round (“wait”, “alternatively”): {small(before, digits=2)} → "
+            f"{small(after, digits=2)} per 1,000 thinking tokens."
+        )
+    early, late = _ends(run.metrics)
+    before, after = early.get("steps/attenuated"), late.get("steps/attenuated")
+    if before is not None and after is not None:
+        protected = late.get("steps/protected")
+        also = "" if protected is None else f" and protected {percent(protected)}"
+        said.append(
+            f"The method attenuated {percent(after)} of the steps in the last training batches ({percent(before)} in "
+            f"the first){also}."
+        )
+    without = late.get("groups/without_signal")
+    if without:
+        said.append(f"{percent(without)} of the last prompts gave no signal: all their responses were worth the same.")
+    return said
+
+
+def _ends(rows: list[Measured]) -> tuple[Measured, Measured]:
+    """The first and the last rows, means of a few where they are steps of training."""
+    if not rows:
+        return {}, {}
+    window = max(1, min(5, len(rows) // 2)) if "n" not in rows[0] else 1
+    return _means(rows[:window]), _means(rows[-window:])
+
+
+def _means(rows: list[Measured]) -> Measured:
+    values = {key: [value for row in rows if (value := row.get(key)) is not None] for key in rows[0]}
+    return {key: fmean(found) if found else None for key, found in values.items()}
+
+
+def before_after(run: Run) -> Table | None:
+    """The first and the last evaluation side by side, with intervals; None without evaluations."""
     if not run.evaluations:
-        return ""
+        return None
     columns = run.evaluations[:1] if len(run.evaluations) == 1 else [run.evaluations[0], run.evaluations[-1]]
     two = len(columns) == 2
     names = ["Before", "After"] if two else ["Measured"]
-    heads = "".join(
-        f'<th scope="col">{name} <small>step {row["step"]:.0f}</small></th>'
-        for name, row in zip(names, columns, strict=True)
-    )
-    body = ""
+    heads = [f"{name}, step {row['step']:.0f}" for name, row in zip(names, columns, strict=True)]
+    rows = []
     for label, key, unit in ROWS:
         if all(row.get(key) is None for row in columns):
             continue
-        cells = "".join(f"<td>{_cell(row, key, unit)}</td>" for row in columns)
-        body += f'<tr><th scope="row">{label}</th>{cells}'
-        body += f"<td>{_change(columns[0].get(key), columns[1].get(key), unit)}</td></tr>\n" if two else "</tr>\n"
-    change_head = '<th scope="col">Change</th>' if two else ""
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Before and after"><table class="summary">'
-        f"<caption>{_caption(columns[-1])}</caption>\n<thead><tr><td></td>{heads}"
-        f"{change_head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
-    )
+        cells = [_cell(row, key, unit) for row in columns]
+        if two:
+            cells.append(_change(columns[0].get(key), columns[1].get(key), unit))
+        rows.append((label, *cells))
+    return Table(("", *heads, *(["Change"] if two else [])), rows, _caption(columns[-1]))
 
 
 def _caption(row: Measured) -> str:
@@ -121,7 +156,7 @@ def _cell(row: Measured, key: str, unit: str) -> str:
         return percent(value, 1) if unit == "share" else count(value)
 
     low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-    interval = "" if low is None or high is None else f" <small>[{_bare(show(low))}, {_bare(show(high))}]</small>"
+    interval = "" if low is None or high is None else f" [{_bare(show(low))}, {_bare(show(high))}]"
     return f"{show(row.get(key))}{interval}"
 
 

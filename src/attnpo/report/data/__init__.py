@@ -1,0 +1,1 @@
+"""From run and evaluation folders to numbers: nothing here knows HTML."""

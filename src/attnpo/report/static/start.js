@@ -1,0 +1,7 @@
+// Everything is defined: begin.
+
+startTheme();
+startPlots();
+startExplorer();
+startTabs();
+startKeys();

@@ -1,0 +1,56 @@
+// Views as tabs. The address names the view, and what it shows: #heads, #responses/0/eval-30/2?mode=one
+
+const tabs = [...document.querySelectorAll("#tabs a")];
+const viewOf = (tab) => tab.hash.slice(1);
+const currentView = () => tabs.map(viewOf).find((id) => !byId(id).hidden);
+
+function parsed(hash) {
+  const [before, after = ""] = hash.replace(/^#/, "").split("?");
+  const [view, ...path] = before.split("/");
+  return { view, path, query: new URLSearchParams(after) };
+}
+
+function showView(id) {
+  const changed = currentView() !== id;
+  for (const tab of tabs) {
+    const here = viewOf(tab) === id;
+    tab.setAttribute("aria-selected", String(here));
+    tab.tabIndex = here ? 0 : -1;
+    byId(viewOf(tab)).hidden = !here;
+  }
+  if (changed) scrollTo(0, 0);
+}
+
+function route() {
+  const wanted = parsed(location.hash);
+  const id = tabs.some((tab) => viewOf(tab) === wanted.view) ? wanted.view : viewOf(tabs[0]);
+  showView(id);
+  if (id === "responses" && byId("controls")) follow(wanted);
+}
+
+function goTo(tab) {
+  if (!tab) return;
+  location.hash = viewOf(tab);
+  tab.focus();
+}
+
+function startTabs() {
+  byId("tabs").setAttribute("role", "tablist");
+  for (const tab of tabs) {
+    const panel = byId(viewOf(tab));
+    tab.setAttribute("role", "tab");
+    tab.setAttribute("aria-controls", panel.id);
+    panel.setAttribute("role", "tabpanel");
+    panel.setAttribute("aria-labelledby", tab.id);
+  }
+  byId("tabs").addEventListener("keydown", (event) => {
+    const here = tabs.indexOf(document.activeElement);
+    const to = { ArrowRight: (here + 1) % tabs.length, ArrowLeft: (here + tabs.length - 1) % tabs.length, Home: 0, End: tabs.length - 1 }[event.key];
+    if (here < 0 || to === undefined) return;
+    event.preventDefault();
+    goTo(tabs[to]);
+  });
+  document.documentElement.classList.add("tabbed");
+  addEventListener("hashchange", route);
+  route();
+}

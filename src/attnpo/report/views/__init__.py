@@ -1,0 +1,1 @@
+"""The views of the page, as HTML that also reads without its scripts."""

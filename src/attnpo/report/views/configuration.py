@@ -1,0 +1,85 @@
+"""What a run was started with, for those who want to repeat it.
+
+Credentials are hidden: the page is made to be passed on.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+from attnpo.report.data.charts import Table
+from attnpo.report.data.run import Run
+from attnpo.report.views.elements import View, table_html
+from attnpo.report.words import esc
+
+MAPPED = ("sra", "sra_interval")  # one number or pair per head: the map shows them
+SECRETS = ("hub_token", "api_key", "apikey", "password", "secret", "access_token", "auth_token")
+HIDDEN = "(hidden)"
+MAIN = (  # beginnings of the options that make a run what it is
+    *("model_name_or_path", "dataset_", "eval_dataset", "task_", "advantage", "length_", "credit", "heads", "seed"),
+    *("learning_rate", "max_steps", "num_generations", "num_iterations", "per_device_train", "max_completion_length"),
+    *("temperature", "gradient_accumulation_steps", "use_vllm", "use_peft", "train_problems", "eval_problems"),
+)
+# Also where no name tells: `--hub_token x` in a command, tokens by their beginning, passwords in addresses.
+OPTION = re.compile(rf"(--[\w.-]*(?:{'|'.join(SECRETS)})[\w.-]*)([= ]+)('[^']*'|\S+)", re.IGNORECASE)
+TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{8,}")
+ADDRESS = re.compile(r"(://)[^/\s:@]+:[^/\s@]+@")
+
+
+def configuration(runs: list[Run]) -> View:
+    """Where runs differ, then the command, the configuration, the environment and the head file of each."""
+    parts = [_differences(runs)] if len(runs) > 1 else []
+    parts += [_run_html(run, several=len(runs) > 1) for run in runs]
+    return View("configuration", "Configuration", "".join(parts))
+
+
+def hide(text: str) -> str:
+    """`text` without the credentials that can be told from their form."""
+    return ADDRESS.sub(rf"\1{HIDDEN}@", TOKEN.sub(HIDDEN, OPTION.sub(rf"\1\2{HIDDEN}", text)))
+
+
+def shown(key: str, value: Any) -> str:
+    """A value in one line; hidden where its name, or that of a part of it, names a credential."""
+    if value and any(secret in key.lower() for secret in SECRETS):
+        return HIDDEN
+    if isinstance(value, dict):
+        return ", ".join(f"{inner}: {shown(str(inner), item)}" for inner, item in value.items())
+    return ", ".join(shown(key, item) for item in value) if isinstance(value, list) else hide(str(value))
+
+
+def _differences(runs: list[Run]) -> str:
+    keys = list(dict.fromkeys(key for run in runs for key in run.config))
+    rows = [(key, *(shown(key, run.config[key]) if key in run.config else "–" for run in runs)) for key in keys]
+    differing = [row for row in rows if len(set(row[1:])) > 1]
+    if not differing:
+        return ""
+    table = Table(("Option", *(run.name for run in runs)), differing)
+    return f"<h2>Where the runs differ</h2>\n{table_html(table, 'Options that differ', 'plain')}"
+
+
+def _run_html(run: Run, *, several: bool) -> str:
+    command = run.environment.get("command")
+    if isinstance(command, list):
+        command = shlex.join(str(word) for word in command)
+    heads = {key: value for key, value in run.heads.items() if key not in MAPPED}
+    environment = {key: value for key, value in run.environment.items() if key != "command"}
+    main = {key: value for key, value in run.config.items() if key.startswith(MAIN) and value is not None}
+    parts = {"Main options": main, "All options": run.config, "Environment": environment, "Head file": heads}
+    tables = "".join(
+        _mapping(name, values, run.name, is_open=not several and name != "All options")
+        for name, values in parts.items()
+        if values
+    )
+    title = f"<h2>{esc(run.name)}</h2>\n" if several else ""
+    said = f"<h3>Command</h3>\n<pre><code>{esc(hide(str(command)))}</code></pre>\n" if command else ""
+    return f'{title}{said}{tables}<p class="aside">Run folder: <code>{esc(run.path)}</code></p>\n'
+
+
+def _mapping(name: str, values: dict[str, Any], run: str, *, is_open: bool) -> str:
+    table = Table(("Name", "Value"), [(str(key), shown(str(key), value)) for key, value in values.items()])
+    return (
+        f"<details{' open' if is_open else ''}><summary>{name} of {esc(run)}</summary>"
+        f"{table_html(table, f'{name} of {run}', 'plain')}</details>\n"
+    )
