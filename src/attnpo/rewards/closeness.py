@@ -66,11 +66,14 @@ def is_rounded_away(gold: Any, value: Any) -> bool:
 
 
 def _as_floats(gold: Any, value: Any) -> tuple[float, float] | None:
-    """Both as floats; None unless both are real sympy numbers."""
+    """Both as floats; None unless both are real sympy numbers, and not beyond all floats."""
     for number in (gold, value):
         if not (getattr(number, "is_number", False) and getattr(number, "is_real", False)):
             return None
-    return float(gold), float(value)
+    try:
+        return float(gold), float(value)
+    except OverflowError:
+        return None
 
 
 def is_other_base(reference: str, read: str) -> bool:
