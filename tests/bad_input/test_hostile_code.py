@@ -31,7 +31,8 @@ class ShortLimits(Limits):
     wall_seconds = 2.0
 
 
-LIMITS = ShortLimits(seconds=0.5, memory_mb=512, output_bytes=2**20)
+LIMITS = Limits(seconds=10, memory_mb=512, output_bytes=2**20)  # a busy machine must not change how a program ends
+SHORT = ShortLimits(seconds=0.5, memory_mb=512, output_bytes=2**20)  # for those that never end
 WITHOUT_LANDLOCK = """
 from attnpo.evaluation.sandbox import landlock, server
 landlock.version = lambda: 0
@@ -70,10 +71,12 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 def attack(sandbox: Sandbox, outside: Outside):
     """Runs a program, and checks that nothing outside changed and that the next program is graded."""
 
-    def run(program: str) -> Run:
+    def run(program: str, limits: Limits = LIMITS) -> Run:
         began = time.monotonic()
+        sandbox.limits = limits
         result = sandbox.run(program, "input\n")
-        assert time.monotonic() - began < LIMITS.wall_seconds + 5
+        sandbox.limits = LIMITS
+        assert time.monotonic() - began < 60
         assert "ESCAPED" not in result.output, result
         assert result.end.is_the_programs_doing, result
         folder = Path(sandbox._folder.name)
@@ -122,7 +125,7 @@ def test_files_are_hidden(attack, sandbox: Sandbox, outside: Outside, name: str)
 @pytest.mark.parametrize("name", ENDS)
 def test_every_program_ends(attack, name: str) -> None:
     program, end = ENDS[name]
-    assert attack(program).end is end
+    assert attack(program, SHORT if end is End.TOO_SLOW else LIMITS).end is end
 
 
 def test_no_descriptors_but_its_own(attack) -> None:
@@ -203,6 +206,19 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
+def test_waiting_for_a_core_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hasty(Limits):
+        wall_seconds = 0.5
+
+    starved = (
+        "from attnpo.evaluation.sandbox import server, supervise\nsupervise._waited = lambda pid: 60.0\nserver.main()"
+    )
+    monkeypatch.setattr(process, "SERVER", ["-c", starved])
+    with Sandbox(1) as made:
+        made.limits = Hasty()
+        assert made.run("import time; time.sleep(1)").end is End.FINISHED
+
+
 def test_close_ends_a_run_in_another_thread() -> None:
     with ThreadPoolExecutor(2) as threads, Sandbox(1) as made:
         runs = [threads.submit(made.run, "import time; time.sleep(1000)") for _ in range(2)]
@@ -220,7 +236,9 @@ def test_refuses_where_programs_cannot_be_confined(monkeypatch: pytest.MonkeyPat
     with Sandbox(1, limits=LIMITS, allow_weaker=True) as made:
         assert made.isolation == "limits only"
         assert made.run("print(6 * 7)").output == "42\n"
+        made.limits = SHORT
         assert made.run("while True: pass").end is End.TOO_SLOW
+        made.limits = LIMITS
         # A child in the run's own session goes with it.
         assert made.run("import os, time\nif os.fork() == 0: os.closerange(0, 9); time.sleep(99)").end is End.FINISHED
         wait_for(lambda: len(processes_in(Path(made._folder.name))) == 1)

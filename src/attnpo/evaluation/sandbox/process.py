@@ -16,7 +16,10 @@ import attnpo
 
 SERVER = ["-m", "attnpo.evaluation.sandbox.server"]
 GRACE = 30.0
-"""Seconds a server may be late before it is given up; it keeps the time limits of runs itself."""
+"""Seconds a server may take to start."""
+PATIENCE = 20
+"""How many times the time limit of a run a server may take before it is given up: it keeps that limit itself, and does
+not count what a run waits for a core."""
 
 
 class ServerDied(Exception):
@@ -60,7 +63,7 @@ class ServerProcess:
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The reply. Raises ServerDied; the server is of no use afterwards."""
         self.hello()
-        reply = self._exchange(json.dumps(request).encode("ascii") + b"\n", request["wall_seconds"] + GRACE)
+        reply = self._exchange(json.dumps(request).encode("ascii") + b"\n", PATIENCE * request["wall_seconds"] + GRACE)
         assert reply["id"] == request["id"], "replies and requests are out of step"
         return reply
 

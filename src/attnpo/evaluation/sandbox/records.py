@@ -13,8 +13,8 @@ class Limits:
     """Limits of one run, that is of one test. The defaults are LiveCodeBench's time and memory.
 
     Attributes:
-        seconds: CPU time, all threads together. Wall time is limited too, for programs that sleep, but to four times
-            as much and two seconds more: a busy machine shall make no program wrong.
+        seconds: CPU time, all threads together. The time that passes is limited to twice as much and two seconds more,
+            for programs that sleep; waiting for a core does not count, so that a busy machine makes no program wrong.
         memory_mb: address space, interpreter included (about 100 MB).
         output_bytes: of standard output; as much again of standard error and of a function's result.
 
@@ -37,7 +37,7 @@ class Limits:
 
     @property
     def wall_seconds(self) -> float:
-        return 4 * self.seconds + 2
+        return 2 * self.seconds + 2
 
 
 class End(StrEnum):
