@@ -17,6 +17,22 @@ from typing import Any
 from attnpo.data.traces import type_name
 from attnpo.errors import InputError
 
+LARGEST = 2**29
+"""Bytes of one problem's private tests, unpacked; what is published stays far below."""
+
+# Whatever a damaged or hostile pickle can raise on its way to a text.
+BROKEN = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    TypeError,
+    ValueError,
+    zlib.error,
+    pickle.UnpicklingError,
+)
+
 
 def read_tests(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """Public and private tests of a row; none where it has none.
@@ -37,7 +53,7 @@ def read_tests(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
             for case in cases:
                 test = {"input": case["input"], "output": case["output"], "kind": case["testtype"]}
                 tests.append(test if function is None else {**test, "function": function})
-        except (AttributeError, KeyError, TypeError, ValueError, zlib.error, pickle.UnpicklingError) as error:
+        except BROKEN as error:
             raise InputError(f"{where}: field {name!r} cannot be read as tests ({type(error).__name__})") from error
     return tests
 
@@ -63,7 +79,11 @@ def _unpack(value: str) -> str:
         packed = base64.b64decode(value, validate=True)
     except binascii.Error as error:
         raise ValueError("not base64") from error
-    text = _TextUnpickler(io.BytesIO(zlib.decompress(packed))).load()
+    unpacking = zlib.decompressobj()
+    plain = unpacking.decompress(packed, LARGEST)
+    if not unpacking.eof:
+        raise ValueError(f"cut off, or more than {LARGEST} bytes")
+    text = _TextUnpickler(io.BytesIO(plain)).load()
     if not isinstance(text, str):
         raise TypeError(type_name(text))
     return text
