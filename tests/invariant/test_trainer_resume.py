@@ -78,6 +78,18 @@ def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
     assert_equal_runs(whole, parts)
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_resumed_run_with_continuations_is_the_uninterrupted_one(run, tmp_path, share):
+    """A stage that samples draws from the same random numbers as the rollouts."""
+    kwargs = {"segments": 3, "rollouts": 2, "rollout_tokens": 4, "closing": "", "share_prefixes": share}
+    options: dict[str, Any] = {"credit": "shape", "credit_kwargs": kwargs}
+    whole = run("whole", 4, **options)
+    run("parts", 3, **options)
+    parts = run("parts", 4, resume=str(tmp_path / "parts" / "checkpoint-2"), **options)
+    assert all(row["extra/rollout_tokens"] > 0 for row in lines(whole[0]))
+    assert_equal_runs(whole, parts)
+
+
 def test_evaluating_changes_nothing(run):
     quiet = run("quiet", 4)
     busy = run("busy", 4, eval_strategy="steps", eval_steps=1)

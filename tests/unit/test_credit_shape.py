@@ -1,0 +1,180 @@
+"""SHAPE and MRT on numbers that can be redone by hand, and what SHAPE's paper proves of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from attnpo.credit.advantages import outcome_advantages
+from attnpo.credit.base import CreditInputs, assign_credit, get_credit
+from attnpo.credit.segments import segment_advantages
+from attnpo.credit.shape import length_discounts
+from attnpo.errors import InputError
+
+NAN = math.nan
+
+
+def inputs_of(potential: list[float], *, advantage: float = 0.5, entropy: list[float] | None = None) -> CreditInputs:
+    """One response of ten tokens in segments of four and six, then two of padding; L_ref is 5, K is 3."""
+    return CreditInputs(
+        advantages=torch.tensor([advantage]),
+        correct=torch.tensor([True]),
+        group_accuracy=torch.tensor([0.5]),
+        answer_tokens=torch.tensor([2]),
+        total_tokens=torch.tensor([20]),
+        rescalable=torch.tensor([True]),
+        step_ids=torch.zeros(1, 12, dtype=torch.long),
+        num_steps=torch.tensor([1]),
+        completion_mask=torch.tensor([[1] * 10 + [0] * 2]),
+        step=1,
+        signals={
+            "segments": torch.tensor([[0] * 4 + [1] * 6 + [3] * 2]),
+            "potential": torch.tensor([potential]),
+            "mean_segment": torch.tensor([5.0]),
+            "entropy": torch.tensor([entropy or [1.0] * 12]),
+        },
+    )
+
+
+def credit(name: str, inputs: CreditInputs, **options: object) -> list[float]:
+    return assign_credit(get_credit(name, **options), inputs).advantages[0].tolist()
+
+
+TWO = [0.25, 0.75, 1.0, 1.0]  # Φ at the prompt, at the cut, the outcome, and the outcome again for an absent segment
+
+
+def test_two_segments() -> None:
+    # γ = 1 - 4/5·0.1 = 0.92 and max(0.9, 1 - 6/5·0.1) = 0.9
+    # A = 0.5 + 0.3·(0.92·0.75 - 0.25) = 0.632 and 0.5 + 0.3·(0.9·1 - 0.75) = 0.545
+    assert credit("shape", inputs_of(TWO)) == pytest.approx([0.632] * 4 + [0.545] * 6 + [0.0] * 2)
+
+
+def test_fixed_discount() -> None:
+    # 0.5 + 0.3·(0.9·0.75 - 0.25) = 0.6275
+    assert credit("shape", inputs_of(TWO), fixed_discount=True) == pytest.approx([0.6275] * 4 + [0.545] * 6 + [0.0] * 2)
+
+
+def test_given_reference_length() -> None:
+    # γ = 1 - 4/40·0.1 = 0.99 and 0.985
+    first, second = 0.5 + 0.3 * (0.99 * 0.75 - 0.25), 0.5 + 0.3 * (0.985 - 0.75)
+    found = credit("shape", inputs_of(TWO), reference_length=40)
+    assert found == pytest.approx([first] * 4 + [second] * 6 + [0.0] * 2)
+
+
+def test_token_weights() -> None:
+    # First segment: mean 1, std 1, z = ∓1, w = 1 ∓ 0.2. Second: one token of 6 among zeros: mean 1, std √5,
+    # z = √5 and -1/√5; w = 1 + 0.2·√5 and 1 - 0.2/√5.
+    entropy = [0.0, 2.0, 0.0, 2.0, 6.0, 0.0, 0.0, 0.0, 0.0, 0.0, 99.0, NAN]
+    root = math.sqrt(5)
+    weights = [0.8, 1.2, 0.8, 1.2, 1 + 0.2 * root, *[1 - 0.2 / root] * 5, 0.0, 0.0]
+    plain = [0.632] * 4 + [0.545] * 6 + [0.0] * 2
+    expected = [w * a for w, a in zip(weights, plain, strict=True)]
+    assert credit("shape", inputs_of(TWO, entropy=entropy)) == pytest.approx(expected)
+    assert credit("shape", inputs_of(TWO, entropy=entropy), token_weights=False) == pytest.approx(plain)
+
+
+def test_weights_are_clipped() -> None:
+    entropy = [0.0, 2.0, 0.0, 2.0, *[1.0] * 8]
+    found = credit("shape", inputs_of(TWO, entropy=entropy), beta=10.0)
+    assert found == pytest.approx([0.316, 1.264, 0.316, 1.264] + [0.545] * 6 + [0.0] * 2)  # × 0.5 and × 2
+
+
+def test_equal_entropies_have_no_weight() -> None:
+    assert credit("shape", inputs_of(TWO, entropy=[0.3] * 12)) == credit("shape", inputs_of(TWO), token_weights=False)
+
+
+def test_unknown_potential_leaves_both_segments_beside_it_alone() -> None:
+    assert credit("shape", inputs_of([0.25, NAN, 1.0, 1.0])) == pytest.approx([0.5] * 10 + [0.0] * 2)
+    assert credit("shape", inputs_of([NAN, 0.75, 1.0, 1.0])) == pytest.approx([0.5] * 4 + [0.545] * 6 + [0.0] * 2)
+    assert credit("shape", inputs_of([NAN] * 4, advantage=0.0)) == [0.0] * 12
+
+
+def test_one_segment_is_paid_from_prompt_to_outcome() -> None:
+    inputs = inputs_of([0.25, 1.0, 1.0, 1.0])
+    inputs = replace(inputs, signals={**inputs.signals, "segments": torch.tensor([[0] * 10 + [3] * 2])})
+    # γ = max(0.9, 1 - 10/5·0.1) = 0.9: 0.5 + 0.3·(0.9 - 0.25) = 0.695
+    assert credit("shape", inputs) == pytest.approx([0.695] * 10 + [0.0] * 2)
+
+
+def test_group_of_equal_rewards_is_shaped_all_the_same() -> None:
+    # All right: R = 0 and Φ = 1 throughout, so what is left is the tax: 0.3·(γ - 1).
+    found = credit("shape", inputs_of([1.0] * 4, advantage=0.0))
+    assert found == pytest.approx([-0.024] * 4 + [-0.03] * 6 + [0.0] * 2)
+    # All wrong and never solved: nothing.
+    assert credit("shape", inputs_of([0.0] * 4, advantage=0.0)) == [0.0] * 12
+
+
+def test_mrt_pays_progress_or_what_is_left_to_the_outcome() -> None:
+    assert credit("mrt", inputs_of(TWO)) == pytest.approx([1.0] * 4 + [0.75] * 6 + [0.0] * 2)
+    assert credit("mrt", inputs_of(TWO), progress="rest") == pytest.approx([1.25] * 4 + [0.75] * 6 + [0.0] * 2)
+
+
+def test_losing_and_regaining_potential_pays_in_mrt_rest_only() -> None:
+    fall_and_rise = [0.75, 0.25, 1.0, 1.0]
+    rest = credit("mrt", inputs_of(fall_and_rise, advantage=0.0), progress="rest")
+    assert rest[0] > 0  # the falling segment
+    for name in ("mrt", "shape"):
+        assert credit(name, inputs_of(fall_and_rise, advantage=0.0))[0] < 0
+
+
+def test_shaping_is_progress_less_a_tax() -> None:
+    torch.manual_seed(0)
+    before, after = torch.rand(2, 50, 3, dtype=torch.float64)
+    for gamma in (0.7, 0.9, 0.999):
+        found = segment_advantages(torch.zeros(50).double(), before, after, alpha=1.0, discounts=gamma)
+        change = after - before
+        assert torch.allclose(found, gamma * change - (1 - gamma) * before)
+        # the paper's approximate form is off by (1 - γ)·Δ
+        assert (found - (change - (1 - gamma) * before)).abs().max() <= 1 - gamma
+
+
+@pytest.mark.parametrize("kind", ["rloo", "grpo", "dr_grpo"])
+@pytest.mark.parametrize(("right", "size"), [(1, 2), (1, 8), (4, 8), (7, 8)])
+def test_below_one_half_right_stays_above_wrong(kind: str, right: int, size: int) -> None:
+    """Every segment of a right response, at its worst, against every segment of a wrong one, at its best."""
+    rewards = torch.tensor([[1.0] * right + [0.0] * (size - right)])
+    advantages = outcome_advantages(rewards, kind)[0]
+    worst_right = advantages[0] + 0.499 * (0 - 1)  # Φ falls from 1 to 0
+    best_wrong = advantages[-1] + 0.499 * (1 - 0)
+    assert worst_right > best_wrong
+    if kind == "dr_grpo":  # whose gap is exactly 1: at one half the two can meet
+        assert advantages[0] - advantages[-1] == pytest.approx(1.0)
+
+
+def test_least_discount_and_a_true_step() -> None:
+    # From 7/8 to 1 with m = 8: 0.7 - 0.875 < 0 < 0.9 - 0.875.
+    long = torch.tensor([[100.0]])
+    for least, sign in ((0.7, -1), (0.9, 1)):
+        gamma = length_discounts(long, torch.tensor([10.0]), least)
+        assert gamma.item() == pytest.approx(least)
+        shaping = segment_advantages(
+            torch.zeros(1), torch.tensor([[7 / 8]]), torch.ones(1, 1), alpha=1, discounts=gamma
+        )
+        assert shaping.sign().item() == sign
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("shape", {"segments": 0}, "segments: found 0, expected a whole number"),
+        ("shape", {"rollouts": 1.5}, "rollouts: found 1.5"),
+        ("shape", {"rollout_batch": 0}, "rollout_batch: found 0"),
+        ("shape", {"cuts": "random"}, "cuts: found 'random', expected one of entropy, even, steps"),
+        ("shape", {"quantile": 1.1}, r"quantile: found 1.1, expected a number in \[0, 1\]"),
+        ("shape", {"threshold": -1}, "threshold: found -1"),
+        ("shape", {"closing": None}, "closing: found None, expected a text"),
+        ("shape", {"gamma_min": 1.2}, "gamma_min: found 1.2"),
+        ("shape", {"weight_min": 0}, "weight_min: found 0, expected more than 0"),
+        ("shape", {"weight_max": 0.9}, "weight_max: found 0.9"),
+        ("shape", {"reference_length": 0}, "reference_length: found 0"),
+        ("shape", {"fixed_discount": 1}, "fixed_discount: found 1, expected true or false"),
+        ("mrt", {"progress": "all"}, "progress: found 'all', expected segment or rest"),
+        ("mrt", {"beta": 1}, "credit 'mrt' has no option 'beta'"),
+    ],
+)
+def test_bad_options(name: str, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        get_credit(name, **options)
