@@ -64,25 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from attnpo.evaluation.metrics import read_budgets
     from attnpo.evaluation.options import EvalOptions
     from attnpo.evaluation.run import evaluate
+    from attnpo.evaluation.terminal import print_results
 
     values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("command", "run", "rest")}
     values["benchmarks"] = [name.strip() for name in args.benchmarks.split(",") if name.strip()]
-    values["budgets"] = None if args.budgets is None else whole_numbers("--budgets", args.budgets)
+    values["budgets"] = None if args.budgets is None else read_budgets(args.budgets)
     values["chat_template_kwargs"] = {} if args.chat_template_kwargs is None else mapping(args.chat_template_kwargs)
-    folder = evaluate(EvalOptions(**values), command=shlex.join(["attnpo", *sys.argv[1:]]))
-    print(f"evaluation: {folder}", file=sys.stderr)
-
-
-def whole_numbers(option: str, text: str) -> list[int]:
-    """InputError where one of them is none."""
-    from attnpo.errors import InputError
-
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option}: found {text!r}, expected whole numbers, separated by commas") from None
+    results = evaluate(EvalOptions(**values), command=shlex.join(["attnpo", *sys.argv[1:]]))
+    print_results(results)
+    print(f"evaluation: {args.output}", file=sys.stderr)
 
 
 def mapping(text: str) -> dict[str, Any]:

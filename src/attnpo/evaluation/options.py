@@ -75,8 +75,6 @@ class EvalOptions:
         for option, known in choices.items():
             if getattr(self, option) not in known:
                 raise InputError(f"--{option}: found {getattr(self, option)!r}, expected one of {', '.join(known)}")
-        if any(budget < 1 for budget in self.budgets or ()):
-            raise InputError(f"--budgets: found {min(self.budgets or ())}, expected numbers of tokens from 1")
 
     @property
     def resolved_device(self) -> str:

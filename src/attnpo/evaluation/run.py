@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from attnpo.errors import InputError, RunError
@@ -15,22 +12,23 @@ from attnpo.evaluation.background import BackgroundGrading
 from attnpo.evaluation.engines.base import Completion, Engine, Sampling
 from attnpo.evaluation.engines.loading import Source, find_model
 from attnpo.evaluation.environment import ENVIRONMENT, Environment
-from attnpo.evaluation.folder import OPTIONS, SAMPLES, read_evaluation, read_options
+from attnpo.evaluation.folder import read_evaluation
 from attnpo.evaluation.grading import Grader
 from attnpo.evaluation.load import Loaded, load_questions
 from attnpo.evaluation.metrics import BUDGETS
-from attnpo.evaluation.options import EvalOptions, check_same
+from attnpo.evaluation.options import EvalOptions
+from attnpo.evaluation.own_folder import check_folder, clear, write_options
 from attnpo.evaluation.plan import Key, Plan, Request, make_plan
 from attnpo.evaluation.progress import EvalProgress
 from attnpo.evaluation.prompting import Prompter
 from attnpo.evaluation.reading import read_response
 from attnpo.evaluation.records import Sample
-from attnpo.evaluation.results import CSV, JSON, MARKDOWN, write_results
+from attnpo.evaluation.results import Results, write_results
 from attnpo.evaluation.samples import SampleFiles, check_planned
 
 
-def evaluate(options: EvalOptions, *, command: str = "", console: Console | None = None) -> Path:
-    """Sample and grade what is missing of an evaluation, and write its results; returns the folder.
+def evaluate(options: EvalOptions, *, command: str = "", console: Console | None = None) -> Results:
+    """Sample and grade what is missing of an evaluation, and write its results; returns what results.json holds.
 
     A batch of which a sample is missing is sampled again as a whole, as the rows of a batch touch each other's last
     digits; samples that are there are kept.
@@ -41,8 +39,8 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
     """
     console = console or Console(stderr=True, highlight=False)
     folder = options.output
-    if options.base is not None:
-        read_evaluation(options.base)
+    if options.base is not None and not read_evaluation(options.base).samples.keys() & set(options.benchmarks):
+        raise InputError(f"--base {options.base}: has none of the benchmarks {', '.join(options.benchmarks)}")
     loaded = {name: load_questions(name, data_dir=options.data_dir, limit=options.limit) for name in options.benchmarks}
     resolved = options.resolved({name: found.questions for name, found in loaded.items()})
     check_folder(folder, resolved, overwrite=options.overwrite)
@@ -82,8 +80,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
             if settled:
                 console.print(f"the model thinks: {settled} responses without a thinking tag count as unanswered")
         environment.write(thinking=thinks)
-    write_results(folder, base=options.base, budgets=options.budgets or BUDGETS)
-    return folder
+    return write_results(folder, base=options.base, budgets=options.budgets or BUDGETS)
 
 
 def plan_of(options: EvalOptions, loaded: Mapping[str, Loaded], prompter: Prompter, context: int | None) -> Plan:
@@ -188,35 +185,3 @@ def ungraded_sample(
         level=request.question.level,
     )
     return read.answer, sample
-
-
-def check_folder(folder: Path, resolved: dict[str, Any], *, overwrite: bool) -> None:
-    """Whether a run can be written or continued here.
-
-    Raises:
-        InputError: a file, a folder of something else, or a run with other options.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"-o {folder}: found a file, expected a folder")
-    if not folder.exists():
-        return
-    if not (folder / OPTIONS).is_file():
-        if any(folder.iterdir()):
-            raise InputError(f"-o {folder}: found a folder without {OPTIONS}, expected an evaluation or nothing")
-    elif not overwrite:
-        check_same(read_options(folder / OPTIONS), resolved, folder)
-
-
-def clear(folder: Path) -> None:
-    """Remove what an evaluation has written, and nothing else."""
-    shutil.rmtree(folder / SAMPLES, ignore_errors=True)
-    for name in (OPTIONS, ENVIRONMENT, JSON, CSV, MARKDOWN):
-        (folder / name).unlink(missing_ok=True)
-
-
-def write_options(folder: Path, resolved: dict[str, Any]) -> None:
-    """eval.yaml, put in place whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{OPTIONS}"
-    partial.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    partial.replace(folder / OPTIONS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +19,15 @@ from attnpo.rewards.verdict import Verdict
 
 
 class SampleFiles:
-    """The samples of one folder. A context manager: the files are open until its end.
+    """The samples of one folder. A context manager, until whose end the folder belongs to this process.
 
     Every line is flushed as it is written, so a killed run loses at most the line being written.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / SAMPLES
+        self.folder = folder
         self._open: dict[str, IO[bytes]] = {}
+        self._lock: int | None = None
 
     def read(self, benchmarks: Iterable[str]) -> list[Sample]:
         """What is there; a line that was not finished is cut off its file first.
@@ -42,7 +45,7 @@ class SampleFiles:
         """Raises RunError where it cannot be written (disk full, …)."""
         try:
             if sample.benchmark not in self._open:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                self._file(sample.benchmark).parent.mkdir(exist_ok=True)
                 self._open[sample.benchmark] = open(self._file(sample.benchmark), "ab")  # noqa: SIM115 - open to the end
             self._open[sample.benchmark].write(_line(sample))
             self._open[sample.benchmark].flush()
@@ -71,15 +74,26 @@ class SampleFiles:
         for file in self._open.values():
             file.close()
         self._open.clear()
+        if self._lock is not None:
+            os.close(self._lock)  # which lets go of it, as the end of the process would
+            self._lock = None
 
     def __enter__(self) -> SampleFiles:
+        """Raises InputError where another process writes to the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise InputError(f"-o {self.folder}: another evaluation is writing to it") from None
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.close()
 
     def _file(self, benchmark: str) -> Path:
-        return self.folder / f"{benchmark}.jsonl"
+        return self.folder / SAMPLES / f"{benchmark}.jsonl"
 
 
 def check_planned(samples: Iterable[Sample], planned: dict[Key, int]) -> set[Key]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,11 +100,15 @@ class Source:
     @contextmanager
     def _loading(self, what: str) -> Iterator[None]:
         """Without bars where nobody watches, and with the errors of loading told in one line."""
-        shown = logging.is_progress_bar_enabled() and not sys.stderr.isatty()
+        watched = sys.stderr.isatty()
+        shown = logging.is_progress_bar_enabled() and not watched
         if shown:  # a bar would fill a log file with its states
             logging.disable_progress_bar()
+        # That of GGUF files heeds no setting.
+        screen = sys.stderr if watched or self.gguf is None else io.StringIO()
         try:
-            yield
+            with redirect_stderr(screen):
+                yield
         except (OSError, ValueError, ImportError) as error:
             if isinstance(error, InputError):
                 raise
