@@ -3,11 +3,11 @@
     attnpo task --repairs --n 4000 -o repairs.jsonl
     python scripts/cold_start_repairs.py repairs.jsonl --model overthinker --out runs/repairer
 
-Each row is trained on twice: repair prompt -> repaired response, and problem -> the anchor, so that the model goes on
-solving. Before and after, its own wrong responses to held-out problems are repaired as in training: the share of
-candidates that are right, and usable (the rules of the audit passed too), of wrong responses with at least one usable
-candidate, and how far these are from the wrong response (edits per token). The model and cold_start.json are written
-to --out. TRL's SFTTrainer, loss on the responses only.
+A row is trained on as repair prompt -> repaired response; a share of the rows also as problem -> anchor, so that the
+model goes on solving. Before and after, its own wrong responses to held-out problems are repaired as in training: the
+share of candidates that are right, and usable (the rules of the audit passed too), of wrong responses with at least one
+usable candidate, and how far these are from the wrong response (edits per token). The model and cold_start.json are
+written to --out. TRL's SFTTrainer, loss on the responses only.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--model", default="overthinker")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--prompt", default="brief", help=f"{', '.join(PROMPTS)}, or a text; as in credit_kwargs")
+    parser.add_argument("--solve-share", type=float, default=0.5, help="of the rows whose anchor is trained on too")
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -71,16 +72,17 @@ def main() -> None:
     print(json.dumps({"after": after, "steps": trained, "seconds": round(seconds)}), flush=True)
 
 
-def examples(rows: list[dict[str, Any]], tokenizer: Any, template: str, seed: int) -> Dataset:
+def examples(rows: list[dict[str, Any]], tokenizer: Any, args: argparse.Namespace) -> Dataset:
     """Prompt and completion texts, as the chat template makes them; shuffled."""
-    found = []
+    rng, found = random.Random(args.seed), []
     for row in rows:
         problem = [{"role": "user", "content": row["problem"]}]
-        repair = repair_prompt(problem, wrong=row["wrong"], anchor=row["anchor"], template=template)
-        for messages, response in ((repair, row["response"]), (problem, row["anchor"])):
+        repair = repair_prompt(problem, wrong=row["wrong"], anchor=row["anchor"], template=args.prompt)
+        pairs = [(repair, row["response"]), (problem, row["anchor"])]
+        for messages, response in pairs[: 1 + (rng.random() < args.solve_share)]:
             text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
             found.append({"prompt": text, "completion": response + tokenizer.eos_token})
-    random.Random(seed).shuffle(found)
+    rng.shuffle(found)
     return Dataset.from_list(found)
 
 
@@ -116,7 +118,7 @@ def train(model: Any, tokenizer: Any, rows: list[dict[str, Any]], args: argparse
             disable_tqdm=True,
             seed=args.seed,
         ),
-        train_dataset=examples(rows, tokenizer, args.prompt, args.seed),
+        train_dataset=examples(rows, tokenizer, args),
         processing_class=tokenizer,
         callbacks=[Clock()],
     )

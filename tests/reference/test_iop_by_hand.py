@@ -361,7 +361,8 @@ def test_a_reward_that_is_missing_is_neither_right_nor_wrong(run) -> None:
 def test_refused() -> None:
     def settings(**changes):
         plain = {"num_generations": 4, "use_vllm": False, "vllm_importance_sampling_correction": True}
-        plain |= {"is_fsdp_enabled": False, "is_deepspeed_enabled": False, "processes": 1, **changes}
+        plain |= {"is_fsdp_enabled": False, "is_deepspeed_enabled": False, "processes": 1}
+        plain |= {"vllm_mode": "colocate", "vllm_tensor_parallel_size": 1, **changes}
         return SimpleNamespace(**plain, accelerator=SimpleNamespace(num_processes=plain["processes"]))
 
     refuse_what_cannot_work(settings(), 8)
@@ -371,5 +372,9 @@ def test_refused() -> None:
         refuse_what_cannot_work(settings(), 6)
     with pytest.raises(InputError, match="vllm_importance_sampling_correction: found true, expected false"):
         refuse_what_cannot_work(settings(use_vllm=True), 8)
-    with pytest.raises(InputError, match="expected plain data parallelism"):
-        refuse_what_cannot_work(settings(is_fsdp_enabled=True, processes=2), 8)
+    engine = {"use_vllm": True, "vllm_importance_sampling_correction": False, "processes": 2}
+    refuse_what_cannot_work(settings(**engine), 8)
+    shared = [{"vllm_mode": "server"}, {"vllm_tensor_parallel_size": 2}]
+    for changes in ({"is_fsdp_enabled": True, "processes": 2}, *({**engine, **how} for how in shared)):
+        with pytest.raises(InputError, match="expected plain data parallelism"):
+            refuse_what_cannot_work(settings(**changes), 8)

@@ -174,9 +174,11 @@ def refuse_what_cannot_work(trainer: Any, responses: int) -> None:
             "option vllm_importance_sampling_correction: found true, expected false: a repair is sampled under the "
             "repair prompt and trained under the original one, so vLLM's log-probabilities are of another condition"
         )
+    shared_engine = trainer.use_vllm and (trainer.vllm_mode == "server" or trainer.vllm_tensor_parallel_size > 1)
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if trainer.accelerator.num_processes > 1 and (trainer.use_vllm or sharded):
+    if trainer.accelerator.num_processes > 1 and (shared_engine or sharded):
         raise InputError(
-            "credit='iop' on several processes: found vLLM, FSDP or DeepSpeed, expected plain data parallelism: the "
-            "processes repair different numbers of responses, and there they may only generate together"
+            "credit='iop' on several processes: found FSDP, DeepSpeed, or a vLLM that processes share, expected plain "
+            "data parallelism and vllm_mode 'colocate': the processes repair different numbers of responses, and "
+            "there they may only generate together"
         )
