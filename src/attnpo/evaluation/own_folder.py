@@ -29,7 +29,10 @@ def check_folder(folder: Path, resolved: dict[str, Any], *, overwrite: bool) -> 
         if any(folder.iterdir()):
             raise InputError(f"-o {folder}: found a folder without {OPTIONS}, expected an evaluation or nothing")
     elif not overwrite:
-        check_same(read_options(folder / OPTIONS), resolved, folder)
+        found = read_options(folder / OPTIONS)
+        if not isinstance(found.get("benchmarks"), dict):
+            raise InputError(f"{folder / OPTIONS}: found no mapping of benchmarks; --overwrite begins anew")
+        check_same(found, resolved, folder)
 
 
 def clear(folder: Path) -> None:

@@ -21,13 +21,13 @@ class Uniforms:
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
         self._generators = [random.Random(seed) for seed in seeds]
         self._device = device
-        self._drawn = torch.empty(len(seeds), 0, dtype=torch.float64, device=device)
+        self._drawn = torch.empty(len(seeds), 0, dtype=precision(device), device=device)
 
     def at(self, step: int) -> Float[Tensor, " B"]:
         """The numbers of a step, counted from 0."""
         while self._drawn.shape[1] <= step:
             block = [[generator.random() for _ in range(_BLOCK)] for generator in self._generators]
-            new = torch.tensor(block, dtype=torch.float64).to(self._device)
+            new = torch.tensor(block, dtype=self._drawn.dtype).to(self._device)
             self._drawn = torch.cat([self._drawn, new], dim=1)
         return self._drawn[:, step]
 
@@ -71,8 +71,13 @@ class SeededChoice(LogitsProcessor):
 
 def choose(scores: Float[Tensor, "B V"], uniforms: Float[Tensor, " B"]) -> Int64[Tensor, " B"]:
     """The first token of each row at which the cumulative probability exceeds the row's number in [0, 1)."""
-    cumulative = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    cumulative = scores.softmax(dim=-1).cumsum(dim=-1, dtype=precision(scores.device))
     total = cumulative[:, -1]
     # Rounding must not lift a number to the total itself, beyond which there is no token.
     target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(1)
+
+
+def precision(device: torch.device | str) -> torch.dtype:
+    """float64, but for Apple's GPUs, which have none."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
