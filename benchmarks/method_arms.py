@@ -19,18 +19,21 @@ CLOSING = "\n</think>\n\nSolution:"
 SEGMENTS = {"segments": 4, "rollouts": 4, "rollout_tokens": 64, "closing": CLOSING}
 
 SCALED = {
-    "l1_exact": ({"low": 80, "high": 240, "alpha": 0.006}, "100 … 4000 tokens, α 0.0003"),
-    "l1_max": ({"low": 80, "high": 240, "alpha": 0.006}, "100 … 4000 tokens, α 0.0003"),
+    "l1_exact": ({"low": 80, "high": 240}, "100 … 4000 tokens, α 0.0003 per token"),
+    "l1_max": ({"low": 80, "high": 240}, "100 … 4000 tokens, α 0.0003 per token"),
     "laser": ({"target": 140}, "8192 tokens"),
     "laser_d": ({"low": 60, "interval": 20, "update_every": 5}, "from 4096 in steps of 1024, every 20 steps"),
     "thinkprune": ({"limits": [220, 170, 120], "steps": 8}, "4000, 3000, 2000 tokens, 180 steps each"),
     "shorterbetter": ({"beta": 0.02}, "β 0.001 per token"),
     "overlong": ({"max_length": 240, "cache": 120}, "20480, 4096 tokens"),
 }
+# Given here because the configuration of the small model has one for TLMRE.
+ALPHA = {"l1_exact": 0.006, "l1_max": 0.006, "laser": 0.5, "laser_d": 0.5, "shorterbetter": 2.0}
 
 
 def length(name: str, advantage: str = "rloo") -> list[str]:
     options = ["--length_kwargs", json.dumps(SCALED[name][0])] if name in SCALED else []
+    options += ["--length_alpha", str(ALPHA[name])] if name in ALPHA else []
     return ["--advantage", advantage, "--length_reward", name, *options, "--credit", "outcome"]
 
 
