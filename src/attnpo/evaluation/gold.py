@@ -82,8 +82,8 @@ def check_gold(
     )
 
 
-CHUNK = 200
-"""Questions graded at a time: often enough for a progress bar, large enough to keep all workers busy."""
+CHUNK = 1000
+"""Questions graded at a time: often enough for a progress bar; the pool grades equal pairs of one call once."""
 
 
 def _responses(question: Question) -> list[str]:

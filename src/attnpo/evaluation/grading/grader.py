@@ -21,11 +21,12 @@ class Grader:
 
     Args:
         workers: processes for mathematics, and as many for programs; default: the machine's cores, at most 8.
-        timeout: seconds one mathematical answer may take.
+        timeout: seconds one mathematical answer may take. Telling two long formulas apart can take ten, and an answer
+            that was not done in time is left out of the accuracy, so there is more room than in training.
         limits: of the programs' sandbox; default: as :class:`~attnpo.evaluation.sandbox.records.Limits`.
     """
 
-    def __init__(self, *, workers: int | None = None, timeout: float = 10.0, limits: Limits | None = None) -> None:
+    def __init__(self, *, workers: int | None = None, timeout: float = 30.0, limits: Limits | None = None) -> None:
         self.workers, self.timeout, self.limits = workers, timeout, limits
         self._pool: VerifierPool | None = None
         self._sandbox: Sandbox | None = None
