@@ -1,10 +1,14 @@
 // Two responses to one problem side by side, steps that say much the same in one row.
 
-const SIMILAR = 0.2; // share of common words from which two steps are taken for one
+const SIMILAR = 0.15; // share of common words and neighbours from which two steps are taken for one
 const NUMBER = 3; // what a number weighs among words: phrases vary, the numbers are what a step is about
 const MOST_CELLS = 250_000; // of the table of the alignment: longer pairs are shown without one
 
-const wordsOf = (text) => new Set(text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []);
+// Words, numbers and signs of a text, and neighbours among them: "15 - 11" is more than a 15 and an 11.
+function wordsOf(text) {
+  const words = text.toLowerCase().match(/[\p{L}\p{N}]+|[-+*/=]/gu) ?? [];
+  return new Set([...words, ...words.slice(1).map((word, k) => `${words[k]} ${word}`)]);
+}
 
 function likeness(one, other) {
   const weigh = (words) => words.reduce((sum, word) => sum + (/\d/.test(word) ? NUMBER : 1), 0);
