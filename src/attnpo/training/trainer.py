@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 
 from attnpo.credit.advantages import group_accuracy, outcome_advantages
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod
@@ -197,9 +198,10 @@ class AttnPOTrainer(HeldOutEvaluation):
         with self._timer("stages"):
             for stage in self.stages:
                 batch = stage(batch, rollouts)
-        for name in sorted(self.stage_numbers):
-            self._metrics["train"][name].append(self.stage_numbers[name])
-        self.stage_numbers.clear()
+        told = gather_object([self.stage_numbers])
+        for name in sorted({name for numbers in told for name in numbers}):
+            self._metrics["train"][name].append(sum(numbers.get(name, 0.0) for numbers in told) / len(told))
+        self.stage_numbers = {}
         return batch
 
     def _add_outcome(self, output: dict[str, Any], local: slice, group_size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,12 @@ def _verify(
 ) -> list[bool | None]:
     """Whether each completion, to the problem of response `owners[i]`, is right."""
     verdicts = tools.judge([rollouts.rows[i] for i in owners], completions)
-    return [None if v is None else bool(is_correct(torch.tensor(float(v)))) for v in verdicts]
+    return [verdict(value) for value in verdicts]
+
+
+def verdict(value: float | None) -> bool | None:
+    """Right, wrong, or None where nobody could judge."""
+    return None if value is None or math.isnan(value) else bool(is_correct(torch.tensor(float(value))))
 
 
 def _candidate(rollouts: Rollouts, wrong: int, ids: list[int], right: bool | None, tools: Tools) -> Candidate:

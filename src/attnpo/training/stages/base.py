@@ -1,8 +1,8 @@
 """What a stage is given and what it may use. It reads one generation batch and returns it with its signal added.
 
 A stage may also replace the rows of the batch (a method that trains on repaired responses does). Every tensor of the
-batch must then have the new number of rows, a multiple of `steps_per_generation`; a row that is no response of the
-batch has `rollout_rows` = -1.
+batch must then have the new number of rows (rows.py builds them), a multiple of `steps_per_generation` and the same on
+all processes, because TRL gathers numbers per row; a row that is no response of the batch has `rollout_rows` = -1.
 """
 
 from __future__ import annotations
@@ -141,5 +141,5 @@ class Tools:
         return logps, entropy
 
     def note(self, name: str, value: float) -> None:
-        """A number for the metrics of the current step; several of one name are added up."""
+        """A number for the metrics of the current step; several of one name are added up, processes are averaged."""
         self.trainer.stage_numbers[name] = self.trainer.stage_numbers.get(name, 0.0) + value

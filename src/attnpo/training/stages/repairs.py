@@ -4,7 +4,7 @@
 2. Sample candidates under the repair prompt, verify, audit, choose (attempts.py).
 3. Align each wrong response with its repair; keep the first edits where those already verify.
 4. Rows (here): fallback rows; wrong and repaired rows with the gates of the edits kept; candidates under the repair
-   prompt; filler rows without a gate, so that the number of rows is a multiple of `steps_per_generation`.
+   prompt; filler rows without a gate, so that all processes have as many rows, a multiple of `steps_per_generation`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from attnpo.credit.advantages import is_correct, outcome_advantages
+from attnpo.credit.advantages import outcome_advantages
 from attnpo.credit.iop import IopCredit, Role
 from attnpo.errors import InputError
 from attnpo.repair.align import masks
 from attnpo.repair.audit import make_audit
 from attnpo.repair.choose import plan_repairs
 from attnpo.training.rollout import STAGE_SIGNAL
-from attnpo.training.stages.attempts import Attempt, try_repairs
+from attnpo.training.stages.attempts import Attempt, try_repairs, verdict
 from attnpo.training.stages.base import Batch, Rollouts, Tools
 from attnpo.training.stages.rows import Row, rebuild
 
@@ -50,9 +50,8 @@ class Repairs:
         )
 
     def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
-        correct = [None if v is None else bool(is_correct(torch.tensor(v))) for v in rollouts.verdicts]
         plan = plan_repairs(
-            correct,
+            [verdict(value) for value in rollouts.verdicts],
             rollouts.completion_ids,
             rollouts.group_size,
             anchor=self.method.anchor,
@@ -122,13 +121,14 @@ class Repairs:
         return rows
 
     def _assemble(self, rows: list[RepairRow], batch: Batch, rollouts: Rollouts) -> Batch:
-        """Filler up to a multiple of the number of micro-batches, and the signals."""
+        """Filler up to a multiple of the number of micro-batches, the same on every process, and the signals."""
         self.tools.note("repair/rows", len(rows))
         micro_batches = self.tools.trainer.args.steps_per_generation
+        everywhere = self.tools.trainer.accelerator.gather(torch.tensor([max(1, len(rows))], device=self.tools.device))
+        total = -(-int(everywhere.max()) // micro_batches) * micro_batches
         shortest = min(range(len(rollouts.rows)), key=lambda i: len(rollouts.completion_ids[i]))
-        missing = -len(rows) % micro_batches if rows else micro_batches
         filler = RepairRow(_own(shortest, batch, rollouts, is_source=False), Role.FILLER, share=0.0)
-        rows = [*rows, *[filler] * missing]
+        rows = [*rows, *[filler] * (total - len(rows))]
         new = rebuild(batch, [row.row for row in rows], self.tools)
         mask = new["completion_mask"].bool()
         gates = torch.zeros_like(mask)

@@ -1,0 +1,49 @@
+"""Two processes that repair different numbers of responses train as one process does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def folders(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path_factory):
+    """Run folders of one process and of two, on the same model, responses and repairs."""
+    folder = tmp_path_factory.mktemp("repairing")
+    model = trainer_kit.save_model(folder / "model", new_tiny_qwen2(), tiny_tokenizer)
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        command += ["--master-port", str(28500 + os.getpid() % 1000), "iop_of_two.py", str(model)]
+        done = subprocess.run(
+            [*command, str(folder / str(processes))],
+            cwd=TESTS, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "1", folder / "2"
+
+
+@pytest.mark.slow
+def test_same_weights(folders, new_tiny_qwen2):
+    one, two = (torch.load(folder / "weights.pt") for folder in folders)
+    start = new_tiny_qwen2().state_dict()
+    assert any(not torch.equal(weights, start[name]) for name, weights in one.items())
+    for name, weights in one.items():
+        torch.testing.assert_close(weights, two[name], atol=1e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+def test_numbers_are_means_over_processes(folders):
+    one, two = (
+        json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0]) for folder in folders
+    )
+    assert (one["repair/chosen"], two["repair/chosen"]) == (2, 1)
+    assert (one["repair/fallback_groups"], two["repair/fallback_groups"]) == (1, 0.5)
+    assert one["loss"] == pytest.approx(two["loss"], abs=1e-6)
