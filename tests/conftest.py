@@ -22,7 +22,8 @@ if os.environ.get("ATTNPO_SHAPES"):  # set by `make shapes`
 
     # The annotations of these modules are checked at every call.
     # Not credit.base: its tests build records of wrong shapes on purpose.
-    checked = ["attention", "credit.advantages", "credit.attnpo", "credit.outcome", "rewards.length"]
+    methods = ["attnpo", "first_correct", "mrt", "outcome", "segments", "shape"]
+    checked = ["attention", "credit.advantages", *(f"credit.{name}" for name in methods), "rewards.length"]
     install_import_hook(
         [f"attnpo.{module}" for module in checked],
         "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
