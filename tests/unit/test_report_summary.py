@@ -76,7 +76,7 @@ def test_findings_name_what_changed(run_folder):
     steps = [{"step": float(s), "steps/per_response": 9.0 - s, "steps/attenuated": s / 10} for s in (1, 2, 3, 4)]
     said = findings(replace(run, evaluations=[], metrics=steps))
     assert [text.replace("\xa0", " ") for text in said] == [
-        "A response takes 5.5 steps instead of 7.5.",  # means of two and two
+        "A response takes 5.5 steps in training batches, instead of 7.5.",  # means of two and two
         "The method attenuated 35 % of the steps in the last training batches (15 % in the first).",
     ]
     assert findings(replace(run, evaluations=[], metrics=[])) == []

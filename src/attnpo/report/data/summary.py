@@ -87,14 +87,16 @@ def findings(run: Run) -> list[str]:
     """What else changed, each in a sentence, with the source of its numbers."""
     held_out = len(run.evaluations) > 1
     first, last = _ends(run.evaluations if held_out else run.metrics)
+    source = "" if held_out else " in training batches"
     said = []
     before, after = first.get("steps/per_response"), last.get("steps/per_response")
     if before is not None and after is not None:
-        said.append(f"A response takes {small(after, digits=2)} steps instead of {small(before, digits=2)}.")
+        now, then = small(after, digits=2), small(before, digits=2)
+        said.append(f"A response takes {now} steps{source}, {'as before' if now == then else f'instead of {then}'}.")
     before, after = first.get("phrases/transition_per_1k"), last.get("phrases/transition_per_1k")
     if before is not None and after is not None:
         said.append(
-            f"Phrases that doubt or turn round (“wait”, “alternatively”): {small(before, digits=2)} → "
+            f"Phrases that doubt or turn round (“wait”, “alternatively”){source}: {small(before, digits=2)} → "
             f"{small(after, digits=2)} per 1,000 thinking tokens."
         )
     early, late = _ends(run.metrics)
