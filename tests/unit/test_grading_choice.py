@@ -36,6 +36,12 @@ PLANETS = ("Mars", "the Moon", "Venus", "All of the above")
         ("C.", "C"),
         ("B", "B"),
         ("Of these (A) is too far and (C) too hot, which leaves (B), I would say", "B"),
+        ("If it is red the answer is (A), but it is not, so the answer is (B).", "B"),
+        ("The answer is not A; the answer is B", "B"),
+        ("(A) is too far, (C) too hot, so (B).", "B"),
+        ("Answer: b", "B"),
+        (r"\boxed{(c)}", "C"),
+        ("Answer: A, as (B) is no planet", "A"),
         ("Answer: E", "E"),  # beyond the last choice: read, and wrong
     ],
 )
@@ -53,6 +59,11 @@ def test_letter(answer: str, letter: str) -> None:
         r"\boxed{}",
         "The answer is unclear",
         "Answer: All",
+        "Answer: A, B",
+        "Answer: (A) and (B)",
+        r"\boxed{A, B}",
+        r"\boxed{\text{A or B}}",
+        "(A), (B)",
         "An answer is Always hard",
     ],
 )

@@ -4,10 +4,11 @@ The first of these that the text has, and within it the last occurrence:
 
 1. ``\boxed{C}``, ``\boxed{\text{(C)}}``, ``\boxed{C. some text}``; or the text of exactly one choice in the box;
 2. ``Answer: C``, ``the answer is (C)``, ``the correct choice is **C**``; or the text of exactly one choice there;
-3. a last line that is a letter (``(C)``, ``**C.**``, ``C) some text``);
+3. a last line that is a letter (``(C)``, ``**C.**``, ``C) some text``) and has no other one in brackets;
 4. the last letter in brackets, ``(C)``.
 
-An "A" or "I" in running prose is never taken for a choice. A letter beyond the last choice is an answer, and wrong.
+An "A" or "I" in running prose is never taken for a choice; nor are several letters (``A, B``). In 1 and 2 a small
+letter that stands alone will do. A letter beyond the last choice is an answer, and wrong.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ LONGEST_ANSWER = 20_000
 """Characters; of a longer answer the end is read."""
 
 _WRAPPING = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boldsymbol|mbox)\b|\\[()\[\],;! ]|[*_`${}~]")
-_LETTER = re.compile(r"\(?\s*([A-Z])\s*(?:\)|[.:,)](?=\s|$)|$)")
+_AND_ANOTHER = r"\)?(?:\s*(?:[,;/&]|and\b|or\b))+\s*\(?[A-Z]\)?\s*(?:[.,;/&]|and\b|or\b|$)"
+_LETTER = re.compile(rf"\(?\s*([A-Z])(?!{_AND_ANOTHER})\s*(?:\)|[.:,)](?=\s|$)|$)")
+_SMALL_LETTER = re.compile(r"\(?([a-z])\)?\.?")
 _ANNOUNCED = re.compile(
-    r"(?:\banswer|\bchoice|\boption)\s*(?:is|:|=)\s*(?:(?:the\s+)?(?:choice|option|letter)\s*)?:?\s*(?P<rest>\S[^\n]*)",
+    r"(?:\banswer|\bchoice|\boption)\s*(?:is|:|=)\s*(?:(?:the\s+)?(?:choice|option|letter)\s*)?:?\s*(?=(?P<rest>\S[^\n]*))",
     re.IGNORECASE,
 )
 _IN_BRACKETS = re.compile(r"\(([A-Z])\)")
+_SEVERAL_IN_BRACKETS = re.compile(r"\([A-Z]\)(?:(?:\s*(?:[,;/&]|and\b|or\b))+\s*\([A-Z]\))+")
 
 
 def grade_choice(answer: str, reference: str, choices: Sequence[str]) -> Graded:
@@ -50,9 +54,9 @@ def choice_of(answer: str, choices: Sequence[str]) -> str | None:
         if letter := _letter_or_text(found["rest"], choices):
             return letter
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    if lines and (found := _LETTER.match(lines[-1])):
+    if lines and (found := _LETTER.match(lines[-1])) and {found[1]}.issuperset(_IN_BRACKETS.findall(lines[-1])):
         return found[1]
-    bracketed = _IN_BRACKETS.findall(plain)
+    bracketed = _IN_BRACKETS.findall(_SEVERAL_IN_BRACKETS.sub("", plain))
     return bracketed[-1] if bracketed else None
 
 
@@ -61,7 +65,10 @@ def _letter_or_text(text: str, choices: Sequence[str]) -> str | None:
     if found := _LETTER.match(plain):
         return found[1]
     same = [index for index, choice in enumerate(choices) if _plain(choice) == _plain(plain)]
-    return chr(ord("A") + same[0]) if len(same) == 1 else None
+    if same:
+        return chr(ord("A") + same[0]) if len(same) == 1 else None
+    small = _SMALL_LETTER.fullmatch(plain)
+    return small[1].upper() if small else None
 
 
 def _plain(text: str) -> str:
