@@ -70,6 +70,8 @@ def test_bare_number(text: str, number: str | None) -> None:
         (r"\pm 2, 0", "-2,0,2"),
         (r"3 + 2\sqrt{2}, 3 - 2\sqrt{2}", r"3 \pm 2 \sqrt{2}"),
         (r"0 < t \le 4", "(0,4]"),
+        (r"t \le 4", r"(-\infty,4]"),
+        (r"4 < x", r"(4,\infty)"),
         (r"b v + m\frac{dv}{dt} = f", r"m \frac{d v}{d t}+b v=f"),
         ("E_2, E_1", "E_{1},E_{2}"),
         ("m_{max}=n^2-n-1", r"m_{\max }=n^{2}-n-1"),

@@ -11,11 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
-from sympy import And
+from sympy import And, Ge, Gt, Le, Lt
 
 # A box is what these models are taught to answer in: it comes before "the final answer is".
 LATEX = LatexExtractionConfig(boxed_match_priority=0)
 EXPRESSION = ExprExtractionConfig()
+
+INEQUALITY = (Ge, Gt, Le, Lt)
 
 PARSER_ERRORS = (
     ArithmeticError,
@@ -73,8 +75,9 @@ def extract(text: str) -> list[Any]:
 
 
 def _as_interval(value: Any) -> Any:
-    """The interval (0, 4] for 0 < t ≤ 4; anything else unchanged."""
-    if not isinstance(value, And) or len(value.free_symbols) != 1:
+    """The interval (0, 4] for 0 < t ≤ 4, [4, ∞) for 4 ≤ t; anything else unchanged."""
+    bound = isinstance(value, INEQUALITY) and {value.lhs.is_Symbol, value.rhs.is_Symbol} == {True, False}
+    if not (bound or isinstance(value, And)) or len(value.free_symbols) != 1:
         return value
     try:
         return value.as_set()
