@@ -111,6 +111,12 @@ def test_livecodebench_tests_as_published() -> None:
     assert question("livecodebench", row).tests == ()
 
 
+def test_malformed_tests_are_told_before_anything_is_sampled() -> None:
+    for test, message in (("x", "found str"), ({"kind": "stdin", "input": "1"}, "expected two texts")):
+        with pytest.raises(InputError, match=f"row 1, test 2: .*{message}"):
+            question("livecodebench", {"problem": "?", "tests": [{"kind": "stdin", "input": "", "output": ""}, test]})
+
+
 def test_pickle_that_wants_more_than_a_text_is_refused(tmp_path: Path) -> None:
     class Harmful:
         def __reduce__(self):

@@ -16,6 +16,7 @@ from attnpo.data.traces import type_name
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import Benchmark
 from attnpo.evaluation.code_tests import read_tests
+from attnpo.evaluation.grading.code_checks import read_test
 from attnpo.evaluation.records import Question
 
 Row = Mapping[str, Any]
@@ -137,10 +138,13 @@ def _gpqa(row: Row, where: str) -> dict[str, Any]:
 
 
 def _livecodebench(row: Row, where: str) -> dict[str, Any]:
+    tests = tuple(read_tests(row, where))
+    for number, test in enumerate(tests, start=1):  # a malformed one is found here, not after hours of sampling
+        read_test(test, f"{where}, test {number}")
     return {
         "problem": _text(row, PROBLEM, where),
         "reference": None,
-        "tests": tuple(read_tests(row, where)),
+        "tests": tests,
         "extra": {"starter_code": row.get("starter_code") or "", "date": row.get("contest_date")},
     }
 

@@ -64,6 +64,8 @@ def read_test(test: Mapping[str, Any], where: str) -> CodeTest:
     Raises:
         InputError: not of that form; names the field.
     """
+    if not isinstance(test, Mapping):
+        raise InputError(f"{where}: found {type(test).__name__}, expected an object")
     kind, given, expected = test.get("kind"), test.get("input"), test.get("output")
     if kind == "stdin":
         if not isinstance(given, str) or not isinstance(expected, str):
