@@ -54,6 +54,13 @@ def test_the_command_writes_its_files_and_shows_them(two, tmp_path, capsys, monk
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_names_may_hold_what_means_something_to_the_screen_or_the_picture(two, tmp_path, capsys):
+    names = ["base [/x]", r"short $\frac$"]
+    assert main(["compare", *map(str, two), "-o", str(tmp_path), "--names", ",".join(names)]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names)
+
+
 def test_differences_are_those_of_the_runs(two):
     found = compared(*two)
     for part in (*found["benchmarks"].values(), found["all"]):

@@ -202,6 +202,13 @@ def test_long_prompts_are_left_out(run: Run, tmp_path: Path):
         run(tmp_path / "none", benchmarks=["gsm8k"], data_dir=tmp_path)
 
 
+def test_reasons_are_shown_as_they_stand(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A row's own text is in them, which the screen must not read as markup."""
+    (tmp_path / "gsm8k.jsonl").write_text('{"id": "1", "problem": "1 + 1?", "answer": "2"}\n{"[/INST]": 1}\n')
+    run(tmp_path / "run", benchmarks=["gsm8k"], data_dir=tmp_path, max_tokens=3)
+    assert "found [/INST]" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_folders_of_something_else_are_refused(run: Run, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"found a folder without eval\.yaml"):

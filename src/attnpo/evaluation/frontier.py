@@ -61,7 +61,7 @@ def draw_frontier(comparison: dict[str, Any]) -> Figure:
     names = list(comparison["runs"])
     looks = {name: (COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]) for k, name in enumerate(names)}
     for panel, (title, part) in zip(axes, panels.items(), strict=False):
-        panel.set_title(f"{title} ({part['problems']} problems)")
+        panel.set_title(f"{title} ({part['problems']} problems)", parse_math=False)
         _draw_points(panel, part["runs"], looks)
     for panel in axes[len(panels) :]:
         panel.remove()
@@ -129,6 +129,7 @@ def _label(panel: Axes, runs: Mapping[str, Any], looks: Mapping[str, tuple[str, 
                 va="bottom" if place[1] > 1 else "top" if place[1] < -1 else "center",
                 fontsize=9,
                 color=looks[name][0],
+                parse_math=False,
                 arrowprops={"arrowstyle": "-", "color": looks[name][0], "linewidth": 0.5, "alpha": 0.5},
             )
             text.update_positions(renderer)

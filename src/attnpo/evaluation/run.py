@@ -37,7 +37,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
         InputError: anything wrong with options, data, model or folder, before sampling starts.
         RunError: interrupted, or the memory does not suffice; what is done is kept.
     """
-    console = console or Console(stderr=True, highlight=False)
+    console = console or Console(stderr=True, highlight=False, markup=False)  # it is told what stands in data
     folder = options.output
     if options.base is not None and not read_evaluation(options.base).samples.keys() & set(options.benchmarks):
         raise InputError(f"--base {options.base}: has none of the benchmarks {', '.join(options.benchmarks)}")

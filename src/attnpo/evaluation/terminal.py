@@ -18,7 +18,7 @@ LEVELS_BAR, MOST_LEVELS = 20, 20
 
 def print_results(results: Results, console: Console | None = None) -> None:
     """Print what results.json holds: accuracy, lengths, pass@k, budgets, levels and what was left out."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False)  # names may hold [brackets]
     benchmarks = results["benchmarks"]
     console.print()
     console.print(Text(results["name"], "bold"), Text(results["model"]))

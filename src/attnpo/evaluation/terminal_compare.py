@@ -21,7 +21,7 @@ LETTERS = string.ascii_uppercase + string.ascii_lowercase
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """Print what comparison.json holds, benchmark by benchmark, the macro average last."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False)  # names may hold [brackets]
     console.print()
     for benchmark, part in parts(comparison):
         _print_part(f"{benchmark} ({part['problems']} problems)", part, comparison["base"], console)
