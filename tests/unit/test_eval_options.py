@@ -34,6 +34,8 @@ def options(**given: Any) -> EvalOptions:
         ({"engine": "sglang"}, "--engine: found 'sglang', expected one of transformers, vllm"),
         ({"thinking": "maybe"}, "--thinking: found 'maybe', expected one of auto, yes, no"),
         ({"dtype": "int8"}, "--dtype: found 'int8'"),
+        ({"temperature": float("inf")}, "--temperature: found inf"),
+        ({"device": "abacus"}, "--device abacus: cannot be used: "),
     ],
 )
 def test_bad_values(given: dict[str, Any], message: str):
@@ -49,7 +51,12 @@ def test_samples_per_problem():
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [("overthinker", "overthinker"), ("Qwen/Qwen3-8B", "Qwen3-8B"), ("runs/a/checkpoint-30", "a-checkpoint-30")],
+    [
+        ("overthinker", "overthinker"),
+        ("Qwen/Qwen2.5-0.5B", "Qwen2.5-0.5B"),
+        ("m/q8.gguf", "q8"),
+        ("runs/a/checkpoint-30", "a-checkpoint-30"),
+    ],
 )
 def test_short_names(model: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
@@ -61,6 +68,7 @@ def test_short_names(model: str, name: str, tmp_path: Path, monkeypatch: pytest.
 def test_models_by_name(tmp_path: Path):
     (tmp_path / "checkpoint-9").mkdir()
     (tmp_path / "checkpoint-30").mkdir()
+    (tmp_path / "checkpoint-a").mkdir()
     with pytest.raises(InputError, match=r"has no config\.json; did you mean .*checkpoint-30\?"):
         find_model(str(tmp_path))
     with pytest.raises(InputError, match="no such folder"):

@@ -107,6 +107,8 @@ def test_equal_problems_have_an_empty_interval():
 
 def test_k_reaches_as_far_as_half_of_the_problems():
     assert reached_ks([problem("rwwwr"), problem("rwww"), problem("r")]) == [1, 2, 4]
+    assert reached_ks([problem("rwww"), problem("r")]) == [1, 2, 4]
+    assert reached_ks([problem("rwww"), problem("r"), problem("w")]) == [1]
     assert reached_ks([problem("tttt")]) == []
     found = measure(columns([problem("rwww"), problem("rrww"), problem("rwwt")]))
     assert found["pass@4"].problems == 2  # the third has three grades

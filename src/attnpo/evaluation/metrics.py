@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, median_low
+from statistics import fmean, median_high
 
 import torch
 from jaxtyping import Float64
@@ -101,7 +101,7 @@ def problem_pass_at_k(problem: Problem, k: int) -> float:
 def reached_ks(problems: Sequence[Problem]) -> list[int]:
     """The k for which at least half of the problems with a graded sample have enough of them."""
     counts = [count for problem in problems if (count := len(graded(problem)))]
-    return [k for k in KS if counts and k <= median_low(counts)]
+    return [k for k in KS if counts and k <= median_high(counts)]
 
 
 def known_budgets(problems: Sequence[Problem], budgets: Sequence[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,12 +64,17 @@ class EvalOptions:
         lowest: Mapping[str, float] = {"samples": 1, "temperature": 0, "max_tokens": 1, "limit": 1, "batch_size": 1}
         for option, low in lowest.items():
             value = getattr(self, option)
-            if value is not None and not value >= low:  # so that NaN is refused
+            if value is not None and not low <= value < math.inf:  # so that NaN is refused
                 raise InputError(f"--{option.replace('_', '-')}: found {value}, expected at least {low}")
         if not 0 < self.top_p <= 1:
             raise InputError(f"--top-p: found {self.top_p}, expected a number above 0 and at most 1")
         if self.temperature == 0 and (self.samples or 1) > 1:
             raise InputError(f"--samples: found {self.samples} at temperature 0, where all samples would be the same")
+        if self.device is not None and self.engine == "transformers":
+            try:
+                torch.empty(0, device=self.device)
+            except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+                raise InputError(f"--device {self.device}: cannot be used: {str(error).splitlines()[0]}") from error
         choices = {"engine": tuple(DEFAULT_BATCH_SIZE), "thinking": THINKING}
         if self.dtype is not None:
             choices["dtype"] = DTYPES
@@ -158,4 +164,4 @@ def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
 def _short_name(model: str) -> str:
     """The last part of a path or Hub name; of a checkpoint, its run too."""
     path = Path(model)
-    return f"{path.parent.name}-{path.name}" if path.name.startswith("checkpoint-") else path.stem
+    return f"{path.parent.name}-{path.name}" if path.name.startswith("checkpoint-") else path.name.removesuffix(".gguf")

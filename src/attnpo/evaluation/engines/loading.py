@@ -55,11 +55,11 @@ class Source:
         Raises InputError where there is no configuration.
         """
         path = self.path
-        if self.adapter:
-            from peft import PeftConfig
-
-            path = str(PeftConfig.from_pretrained(path).base_model_name_or_path)
         with self._loading("configuration"):
+            if self.adapter:
+                from peft import PeftConfig
+
+                path = str(PeftConfig.from_pretrained(path).base_model_name_or_path)
             config = AutoConfig.from_pretrained(path, **({} if self.adapter else self._options))
         return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
 
@@ -143,7 +143,7 @@ def find_model(name: str, *, revision: str | None = None, trust_remote_code: boo
         _needs("peft", name)
         return Source(name, str(path), adapter=True, **common)
     if not (path / "config.json").is_file():
-        checkpoints = sorted(path.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+        checkpoints = sorted(path.glob("checkpoint-*"), key=lambda folder: (len(folder.name), folder.name))
         hint = f"; did you mean {checkpoints[-1]}?" if checkpoints else ""
         raise InputError(f"--model {name}: the folder has no config.json{hint}")
     return Source(name, str(path), **common)
