@@ -79,6 +79,11 @@ def test_verdicts() -> None:
     assert grade_choice("Answer: B", "B", PLANETS).extracted == "B"
 
 
+def test_a_choice_that_names_another_one() -> None:
+    assert choice_of("It is\n(C) Both (A) and (B)", ("x", "y", "Both (A) and (B)")) == "C"
+    assert choice_of("It is\n(A) O(D)", ("O(D)", "O(N)")) == "A"
+
+
 def test_text_of_two_equal_choices_names_none() -> None:
     assert choice_of(r"\boxed{same}", ("same", "same", "other")) is None
 

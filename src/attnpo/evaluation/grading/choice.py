@@ -4,7 +4,7 @@ The first of these that the text has, and within it the last occurrence:
 
 1. ``\boxed{C}``, ``\boxed{\text{(C)}}``, ``\boxed{C. some text}``; or the text of exactly one choice in the box;
 2. ``Answer: C``, ``the answer is (C)``, ``the correct choice is **C**``; or the text of exactly one choice there;
-3. a last line that is a letter (``(C)``, ``**C.**``, ``C) some text``) and has no other one in brackets;
+3. a last line that is a letter (``(C)``, ``**C.**``, ``C) some text``) with no other in brackets, but in a choice;
 4. the last letter in brackets, ``(C)``.
 
 An "A" or "I" in running prose is never taken for a choice; nor are several letters (``A, B``). In 1 and 2 a small
@@ -54,8 +54,11 @@ def choice_of(answer: str, choices: Sequence[str]) -> str | None:
         if letter := _letter_or_text(found["rest"], choices):
             return letter
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    if lines and (found := _LETTER.match(lines[-1])) and {found[1]}.issuperset(_IN_BRACKETS.findall(lines[-1])):
-        return found[1]
+    if lines and (found := _LETTER.match(lines[-1])):
+        rest = lines[-1][found.end() :]
+        # "(A) is wrong, so (B)" begins with a letter, but does not settle on it; a choice's own text may hold another.
+        if not _IN_BRACKETS.search(rest) or _plain(rest) in map(_plain, choices):
+            return found[1]
     bracketed = _IN_BRACKETS.findall(_SEVERAL_IN_BRACKETS.sub("", plain))
     return bracketed[-1] if bracketed else None
 
