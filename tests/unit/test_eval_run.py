@@ -151,6 +151,18 @@ def test_other_options_are_refused(whole: Path, run: Run, tmp_path: Path, change
     assert lines(whole) == before
 
 
+def test_a_run_without_samples_binds_nobody(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*args: Any):
+        raise InputError("--dtype: the model cannot have it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "load_engine", fail)
+        with pytest.raises(InputError, match="--dtype"):
+            run(tmp_path / "run", limit=1, dtype="float16")
+    run(tmp_path / "run", limit=1, max_tokens=3)
+    assert yaml.safe_load((tmp_path / "run/eval.yaml").read_text())["dtype"] == "float32"
+
+
 def test_changed_questions_are_refused(run: Run, tmp_path: Path):
     data = tmp_path / "gsm8k.jsonl"
     data.write_text('{"id": "1", "problem": "1 + 1?", "answer": "2"}\n')

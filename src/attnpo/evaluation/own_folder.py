@@ -28,7 +28,7 @@ def check_folder(folder: Path, resolved: dict[str, Any], *, overwrite: bool) -> 
     if not (folder / OPTIONS).is_file():
         if any(folder.iterdir()):
             raise InputError(f"-o {folder}: found a folder without {OPTIONS}, expected an evaluation or nothing")
-    elif not overwrite:
+    elif not overwrite and any(file.stat().st_size for file in (folder / SAMPLES).glob("*.jsonl")):
         found = read_options(folder / OPTIONS)
         if not isinstance(found.get("benchmarks"), dict):
             raise InputError(f"{folder / OPTIONS}: found no mapping of benchmarks; --overwrite begins anew")
