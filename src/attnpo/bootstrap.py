@@ -50,7 +50,7 @@ def draw_problems(count: int, draws: int, seed: int) -> Float64[Tensor, "draws c
     """How often each of `count` problems is drawn: one product with it instead of `draws` copies of a table."""
     picks = torch.randint(count, (draws, count), generator=torch.Generator().manual_seed(seed))
     drawn = torch.zeros(draws, count, dtype=torch.float64)
-    return drawn.scatter_add_(1, picks, torch.ones_like(drawn))
+    return drawn.scatter_add_(1, picks, drawn.new_ones(1, 1).expand_as(drawn))
 
 
 def number_problems(problems: Sequence[Hashable]) -> Int64[Tensor, "N"]:

@@ -33,9 +33,9 @@ class Table:
         return [[_shown(cell) for cell in row] for row in self.rows]
 
     def markdown(self) -> str:
-        """A Markdown table."""
+        """A Markdown table; a name with a bar or a line break stays one cell."""
         lines = [self.columns, ["---"] * len(self.columns), *self.shown()]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        return "".join(f"| {' | '.join(map(_one_cell, line))} |\n" for line in lines)
 
     def csv(self) -> str:
         """All digits, for programs."""
@@ -75,6 +75,10 @@ def writing(path: Path) -> Iterator[Path]:
     except OSError as error:
         kind = RunError if error.errno in DISK_FAILS else InputError
         raise kind(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _one_cell(text: str) -> str:
+    return " ".join(text.splitlines()).replace("|", "\\|")
 
 
 def _shown(cell: Cell) -> str:

@@ -208,6 +208,7 @@ def test_stages_of_a_run(tmp_path):
 def test_a_table_is_written_for_people_and_for_programs():
     table = Table(("a", "b"), [("x", 0.12345), ("y", None), ("z", 3)])
     assert table.markdown() == "| a | b |\n| --- | --- |\n| x | 0.123 |\n| y |  |\n| z | 3 |\n"
+    assert Table(("a",), [("x|y\nz",)]).markdown() == "| a |\n| --- |\n| x\\|y z |\n"
     assert table.csv() == "a,b\nx,0.12345\ny,\nz,3\n"
 
 
