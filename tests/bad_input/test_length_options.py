@@ -20,7 +20,7 @@ L1 = {"length_reward": "l1_exact", "length_kwargs": {"high": 400}}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"length_reward": "kim"}, r"option length_reward: found 'kim', expected one of .*; did you mean kimi\?"),
     ({"length_reward": "kimi", "length_kwargs": {"wait": 1}}, r"wait: .* it has: weight \(0.4\), warmup_steps \(0\)"),
-    ({"length_reward": "none", "length_kwargs": {"alpha": 1}}, "alpha: length reward 'none' has no such option.* none"),
+    ({"length_reward": "none", "length_kwargs": {"alpha": 1}}, "alpha: length_reward 'none' has no such option.* none"),
     ({"length_kwargs": "{"}, "option length_kwargs: not valid JSON"),
     ({"length_kwargs": [1]}, r"option length_kwargs: found \[1\], expected a mapping"),
     ({"length_kwargs": {"alpha": 0.1}, "length_alpha": 0.1}, "length_alpha: given, and so is alpha in length_kwargs"),
@@ -90,7 +90,7 @@ def test_l1_without_targets() -> None:
 
 
 def test_a_name_is_given_once() -> None:
-    with pytest.raises(InputError, match="length reward 'kimi' is registered already"):
+    with pytest.raises(InputError, match="length_reward: 'kimi' is registered already"):
 
         @register_length_reward("kimi")
         class Other(LengthReward):

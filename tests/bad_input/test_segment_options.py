@@ -24,7 +24,7 @@ from attnpo.errors import InputError
         ("shape", {"reference_length": 0}, "reference_length: found 0"),
         ("shape", {"fixed_discount": 1}, "fixed_discount: found 1, expected true or false"),
         ("mrt", {"progress": "all"}, "progress: found 'all', expected segment or rest"),
-        ("mrt", {"beta": 1}, "credit 'mrt' has no option 'beta'"),
+        ("mrt", {"beta": 1}, "beta: credit 'mrt' has no such option"),
     ],
 )
 def test_bad_options(name: str, options: dict, message: str) -> None:

@@ -85,7 +85,7 @@ def test_order_padding_and_split_change_nothing(inputs: CreditInputs) -> None:
         ("prompt", "Repair it", "prompt: found 'Repair it'"),
         ("audit", "strict", "audit: found 'strict'"),
         ("audit", "judge", "judge: none is given"),
-        ("rounds", 2, "credit 'iop' has no option 'rounds'"),
+        ("rounds", 2, "rounds: credit 'iop' has no such option"),
     ],
 )
 def test_bad_options(option, value, message) -> None:

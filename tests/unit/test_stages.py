@@ -61,7 +61,7 @@ def _method(monkeypatch):
     monkeypatch.setattr(stages, "import_module", lambda module: sys.modules[module])
     register_credit("only_marked")(OnlyMarked)
     yield
-    base._REGISTRY.pop("only_marked", None)
+    base._METHODS.forget("only_marked")
 
 
 @pytest.mark.parametrize("drop", [False, True])

@@ -20,7 +20,6 @@ Shape legend: B responses on this device, C completion tokens (padded), S steps 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -32,6 +31,7 @@ from torch import Tensor
 from attnpo.checks import check_flag as check_flag
 from attnpo.checks import check_number as check_number
 from attnpo.errors import InputError, RunError
+from attnpo.registry import Registry
 
 SIGNAL_SHAPES: dict[str, tuple[str, ...]] = {
     "attention": ("B", "S"),  # S(s_k): attention the final answer pays a step, mean over the chosen heads
@@ -105,7 +105,9 @@ class CreditMethod(Protocol):
     def __call__(self, inputs: CreditInputs) -> CreditResult: ...
 
 
-_REGISTRY: dict[str, Callable[..., CreditMethod]] = {}
+_METHODS: Registry[CreditMethod] = Registry(
+    "credit", [f"attnpo.credit.{name}" for name in ("attnpo", "first_correct", "iop", "mrt", "outcome", "shape")]
+)
 _M = TypeVar("_M", bound=type)
 
 
@@ -113,60 +115,18 @@ def register_credit(name: str) -> Callable[[_M], _M]:
     """Class decorator: make a method available as ``--credit name``; sets the class's ``name``.
 
     Raises:
-        InputError: the name is taken by another class.
+        InputError: the name is taken by another class, or the class does not declare its signals.
     """
 
     def register(cls: _M) -> _M:
-        known = _REGISTRY.get(name)
-        if known is not None and getattr(known, "__qualname__", "") != cls.__qualname__:
-            raise InputError(f"credit method {name!r} is registered already, by {known}")
         if not isinstance(getattr(cls, "signals", None), frozenset):
-            raise InputError(f"credit method {name!r}: `signals` must be a frozenset of signal names")
-        cls.name = name  # type: ignore[attr-defined]
-        _REGISTRY[name] = cls
-        return cls
+            raise InputError(f"credit: {name!r}: `signals` must be a frozenset of signal names")
+        return _METHODS.register(name)(cls)
 
     return register
 
 
-def _load_built_in() -> None:
-    import attnpo.credit.attnpo
-    import attnpo.credit.first_correct
-    import attnpo.credit.iop
-    import attnpo.credit.mrt
-    import attnpo.credit.outcome
-    import attnpo.credit.shape  # noqa: F401
-
-
-def credit_names() -> list[str]:
-    """Names of all registered methods, sorted."""
-    _load_built_in()
-    return sorted(_REGISTRY)
-
-
-def credit_options(name: str) -> dict[str, Any]:
-    """Options of a method with their defaults, in order.
-
-    Raises:
-        InputError: no method of that name.
-    """
-    _load_built_in()
-    if name not in _REGISTRY:
-        raise InputError(f"credit: no method {name!r}; known: {', '.join(credit_names())}")
-    return {key: parameter.default for key, parameter in inspect.signature(_REGISTRY[name]).parameters.items()}
-
-
-def get_credit(name: str, **options: Any) -> CreditMethod:
-    """The method `name` with these options.
-
-    Raises:
-        InputError: no such method, no such option of it, or a value out of range (the method checks its own).
-    """
-    known = credit_options(name)
-    for option in options:
-        if option not in known:
-            raise InputError(f"credit {name!r} has no option {option!r}; it has: {', '.join(known) or 'none'}")
-    return _REGISTRY[name](**options)
+credit_names, credit_options, get_credit = _METHODS.names, _METHODS.options, _METHODS.make
 
 
 def rescalable_rows(

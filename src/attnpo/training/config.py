@@ -165,9 +165,11 @@ class AttnPOConfig(GRPOConfig):
             self.make_credit()  # checks the ranges of the method's own options
         except InputError as error:
             name, colon, rest = str(error).partition(":")
-            if name not in CREDIT_OPTIONS:
+            if self.credit == "attnpo" and name in CREDIT_OPTIONS:
+                raise InputError(f"option {CREDIT_OPTIONS[name]}{colon}{rest}") from error
+            if name.startswith("option "):
                 raise
-            raise InputError(f"option {CREDIT_OPTIONS[name]}{colon}{rest}") from error
+            raise InputError(f"option credit_kwargs (credit={self.credit!r}): {error}") from error
 
     def _refuse_what_per_token_advantages_break(self) -> None:
         """Options under which TRL's loss would run and be wrong with (B, T) advantages."""

@@ -15,17 +15,16 @@ Legend: P prompts, G responses per prompt.
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnpo.errors import InputError
+from attnpo.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,60 +93,12 @@ class LengthReward:
         """Take up the state of a checkpoint."""
 
 
-_REGISTRY: dict[str, Callable[..., LengthReward]] = {}
-_M = TypeVar("_M", bound=type)
-
-
-def register_length_reward(name: str) -> Callable[[_M], _M]:
-    """Class decorator: make a method available as ``--length_reward name``; sets the class's ``name``.
-
-    Raises:
-        InputError: the name is taken by another class.
-    """
-
-    def register(cls: _M) -> _M:
-        known = _REGISTRY.get(name)
-        if known is not None and getattr(known, "__qualname__", "") != cls.__qualname__:
-            raise InputError(f"length reward {name!r} is registered already, by {known}")
-        cls.name = name  # type: ignore[attr-defined]
-        _REGISTRY[name] = cls
-        return cls
-
-    return register
-
-
-def _load_built_in() -> None:
-    from attnpo.rewards.length import kimi, l1, laser, none, overlong, shorterbetter, thinkprune, tlmre  # noqa: F401
-
-
-def length_reward_names() -> list[str]:
-    """Names of all registered methods, sorted."""
-    _load_built_in()
-    return sorted(_REGISTRY)
-
-
-def length_reward_options(name: str) -> dict[str, Any]:
-    """Options of a method with their defaults, in order.
-
-    Raises:
-        InputError: no method of that name.
-    """
-    if name not in length_reward_names():
-        close = difflib.get_close_matches(name, _REGISTRY, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise InputError(f"length_reward: found {name!r}, expected one of {', '.join(length_reward_names())}{hint}")
-    return {key: parameter.default for key, parameter in inspect.signature(_REGISTRY[name]).parameters.items()}
-
-
-def get_length_reward(name: str, **options: Any) -> LengthReward:
-    """The method `name` with these options.
-
-    Raises:
-        InputError: no such method, no such option of it, or a value out of range (the method checks its own).
-    """
-    known = length_reward_options(name)
-    for option in options:
-        if option not in known:
-            has = ", ".join(f"{key} ({default!r})" for key, default in known.items()) or "none"
-            raise InputError(f"{option}: length reward {name!r} has no such option; it has: {has}")
-    return _REGISTRY[name](**options)
+_REWARDS: Registry[LengthReward] = Registry(
+    "length_reward",
+    [
+        f"attnpo.rewards.length.{name}"
+        for name in ("kimi", "l1", "laser", "none", "overlong", "shorterbetter", "thinkprune", "tlmre")
+    ],
+)
+register_length_reward = _REWARDS.register
+length_reward_names, length_reward_options, get_length_reward = _REWARDS.names, _REWARDS.options, _REWARDS.make

@@ -1,0 +1,81 @@
+"""Methods by name: how a class becomes a choice of the command line, with its constructor's parameters as options."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from attnpo.errors import InputError
+
+Method = TypeVar("Method")
+_C = TypeVar("_C", bound=type)
+
+
+class Registry(Generic[Method]):
+    """The methods of one choice. Registration is by import, so a method can live outside this package.
+
+    Args:
+        choice: the option that takes the names, e.g. "credit".
+        built_in: modules of this package that register methods; imported when first asked.
+    """
+
+    def __init__(self, choice: str, built_in: Sequence[str]) -> None:
+        self.choice = choice
+        self._built_in = built_in
+        self._classes: dict[str, Callable[..., Method]] = {}
+
+    def register(self, name: str) -> Callable[[_C], _C]:
+        """Class decorator: make a class available under `name`; sets its ``name``.
+
+        Raises:
+            InputError: the name is taken by another class.
+        """
+
+        def decorate(cls: _C) -> _C:
+            known = self._classes.get(name)
+            if known is not None and getattr(known, "__qualname__", "") != cls.__qualname__:
+                raise InputError(f"{self.choice}: {name!r} is registered already, by {known}")
+            cls.name = name  # type: ignore[attr-defined]
+            self._classes[name] = cls
+            return cls
+
+        return decorate
+
+    def forget(self, name: str) -> None:
+        """Take a method out again (tests do)."""
+        self._classes.pop(name, None)
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        for module in self._built_in:
+            import_module(module)
+        return sorted(self._classes)
+
+    def options(self, name: str) -> dict[str, Any]:
+        """Options of a method with their defaults, in order.
+
+        Raises:
+            InputError: no method of that name.
+        """
+        known = self.names()
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise InputError(f"{self.choice}: found {name!r}, expected one of {', '.join(known)}{hint}")
+        return {key: option.default for key, option in inspect.signature(self._classes[name]).parameters.items()}
+
+    def make(self, name: str, **options: Any) -> Method:
+        """The method `name` with these options.
+
+        Raises:
+            InputError: no such method, no such option of it, or a value out of range (the method checks its own).
+        """
+        known = self.options(name)
+        for option in options:
+            if option not in known:
+                has = ", ".join(f"{key} ({default!r})" for key, default in known.items()) or "none"
+                raise InputError(f"{option}: {self.choice} {name!r} has no such option; it has: {has}")
+        return self._classes[name](**options)
