@@ -49,7 +49,10 @@ def test_module_and_options_from_the_configuration(tmp_path, monkeypatch):
         ({"credit_kwargs": "{"}, "option credit_kwargs: not valid JSON"),
         ({"credit_kwargs": "[1]"}, "option credit_kwargs: found [1], expected a mapping"),
         ({"credit_kwargs": {"beta": 1}}, "option credit_kwargs: with credit='attnpo' use the options"),
-        ({"credit": "outcome", "credit_kwargs": {"size": 1}}, "option credit_kwargs (credit='outcome'): size: credit 'outcome' has no such option; it has: none"),
+        (
+            {"credit": "outcome", "credit_kwargs": {"size": 1}},
+            "size: credit 'outcome' has no such option; it has: none",
+        ),
     ],
 )
 def test_bad_options_are_named(tmp_path, options, message):

@@ -84,7 +84,7 @@ def test_outcome_credit_spreads_the_advantage(inputs: CreditInputs) -> None:
 
 
 def test_unknown_names_are_listed() -> None:
-    with pytest.raises(InputError, match=r"credit: found 'shap', expected one of attnpo, .*, toy; did you mean shape\?"):
+    with pytest.raises(InputError, match=r"credit: found 'shap', expected one of attnpo, .*; did you mean shape\?"):
         get_credit("shap")
     with pytest.raises(InputError, match=r"gamma: credit 'attnpo' has no such option; it has: beta \(2.0\), lam"):
         get_credit("attnpo", gamma=1)
@@ -161,5 +161,5 @@ def test_signal_of_a_later_method_needs_only_rows(inputs: CreditInputs) -> None:
             return CreditResult(advantages=torch.zeros(2, 3))
 
     assign_credit(Potential(), replace(inputs, signals={"later": torch.zeros(2, 9, 7)}))  # type: ignore[arg-type]
-    with pytest.raises(RunError, match=r"signal 'potential' has shape \[3, 9\]"):
+    with pytest.raises(RunError, match=r"signal 'later' has shape \[3, 9\]"):
         assign_credit(Potential(), replace(inputs, signals={"later": torch.zeros(3, 9)}))  # type: ignore[arg-type]
