@@ -45,7 +45,7 @@ def test_results_by_hand(tmp_path):
     values = {key: found[key]["value"] for key in ("accuracy", "tokens", "tokens_median", "truncated")}
     assert values == {"accuracy": 0.75, "tokens": 1100, "tokens_median": 650, "truncated": 0}
     assert found["accuracy"] == {"value": 0.75, "low": 0.5, "high": 1.0, "problems": 2}
-    assert {k: v["value"] for k, v in found["pass_at_k"].items()} == {"1": 0.75}
+    assert {k: v["value"] for k, v in found["pass_at_k"].items()} == {"1": 0.75, "2": 1.0}
     assert {k: v["value"] for k, v in found["accuracy_at_budget"].items()} == {"200": 0.25, "2048": 0.25}
     assert found["levels"]["1"]["accuracy"]["value"] == 0.5
     assert found["levels"]["2"] == {

@@ -28,7 +28,7 @@ def audit(judge_stub, tmp_path):
     """An audit by the stub, which rejects what still says 41; with a cache."""
 
     def reply(seen):
-        second = seen.prompt.split("second solution:\n")[1].split("\n##")[0]
+        second = seen.prompt.split("second solution:\n")[-1].split("\n##")[0]
         return judge_stub.says(json.dumps({"verdict": "pasted" if "41" in second else "repaired"}))
 
     judge_stub.stub.reply = reply
