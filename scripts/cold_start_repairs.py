@@ -4,10 +4,11 @@
     python scripts/cold_start_repairs.py repairs.jsonl --model overthinker --out runs/repairer
 
 A row is trained on as repair prompt -> repaired response; a share of the rows also as problem -> anchor, so that the
-model goes on solving. Before and after, its own wrong responses to held-out problems are repaired as in training: the
-share of candidates that are right, and usable (the rules of the audit passed too), of wrong responses with at least one
-usable candidate, and how far these are from the wrong response (edits per token). The model and cold_start.json are
-written to --out. TRL's SFTTrainer, loss on the responses only.
+model goes on solving. Before and after, the same held-out pairs of the built-in task are given to the model to repair,
+four candidates each: the share of candidates that are right, and usable (the rules of the audit passed too), of wrong
+responses with at least one usable candidate, and how far these are from the wrong response (edits per token); and how
+often the model solves the problems themselves. The model and cold_start.json are written to --out. TRL's SFTTrainer,
+loss on the responses only.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from attnpo.models.measure import sample_responses
 from attnpo.repair.audit import Case, audit_by_rules
 from attnpo.repair.choose import edit_distance
 from attnpo.repair.prompts import PROMPTS, repair_prompt
-from attnpo.task.dataset import build_dataset
+from attnpo.task.repairs import iterate_repairs
 
 EVALUATION_SEED = 91_000
 
@@ -45,9 +46,9 @@ def main() -> None:
     parser.add_argument("--solve-share", type=float, default=0.5, help="of the rows whose anchor is trained on too")
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--max-seconds", type=float, default=float("inf"), help="stop training then")
-    parser.add_argument("--problems", type=int, default=96, help="held-out problems to measure on, 4 responses each")
+    parser.add_argument("--problems", type=int, default=96, help="held-out pairs to measure on")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -127,35 +128,26 @@ def train(model: Any, tokenizer: Any, rows: list[dict[str, Any]], args: argparse
 
 
 def measure(model: Any, tokenizer: Any, args: argparse.Namespace, group: int = 4) -> dict[str, float]:
-    """Repairs of the model's own wrong responses to held-out problems, `group` candidates each."""
+    """Solving and repairing of held-out problems, one response and `group` candidates each."""
     torch.manual_seed(args.seed)
-    problems = build_dataset(args.problems, EVALUATION_SEED, "test")
-    rows = [row for row in problems for _ in range(group)]
-    sampled = sample_responses(model, tokenizer, rows, max_new_tokens=400, batch=64)
-    cases = []
-    for first in range(0, len(rows), group):
-        own = sampled[first : first + group]
-        right = sorted((s for s in own if s.right), key=lambda s: s.tokens)
-        cases += [(rows[first], s.text, right[0].text) for s in own if not s.right and s.finished and right]
-    if not cases:
-        return {"accuracy": statistics.fmean(s.right for s in sampled), "wrong": 0}
+    rows = list(iterate_repairs(args.problems, EVALUATION_SEED, "test"))
     asked = []
-    for row, wrong, anchor in cases:
+    for row in rows:
         prompt = [{"role": "user", "content": row["problem"]}]
-        asking = repair_prompt(prompt, wrong=wrong, anchor=anchor, template=args.prompt)
+        asking = repair_prompt(prompt, wrong=row["wrong"], anchor=row["anchor"], template=args.prompt)
         asked += [{**row, "problem": asking[0]["content"]}] * group
+    solved = sample_responses(model, tokenizer, rows, max_new_tokens=400, batch=64)
     repairs = sample_responses(model, tokenizer, asked, max_new_tokens=400, batch=64)
     usable, distances = [], []
     for i, repair in enumerate(repairs):
-        row, wrong, anchor = cases[i // group]
-        reason = audit_by_rules([Case(row["problem"], wrong, repair.text, anchor)])[0]
+        row = rows[i // group]
+        reason = audit_by_rules([Case(row["problem"], row["wrong"], repair.text, row["anchor"])])[0]
         usable.append(repair.right and reason is None)
         if usable[-1]:
-            texts = tokenizer([wrong, repair.text], add_special_tokens=False)["input_ids"]
+            texts = tokenizer([row["wrong"], repair.text], add_special_tokens=False)["input_ids"]
             distances.append(edit_distance(*texts))
     return {
-        "accuracy": round(statistics.fmean(s.right for s in sampled), 3),
-        "wrong": len(cases),
+        "solved": round(statistics.fmean(s.right for s in solved), 3),
         "candidates_right": round(statistics.fmean(r.right for r in repairs), 3),
         "candidates_usable": round(statistics.fmean(usable), 3),
         "repaired": round(statistics.fmean(any(usable[i : i + group]) for i in range(0, len(usable), group)), 3),
