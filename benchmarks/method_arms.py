@@ -57,6 +57,10 @@ METHODS: dict[str, list[str]] = {
     "First-correct": [*TLMRE, *credit("first_correct")],
     "MRT": ["--length_reward", "none", *credit("mrt", "grpo", **SEGMENTS)],
     "SHAPE": ["--length_reward", "none", *credit("shape", "grpo", **SEGMENTS), "--epsilon_high", "0.28"],
+    "IOP": [
+        *["--length_reward", "none", "--importance_sampling_level", "sequence", "--loss_type", "grpo"],
+        *credit("iop", candidates=2),
+    ],
     "AttnPO": ATTNPO,
 }
 
