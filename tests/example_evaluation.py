@@ -32,15 +32,22 @@ def write_evaluation(
     seed: int = 0,
     model: str = "tiny-overthinker",
     results: bool = True,
+    options: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write eval.yaml, environment.json, samples/ and (`results`) the results; returns `folder`.
 
     accuracy, tokens: about what is found; problems differ in how hard they are. ungraded: share of responses on
-    which the verifier failed. Level 1 is the easiest of five; aime24 has no levels.
+    which the verifier failed. options: more of eval.yaml. Level 1 is the easiest of five; aime24 has no levels.
     """
     (folder / "samples").mkdir(parents=True)
-    options = {"model": model, "benchmarks": list(benchmarks), "max_new_tokens": limit, "seed": seed}
-    (folder / "eval.yaml").write_text("".join(f"{k}: {json.dumps(v)}\n" for k, v in options.items()), encoding="utf-8")
+    recorded = {
+        "model": model,
+        "benchmarks": list(benchmarks),
+        "max_new_tokens": limit,
+        "seed": seed,
+        **(options or {}),
+    }
+    (folder / "eval.yaml").write_text("".join(f"{k}: {json.dumps(v)}\n" for k, v in recorded.items()), encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps({"attnpo": "0.1.0", "command": ["attnpo", "eval"]}))
     for name, problems in benchmarks.items():
         rng = random.Random(f"{name} {seed}")

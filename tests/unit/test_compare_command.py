@@ -12,6 +12,7 @@ from matplotlib.text import Annotation, Text
 from attnpo.cli.main import main
 from attnpo.evaluation.compare import compare, read_runs
 from attnpo.evaluation.frontier import draw_frontier
+from attnpo.evaluation.sampling_options import sampling_notice
 from example_evaluation import sample_row, write_evaluation, write_samples
 from example_run import read_jsonl, write_jsonl, write_run
 
@@ -101,6 +102,50 @@ def test_benchmarks_that_one_run_has_are_left_out_and_said(tmp_path):
     found = compared(one, other)
     assert list(found["benchmarks"]) == ["b"]
     assert found["notices"] == ["extra: only one has it; left out."]
+
+
+def test_a_run_with_other_problems_is_left_out_and_said(tmp_path):
+    one, other = write_one(tmp_path / "one", (100, "right")), write_one(tmp_path / "other", (50, "right"))
+    write_samples(tmp_path / "odd", "b", [sample_row("b", "q0")])
+    found = compared(tmp_path / "odd", one, other)
+    assert list(found["benchmarks"]["b"]["runs"]) == ["one", "other"]
+    assert found["notices"] == ["b: odd left out: no problem in common with one, other."]
+    assert found["benchmarks"]["b"]["against_base"] == {}  # the base has other problems
+    assert found["all"] is None
+
+
+def test_a_training_run_on_other_problems_stands_beside_two_evaluations(tmp_path, capsys):
+    folders = [write_evaluation(tmp_path / name, benchmarks={"held-out": 5}, results=False) for name in ("a", "b")]
+    run = write_run(tmp_path / "run", name="trained", steps=10)
+    assert main(["compare", *map(str, [*folders, run]), "-o", str(tmp_path / "out")]) == 0
+    said = "held-out: trained@0, trained@10 left out: no problem in common with a, b."
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_different_sampling_is_said_everywhere(tmp_path, capsys):
+    sampling = {
+        "cool": {"temperature": 0.6, "max_tokens": 4096, "dtype": "bfloat16"},
+        "hot": {"temperature": 1.0, "max_tokens": 4096, "dtype": "float32"},
+    }
+    folders = [
+        write_evaluation(tmp_path / name, benchmarks={"math500": 5}, results=False, options=options)
+        for name, options in sampling.items()
+    ]
+    assert main(["compare", *map(str, folders), "-o", str(tmp_path / "out")]) == 0
+    said = "sampled with different options: temperature 0.6 (cool), 1.0 (hot); dtype bfloat16 (cool), float32 (hot)."
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["notices"] == [said]
+    assert f"- {said}\n" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_options_that_are_the_same_or_not_recorded_are_no_difference():
+    def counts(samples):
+        return {"benchmarks": {"b": {"samples": samples}, "c": {"samples": 1}}}
+
+    assert sampling_notice({"a": {"temperature": 1, "top_p": 0.9}, "b": {"temperature": 1.0}}, ["b"]) is None
+    assert sampling_notice({"a": counts(4), "b": counts(2)}, ["c"]) is None  # b is not compared
+    said = sampling_notice({"a": counts(4), "b": counts(2), "old": {"benchmarks": ["b", "c"]}}, ["b", "c"])
+    assert said == "sampled with different options: samples per problem of b 4 (a), 2 (b)."
 
 
 def test_a_training_run_is_its_first_and_last_evaluation(tmp_path):

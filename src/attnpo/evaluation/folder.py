@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,17 @@ _KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The samples of one model, by benchmark. `step`: of a training run's own evaluations, None for others."""
+    """The samples of one model, by benchmark. `step`: of a training run's own evaluations, None for others.
+
+    `options`: what eval.yaml says of the sampling, as far as it is recorded.
+    """
 
     name: str
     model: str
     path: Path
     samples: dict[str, list[Sample]]
     step: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_evaluation(path: Path) -> bool:
@@ -57,6 +62,7 @@ def read_evaluation(path: Path, name: str | None = None) -> Evaluation:
         model=str(options.get("model") or "model not recorded"),
         path=path,
         samples={file.stem: read_samples(file) for file in files},
+        options=options,
     )
 
 
@@ -96,7 +102,7 @@ def read_samples(file: Path) -> list[Sample]:
 def sample_from_json(row: dict[str, Any], where: str) -> Sample:
     """One row as a Sample; unknown fields are ignored. Raises InputError, beginning with `where`."""
     values = {}
-    for name in (field.name for field in fields(Sample)):
+    for name in (one.name for one in fields(Sample)):
         if name not in row:
             raise InputError(f"{where}: field '{name}' is missing (found {', '.join(row) or 'no fields'})")
         kind, expected = _KINDS[name]

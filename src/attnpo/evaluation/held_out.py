@@ -12,6 +12,8 @@ from attnpo.evaluation.folder import Evaluation, read_options, read_verdict, sam
 from attnpo.evaluation.records import Sample
 from attnpo.rewards.verdict import Verdict
 
+_SAMPLING = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_completion_length"}
+"""Options of an evaluation, and what a training run calls them."""
 _EVALUATION = re.compile(r"eval-(\d+)\.jsonl\.gz")
 
 
@@ -34,6 +36,7 @@ def read_training_run(path: Path, name: str | None = None) -> list[Evaluation]:
     options = read_options(path / "config.yaml")
     problems = options.get("eval_dataset_name") or options.get("dataset_name") or "held-out"
     benchmark = Path(str(problems)).name.split(".")[0]
+    sampling = {ours: options[theirs] for ours, theirs in _SAMPLING.items() if options.get(theirs) is not None}
     name = name or str(options.get("run_name") or path.resolve().name)
     return [
         Evaluation(
@@ -42,6 +45,7 @@ def read_training_run(path: Path, name: str | None = None) -> list[Evaluation]:
             path=path,
             samples={benchmark: _read(files[step], benchmark, options.get("seed", 0))},
             step=step,
+            options=sampling,
         )
         for step in sorted({min(files), max(files)})
     ]

@@ -14,7 +14,7 @@ from attnpo.evaluation.metrics import by_problem, columns
 from attnpo.evaluation.records import Sample
 
 Shared = dict[str, dict[str, list[Sample]]]
-"""Benchmark → run → its samples of the problems that all of the benchmark's runs have."""
+"""Benchmark → run → its samples of the problems that all of these runs have."""
 
 
 def shared_problems(runs: Sequence[Evaluation], notices: list[str]) -> Shared:
@@ -29,11 +29,16 @@ def shared_problems(runs: Sequence[Evaluation], notices: list[str]) -> Shared:
         if len(having) < 2:
             notices.append(f"{benchmark}: only {having[0].name} has it; left out.")
             continue
-        ids = [{sample.id for sample in run.samples[benchmark]} for run in having]
-        common = set.intersection(*ids)
-        if not common:
-            notices.append(f"{benchmark}: no problem that all of its runs have; left out.")
+        asked = {run.name: {sample.id for sample in run.samples[benchmark]} for run in having}
+        group, common = _largest_group(asked)
+        if len(group) < 2:
+            notices.append(f"{benchmark}: no problem that two of its runs have; left out.")
             continue
+        odd = [name for name in asked if name not in group]
+        if odd:
+            notices.append(f"{benchmark}: {', '.join(odd)} left out: no problem in common with {', '.join(group)}.")
+        having = [run for run in having if run.name in group]
+        ids = [asked[run.name] for run in having]
         if any(found != common for found in ids):
             counts = ", ".join(f"{len(found)} of {run.name}" for run, found in zip(having, ids, strict=True))
             notices.append(f"{benchmark}: compared on the {len(common)} problems that all have ({counts}).")
@@ -44,6 +49,23 @@ def shared_problems(runs: Sequence[Evaluation], notices: list[str]) -> Shared:
     if not shared:
         raise InputError(" ".join(["nothing to compare: the runs have no problem in common.", *notices]))
     return shared
+
+
+def _largest_group(asked: Mapping[str, set[str]]) -> tuple[list[str], set[str]]:
+    """The most runs found to have problems in common, and those problems; of equals the group of the earliest run.
+
+    From each run on, the others join in their order while a problem remains that all have.
+    """
+    best: tuple[list[str], set[str]] = ([], set())
+    for start, ids in asked.items():
+        group, common = [start], ids
+        for name, other in asked.items():
+            if name != start and common & other:
+                group.append(name)
+                common = common & other
+        if len(group) > len(best[0]):
+            best = group, common
+    return best
 
 
 def problem_table(samples: Sequence[Sample]) -> Float64[Tensor, "P 2"]:
