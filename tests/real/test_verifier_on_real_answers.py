@@ -104,14 +104,18 @@ def test_statements_without_tests_are_loaded_and_not_checked(grader: Grader, sha
 
 def test_overlap_of_real_splits(shared_dir: Path) -> None:
     """One story of GSM8K's test split stands in its training split twice, with a train for a plane and other numbers;
-    one question of MMLU's development split is a problem of MATH-500."""
+    one question of MMLU's development split is a problem of MATH-500, one (an index of "abc") resembles its test's."""
     bench = shared_dir / "data" / "bench"
     questions = [q for item in load_all(None, data_dir=bench).values() for q in item.questions]
-    train = [(str(row["id"]), row["problem"]) for row in rows_of(bench / "gsm8k_train.jsonl")]
+    train = [(str(row["id"]), row["problem"], ()) for row in rows_of(bench / "gsm8k_train.jsonl")]
     found = {(o.question.benchmark, o.question.id, o.degree) for o in find_overlaps(train, questions)}
     assert found == {("gsm8k", "602", "near")}
-    dev = [(row["id"], " ".join([row["problem"], *row["choices"]])) for row in rows_of(bench / "mmlu_dev.jsonl")]
+    dev = [(row["id"], row["problem"], row["choices"]) for row in rows_of(bench / "mmlu_dev.jsonl")]
     assert {(o.question.benchmark, o.degree) for o in find_overlaps(dev, questions)} == {
-        ("math500", "near"),
+        ("math500", "same"),
         ("mmlu", "near"),
     }
+    test = [(row["id"], row["problem"], row["choices"]) for row in rows_of(bench / "mmlu_stem_test.jsonl")]
+    same = [(o.question.benchmark, o.question.id) for o in find_overlaps(test, questions) if o.degree == "same"]
+    assert len({id_ for benchmark, id_ in same if benchmark == "mmlu"}) == len(test) == 3018
+    assert len({id_ for benchmark, id_ in same if benchmark == "math500"}) == 6

@@ -26,6 +26,10 @@ SHORTEST = 12
 """Words a question must have for `near` and `numbers`: shorter ones resemble each other by chance."""
 
 Degree = Literal["same", "numbers", "near"]
+DEGREES: tuple[Degree, ...] = ("same", "numbers", "near")
+"""The worst first."""
+
+Words = tuple[str, ...]
 _WORD = re.compile(r"[^\W\d_]+|\d+(?:[.,]\d+)*")
 _NUMBER = re.compile(r"\d")
 
@@ -40,47 +44,89 @@ class Overlap:
     share: float
 
 
+@dataclass(frozen=True)
+class _Form:
+    """One reading of a question: its statement, or its statement and choices."""
+
+    question: int
+    size: int
+    bare: bool
+    """A statement too short to say by itself which question it is: its choices are missing."""
+
+
 class OverlapIndex:
-    """The questions of benchmarks, to look training problems up in."""
+    """The questions of benchmarks, to look training problems up in.
+
+    A multiple-choice question counts by its statement and by its statement with the choices: training data have either.
+    """
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self.questions = list(questions)
-        self._texts: dict[tuple[str, ...], list[int]] = {}
-        self._masked: dict[tuple[str, ...], list[int]] = {}
-        self._grams: dict[tuple[str, ...], list[int]] = {}
-        self._sizes: list[int] = []
+        self._forms: list[_Form] = []
+        self._texts: dict[Words, list[int]] = {}
+        self._masked: dict[Words, list[int]] = {}
+        self._grams: dict[Words, list[int]] = {}
         for index, question in enumerate(self.questions):
-            # The stem of a multiple-choice question alone may be "Which of the following is true?".
-            words = words_of(" ".join((question.problem, *question.choices)))
-            self._texts.setdefault(words, []).append(index)
-            grams = set(_grams(words)) if len(words) >= SHORTEST else set()
-            self._sizes.append(len(grams))
-            if grams:
-                self._masked.setdefault(_mask(words), []).append(index)
-            for gram in grams:
-                self._grams.setdefault(gram, []).append(index)
+            statement, full = _readings(question.problem, question.choices)
+            self._add(index, full)
+            if full != statement:
+                self._add(index, statement, bare=len(statement) < SHORTEST)
 
-    def find(self, train_id: str, problem: str) -> Iterator[Overlap]:
-        """The questions that `problem` resembles, in order."""
-        words = words_of(problem)
-        shared = Counter(index for gram in set(_grams(words)) for index in self._grams.get(gram, ()))
-        same = set(self._texts.get(words, ()))
-        masked = set(self._masked.get(_mask(words), ()))
-        for index in sorted({*same, *masked, *shared}):
-            share = shared[index] / self._sizes[index] if self._sizes[index] else 1.0
-            degree: Degree = "same" if index in same else "numbers" if index in masked else "near"
-            if degree != "near" or share >= SHARE:
-                yield Overlap(train_id, self.questions[index], degree, share)
+    def _add(self, question: int, words: Words, *, bare: bool = False) -> None:
+        form = len(self._forms)
+        grams = set(_grams(words)) if len(words) >= SHORTEST else set()
+        self._forms.append(_Form(question, len(grams), bare))
+        self._texts.setdefault(words, []).append(form)
+        if grams:
+            self._masked.setdefault(_mask(words), []).append(form)
+        for gram in grams:
+            self._grams.setdefault(gram, []).append(form)
+
+    def find(self, train_id: str, problem: str, choices: Sequence[str] = ()) -> Iterator[Overlap]:
+        """The questions that `problem` resembles, in order, each with the strongest degree of its readings."""
+        statement, full = _readings(problem, choices)
+        shared = Counter(form for gram in set(_grams(full)) for form in self._grams.get(gram, ()))
+        same = {*self._same(statement, choices=bool(choices)), *self._same(full, choices=bool(choices))}
+        masked = {form for words in (statement, full) for form in self._masked.get(_mask(words), ())}
+        best: dict[int, tuple[int, float]] = {}
+        for index in {*same, *masked, *shared}:
+            form = self._forms[index]
+            share = shared[index] / form.size if form.size else 1.0
+            degree = 0 if index in same else 1 if index in masked else 2
+            if DEGREES[degree] != "near" or share >= SHARE:
+                degree_before, share_before = best.get(form.question, (degree, share))
+                best[form.question] = min(degree, degree_before), max(share, share_before)
+        for question, (degree, share) in sorted(best.items()):
+            yield Overlap(train_id, self.questions[question], DEGREES[degree], share)
+
+    def _same(self, words: Words, *, choices: bool) -> Iterator[int]:
+        """Readings with exactly these words.
+
+        "Which of the following is true?" is many questions. Such a statement without its choices counts only where the
+        training problem has no choices either, which would tell, and where it is the statement of one question.
+        """
+        found = self._texts.get(words, ())
+        for form in found:
+            if not self._forms[form].bare or (not choices and len(found) == 1):
+                yield form
 
 
-def find_overlaps(problems: Iterable[tuple[str, str]], questions: Sequence[Question]) -> Iterator[Overlap]:
-    """Overlaps of (id, text) training problems with the questions."""
+def find_overlaps(
+    problems: Iterable[tuple[str, str, Sequence[str]]], questions: Sequence[Question]
+) -> Iterator[Overlap]:
+    """Overlaps of (id, text, choices) training problems with the questions."""
     index = OverlapIndex(questions)
-    for train_id, problem in problems:
-        yield from index.find(train_id, problem)
+    for train_id, problem, choices in problems:
+        yield from index.find(train_id, problem, choices)
 
 
-def words_of(text: str) -> tuple[str, ...]:
+def _readings(problem: str, choices: Sequence[str]) -> tuple[Words, Words]:
+    """The words of a statement, and of the statement with its choices."""
+    statement = words_of(problem)
+    return statement, (*statement, *words_of(" ".join(choices)))
+
+
+def words_of(text: str) -> Words:
     """Lower-case words and numbers of a text, LaTeX commands among them; punctuation is dropped.
 
     >>> words_of("Find $x$ if 1,000x = \\\\frac{1}{2}.")
@@ -89,9 +135,9 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(text.casefold()))
 
 
-def _mask(words: Sequence[str]) -> tuple[str, ...]:
+def _mask(words: Sequence[str]) -> Words:
     return tuple("0" if _NUMBER.match(word) else word for word in words)
 
 
-def _grams(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def _grams(words: Sequence[str]) -> Iterator[Words]:
     return (tuple(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1))
