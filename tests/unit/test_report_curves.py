@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from attnpo.errors import InputError
+from attnpo.report.data.benchmarks import benchmark_charts, benchmark_table
 from attnpo.report.data.curves import BEHAVIOUR, OVERVIEW, curves
 from attnpo.report.data.evaluation import Measure, read_evaluation
 from attnpo.report.data.frontier import Point, aes, frontier, frontier_chart, run_points, runs_table
 from attnpo.report.data.run import read_runs
 from attnpo.report.page import report_html
+from attnpo.report.words import score
 
 RESULTS = {
     "model": "m",
@@ -82,6 +85,28 @@ def test_several_runs_are_overlaid_with_distinct_names(example_run, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("last", "tick"), [(1, 1), (10, 1), (20, 2), (21, None)])
+def test_steps_have_whole_ticks(run_folder, last, tick):
+    rows = [{"step": 0.0, "reward": 0.0}, {"step": float(last), "reward": 1.0}]
+    run = replace(read_runs([run_folder])[0], metrics=rows, evaluations=[])
+    (chart,) = curves([run], OVERVIEW)
+    assert chart.layout["xaxis"].get("dtick") == tick
+
+
+@pytest.mark.parametrize(("reward", "span"), [(0.5001, [0.44505, 0.55505]), (0.7, None)])
+def test_a_tiny_range_does_not_fill_the_plot(run_folder, reward, span):
+    rows = [{"step": 0.0, "reward": 0.5}, {"step": 1.0, "reward": reward}]
+    run = replace(read_runs([run_folder])[0], metrics=rows, evaluations=[])
+    (chart,) = curves([run], OVERVIEW)
+    assert chart.layout["yaxis"].get("range") == span
+
+
+def test_a_share_has_no_axis_far_beyond_one(run_folder):
+    rows = [{"step": 0.0, "accuracy": 1.0}, {"step": 1.0, "accuracy": 1.0}]
+    (chart,) = curves([replace(read_runs([run_folder])[0], metrics=rows, evaluations=[])], OVERVIEW)
+    assert chart.layout["yaxis"]["range"] == [0.895, 1.005]
+
+
 # --- frontiers
 
 
@@ -137,13 +162,99 @@ def test_evaluations_have_a_table_and_charts(tmp_path):
     page = report_html([base, write_results(tmp_path / "short")])
     text = re.sub("<.*?>", " ", page).replace("\xa0", " ")
     assert "Evaluation report" in text
-    assert re.search(r"short\s+60\.0 %\s+\[50\.0, 70\.0\]\s+500\s+\[450, 560\]\s+\+0\.31", text)
+    assert re.search(r"short\s+20\s+60\.0 %\s+\[50\.0, 70\.0\]\s+500\s+\[450, 560\]\s+\+0\.31", text)
     assert "start: 2 responses could not be graded and are left out." in text
     assert "4.25" in text
     for plot in ("plot-frontier-0", "plot-at-k-0"):
         assert f'id="{plot}"' in page
     assert "plot-at-budget-0" not in page
     assert 'id="responses"' not in page
+
+
+def benchmark(**changes) -> dict:
+    """results.json's `benchmarks` with one benchmark."""
+    return {"math500": RESULTS["benchmarks"]["math500"] | changes}
+
+
+def write_options(folder: Path, **options) -> Path:
+    (folder / "eval.yaml").write_text(json.dumps(options))
+    return folder
+
+
+def asked(questions: str) -> dict:
+    return {"math500": {"samples": 4, "problems": 20, "questions": questions}}
+
+
+@pytest.mark.parametrize("how", ["count", "questions", "limit"])
+def test_evaluations_on_other_problems_are_not_compared(tmp_path, how):
+    problems = 16 if how == "count" else 20
+    base = write_results(tmp_path / "base", {"name": "start", "aes": None})
+    other = write_results(tmp_path / "o", {"name": "other", "aes": None, "benchmarks": benchmark(problems=problems)})
+    if how == "questions":
+        write_options(base, benchmarks=asked("a1")), write_options(other, benchmarks=asked("b2"))
+    elif how == "limit":
+        write_options(base, limit=20), write_options(other, limit=30)
+    evaluations = [read_evaluation(base), read_evaluation(other)]
+    table = benchmark_table(evaluations, "math500")
+    assert [row[1] for row in table.rows] == ["20", str(problems)]
+    assert table.rows[1][4] == "– (other problems)"
+    assert "other: other problems than start: not comparable; `attnpo compare` pairs them." in table.caption
+    (chart, _) = benchmark_charts(evaluations, "math500", 0)
+    assert "not comparable" in chart.explained
+    assert all(trace.get("name") for trace in chart.traces)  # no line of what nothing else beats
+
+
+def test_the_same_questions_are_compared_whatever_the_limit(tmp_path):
+    folders = [write_results(tmp_path / name, {"name": name, "aes": None}) for name in "ab"]
+    for folder, limit in zip(folders, (None, 100), strict=True):
+        write_options(folder, benchmarks=asked("a1"), limit=limit)
+    table = benchmark_table([read_evaluation(folder) for folder in folders], "math500")
+    assert [row[4] for row in table.rows] == ["–", "0.00"]  # the base itself, and one that is no different
+
+
+def test_different_sampling_is_said_on_the_page(tmp_path):
+    folders = [write_results(tmp_path / name, {"name": "model", "aes": None}) for name in ("cool", "hot")]
+    for folder, temperature in zip(folders, (0.6, 1.0), strict=True):
+        write_options(folder, temperature=temperature, top_p=0.95)
+    assert "sampled with different options: temperature 0.6 (model (cool)), 1.0 (model (hot))." in report_html(folders)
+
+
+def test_a_model_without_a_benchmark_has_no_row(tmp_path):
+    one = write_results(tmp_path / "one", {"name": "one"})
+    other = write_results(tmp_path / "two", {"name": "two", "benchmarks": {"aime24": benchmark()["math500"]}})
+    evaluations = [read_evaluation(one), read_evaluation(other)]
+    assert [row[0] for row in benchmark_table(evaluations, "math500").rows] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("budgets", "drawn", "said"),
+    [
+        ((512, 1024), [512, 1024], "counts as wrong."),
+        ((512, 1024, 2048), [512, 1024], "Only budgets that all were measured at."),
+        ((1024, 2048), [1024, 2048], "Not all were measured at the same budgets."),
+    ],
+)
+def test_one_chart_has_budgets_that_all_have(tmp_path, budgets, drawn, said):
+    folders = [
+        write_results(
+            tmp_path / name,
+            {"name": name, "benchmarks": benchmark(accuracy_at_budget={str(b): {"value": 0.5} for b in numbers})},
+        )
+        for name, numbers in (("a", (512, 1024)), ("b", budgets))
+    ]
+    charts = benchmark_charts([read_evaluation(folder) for folder in folders], "math500", 0)
+    (chart,) = (chart for chart in charts if chart.id == "at-budget-0")
+    assert chart.traces[1]["x"] == drawn
+    assert chart.explained.endswith(said)
+
+
+def test_a_page_over_runs_and_evaluations_is_a_report(run_folder, tmp_path):
+    assert "<title>Report · attnpo report</title>" in report_html([run_folder, write_results(tmp_path / "short")])
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-0.00064, "0.00"), (-0.5, "−0.50"), (0.426, "+0.43"), (None, "–")])
+def test_aes_has_two_decimals(value, shown):
+    assert score(value) == shown
 
 
 def test_the_written_results_can_be_read(tmp_path):

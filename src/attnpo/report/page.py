@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from attnpo import __version__
 from attnpo.errors import InputError
-from attnpo.report.data.evaluation import Evaluation, is_evaluation, read_evaluation
+from attnpo.report.data.evaluation import Evaluation, is_evaluation, read_evaluations
 from attnpo.report.data.library import Shelf, collect
 from attnpo.report.data.run import Run, read_runs
 from attnpo.report.data.stability import Stability, find_stability
@@ -72,7 +72,7 @@ def read_sources(paths: list[Path]) -> Sources:
     runs = read_runs([path for path in tables if tables[path] is None or (path / "config.yaml").exists()])
     return Sources(
         runs,
-        [read_evaluation(path) for path in evaluations],
+        read_evaluations(evaluations),
         [table for table in tables.values() if table is not None],
     )
 
@@ -91,7 +91,8 @@ def report_html(paths: list[Path]) -> str:
         configuration(runs),
     ]
     names = [run.name for run in runs] + [one.name for one in evaluations]
-    title = names[0] if len(names) == 1 else "Training report" if runs else "Evaluation report"
+    kind = "Report" if runs and evaluations else "Training report" if runs else "Evaluation report"
+    title = names[0] if len(names) == 1 else kind
     return _assemble(title, [view for view in views if view.html], shelves)
 
 

@@ -58,6 +58,11 @@ def small(value: float | None, signed: bool = False, digits: int = 3) -> str:
     return sign + text
 
 
+def score(value: float | None) -> str:
+    """An accuracy–efficiency score: two decimals and its sign."""
+    return "–" if value is None else _plus(value, 2)
+
+
 def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f}{NBSP}s"

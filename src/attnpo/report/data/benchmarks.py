@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from statistics import fmean
 
+from attnpo.evaluation.sampling_options import sampling_notice
 from attnpo.report.data.charts import Chart, Key, Table, colour, dash, error_bars, mark, short, symbol
-from attnpo.report.data.evaluation import Benchmark, Evaluation, Measure
+from attnpo.report.data.evaluation import Evaluation, Measure
 from attnpo.report.data.frontier import EXPLAINED, Point, aes, frontier_chart, share_of, tokens_of
 from attnpo.report.words import percent, plural, small
+from attnpo.report.words import score as score_text
 
 
 def benchmark_names(evaluations: list[Evaluation]) -> list[str]:
     return list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.benchmarks))
 
 
+def sampled_differently(evaluations: list[Evaluation]) -> list[str]:
+    """What to say of options that differ between evaluations of the same benchmark."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in benchmark_names(evaluations):
+        having = tuple(index for index, one in enumerate(evaluations) if name in one.benchmarks)
+        groups.setdefault(having, []).append(name)
+    found = [
+        sampling_notice({evaluations[index].name: evaluations[index].options for index in having}, names)
+        for having, names in groups.items()
+    ]
+    return list(dict.fromkeys(notice for notice in found if notice))
+
+
+def on_other_problems(evaluations: list[Evaluation], name: str) -> list[Evaluation]:
+    """Those whose problems are not those of the first that has the benchmark."""
+    having = [one for one in evaluations if name in one.benchmarks]
+    return [one for one in having[1:] if not one.same_problems(having[0], name)]
+
+
 def score(evaluation: Evaluation, base: Evaluation, name: str) -> float | None:
-    """AES on one benchmark: as recorded in the folder, or else against `base`, the first one given."""
+    """AES on one benchmark: as recorded in the folder (there paired), or else against `base`, the first one given.
+
+    None where the two did not answer the same problems.
+    """
     if name in evaluation.aes or evaluation is base:
         return evaluation.aes.get(name)
     ours, theirs = _point(evaluation, name), _point(base, name)
-    if ours is None or theirs is None:
+    if ours is None or theirs is None or not evaluation.same_problems(base, name):
         return None
     return aes(ours.accuracy.value, ours.tokens.value, theirs.accuracy.value, theirs.tokens.value)
 
@@ -51,12 +74,19 @@ def mean_table(evaluations: list[Evaluation]) -> Table:
         mean = _mean(one, names)
         scores = [found for name in names if (found := score(one, evaluations[0], name)) is not None]
         overall = one.aes.get("all", fmean(scores) if scores else None)
-        rows.append((one.name, share_of(mean.accuracy), tokens_of(mean.tokens), small(overall, signed=True, digits=2)))
-    return Table(("Model", "Accuracy", "Tokens", "AES"), rows, bases(evaluations))
+        rows.append((one.name, share_of(mean.accuracy), tokens_of(mean.tokens), score_text(overall)))
+    apart = [name for name in benchmark_names(evaluations) if on_other_problems(evaluations, name)]
+    caption = bases(evaluations) + (f" Left out, as the problems differ: {', '.join(apart)}." if apart else "")
+    return Table(("Model", "Accuracy", "Tokens", "AES"), rows, caption.strip())
 
 
 def _shared(evaluations: list[Evaluation]) -> list[str]:
-    return [name for name in benchmark_names(evaluations) if all(_point(one, name) for one in evaluations)]
+    """The benchmarks that all have, on the same problems."""
+    return [
+        name
+        for name in benchmark_names(evaluations)
+        if all(_point(one, name) for one in evaluations) and not on_other_problems(evaluations, name)
+    ]
 
 
 def _mean(evaluation: Evaluation, names: list[str]) -> Point:
@@ -68,7 +98,12 @@ def _mean(evaluation: Evaluation, names: list[str]) -> Point:
 def benchmark_charts(evaluations: list[Evaluation], name: str, index: int) -> list[Chart]:
     """Frontier, pass@k and accuracy under budgets of one benchmark, as far as they were measured."""
     points = {one.name: [point] for one in evaluations if (point := _point(one, name))}
-    charts = [frontier_chart(f"frontier-{index}", "Accuracy and length", points)] if points else []
+    apart = bool(on_other_problems(evaluations, name))
+    warning = " Not all on the same problems: not comparable." if apart else ""
+    charts = []
+    if points:
+        about = "Bars: 95 % intervals." + warning if apart else EXPLAINED
+        charts.append(frontier_chart(f"frontier-{index}", "Accuracy and length", points, about, lined=not apart))
     for kind, title, explained, axis, of in (
         ("at-k", "pass@k", "Share of problems with a right response among k, unbiased.", "k", lambda b: b.at_k),
         (
@@ -79,31 +114,40 @@ def benchmark_charts(evaluations: list[Evaluation], name: str, index: int) -> li
             lambda b: b.at_budget,
         ),
     ):
-        chart = _by_number(evaluations, name, f"{kind}-{index}", title, explained, axis, of)
+        measured = {one.name: of(one.benchmarks[name]) if name in one.benchmarks else {} for one in evaluations}
+        if kind == "at-budget":
+            measured, said = _common_budgets(measured)
+            explained += said
+        chart = _by_number(measured, f"{kind}-{index}", title, explained + warning, axis)
         if chart is not None:
             charts.append(chart)
     return charts
 
 
+def _common_budgets(measured: dict[str, dict[int, Measure]]) -> tuple[dict[str, dict[int, Measure]], str]:
+    """Only the budgets that all have, where these are enough for a line; and what to say of the others."""
+    budgets = [set(found) for found in measured.values() if found]
+    common = set.intersection(*budgets) if budgets else set()
+    if all(found == common for found in budgets):
+        return measured, ""
+    if len(common) < 2:
+        return measured, " Not all were measured at the same budgets."
+    drawn = {name: {k: m for k, m in found.items() if k in common} for name, found in measured.items()}
+    return drawn, " Only budgets that all were measured at."
+
+
 def _by_number(
-    evaluations: list[Evaluation],
-    name: str,
-    chart: str,
-    title: str,
-    explained: str,
-    axis: str,
-    of: Callable[[Benchmark], dict[int, Measure]],
+    measured: dict[str, dict[int, Measure]], chart: str, title: str, explained: str, axis: str
 ) -> Chart | None:
     traces, legend, columns = [], [], {}
-    for index, one in enumerate(evaluations):
-        measures = of(one.benchmarks[name]) if name in one.benchmarks else {}
+    for index, (name, measures) in enumerate(measured.items()):
         if len(measures) < 2:
             continue
         values = [m.value for m in measures.values()]
         low, high = [m.low for m in measures.values()], [m.high for m in measures.values()]
         shade = colour(index)
         trace = {
-            "name": one.name,
+            "name": name,
             "x": list(measures),
             "y": [short(value) for value in values],
             "mode": "lines+markers",
@@ -113,8 +157,8 @@ def _by_number(
         if any(end is not None for end in low):
             trace["error_y"] = error_bars(values, low, high, shade) | {"thickness": 1}
         traces.append(trace)
-        legend.append(Key(one.name, shade, mark(index)))
-        columns[one.name] = {k: share_of(measure) for k, measure in measures.items()}
+        legend.append(Key(name, shade, mark(index)))
+        columns[name] = {k: share_of(measure) for k, measure in measures.items()}
     if not traces:
         return None
     numbers = sorted({number for column in columns.values() for number in column})
@@ -134,21 +178,24 @@ def _by_number(
 
 
 def benchmark_table(evaluations: list[Evaluation], name: str) -> Table:
-    """One row per model: accuracy, length, AES, and how it writes."""
-    columns = ("Model", "Accuracy", "Tokens", "AES", "Thinking", "Answer", "Cut off", "Transitions / 1k", "Steps")
+    """One row per model that was evaluated on it: accuracy, length, AES, and how it writes."""
+    columns = (
+        *("Model", "Problems", "Accuracy", "Tokens", "AES"),
+        *("Thinking", "Answer", "Cut off", "Transitions / 1k", "Steps"),
+    )
+    having = [one for one in evaluations if name in one.benchmarks]
+    apart = on_other_problems(evaluations, name)
     rows, notes = [], []
-    for one in evaluations:
-        if name not in one.benchmarks:
-            rows.append((one.name, *(["–"] * (len(columns) - 1))))
-            continue
+    for one in having:
         found = one.benchmarks[name]
         m, behaviour = found.measures, found.behaviour
         rows.append(
             (
                 one.name,
+                f"{found.problems:,}",
                 share_of(m["accuracy"]) if "accuracy" in m else "–",
                 tokens_of(m["tokens"]) if "tokens" in m else "–",
-                small(score(one, evaluations[0], name), signed=True, digits=2),
+                score_text(score(one, evaluations[0], name)) + (" (other problems)" if one in apart else ""),
                 tokens_of(Measure(m["thinking_tokens"].value)) if "thinking_tokens" in m else "–",
                 tokens_of(Measure(m["answer_tokens"].value)) if "answer_tokens" in m else "–",
                 percent(m["truncated"].value, 1) if "truncated" in m else "–",
@@ -158,8 +205,10 @@ def benchmark_table(evaluations: list[Evaluation], name: str) -> Table:
         )
         if found.ungraded:
             notes.append(f"{one.name}: {plural(found.ungraded, 'response')} could not be graded and are left out.")
-    problems = max(one.benchmarks[name].problems for one in evaluations if name in one.benchmarks)
-    caption = f"{plural(problems, 'problem')}; 95 % intervals in brackets. {bases(evaluations)}"
+    if apart:
+        names = ", ".join(one.name for one in apart)
+        notes.append(f"{names}: other problems than {having[0].name}: not comparable; `attnpo compare` pairs them.")
+    caption = f"95 % intervals in brackets. {bases(evaluations)}"
     return Table(columns, rows, " ".join([caption.strip(), *notes]))
 
 

@@ -38,6 +38,8 @@ class Quantity:
     keys: tuple[tuple[str, str, str], ...]
     format: Format
     from_zero: bool = True
+    least_span: float = 0.1
+    """What the y axis spans at least where it does not begin at 0, so that noise is not drawn as a change."""
 
     @property
     def own_colours(self) -> bool:
@@ -168,11 +170,12 @@ def _series(runs: list[Run], quantity: Quantity) -> Iterator[Series]:
 
 def _chart(quantity: Quantity, series: list[Series]) -> Chart:
     layout = {
-        "xaxis": {"title": {"text": "training step"}, "showgrid": False},
+        "xaxis": {"title": {"text": "training step"}, "showgrid": False} | _whole_steps(series),
         "yaxis": {
             "tickformat": TICKS.get(quantity.format, ""),
             "rangemode": "tozero" if quantity.from_zero else "normal",
-        },
+        }
+        | ({} if quantity.from_zero else _spanning(series, quantity)),
         "hovermode": "x unified",
     }
     return Chart(
@@ -184,6 +187,25 @@ def _chart(quantity: Quantity, series: list[Series]) -> Chart:
         _legend(series),
         _table(series, quantity.format),
     )
+
+
+def _whole_steps(series: list[Series]) -> dict[str, Any]:
+    """Ticks at whole steps: of a few steps plotly would name halves."""
+    steps = [step for one in series for row in one.rows if (step := row["step"]) is not None]
+    span = max(steps) - min(steps)
+    return {} if span > 20 else {"tick0": 0, "dtick": 1 if span <= 10 else 2}
+
+
+def _spanning(series: list[Series], quantity: Quantity) -> dict[str, Any]:
+    """The range of an axis over the least span around values that lie closer together; nothing where they do not."""
+    least = quantity.least_span
+    ends = ("", "_low", "_high")
+    values = [value for one in series for end in ends for value in one.column(end) if value is not None]
+    low, high = min(values), max(values)
+    middle = (low + high) / 2
+    if quantity.format is share:
+        middle = min(max(middle, least / 2), 1 - least / 2)
+    return {} if high - low >= least else {"range": [short(middle - 0.55 * least), short(middle + 0.55 * least)]}
 
 
 def _legend(series: list[Series]) -> list[Key]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from attnpo.errors import InputError
 from attnpo.report.data.jsonlines import number
+from attnpo.report.data.names import distinct
 
-RESULTS = "results.json"
-EVALUATION_FILES = (RESULTS, "eval.yaml", "samples")
+RESULTS, OPTIONS = "results.json", "eval.yaml"
+EVALUATION_FILES = (RESULTS, OPTIONS, "samples")
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,32 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on several benchmarks; `aes` by benchmark and under "all", against the model `base`."""
+    """One model on several benchmarks; `aes` by benchmark and under "all", against the model `base`.
+
+    `options`: what eval.yaml holds.
+    """
 
     name: str
     path: Path
     benchmarks: dict[str, Benchmark]
     aes: dict[str, float]
     base: str | None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def same_problems(self, other: Evaluation, benchmark: str) -> bool:
+        """Whether both answered the same: as many problems, and one hash of the questions or, without it, one limit."""
+        if self.benchmarks[benchmark].problems != other.benchmarks[benchmark].problems:
+            return False
+        ours, theirs = self._questions(benchmark), other._questions(benchmark)
+        if ours is None or theirs is None:
+            return self.options.get("limit") == other.options.get("limit")
+        return ours == theirs
+
+    def _questions(self, benchmark: str) -> Any:
+        """The hash of the questions in eval.yaml; None where it is not recorded."""
+        recorded = self.options.get("benchmarks")
+        found = recorded.get(benchmark) if isinstance(recorded, dict) else None
+        return found.get("questions") if isinstance(found, dict) else None
 
 
 def is_evaluation(path: Path) -> bool:
@@ -70,7 +92,24 @@ def read_evaluation(path: Path) -> Evaluation:
         aes["all"] = overall
     name = str(content.get("name") or content.get("model") or path.resolve().name)
     base = recorded.get("base")
-    return Evaluation(name, path, benchmarks, aes, None if base is None else str(base))
+    return Evaluation(name, path, benchmarks, aes, None if base is None else str(base), _options(path / OPTIONS))
+
+
+def read_evaluations(paths: list[Path]) -> list[Evaluation]:
+    """Several evaluation folders; those that share a name are told apart by their folder, or else by a count."""
+    evaluations = [read_evaluation(path) for path in paths]
+    names = distinct([(one.name, one.path) for one in evaluations])
+    return [replace(one, name=name) for one, name in zip(evaluations, names, strict=True)]
+
+
+def _options(file: Path) -> dict[str, Any]:
+    """The options the evaluation was made with; none where the file is not there."""
+    if not file.exists():
+        return {}
+    try:
+        return _object(yaml.safe_load(file.read_text(encoding="utf-8")) or {}, str(file))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from error
 
 
 def _benchmark(values: dict[str, Any], where: str) -> Benchmark:

@@ -9,7 +9,7 @@ from typing import Any
 from attnpo.report.data.charts import Chart, Key, Table, colour, error_bars, mark, short, symbol
 from attnpo.report.data.evaluation import Measure
 from attnpo.report.data.run import Measured, Run
-from attnpo.report.words import NBSP, change, count, percent, points, small
+from attnpo.report.words import NBSP, change, count, percent, points, score
 
 EXPLAINED = "Up and to the left is better. Bars: 95 % intervals. Dotted: what nothing else here beats in both."
 
@@ -44,8 +44,8 @@ def run_points(run: Run) -> list[Point]:
         accuracy, tokens = _measure(row, "accuracy"), _measure(row, "length/completion")
         if accuracy and tokens:
             base = points[0] if points else None
-            score = aes(accuracy.value, tokens.value, base.accuracy.value, base.tokens.value) if base else None
-            points.append(Point(f"step {row['step']:.0f}", accuracy, tokens, start=not points, aes=score))
+            found = aes(accuracy.value, tokens.value, base.accuracy.value, base.tokens.value) if base else None
+            points.append(Point(f"step {row['step']:.0f}", accuracy, tokens, start=not points, aes=found))
     return points
 
 
@@ -63,10 +63,15 @@ def frontier(points: list[Point]) -> list[Point]:
     return best
 
 
-def frontier_chart(name: str, title: str, groups: dict[str, list[Point]], explained: str = EXPLAINED) -> Chart:
-    """One mark per model; of a run (a group of several points) the way from its start, which is open, to its end."""
+def frontier_chart(
+    name: str, title: str, groups: dict[str, list[Point]], explained: str = EXPLAINED, *, lined: bool = True
+) -> Chart:
+    """One mark per model; of a run (a group of several points) the way from its start, which is open, to its end.
+
+    lined: draw what nothing else beats in both; not among models that saw different problems.
+    """
     every = [point for points in groups.values() for point in points]
-    line = frontier(every)
+    line = frontier(every) if lined else []
     traces: list[dict[str, Any]] = []
     if len(line) > 1:
         traces.append(
@@ -117,11 +122,11 @@ def _trace(label: str, points: list[Point], index: int) -> dict[str, Any]:
 
 def runs_table(runs: list[Run]) -> Table:
     """Every run before and after, in one row each."""
-    rows = []
+    rows, unmeasured = [], []
     for run in runs:
         found = run_points(run)
         if not found:
-            rows.append((run.name, run.method or "–", *(["–"] * 7)))
+            unmeasured.append(run.name)
             continue
         first, last = found[0], found[-1]
         before, after = first.tokens.value, last.tokens.value
@@ -135,7 +140,7 @@ def runs_table(runs: list[Run]) -> Table:
                 tokens_of(first.tokens),
                 tokens_of(last.tokens),
                 f"{points(last.accuracy.value - first.accuracy.value)}, {change(before, after)}",
-                small(last.aes, signed=True, digits=2),
+                score(last.aes),
             )
         )
     columns = ("Run", "Method", "Steps", "Accuracy before", "after", "Tokens before", "after", "Change", "AES")
@@ -144,7 +149,7 @@ def runs_table(runs: list[Run]) -> Table:
         rows,
         "Held-out problems at the first and the last evaluation, 95 % intervals in brackets. AES: accuracy–efficiency "
         "score against the run's own start: the share of tokens saved, plus 3 times a relative gain or minus 5 times a "
-        "relative loss of accuracy.",
+        "relative loss of accuracy." + (f" Not measured: {', '.join(unmeasured)}." if unmeasured else ""),
     )
 
 

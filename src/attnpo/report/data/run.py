@@ -12,6 +12,7 @@ import yaml
 
 from attnpo.errors import InputError
 from attnpo.report.data.jsonlines import number, read_rows, whole
+from attnpo.report.data.names import distinct
 from attnpo.report.words import plural
 
 RUN_FILES = ("config.yaml", "metrics.jsonl", "evaluations.jsonl", "rollouts")
@@ -98,15 +99,9 @@ def read_run(path: Path) -> Run:
 
 def read_runs(paths: list[Path]) -> list[Run]:
     """Several run folders; runs that share a name are told apart by their folder, or else by a count."""
-    runs: list[Run] = []
-    first = [read_run(path) for path in paths]
-    for run in first:
-        shared = sum(other.name == run.name for other in first) > 1
-        folder = run.path.resolve().name
-        base = f"{run.name} ({folder})" if shared and folder != run.name else run.name
-        names = [base, *(f"{base} #{count}" for count in range(2, len(first) + 1))]
-        runs.append(replace(run, name=next(name for name in names if all(name != other.name for other in runs))))
-    return runs
+    runs = [read_run(path) for path in paths]
+    names = distinct([(run.name, run.path) for run in runs])
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
 def _listed(names: tuple[str, ...]) -> str:

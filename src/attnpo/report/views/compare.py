@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from attnpo.report.data.benchmarks import benchmark_charts, benchmark_names, benchmark_table, mean_chart, mean_table
+from attnpo.report.data.benchmarks import (
+    benchmark_charts,
+    benchmark_names,
+    benchmark_table,
+    mean_chart,
+    mean_table,
+    sampled_differently,
+)
 from attnpo.report.data.charts import Chart
 from attnpo.report.data.evaluation import Evaluation
 from attnpo.report.data.frontier import frontier_chart, run_points, runs_table
 from attnpo.report.data.run import Run
-from attnpo.report.views.elements import View, charts_html, nothing, table_html
+from attnpo.report.views.elements import View, charts_html, nothing, notices_html, table_html
 from attnpo.report.words import esc
 
 
@@ -24,6 +31,7 @@ def compare(runs: list[Run], evaluations: list[Evaluation]) -> View:
             parts += [f'<div class="wide">{charts_html([chart])}</div>', table_html(runs_table(runs), "Runs")]
         else:
             parts.append(nothing("Nothing to compare: no evaluation recorded both accuracy and length."))
+    parts.append(notices_html(sampled_differently(evaluations), "How the evaluations differ"))
     mean = mean_chart(evaluations)
     if mean is not None:
         charts.append(mean)

@@ -65,9 +65,9 @@ def _key(key: Key) -> str:
     return f"<li>{drawn}{esc(key.label)}</li>"
 
 
-def notices_html(notices: list[str]) -> str:
+def notices_html(notices: list[str], label: str = "What is missing") -> str:
     items = "".join(f"<li>{esc(notice)}</li>" for notice in notices)
-    return f'<ul class="notice" role="note" aria-label="What is missing">{items}</ul>\n' if items else ""
+    return f'<ul class="notice" role="note" aria-label="{esc(label)}">{items}</ul>\n' if items else ""
 
 
 def nothing(text: str) -> str:
