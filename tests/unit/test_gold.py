@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from attnpo.cli.main import main
+from attnpo.evaluation.benchmarks import BENCHMARKS
 from attnpo.evaluation.gold import check_gold
 from attnpo.evaluation.grading import Graded, Grader
 from attnpo.evaluation.records import Question
@@ -79,6 +80,36 @@ def test_check_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     said = capsys.readouterr()
     assert "gold 'x^'" in said.out
     assert "1 gold answers are not graded right" in said.err
+
+
+def test_a_web_page_in_place_of_a_file_fails_the_check_but_not_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gsm8k.jsonl").write_text("\n<!DOCTYPE html>\n<html>Not found</html>\n")
+    write_rows(tmp_path / "math500.jsonl", [{"problem": "?", "answer": "5"}, {"problem": "?", "answer": "7"}])
+    assert main(["benchmarks", "check", "--data-dir", str(tmp_path), "--workers", "1"]) == 1
+    said = capsys.readouterr()
+    assert "math500.jsonl 2 2 0" in " ".join(said.out.split())
+    assert "gsm8k.jsonl: begins with '<' and looks like a web page" in said.out
+    assert "1 file cannot be used" in said.err
+    assert "math500.jsonl: 2 problems\n" in said.err
+    assert all(line.strip() for line in said.err.splitlines())
+    assert main(["benchmarks", "list", "--data-dir", str(tmp_path)]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["math500", "math", "2", "4", "math500.jsonl", "MIT"] in shown
+    assert ["gsm8k", "math", "–", "4", "gsm8k.jsonl", "(not", "usable)", "MIT"] in shown
+
+
+def test_sources_are_listed_unbroken_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["benchmarks", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    for benchmark in BENCHMARKS.values():
+        assert (benchmark.hub_id or "this package") in shown
+    assert "gated" in shown  # on a second line
 
 
 def test_commands_refuse_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,8 @@ SHOWN = 5
 
 DESCRIPTION = """\
 Grade the gold answer of every problem, written as a model would write it: it must be right. Grade the gold of another
-problem, and the gold with another last digit: they must be wrong. Ends with 1 if a gold answer is not graded right."""
+problem, and the gold with another last digit: they must be wrong. Ends with 1 if a gold answer is not graded right or a
+file cannot be used."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -32,7 +35,6 @@ def run(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from attnpo.cli.progress import progress_bar
     from attnpo.errors import RunError
     from attnpo.evaluation.gold import check_gold
     from attnpo.evaluation.grading import Grader
@@ -42,10 +44,11 @@ def run(args: argparse.Namespace) -> None:
     for column in ("rows", "right", "failed", "unchecked", "left out", "wrong", "accepted"):
         table.add_column(column, justify="right")
     notes: list[str] = []
+    unusable: list[str] = []
     failures = 0
     with Grader(workers=args.workers) as grader:
-        for name, loaded in _sources(args, notes):
-            with progress_bar(name, unit="problems") as told:
+        for name, loaded in _sources(args, notes, unusable):
+            with _progress(name, len(loaded.questions)) as told:
                 check = check_gold(loaded.questions, grader, told)
             failures += len(check.failed)
             unchecked = sum(map(len, check.unchecked.values()))
@@ -57,12 +60,36 @@ def run(args: argparse.Namespace) -> None:
     console.print(table)
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
-    if failures:
-        raise RunError(f"{failures} gold answers are not graded right; they are listed above")
+    for error in unusable:
+        console.print(f"\nnot usable: {error}", markup=False, highlight=False, soft_wrap=True)
+    said = [f"{failures} gold answers are not graded right"] if failures else []
+    if unusable:
+        said.append(f"{len(unusable)} {'file' if len(unusable) == 1 else 'files'} cannot be used")
+    if said:
+        raise RunError(f"{' and '.join(said)}; listed above")
 
 
-def _sources(args: argparse.Namespace, notes: list[str]) -> Iterator[tuple[str, Loaded]]:
-    """Every file, or every data set, with its name; of one that is not available there is a note."""
+@contextmanager
+def _progress(name: str, problems: int) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal; elsewhere a line when a source is begun."""
+    from rich.console import Console
+
+    from attnpo.cli.progress import progress_bar
+
+    if Console(stderr=True).is_terminal:
+        with progress_bar(name, unit="problems") as told:
+            yield told
+    else:
+        print(f"{name}: {problems} problems", file=sys.stderr, flush=True)
+        yield None
+
+
+def _sources(args: argparse.Namespace, notes: list[str], unusable: list[str]) -> Iterator[tuple[str, Loaded]]:
+    """Every file, or every data set, with its name.
+
+    Of a data set that is not available there is a note; what is wrong with a file that has no usable row goes to
+    `unusable`.
+    """
     from attnpo.errors import InputError
     from attnpo.evaluation.benchmarks import BENCHMARKS, get_benchmark
     from attnpo.evaluation.load import files_of, find_file, load_file, load_questions
@@ -83,7 +110,12 @@ def _sources(args: argparse.Namespace, notes: list[str]) -> Iterator[tuple[str, 
             find_file(benchmark, args.data_dir)  # says what was expected
         for path in paths:
             found = True
-            yield path.name, load_file(benchmark, path)
+            try:
+                loaded = load_file(benchmark, path)
+            except InputError as error:  # nor must a spoilt file
+                unusable.append(str(error))
+            else:
+                yield path.name, loaded
     if args.data_dir is not None and not args.benchmarks and not found:
         raise InputError(f"data folder {args.data_dir}: no file of any benchmark (docs/benchmarks.md names them)")
 

@@ -99,14 +99,26 @@ def load_file(benchmark: Benchmark, path: Path) -> Loaded:
     """The questions of one file.
 
     Raises:
-        InputError: the file cannot be read, or no row of it can be used.
+        InputError: the file cannot be read, is a web page, or no row of it can be used.
     """
+    _refuse_web_page(path)
     left_out: list[str] = []
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         rows = read_numbered_jsonl(path, on_bad_row=lambda error: left_out.append(str(error)))
     else:
         rows = iter(enumerate(load_rows(str(path)), start=1))
     return _collect(benchmark, rows, lambda number: row_name(path, number), left_out, str(path))
+
+
+def _refuse_web_page(path: Path) -> None:
+    """A page that asks for a login is often saved under the name of the file behind it."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(256)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        raise InputError(f"{path}: begins with '<' and looks like a web page, expected rows of a data set")
 
 
 def _files_in(folder: Path, stems: Iterable[str]) -> list[Path]:
