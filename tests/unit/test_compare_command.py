@@ -12,7 +12,7 @@ from matplotlib.text import Annotation, Text
 from attnpo.cli.main import main
 from attnpo.evaluation.compare import compare, read_runs
 from attnpo.evaluation.frontier import draw_frontier
-from attnpo.evaluation.sampling_options import sampling_notice
+from attnpo.evaluation.sampling_options import sampling_notice, sampling_notices
 from example_evaluation import sample_row, write_evaluation, write_samples
 from example_run import read_jsonl, write_jsonl, write_run
 
@@ -146,6 +146,13 @@ def test_options_that_are_the_same_or_not_recorded_are_no_difference():
     assert sampling_notice({"a": counts(4), "b": counts(2)}, ["c"]) is None  # b is not compared
     said = sampling_notice({"a": counts(4), "b": counts(2), "old": {"benchmarks": ["b", "c"]}}, ["b", "c"])
     assert said == "sampled with different options: samples per problem of b 4 (a), 2 (b)."
+
+
+def test_groups_that_differ_name_their_benchmarks():
+    options = {"a": {"top_p": 0.9}, "b": {"top_p": 1.0}, "c": {"top_p": 1.0}}
+    assert sampling_notices(options, {"x": ["a", "b"], "y": ["b", "c"], "z": ["a", "b"]}) == [
+        "x, z: sampled with different options: top_p 0.9 (a), 1.0 (b)."
+    ]
 
 
 def test_a_training_run_is_its_first_and_last_evaluation(tmp_path):

@@ -16,8 +16,8 @@ from attnpo.evaluation.metrics import BUDGETS, by_problem, columns
 from attnpo.evaluation.paired import Tables, against, macro_average
 from attnpo.evaluation.records import Sample
 from attnpo.evaluation.results import benchmark_results, keyed
-from attnpo.evaluation.sampling_options import sampling_notice
-from attnpo.evaluation.shared import Shared, problem_table, shared_problems
+from attnpo.evaluation.sampling_options import sampling_notices
+from attnpo.evaluation.shared import problem_table, shared_problems
 
 Comparison = dict[str, Any]
 
@@ -66,7 +66,7 @@ def compare(
     base = base or names[0]
     said = list(notices)
     shared = shared_problems(runs, said)
-    said += _sampled_differently(runs, shared)
+    said += sampling_notices({run.name: run.options for run in runs}, {b: list(part) for b, part in shared.items()})
     tables: dict[str, dict[str, Tensor]] = {name: {} for name in names}
     found: dict[str, Any] = {}
     for benchmark, samples in shared.items():
@@ -99,16 +99,6 @@ def compare(
         "benchmarks": found,
         "all": overall,
     }
-
-
-def _sampled_differently(runs: Sequence[Evaluation], shared: Shared) -> list[str]:
-    """What to say of options that differ between runs that are compared on some benchmark."""
-    groups = dict.fromkeys(tuple(samples) for samples in shared.values())
-    found = []
-    for group in groups:
-        here = [benchmark for benchmark, samples in shared.items() if tuple(samples) == group]
-        found.append(sampling_notice({run.name: run.options for run in runs if run.name in group}, here))
-    return list(dict.fromkeys(notice for notice in found if notice))
 
 
 def _read(path: Path, name: str | None) -> list[Evaluation]:

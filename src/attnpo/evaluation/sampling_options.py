@@ -32,6 +32,21 @@ def sampling_notice(options: Mapping[str, Mapping[str, Any]], benchmarks: Sequen
     return f"sampled with different options: {'; '.join(differing)}." if differing else None
 
 
+def sampling_notices(options: Mapping[str, Mapping[str, Any]], having: Mapping[str, Sequence[str]]) -> list[str]:
+    """A sentence for every group of evaluations that are compared; it names its benchmarks where groups differ.
+
+    `having`: the evaluations of each benchmark.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for benchmark, names in having.items():
+        groups.setdefault(tuple(names), []).append(benchmark)
+    found = []
+    for names, benchmarks in groups.items():
+        if notice := sampling_notice({name: options[name] for name in names}, benchmarks):
+            found.append(notice if len(groups) == 1 else f"{', '.join(benchmarks)}: {notice}")
+    return found
+
+
 def _differing(options: Mapping[str, Mapping[str, Any]], option: str) -> str:
     """Every value with the names that have it; empty where there is but one."""
     names: dict[str | float, list[str]] = {}

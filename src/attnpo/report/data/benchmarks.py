@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from attnpo.evaluation.sampling_options import sampling_notice
+from attnpo.evaluation.sampling_options import sampling_notices
 from attnpo.report.data.charts import Chart, Key, Table, colour, dash, error_bars, mark, short, symbol
 from attnpo.report.data.evaluation import Evaluation, Measure
 from attnpo.report.data.frontier import EXPLAINED, Point, aes, frontier_chart, share_of, tokens_of
@@ -18,15 +18,10 @@ def benchmark_names(evaluations: list[Evaluation]) -> list[str]:
 
 def sampled_differently(evaluations: list[Evaluation]) -> list[str]:
     """What to say of options that differ between evaluations of the same benchmark."""
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for name in benchmark_names(evaluations):
-        having = tuple(index for index, one in enumerate(evaluations) if name in one.benchmarks)
-        groups.setdefault(having, []).append(name)
-    found = [
-        sampling_notice({evaluations[index].name: evaluations[index].options for index in having}, names)
-        for having, names in groups.items()
-    ]
-    return list(dict.fromkeys(notice for notice in found if notice))
+    having = {
+        name: [one.name for one in evaluations if name in one.benchmarks] for name in benchmark_names(evaluations)
+    }
+    return sampling_notices({one.name: one.options for one in evaluations}, having)
 
 
 def on_other_problems(evaluations: list[Evaluation], name: str) -> list[Evaluation]:
