@@ -54,3 +54,4 @@ def run(model: str, output: Path, processes: int = 1, rank: int = 0) -> None:
 
 if __name__ == "__main__":
     run(sys.argv[1], Path(sys.argv[2]), int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]))
+    torch.distributed.destroy_process_group()  # one that ends with it open may abort on the way out

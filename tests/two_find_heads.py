@@ -84,3 +84,4 @@ def main(model: str, output: Path) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]))
+    torch.distributed.destroy_process_group()  # one that ends with it open may abort on the way out

@@ -70,6 +70,8 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         run_steps(trainer, resume, console)
     if trainer.is_world_process_zero():
         print_summary(Path(args.output_dir), console)
+    # Of several processes, one that ends with its group still open may abort on the way out.
+    trainer.accelerator.state.destroy_process_group()
     return Path(args.output_dir)
 
 
