@@ -2,7 +2,7 @@
 
 python scripts/screenshot_report.py PAGE.html OUT.png [--view responses/0/eval-15/2] [--height 900] [--dark]
 
-Needs selenium, chromium and chromedriver; nothing is fetched.
+Needs selenium (`make setup-dev`), chromium and chromedriver; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from selenium import webdriver
-from selenium.webdriver.support.wait import WebDriverWait
+try:
+    from selenium import webdriver
+    from selenium.webdriver.support.wait import WebDriverWait
+except ImportError:
+    sys.exit("screenshot_report: needs selenium; run `make setup-dev` first, and .venv/bin/python")
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),

@@ -132,6 +132,14 @@ def test_bad_command_lines(words: list[str], message: str, tmp_path: Path, capsy
     assert not (tmp_path / "out").exists()
 
 
+def test_a_word_for_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["eval", "--model", "m", "--benchmarks", "task", "-o", str(tmp_path / "out"), "--temperature", "abc"])
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("usage: attnpo eval --model M")
+    assert said[1:] == ["attnpo eval: error: argument --temperature: invalid float value: 'abc'"]
+
+
 def test_one_process_at_a_time(tmp_path: Path):
     with (
         SampleFiles(tmp_path),

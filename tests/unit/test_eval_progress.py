@@ -46,12 +46,26 @@ def test_plain_lines_come_now_and_then(clock):
         for second in range(1, 131):
             clock[0] = float(second)
             progress.tokens(10)
-            if second == 50:
+            if second == 50 or second in (100, 101, 102):
                 progress.sample(replace(RIGHT, verdict=Verdict.WRONG, tokens=400))
-    # 3 samples of 200 tokens on average; the one that timed out counts for no accuracy; 7 · 200 tokens at 10 a second
-    line = "3 of 10 samples, 10 tokens/s, accuracy 50.0%, mean 200 tokens, about 2 min left"
-    assert screen.getvalue().splitlines() == [line, line]
-    assert progress.done == 3
+    # 3 samples of 200 tokens on average, then 6 of 300; the one that timed out counts for no accuracy. The time left is
+    # that of 4 · 300 tokens at 10 a second, and is not guessed at from a single sample.
+    assert screen.getvalue().splitlines() == [
+        "3 of 10 samples, 10 tokens/s, accuracy 50.0%, mean 200 tokens",
+        "6 of 10 samples, 10 tokens/s, accuracy 20.0%, mean 300 tokens, about 2 min left",
+    ]
+    assert progress.done == 6
+
+
+def test_the_rate_is_counted_from_the_first_token(clock):
+    """What starts before the model samples is not its time, and a rate over a moment is none."""
+    progress = EvalProgress(Console(file=io.StringIO()), 10)
+    clock[0] = 100.0
+    progress.tokens(50)
+    clock[0] = 101.0
+    assert "tokens/s" not in progress.summary
+    clock[0] = 105.0
+    assert "10 tokens/s" in progress.summary
 
 
 def test_a_terminal_gets_one_live_line(clock):

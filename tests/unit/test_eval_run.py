@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation import run as run_module
 from attnpo.evaluation.options import EvalOptions
 from attnpo.evaluation.run import evaluate
+from attnpo.evaluation.telling import tell_problems
 
 Run = Callable[..., Path]
 
@@ -130,15 +132,43 @@ def test_finished_run_samples_nothing(whole: Path, run: Run, monkeypatch: pytest
     assert lines(run(whole)) == before
 
 
+def test_finished_run_is_not_done_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = run(tmp_path / "run", limit=1)
+    times = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "Prompter", lambda *args: pytest.fail("no prompt is needed"))
+        run(folder, limit=1)
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == times
+    (folder / "results.md").unlink()
+    run(folder, limit=1)
+    assert (folder / "results.md").is_file()
+    run(folder, limit=1, budgets=[7])
+    assert set(json.loads((folder / "results.json").read_text())["benchmarks"]["task"]["accuracy_at_budget"]) == {"7"}
+
+
+def test_results_follow_the_base(run: Run, tmp_path: Path):
+    base = run(tmp_path / "base", limit=2)
+    folder = run(tmp_path / "run", limit=2, seed=1, base=base)
+    before = (folder / "results.json").stat().st_mtime_ns
+    run(base, limit=2, seed=2, overwrite=True)
+    run(folder, limit=2, seed=1, base=base)
+    assert (folder / "results.json").stat().st_mtime_ns > before
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"temperature": 0.6}, r"temperature is 0\.6, expected 1\.0"),
-        ({"seed": 3, "max_tokens": 50}, "seed is 3, expected 0; max_tokens is 50, expected 60"),
-        ({"batch_size": 5}, "batch_size is 5, expected 4"),
-        ({"limit": 4}, "limit is 4, expected 5; .*problems of task is 4, expected 5"),
-        ({"samples": 3}, "samples of task is 3, expected 2"),
-        ({"benchmarks": ["gsm8k"], "data_dir": "DATA"}, "benchmarks lacks task"),
+        ({"temperature": 0.6}, r"--temperature is 1\.0 in the folder, now 0\.6\. It"),
+        ({"temperature": 0.0, "samples": None}, r"--temperature is 1\.0 in the folder, now 0\.0\. It"),
+        ({"seed": 3, "max_tokens": 50}, "--seed is 0 in the folder, now 3; --max-tokens is 60 in the folder, now 50"),
+        ({"batch_size": 5}, "--batch-size is 4 in the folder, now 5"),
+        (
+            {"limit": 4},
+            r"options: --limit is 5 in the folder, now 4\. It cannot be extended: batches, .*--overwrite",
+        ),
+        ({"limit": None}, "other options: --limit is 5 in the folder, now not given. It"),
+        ({"samples": 3}, r"--samples is 2 in the folder, now 3 \(of task\)"),
+        ({"benchmarks": ["gsm8k"], "data_dir": "DATA"}, "--benchmarks has task in the folder, and now lacks it"),
     ],
 )
 def test_other_options_are_refused(whole: Path, run: Run, tmp_path: Path, changed: dict[str, Any], message: str):
@@ -169,7 +199,7 @@ def test_changed_questions_are_refused(run: Run, tmp_path: Path):
     options: dict[str, Any] = {"benchmarks": ["gsm8k"], "data_dir": tmp_path, "max_tokens": 3}
     run(tmp_path / "run", **options)
     data.write_text('{"id": "1", "problem": "1 + 1?", "answer": "3"}\n')
-    with pytest.raises(InputError, match=r"questions of gsm8k is '[0-9a-f]+', expected '[0-9a-f]+'"):
+    with pytest.raises(InputError, match=r"other options: the questions of gsm8k have changed since\. It"):
         run(tmp_path / "run", **options)
     run(tmp_path / "run", **options, samples=1, overwrite=True)
     assert json.loads((tmp_path / "run/samples/gsm8k.jsonl").read_text())["reference"] == "3"
@@ -219,6 +249,24 @@ def test_reasons_are_shown_as_they_stand(run: Run, tmp_path: Path, capsys: pytes
     (tmp_path / "gsm8k.jsonl").write_text('{"id": "1", "problem": "1 + 1?", "answer": "2"}\n{"[/INST]": 1}\n')
     run(tmp_path / "run", benchmarks=["gsm8k"], data_dir=tmp_path, max_tokens=3)
     assert "found [/INST]" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_left_out_rows_are_told_by_kind(capsys: pytest.CaptureFixture[str]):
+    reasons = [
+        "f.jsonl, row 2: field 'problem' is missing (found id, answer)",
+        "f.jsonl, row 3: field 'problem' is missing (found answer)",
+        "gsm8k, problem a: a prompt of 4801 tokens, expected less than 1024, the model's context",
+        "gsm8k, problem b: a prompt of 2000 tokens, expected less than 1024, the model's context",
+        "f.jsonl, row 9: id 'x' was seen before, expected every id once",
+        "f.jsonl, row 10: id 'y' was seen before, expected every id once",
+        "f.jsonl, row 11: field 'answer' is missing (found problem)",
+    ]
+    tell_problems(Console(width=200), {"gsm8k": 1, "task": 2}, {"gsm8k": reasons, "task": []})
+    assert capsys.readouterr().out.splitlines() == [
+        "gsm8k: 1 problem (left out: 7, see environment.json)",
+        *(f"  2 left out; the first: {reasons[first]}" for first in (0, 2, 4)),
+        "task: 2 problems",
+    ]
 
 
 def test_folders_of_something_else_are_refused(run: Run, tmp_path: Path):

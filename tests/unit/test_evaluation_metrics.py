@@ -17,6 +17,7 @@ from attnpo.errors import InputError
 from attnpo.evaluation.folder import sample_from_json
 from attnpo.evaluation.metrics import (
     KS,
+    Measure,
     accuracy,
     by_problem,
     columns,
@@ -27,6 +28,7 @@ from attnpo.evaluation.metrics import (
     pass_at_k,
     reached_ks,
     read_budgets,
+    widen,
 )
 from attnpo.evaluation.records import Sample
 from attnpo.evaluation.results import by_level, histogram
@@ -197,3 +199,24 @@ def test_budgets_are_whole_numbers(text):
 def test_budgets_are_read():
     assert read_budgets("4096, 512") == [512, 4096]
     assert tuple(2**i for i in range(8)) == KS
+
+
+def test_shares_that_all_agree_have_the_exact_interval():
+    """Three problems: 0.025^(1/3) = 0.2924 (Clopper–Pearson for 3 of 3 is [0.292, 1]); lengths have no such bound."""
+    nan = math.nan
+    found = measure(
+        {
+            "accuracy": [1, 1, 1],
+            "truncated": [0, 0, 0],
+            "pass@2": [1, nan, 1],
+            "tokens": [1, 1, 1],
+            "budget@9": [0, 1, 1],
+        }
+    )
+    ends = {name: (value.low, value.high) for name, value in found.items()}
+    assert ends["accuracy"] == pytest.approx((0.2924, 1), abs=1e-4)
+    assert ends["truncated"] == pytest.approx((0, 1 - 0.2924), abs=1e-4)
+    assert ends["pass@2"] == pytest.approx((0.1581, 1), abs=1e-4)  # √0.025, of the two problems it has
+    assert ends["tokens"] == (1, 1)
+    assert ends["budget@9"] == (0, 1)
+    assert widen(Measure(1.0, None, None, 1)) == Measure(1.0, None, None, 1)

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from attnpo.evaluation.behaviour import behaviour
 from attnpo.evaluation.folder import read_evaluation, read_samples, sample_from_json
-from attnpo.evaluation.results import write_results
-from attnpo.evaluation.terminal import print_results
+from attnpo.evaluation.results import truncation_notes, write_results
+from attnpo.evaluation.terminal import print_results, telling_budgets
 from attnpo.evaluation.text_plots import bar, scatter, sparkline
 from example_evaluation import sample_row, write_evaluation, write_samples
 
@@ -54,6 +54,35 @@ def test_results_by_hand(tmp_path):
         "tokens": {"value": 2000.0, "low": None, "high": None, "problems": 1},
     }
     assert results["aes"] is None
+
+
+def test_cut_off_responses_are_told(tmp_path):
+    cut = [sample_row("a", f"p{n}", 0, 64 if n < 2 else 40, "no_answer", truncated=n < 2) for n in range(3)]
+    write_samples(tmp_path, "a", cut)
+    write_samples(tmp_path, "b", [sample_row("b", f"p{n}", 0, 3000, truncated=n < 1) for n in range(3)])
+    results = write_results(tmp_path)
+    note = "a: 67 % of the responses reached the limit of 64 tokens; raise --max-tokens"
+    assert [line.startswith(note) for line in truncation_notes(results["benchmarks"])] == [True]
+    assert f"\n- {note}" in (tmp_path / "results.md").read_text()
+    assert note in screen(print_results, results, 120)
+    assert "b: " not in screen(print_results, results, 120)
+
+
+def test_budgets_that_repeat_the_accuracy_are_not_shown(tmp_path):
+    write_samples(tmp_path, "a", [sample_row("a", "p0", 0, 300), sample_row("a", "p1", 0, 3000)])
+    write_samples(tmp_path, "b", [sample_row("b", "p0", 0, 4096)])
+    results = write_results(tmp_path)
+    assert list(results["benchmarks"]["a"]["accuracy_at_budget"]) == ["2048", "4096", "8192", "16384", "32768"]
+    found = telling_budgets(results["benchmarks"])
+    assert [list(found[name]["accuracy_at_budget"]) for name in "ab"] == [["2048", "4096"]] * 2
+    assert "8192" not in screen(print_results, results, 80)
+
+
+def test_one_name_is_printed_once(tmp_path):
+    write_samples(tmp_path, "b", [sample_row("b")])
+    results = write_results(tmp_path)
+    same, other = {**results, "name": "m", "model": "m"}, {**results, "name": "m", "model": "org/m"}
+    assert [screen(print_results, each, 80).split("\n")[1].rstrip() for each in (same, other)] == ["m", "m org/m"]
 
 
 def test_the_table_has_every_number_once(tmp_path):
@@ -126,7 +155,7 @@ def test_the_screen_says_what_matters(tmp_path, width):
     assert max(map(len, shown.splitlines())) <= width
     accuracy = results["benchmarks"]["math500"]["accuracy"]
     assert f"{100 * accuracy['value']:.1f} [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]" in shown
-    for words in ("pass@k", "math500 by level", "could not be graded", "16384", "█"):
+    for words in ("pass@k", "math500 by level", "could not be graded", "within so many tokens", "█"):
         assert words in shown
 
 

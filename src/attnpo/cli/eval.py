@@ -15,7 +15,11 @@ Sample a model on benchmarks, check its answers, and write samples and results t
 An evaluation that was interrupted, or killed, goes on when the same command is given again. `attnpo compare` puts
 evaluations side by side. `attnpo benchmarks list` names the benchmarks."""
 
-PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+PARSER_OPTIONS = {
+    "usage": "attnpo eval --model M --benchmarks A,B,… -o DIR [OPTION …]",
+    "description": DESCRIPTION,
+    "formatter_class": argparse.RawDescriptionHelpFormatter,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     model = parser.add_argument_group("model")
     add = model.add_argument
-    add("--model", metavar="M", required=True, help="a folder, a Hub name, a PEFT adapter, a GGUF file or overthinker")
+    add(
+        "--model",
+        metavar="M",
+        required=True,
+        help="overthinker, smollm2, a folder, a Hub name, a PEFT adapter or a GGUF file",
+    )
     add("--revision", help="of a model of the Hub")
     add("--trust-remote-code", action="store_true", help="run code that comes with the model")
     add("--engine", default="transformers", help="transformers (default) or vllm")

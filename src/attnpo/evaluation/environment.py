@@ -33,7 +33,7 @@ class Environment:
         self._call = {
             "command": command,
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": _versions(),
+            "versions": versions(),
             "python": platform.python_version(),
             "platform": platform.platform(),
             "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -56,9 +56,10 @@ class Environment:
         partial.replace(self._file)
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """Those of the packages on which samples and results depend, as far as they are installed."""
+    found = {}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return versions
+            found[package] = version(package)
+    return found

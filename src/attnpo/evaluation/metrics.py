@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median_high
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from attnpo.bootstrap import bootstrap_over_problems, draw_problems, interval
+from attnpo.bootstrap import LEVEL, bootstrap_over_problems, draw_problems, interval
 from attnpo.errors import InputError
 from attnpo.evaluation.records import Sample
 from attnpo.rewards.verdict import REWARD_OF
@@ -26,6 +26,7 @@ from attnpo.rewards.verdict import REWARD_OF
 BUDGETS = (2048, 4096, 8192, 16384, 32768)
 KS = (1, 2, 4, 8, 16, 32, 64, 128)
 DRAWS = 2000
+_SHARES = ("accuracy", "truncated", "pass@", "budget@")
 _CHUNK = 1 << 22  # numbers held at a time while medians are resampled
 
 Problem = list[Sample]
@@ -128,7 +129,19 @@ def measure(table: dict[str, list[float]], seed: int = 0) -> dict[str, Measure]:
     low, high = bootstrap_over_problems(values, torch.arange(len(values)), DRAWS, seed)
     means, counts = values.nanmean(0), (~values.isnan()).sum(0)
     rows = zip(table, means.tolist(), low.tolist(), high.tolist(), counts.tolist(), strict=True)
-    return {name: as_measure(*numbers) for name, *numbers in rows}
+    found = {name: as_measure(*numbers) for name, *numbers in rows}
+    return {name: widen(value) if name.startswith(_SHARES) else value for name, value in found.items()}
+
+
+def widen(share: Measure) -> Measure:
+    """A share of 0 or 1 has the exact binomial interval over its P problems: resampling equal ones shows no spread.
+
+    All right: from 0.025^(1/P) to 1; all wrong: from 0 to 1 − 0.025^(1/P). Source: Clopper & Pearson 1934.
+    """
+    if share.low is None or share.value not in (0, 1):
+        return share
+    bound = (0.5 * (1 - LEVEL)) ** (1 / share.problems)
+    return replace(share, low=bound) if share.value else replace(share, high=1 - bound)
 
 
 def as_measure(value: float, low: float, high: float, problems: int) -> Measure:

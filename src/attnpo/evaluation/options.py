@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,29 +137,38 @@ def check_same(found: Mapping[str, Any], asked: Mapping[str, Any], folder: Path)
     Benchmarks may be added, as the samples of one do not depend on the others.
 
     Raises:
-        InputError: options differ that change results; names each, found and expected.
+        InputError: options differ that change results; names each as typed, with the folder's value and the new one.
     """
-    begun, wanted = _flat(found), _flat(asked)
     differing = [
-        f"{name} is {wanted.get(name)!r}, expected {value!r}"
-        for name, value in begun.items()
-        if name in wanted and wanted[name] != value
+        _difference(name, value, asked[name])
+        for name, value in found.items()
+        if name in asked and name not in (*FREE, "benchmarks") and asked[name] != value
     ]
-    missing = [name for name in found.get("benchmarks", {}) if name not in asked["benchmarks"]]
-    if missing:
-        differing.append(f"benchmarks lacks {', '.join(missing)}")
+    for benchmark, begun in found["benchmarks"].items():
+        if benchmark not in asked["benchmarks"]:
+            differing.append(f"--benchmarks has {benchmark} in the folder, and now lacks it")
+            continue
+        wanted = asked["benchmarks"][benchmark]
+        # A greedy run has one sample, and a limit decides on the questions: what follows is not said again.
+        if begun["samples"] != wanted["samples"] and 0 not in (found.get("temperature"), asked["temperature"]):
+            differing.append(_difference("samples", begun["samples"], wanted["samples"]) + f" (of {benchmark})")
+        if begun["questions"] != wanted["questions"] and found.get("limit") == asked["limit"]:
+            differing.append(f"the questions of {benchmark} have changed since")
     if differing:
         raise InputError(
-            f"{folder}: begun with other options, which would change results: {'; '.join(differing)}. Give the same "
-            "ones to go on, another folder, or --overwrite"
+            f"{folder}: begun with other options: {'; '.join(differing)}. It cannot be extended: batches, and so the "
+            "last digits of all numbers, would differ from those of one run. Give the folder's options to go on, "
+            "another folder, or --overwrite to begin anew"
         )
 
 
-def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {name: value for name, value in options.items() if name not in (*FREE, "benchmarks")}
-    for benchmark, values in options.get("benchmarks", {}).items():
-        flat |= {f"{name} of {benchmark}": value for name, value in values.items()}
-    return flat
+def _difference(name: str, begun: Any, given: Any) -> str:
+    """`--limit is 12 in the folder, now 20`."""
+    return f"--{name.replace('_', '-')} is {_typed(begun)} in the folder, now {_typed(given)}"
+
+
+def _typed(value: Any) -> str:
+    return "not given" if value is None else json.dumps(value) if isinstance(value, dict | bool) else str(value)
 
 
 def _short_name(model: str) -> str:

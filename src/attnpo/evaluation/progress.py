@@ -14,6 +14,8 @@ from attnpo.rewards.verdict import REWARD_OF
 
 PLAIN_EVERY = 60.0
 """Seconds between two plain lines."""
+SETTLED, FEW = 2.0, 4
+"""Seconds of sampling before a rate is shown, and samples of this call before the time left is."""
 
 
 class EvalProgress:
@@ -29,13 +31,16 @@ class EvalProgress:
         for sample in kept:
             self._count(sample)
         self._kept = self._done
-        self._started = self._said = time.monotonic()
+        self._said = time.monotonic()
+        self._started: float | None = None
         columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
         self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
         self._task: Any = None
 
     def tokens(self, count: int) -> None:
-        """So many were generated."""
+        """So many were generated; the clock of the rate starts at the first of them."""
+        if self._started is None:
+            self._started = time.monotonic()
         self._generated += count
         self._show()
 
@@ -77,14 +82,15 @@ class EvalProgress:
             self._console.print(self.summary, highlight=False)
 
     def _facts(self) -> str:
-        speed = self._generated / max(time.monotonic() - self._started, 1e-9)
-        text = f", {speed:,.0f} tokens/s" if self._generated else ""
+        seconds = 0.0 if self._started is None else time.monotonic() - self._started
+        speed = self._generated / seconds if seconds >= SETTLED else None
+        text = "" if speed is None else f", {speed:,.0f} tokens/s"
         if self._graded:
             text += f", accuracy {self._right / self._graded:.1%}"
         if self._done:
             mean = self._tokens / self._done
             text += f", mean {mean:,.0f} tokens"
-            if speed and self._done < self._total:
+            if speed and self._done < self._total and self._done - self._kept >= FEW:
                 text += f", about {_duration((self._total - self._done) * mean / speed)} left"
         return text
 

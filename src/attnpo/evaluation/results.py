@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
@@ -82,6 +82,7 @@ def benchmark_results(
         "samples_per_problem": median_low(map(len, problems)),
         "ungraded": len(samples) - sum(len(graded(problem)) for problem in problems),
         **{name: found[name] for name in _PLAIN},
+        "longest": max(sample.tokens for sample in samples),
         "tokens_median": median_tokens(problems).as_json(),
         "pass_at_k": keyed(found, "pass@"),
         "accuracy_at_budget": keyed(found, "budget@"),
@@ -143,7 +144,18 @@ def _markdown(results: Results) -> str:
     for name, found in results["benchmarks"].items():
         shares = (shown(found["accuracy"], 100, 1), shown(found["tokens"], 1, 0), shown(found["truncated"], 100, 1))
         rows.append((name, found["problems"], found["samples"], *shares, found["ungraded"]))
-    return Table(columns, rows).markdown()
+    listed = "".join(f"- {note}\n" for note in truncation_notes(results["benchmarks"]))
+    return Table(columns, rows).markdown() + (f"\n{listed}" if listed else "")
+
+
+def truncation_notes(benchmarks: Mapping[str, Any]) -> list[str]:
+    """What to do where at least half of the responses were cut off."""
+    return [
+        f"{name}: {100 * found['truncated']['value']:.0f} % of the responses reached the limit of {found['longest']} "
+        "tokens; raise --max-tokens (as far as the model's context allows)"
+        for name, found in benchmarks.items()
+        if found["truncated"]["value"] >= 0.5
+    ]
 
 
 def shown(value: dict[str, Any], scale: float, places: int, sign: str = "") -> str:

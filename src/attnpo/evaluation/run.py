@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation.background import BackgroundGrading
 from attnpo.evaluation.engines.base import Completion, Engine, Sampling
-from attnpo.evaluation.engines.loading import Source, find_model
-from attnpo.evaluation.environment import ENVIRONMENT, Environment
+from attnpo.evaluation.environment import Environment
 from attnpo.evaluation.folder import read_evaluation
 from attnpo.evaluation.grading import Grader
 from attnpo.evaluation.load import Loaded, load_questions
 from attnpo.evaluation.metrics import BUDGETS
 from attnpo.evaluation.options import EvalOptions
-from attnpo.evaluation.own_folder import check_folder, clear, write_options
+from attnpo.evaluation.own_folder import check_folder, clear, finished_results, stamp, write_options
 from attnpo.evaluation.plan import Key, Plan, Request, make_plan
 from attnpo.evaluation.progress import EvalProgress
 from attnpo.evaluation.prompting import Prompter
@@ -25,6 +24,10 @@ from attnpo.evaluation.reading import read_response
 from attnpo.evaluation.records import Sample
 from attnpo.evaluation.results import Results, write_results
 from attnpo.evaluation.samples import SampleFiles, check_planned
+from attnpo.evaluation.telling import tell_problems, tell_versions
+
+if TYPE_CHECKING:
+    from attnpo.evaluation.engines.loading import Source
 
 
 def evaluate(options: EvalOptions, *, command: str = "", console: Console | None = None) -> Results:
@@ -39,18 +42,23 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
     """
     console = console or Console(stderr=True, highlight=False, markup=False)  # it is told what stands in data
     folder = options.output
-    if options.base is not None and not read_evaluation(options.base).samples.keys() & set(options.benchmarks):
-        raise InputError(f"--base {options.base}: has none of the benchmarks {', '.join(options.benchmarks)}")
     loaded = {name: load_questions(name, data_dir=options.data_dir, limit=options.limit) for name in options.benchmarks}
     resolved = options.resolved({name: found.questions for name, found in loaded.items()})
     check_folder(folder, resolved, overwrite=options.overwrite)
+    if not options.overwrite and (finished := finished_results(folder, resolved, options.base)) is not None:
+        console.print("every sample is there, and the results are up to date")
+        return finished
+    if options.base is not None and not read_evaluation(options.base).samples.keys() & set(options.benchmarks):
+        raise InputError(f"--base {options.base}: has none of the benchmarks {', '.join(options.benchmarks)}")
+    from attnpo.evaluation.engines.loading import find_model  # takes seconds, which a finished run does not need
+
     source = find_model(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
     tokenizer = source.tokenizer()
     prompter = Prompter(tokenizer, options.prompt_template, dict(options.chat_template_kwargs))
     thinks = prompter.opens_thinking() if options.thinking == "auto" else options.thinking == "yes"
     plan = plan_of(options, loaded, prompter, source.context())
     left_out = {name: [*found.left_out, *plan.left_out.get(name, [])] for name, found in loaded.items()}
-    tell_problems(console, plan, left_out)
+    tell_problems(console, plan.problems, left_out)
     with SampleFiles(folder) as files:
         if options.overwrite:
             clear(folder)
@@ -58,12 +66,14 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
         present = check_planned(kept, {request.key: request.seed for request in plan.requests})
         write_options(folder, resolved)
         environment = Environment(folder, command)
-        environment.write(left_out=left_out, sources={name: found.source for name, found in loaded.items()})
+        sources = {name: found.source for name, found in loaded.items()}
+        environment.write(left_out=left_out, sources=sources, finished=None)
         missing = [batch for batch in plan.batches if any(request.key not in present for request in batch)]
         if missing:
             if kept:
                 console.print(f"going on: {len(kept)} of {plan.size} samples are there")
                 tell_versions(console, environment)
+            console.print(f"loading the model {source.name} …")
             engine = load_engine(options, source, tokenizer, plan, console)
             environment.write(engine=engine.facts, notes=engine.notes)
             with EvalProgress(console, plan.size, kept) as progress:
@@ -80,7 +90,9 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
             if settled:
                 console.print(f"the model thinks: {settled} responses without a thinking tag count as unanswered")
         environment.write(thinking=thinks)
-    return write_results(folder, base=options.base, budgets=options.budgets or BUDGETS)
+        results = write_results(folder, base=options.base, budgets=options.budgets or BUDGETS)
+        environment.write(finished=stamp(folder, options.base))
+    return results
 
 
 def plan_of(options: EvalOptions, loaded: Mapping[str, Loaded], prompter: Prompter, context: int | None) -> Plan:
@@ -98,21 +110,6 @@ def plan_of(options: EvalOptions, loaded: Mapping[str, Loaded], prompter: Prompt
         if not plan.problems.get(name):
             raise InputError(f"benchmark {name}: every prompt is longer than the model's context of {context} tokens")
     return plan
-
-
-def tell_problems(console: Console, plan: Plan, left_out: Mapping[str, Sequence[str]]) -> None:
-    """A line per benchmark, with the first reason why questions were left out."""
-    for name, problems in plan.problems.items():
-        reasons = left_out[name]
-        tail = f" (left out: {len(reasons)}, see {ENVIRONMENT}; {reasons[0]})" if reasons else ""
-        console.print(f"{name}: {problems} problems{tail}")
-
-
-def tell_versions(console: Console, environment: Environment) -> None:
-    """A warning where a run goes on under other versions than it began with."""
-    if environment.changed_versions:
-        changed = ", ".join(environment.changed_versions)
-        console.print(f"not the versions that this run began with, so its samples may differ: {changed}")
 
 
 def load_engine(options: EvalOptions, source: Source, tokenizer: Any, plan: Plan, console: Console) -> Engine:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from attnpo.evaluation.results import Results, shown
+from attnpo.evaluation.results import Results, shown, truncation_notes
 from attnpo.evaluation.text_plots import bar, sparkline
 
 LEVELS_BAR, MOST_LEVELS = 20, 20
@@ -21,15 +21,18 @@ def print_results(results: Results, console: Console | None = None) -> None:
     console = console or Console(highlight=False, markup=False)  # names may hold [brackets]
     benchmarks = results["benchmarks"]
     console.print()
-    console.print(Text(results["name"], "bold"), Text(results["model"]))
+    names = dict.fromkeys((results["name"], results["model"]))  # often the same
+    console.print(*(Text(name, style) for name, style in zip(names, ("bold", ""), strict=False)))
     table = new_table("", ("benchmark", "problems", "accuracy %", "tokens", "truncated %"))
     for name, found in benchmarks.items():
         size = f"{found['problems']} × {found['samples_per_problem']}"
         table.add_row(name, size, shown(found["accuracy"], 100, 1), shown(found["tokens"], 1, 0), cut_share(found))
     console.print(table)
+    for note in truncation_notes(benchmarks):
+        console.print(Text(note, "bold"))
     _print_lengths(benchmarks, console)
+    rows = [((name,), found) for name, found in telling_budgets(benchmarks).items()]
     for part in ("pass_at_k", "accuracy_at_budget"):
-        rows = [((name,), found) for name, found in benchmarks.items()]
         print_columns(("benchmark",), rows, part, console)
     for name, found in benchmarks.items():
         _print_levels(name, found["levels"], console)
@@ -38,6 +41,17 @@ def print_results(results: Results, console: Console | None = None) -> None:
         listed = ", ".join(f"{name} {'–' if score is None else f'{score:+.2f}'}" for name, score in scores.items())
         console.print(f"AES against {results['aes']['base']}: {listed}")
     print_notes(["In brackets: 95 % intervals, problems resampled.", *ungraded_notes(benchmarks)], console)
+
+
+def telling_budgets(benchmarks: Mapping[str, Any]) -> dict[str, Any]:
+    """The results without budgets that only repeat the accuracy: those after the first that no response exceeds."""
+    longest = max(found["longest"] for found in benchmarks.values())
+    budgets = sorted({int(budget) for found in benchmarks.values() for budget in found["accuracy_at_budget"]})
+    last = next((budget for budget in budgets if budget >= longest), longest)
+    return {
+        name: {**found, "accuracy_at_budget": {k: v for k, v in found["accuracy_at_budget"].items() if int(k) <= last}}
+        for name, found in benchmarks.items()
+    }
 
 
 def new_table(title: str, columns: Sequence[str], left: int = 1) -> Table:
