@@ -8,11 +8,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(what: str, unit: str = "traces") -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, gone when done; gives the function that is told (done, of how many)."""
+    """A bar on standard error, gone when done; gives the function that is told (done, of how many).
+
+    Nothing is written where standard error is no terminal.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
