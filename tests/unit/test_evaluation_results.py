@@ -155,7 +155,7 @@ def test_the_screen_says_what_matters(tmp_path, width):
     assert max(map(len, shown.splitlines())) <= width
     accuracy = results["benchmarks"]["math500"]["accuracy"]
     assert f"{100 * accuracy['value']:.1f} [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]" in shown
-    for words in ("pass@k", "math500 by level", "could not be graded", "within so many tokens", "█"):
+    for words in ("pass@k", "math500 by level", "could not be graded", "accuracy % within", "█"):
         assert words in shown
 
 
