@@ -42,8 +42,7 @@ class GoldLabels:
     def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
         labels = torch.zeros(batch["step_lengths"].shape)
         for row, located in zip(labels, rollouts.located, strict=True):
-            thinking = located.text[located.parts.thinking_start : located.parts.thinking_end]
-            found = written_labels([thinking[step.start : step.end] for step in located.steps])
+            found = written_labels(located.step_texts)
             row[: len(found)] = torch.tensor(found, dtype=torch.float)
         batch["signal/gold"] = labels.to(batch["completion_ids"].device)
         return batch

@@ -70,7 +70,7 @@ def main() -> None:
             prompt_ids=trainer._tokenize_prompts([row["prompt"] for row in rows])[0],
             completion_ids=ids,
             located=[locate_steps(tokenizer, row) for row in ids],
-            verdicts=[1.0] * len(rows),
+            verdicts=[True] * len(rows),
             group_size=len(rows),
             first=0,
         )

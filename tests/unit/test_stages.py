@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import sys
 from dataclasses import dataclass
 from typing import ClassVar
@@ -101,3 +102,14 @@ def test_signal_that_nobody_makes_is_refused(tiny_qwen2, tiny_tokenizer, tmp_pat
     monkeypatch.delitem(stages.STAGES, "marks")
     with pytest.raises(InputError, match="credit 'only_marked' asks for the signal 'marks'; there are: attention"):
         make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, credit="only_marked")
+
+
+def test_who_gives_no_number_is_not_wrong(tiny_qwen2, tiny_tokenizer, tmp_path):
+    """A reward function may say "unknown" by None or by NaN."""
+
+    def accuracy(completions, **columns):
+        return [math.nan, None, 1.0, 0.5][: len(completions)]
+
+    trainer = make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, reward=accuracy, credit="outcome")
+    rows = [{"prompt": "1 + 1?", "reference": "2"}] * 4
+    assert stages.base.Tools(trainer).judge(rows, [[5]] * 4) == [None, None, True, False]

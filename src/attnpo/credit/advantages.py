@@ -7,6 +7,8 @@ exactly 0, with no rounding residue: it must cost no gradient.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -68,6 +70,11 @@ def groups_without_signal(rewards: Float[Tensor, "P G"]) -> Float[Tensor, ""]:
 def is_correct(accuracy: Float[Tensor, "*rows"]) -> Bool[Tensor, "*rows"]:
     """Which responses are right: value 1 of the function that judges. A missing value is not right."""
     return accuracy > 1 - 1e-6
+
+
+def verdict_of(reward: float | None) -> bool | None:
+    """Right or wrong by one value of the function that judges; None where it is missing (None, NaN)."""
+    return None if reward is None or math.isnan(reward) else bool(is_correct(torch.tensor(float(reward))))
 
 
 def group_accuracy(accuracy: Float[Tensor, "P G"]) -> Float[Tensor, "P"]:

@@ -42,6 +42,12 @@ class LocatedSteps:
     answer: tuple[int, int] | None
     has_answer_text: bool
 
+    @property
+    def step_texts(self) -> list[str]:
+        """The text of every step; together they are the thinking text."""
+        begin = self.parts.thinking_start
+        return [self.text[begin + step.start : begin + step.end] for step in self.steps]
+
 
 def locate_steps(
     tokenizer: PreTrainedTokenizerBase, completion_ids: Iterable[int], lexicon: str = "paper"

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
 
 from attnpo.probe.head_table import FEWEST_PROBLEMS
 from attnpo.probe.prepare import PreparedTrace
@@ -99,12 +98,11 @@ def _batches(trainer: AttnPOTrainer) -> Iterator[list[dict[str, Any]]]:
 def _respond(trainer: AttnPOTrainer, rows: list[dict[str, Any]]) -> list[tuple[bool, OwnResponse | None]]:
     """For one batch, generated and verified as in an evaluation: is it right, and the response; None: of no use."""
     trainer._eval_records = []
-    output = trainer._generate_and_score_completions(rows)
+    trainer._generate_and_score_completions(rows)
     records, trainer._eval_records = trainer._eval_records, []
     responses: list[tuple[bool, OwnResponse | None]] = []
     for i, (located, record) in enumerate(zip(trainer._located, records, strict=True)):
-        prompt = _tokens(output["prompt_ids"][i], output["prompt_mask"][i])
-        completion = output["completion_ids"][i][: trainer._completion_tokens[i]].tolist()
+        prompt, completion = list(trainer._prompt_ids[i]), list(trainer._completion_ids[i])
         trace = _trace(prompt, completion, located, f"response {i % SAMPLES + 1} to problem {record['id']}")
         responses.append((record["correct"], trace and (trace, _row(record, rows[i], trace))))
     return responses
@@ -136,10 +134,6 @@ def _trace(prompt: list[int], completion: list[int], located: LocatedSteps, wher
         skipped=None,
         where=where,
     )
-
-
-def _tokens(ids: Tensor, mask: Tensor) -> list[int]:
-    return ids[mask.bool()].tolist()
 
 
 def _row(record: dict[str, Any], row: dict[str, Any], trace: PreparedTrace) -> dict[str, Any]:

@@ -25,8 +25,8 @@ class RecordedRollouts(CreditInForward):
     rewards: RewardSetup
     _located: list[LocatedSteps]
     _rewards: Tensor
-    _prompt_tokens: list[int]
-    _completion_tokens: list[int]
+    _prompt_ids: list[list[int]]
+    _completion_ids: list[list[int]]
     _truncated: list[bool]
     _step_records: list[Record]  # finished generation batches of the step, not yet written
 
@@ -45,8 +45,8 @@ class RecordedRollouts(CreditInForward):
                 step=self.state.global_step + int(self.model.training),
                 group=group,
                 index=index,
-                prompt_tokens=self._prompt_tokens[i],
-                completion_tokens=self._completion_tokens[i],
+                prompt_tokens=len(self._prompt_ids[i]),
+                completion_tokens=len(self._completion_ids[i]),
                 truncated=self._truncated[i],
                 row=row,
             )

@@ -8,7 +8,6 @@ generation and use (several updates per generation, vLLM with importance correct
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from attnpo.credit.advantages import group_accuracy, outcome_advantages
+from attnpo.credit.advantages import group_accuracy, outcome_advantages, verdict_of
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
@@ -137,8 +136,6 @@ class AttnPOTrainer(HeldOutEvaluation):
         with self._timer("credit", counts=self.model.training):
             self._located = [locate_steps(self._tokenizer, ids, self.args.lexicon) for ids in completion_ids]
         self._prompt_ids, self._completion_ids = prompt_ids, completion_ids
-        self._prompt_tokens = [len(ids) for ids in prompt_ids]
-        self._completion_tokens = [len(ids) for ids in completion_ids]
         self._truncated = [ids[-1] not in self.eos_token_ids for ids in completion_ids]
         return output
 
@@ -151,7 +148,9 @@ class AttnPOTrainer(HeldOutEvaluation):
 
     def _with_length_reward(self, rewards: torch.Tensor, rows: list[dict[str, Any]]) -> torch.Tensor:
         step, targets = self.state.global_step + 1, self.rewards.targets(rows)
-        lengths = self.accelerator.gather(torch.tensor(self._completion_tokens, device=rewards.device))
+        lengths = self.accelerator.gather(
+            torch.tensor([len(ids) for ids in self._completion_ids], device=rewards.device)
+        )
         if targets is not None:
             targets = self.accelerator.gather(targets.to(rewards.device))
         rewards = self.rewards.add_length_reward(rewards, lengths, self.num_generations, step=step, targets=targets)
@@ -191,7 +190,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         if not self.stages:
             return batch
         judged = self._rewards[first : first + len(rows), self.rewards.correct_column].tolist()
-        verdicts = [None if math.isnan(value) else value for value in judged]
+        verdicts = [verdict_of(value) for value in judged]
         rollouts = Rollouts(
             rows, self._prompt_ids, self._completion_ids, self._located, verdicts, self.num_generations, first
         )
@@ -212,7 +211,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         correct = self.rewards.correct(self._rewards)
         verdicts = self._rewards[:, self.rewards.correct_column].view(-1, group_size)
         accuracy = group_accuracy(verdicts).repeat_interleave(group_size)
-        lengths = [p + c for p, c in zip(self._prompt_tokens, self._completion_tokens, strict=True)]
+        lengths = [len(p) + len(c) for p, c in zip(self._prompt_ids, self._completion_ids, strict=True)]
         output.update(
             StepTensors.pack(self._located, output["completion_ids"].shape[1], device).as_batch(),
             correct=correct[local],

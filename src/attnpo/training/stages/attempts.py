@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from attnpo.credit.advantages import is_correct
 from attnpo.credit.iop import IopCredit
 from attnpo.repair.align import Edit, align
 from attnpo.repair.audit import Audit, Case
@@ -85,13 +81,7 @@ def _verify(
     owners: Sequence[int], completions: Sequence[list[int]], rollouts: Rollouts, tools: Tools
 ) -> list[bool | None]:
     """Whether each completion, to the problem of response `owners[i]`, is right."""
-    verdicts = tools.judge([rollouts.rows[i] for i in owners], completions)
-    return [verdict(value) for value in verdicts]
-
-
-def verdict(value: float | None) -> bool | None:
-    """Right, wrong, or None where nobody could judge."""
-    return None if value is None or math.isnan(value) else bool(is_correct(torch.tensor(float(value))))
+    return tools.judge([rollouts.rows[i] for i in owners], completions)
 
 
 def _candidate(rollouts: Rollouts, wrong: int, ids: list[int], right: bool | None, tools: Tools) -> Candidate:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from trl.data_utils import is_conversational
 
+from attnpo.credit.advantages import verdict_of
 from attnpo.errors import InputError
 from attnpo.steps.spans import LocatedSteps
 
@@ -30,7 +31,7 @@ class Rollouts:
         rows: the data set row of each response: prompt, reference, id …
         prompt_ids, completion_ids: token ids, end token included.
         located: steps and answer of each.
-        verdicts: what the reward function that says right or wrong gave it; 1 is right, None unknown.
+        verdicts: right or wrong; None where nobody could judge.
         group_size: responses per prompt, G.
         first: number of the first response here within the batch of all processes; response i is of the group
             (first + i) // G.
@@ -40,7 +41,7 @@ class Rollouts:
     prompt_ids: list[list[int]]
     completion_ids: list[list[int]]
     located: list[LocatedSteps]
-    verdicts: list[float | None]
+    verdicts: list[bool | None]
     group_size: int
     first: int
 
@@ -103,8 +104,8 @@ class Tools:
         self.note("extra/rollout_tokens", float(sum(map(len, sampled))))
         return [sampled[i : i + count] for i in range(0, len(sampled), count)]
 
-    def judge(self, rows: Sequence[dict[str, Any]], completion_ids: Sequence[list[int]]) -> list[float | None]:
-        """What the reward function that says right or wrong gives these responses; 1 is right, None unknown.
+    def judge(self, rows: Sequence[dict[str, Any]], completion_ids: Sequence[list[int]]) -> list[bool | None]:
+        """Whether these responses are right, by the reward function that says so; None where it gives nothing.
 
         Raises:
             InputError: that function is a reward model or asynchronous.
@@ -118,7 +119,7 @@ class Tools:
             raise InputError(f"option correct_reward: {name!r} is a reward model; expected a function of Python")
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
         columns = {key: [row.get(key) for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
-        return function(
+        rewards = function(
             prompts=[row["prompt"] for row in rows],
             completions=[
                 [{"role": "assistant", "content": text}] if is_conversational(row) else text
@@ -127,6 +128,7 @@ class Tools:
             completion_ids=list(completion_ids),
             **columns,
         )
+        return [verdict_of(reward) for reward in rewards]
 
     @torch.no_grad()
     def forward(

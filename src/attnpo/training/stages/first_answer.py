@@ -40,5 +40,4 @@ def steps_with_answer(located: LocatedSteps, place: str) -> list[bool]:
     answer = None if parts.answer_start is None else final_answer(located.text[parts.answer_start :])
     if answer is None:
         return [False] * len(located.steps)
-    thinking = located.text[parts.thinking_start : parts.thinking_end]
-    return [states_answer(thinking[step.start : step.end], answer, place) for step in located.steps]
+    return [states_answer(text, answer, place) for text in located.step_texts]

@@ -20,7 +20,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnpo.credit.advantages import is_correct
 from attnpo.credit.segments import SegmentOptions, cut_points, segment_ids
 from attnpo.steps.spans import LocatedSteps
 from attnpo.training.rollout import STAGE_SIGNAL
@@ -48,7 +47,7 @@ class Potentials:
         table = torch.full((len(lengths), count + 1), math.nan)
         for i in known:
             table[i, : len(places[i])] = torch.tensor([potentials[place] for place in places[i]])
-            table[i, len(places[i]) :] = float(_is_right(rollouts.verdicts[i]))
+            table[i, len(places[i]) :] = float(rollouts.verdicts[i] is True)
         segments = segment_ids(cuts, lengths, batch["completion_ids"].shape[1], count)
         batch[f"{STAGE_SIGNAL}segments"] = segments.to(device)
         batch[f"{STAGE_SIGNAL}potential"] = table.to(device)
@@ -116,7 +115,7 @@ class Potentials:
         right: dict[Place, list[bool]] = {place: [] for place in continued}
         for (place, _), verdict in zip(whole, verdicts, strict=True):
             if verdict is not None:
-                right[place].append(_is_right(verdict))
+                right[place].append(verdict)
         return {place: sum(found) / len(found) if found else math.nan for place, found in right.items()}
 
     def _mean_segment(self, lengths: list[int], cuts: list[list[int]]) -> Float[Tensor, "N"]:
@@ -135,7 +134,3 @@ class Potentials:
         self.tools.note("segments/per_response", sum(len(starts) + 1 for starts in cuts) / len(cuts))
         self.tools.note("segments/falling", sum(change < 0 for change in changes) / max(1, len(changes)))
         self.tools.note("potential/at_prompt", table[:, 0].nanmean().nan_to_num(0.0).item())
-
-
-def _is_right(verdict: float | None) -> bool:
-    return verdict is not None and bool(is_correct(torch.tensor(verdict)))

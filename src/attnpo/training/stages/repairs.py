@@ -22,7 +22,7 @@ from attnpo.repair.align import masks
 from attnpo.repair.audit import make_audit
 from attnpo.repair.choose import plan_repairs
 from attnpo.training.rollout import STAGE_SIGNAL
-from attnpo.training.stages.attempts import Attempt, try_repairs, verdict
+from attnpo.training.stages.attempts import Attempt, try_repairs
 from attnpo.training.stages.base import Batch, Rollouts, Tools
 from attnpo.training.stages.rows import Row, rebuild
 
@@ -51,7 +51,7 @@ class Repairs:
 
     def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
         plan = plan_repairs(
-            [verdict(value) for value in rollouts.verdicts],
+            rollouts.verdicts,
             rollouts.completion_ids,
             rollouts.group_size,
             anchor=self.method.anchor,
