@@ -3,18 +3,13 @@
     ΔL = (L_base − L) / L_base        ΔA = (A − A_base) / A_base
     AES = length·ΔL + gain·ΔA  if ΔA ≥ 0,  else  length·ΔL − loss·|ΔA|
 
-Source: Luo et al. 2025 (arXiv 2501.12570), with the weights 1, 3 and 5.
+Source: Luo et al. 2025 (arXiv 2501.12570), with the weights 1, 3 and 5. Without torch: the report needs it too.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import overload
-
-import torch
-from jaxtyping import Float64
-from torch import Tensor
 
 from attnpo.errors import InputError
 
@@ -33,25 +28,16 @@ class Weights:
                 raise InputError(f"AES weight {name}: found {weight}, expected a number of at least 0")
 
 
-@overload
-def aes(accuracy: float, tokens: float, base_accuracy: float, base_tokens: float, weights: Weights = ...) -> float: ...
-@overload
 def aes(
-    accuracy: Float64[Tensor, "D"],
-    tokens: Float64[Tensor, "D"],
-    base_accuracy: Float64[Tensor, "D"],
-    base_tokens: Float64[Tensor, "D"],
-    weights: Weights = ...,
-) -> Float64[Tensor, "D"]: ...
-def aes(accuracy, tokens, base_accuracy, base_tokens, weights=Weights()):
+    accuracy: float, tokens: float, base_accuracy: float, base_tokens: float, weights: Weights | None = None
+) -> float:
     """The score of accuracies (any unit, the same twice) and mean tokens; NaN where the base has nothing to divide by.
 
     >>> round(aes(45.83, 3975, 45.21, 9340), 2)
     0.62
     """
-    if not isinstance(accuracy, Tensor):
-        numbers = (torch.tensor(float(x), dtype=torch.float64) for x in (accuracy, tokens, base_accuracy, base_tokens))
-        return float(aes(*numbers, weights=weights))
-    saved = torch.where(base_tokens > 0, 1 - tokens / base_tokens, math.nan)
-    gained = torch.where(base_accuracy > 0, accuracy / base_accuracy - 1, math.nan)
-    return weights.length * saved + torch.where(gained < 0, weights.loss, weights.gain) * gained
+    if not (base_accuracy > 0 and base_tokens > 0):
+        return math.nan
+    weights = weights or Weights()
+    saved, gained = 1 - tokens / base_tokens, accuracy / base_accuracy - 1
+    return weights.length * saved + (weights.loss if gained < 0 else weights.gain) * gained

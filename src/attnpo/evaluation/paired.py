@@ -60,9 +60,10 @@ def against(model: Tables, base: Tables, weights: Weights) -> Against:
         pairs = [model[name][:, column] - base[name][:, column] for name in model]
         difference = _measure(mean[column] - base_mean[column], draws[:, column] - base_draws[:, column], pairs)
         parts.append(Difference(**asdict(difference), p=sign_flip_p(torch.cat([_share(pair) for pair in pairs]))))
-    scores = aes(draws[:, 0], draws[:, 1], base_draws[:, 0], base_draws[:, 1], weights)
-    score = aes(mean[:1], mean[1:], base_mean[:1], base_mean[1:], weights)
-    return Against(parts[0], parts[1], _measure(score[0], scores, [table[:, 0] for table in model.values()]))
+    ours, theirs = torch.vstack([mean, draws]).tolist(), torch.vstack([base_mean, base_draws]).tolist()
+    score, *scores = (aes(a, t, base_a, base_t, weights) for (a, t), (base_a, base_t) in zip(ours, theirs, strict=True))
+    drawn = torch.tensor(scores, dtype=torch.float64)
+    return Against(parts[0], parts[1], _measure(score, drawn, [table[:, 0] for table in model.values()]))
 
 
 def resampled(tables: Tables) -> tuple[Float64[Tensor, "K"], Float64[Tensor, "D K"]]:
@@ -121,6 +122,6 @@ def _share(pair: Float64[Tensor, "P"]) -> Float64[Tensor, "P"]:
     return pair / max(1, int((~pair.isnan()).sum()))
 
 
-def _measure(value: Tensor, draws: Tensor, tables: list[Float64[Tensor, "P"]]) -> Measure:
+def _measure(value: Tensor | float, draws: Tensor, tables: list[Float64[Tensor, "P"]]) -> Measure:
     low, high = interval(draws)
     return as_measure(float(value), float(low), float(high), sum(int((~table.isnan()).sum()) for table in tables))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from attnpo.evaluation.aes import aes as score_of
 from attnpo.report.data.charts import Chart, Key, Table, colour, error_bars, mark, short, symbol
 from attnpo.report.data.evaluation import Measure
 from attnpo.report.data.run import Measured, Run
@@ -26,15 +28,9 @@ class Point:
 
 
 def aes(accuracy: float, tokens: float, base_accuracy: float, base_tokens: float) -> float | None:
-    """The accuracy–efficiency score of Luo et al. (2025), as `attnpo.evaluation.aes`, without torch.
-
-    >>> round(aes(47.78, 4000, 45.21, 9340), 2), round(aes(45.83, 3975, 45.21, 9340), 2)
-    (0.74, 0.62)
-    """
-    if not base_accuracy or not base_tokens:
-        return None
-    shorter, better = 1 - tokens / base_tokens, accuracy / base_accuracy - 1
-    return shorter + (3 if better >= 0 else 5) * better
+    """The accuracy–efficiency score, with the paper's weights; None where the base has nothing to divide by."""
+    found = score_of(accuracy, tokens, base_accuracy, base_tokens)
+    return None if math.isnan(found) else found
 
 
 def run_points(run: Run) -> list[Point]:
