@@ -10,6 +10,7 @@ import csv
 import gzip
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -33,6 +34,18 @@ class Arm:
     rollout_tokens: float = 0.0
     forward_tokens: float = 0.0
 
+    @cached_property
+    def accuracy(self) -> tuple[float, float, float]:
+        """Mean and its interval; so `length`."""
+        return interval(self.right)
+
+    @cached_property
+    def length(self) -> tuple[float, float, float]:
+        return interval(self.tokens)
+
+    def aes(self, start: Arm) -> float:
+        return aes(self.accuracy[0], self.length[0], start.accuracy[0], start.length[0])
+
 
 def write_tables(folder: Path, arms: list[str], seeds: int, steps: int) -> str:
     """table.md, table.csv, frontier.png; returns the text of the first. Arms without a finished run are left out."""
@@ -52,7 +65,8 @@ def write_tables(folder: Path, arms: list[str], seeds: int, steps: int) -> str:
         writer = csv.writer(file)
         writer.writerow([*COLUMNS, "seconds", "rollout_tokens", "forward_tokens"])
         for arm in [start, *found]:
-            writer.writerow([*row(arm, start), arm.seconds, arm.rollout_tokens, arm.forward_tokens])
+            measured = [arm.name, len(arm.right), *arm.accuracy, *arm.length, arm.aes(start)]
+            writer.writerow([*measured, arm.seconds, arm.rollout_tokens, arm.forward_tokens])
     frontier([start, *found], folder / "frontier.png", steps)
     return text
 
@@ -110,12 +124,6 @@ def interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float, float
     return float(values.mean()), float(low), float(high)
 
 
-def row(arm: Arm, start: Arm) -> list[object]:
-    accuracy, tokens = interval(arm.right), interval(arm.tokens)
-    score = aes(accuracy[0], tokens[0], float(start.right.mean()), float(start.tokens.mean()))
-    return [arm.name, len(arm.right), *accuracy, *tokens, score]
-
-
 def table(arms: list[Arm], start: Arm, title: str) -> str:
     lines = [
         f"{title}, {start.right.shape[1]} held-out problems, sampled at temperature 1.",
@@ -124,10 +132,10 @@ def table(arms: list[Arm], start: Arm, title: str) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in arms:
-        (a, a_low, a_high), (t, t_low, t_high) = interval(arm.right), interval(arm.tokens)
+        (a, a_low, a_high), (t, t_low, t_high) = arm.accuracy, arm.length
         cells = [arm.name, f"{len(arm.right)}", f"{arm.step}", f"{a:.3f}", f"{a_low:.3f} – {a_high:.3f}"]
         cells += [f"{t:.0f}", f"{t_low:.0f} – {t_high:.0f}"]
-        cells.append(f"{row(arm, start)[-1]:+.2f}")
+        cells.append(f"{arm.aes(start):+.2f}")
         costs = [f"{arm.seconds:.1f}", f"{arm.rollout_tokens:,.0f}", f"{arm.forward_tokens:,.0f}"]
         lines.append(f"| {' | '.join(cells + ([''] * 3 if arm is start else costs))} |")
     return "\n".join(lines)
@@ -153,8 +161,7 @@ def frontier(arms: list[Arm], file: Path, steps: int) -> None:
     """Accuracy over tokens, one point per arm with its intervals."""
     figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
     for number, arm in enumerate(arms):
-        a, a_low, a_high = interval(arm.right)
-        t, t_low, t_high = interval(arm.tokens)
+        (a, a_low, a_high), (t, t_low, t_high) = arm.accuracy, arm.length
         ablation = arm.name.startswith("AttnPO-")
         colour = "black" if arm.name == START else "#999999" if ablation else plt.get_cmap("tab20")(number % 20)
         axes.errorbar(

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).resolve().parents[1]
+from processes import run_processes
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +15,7 @@ def ends(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     model = trainer_kit.save_model(folder / "model", trainer_kit.sharpen(new_tiny_qwen2()), tiny_tokenizer)
     (model / "heads.json").unlink()
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", str(30500 + os.getpid() % 1000), "two_find_heads.py", str(model), str(folder)]
-    done = subprocess.run(
-        command, cwd=TESTS, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_processes(2, "two_find_heads.py", model, folder, port=30500)
     return folder, *(json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
 
 

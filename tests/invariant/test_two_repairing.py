@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-TESTS = Path(__file__).resolve().parents[1]
+from processes import run_processes
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +16,7 @@ def folders(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path_factory):
     folder = tmp_path_factory.mktemp("repairing")
     model = trainer_kit.save_model(folder / "model", new_tiny_qwen2(), tiny_tokenizer)
     for processes in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        command += ["--master-port", str(28500 + os.getpid() % 1000), "iop_of_two.py", str(model)]
-        done = subprocess.run(
-            [*command, str(folder / str(processes))],
-            cwd=TESTS, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_processes(processes, "iop_of_two.py", model, folder / str(processes), port=28500)
     return folder / "1", folder / "2"
 
 

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 from attnpo.credit.iop import Role
 from attnpo.errors import InputError
 from attnpo.training.stages.repairs import refuse_what_cannot_work
+from slow_levenshtein import fewest_edits
 from trainer_kit import ADD, CHECK, CONCLUDE, OTHER, RIGHT, SHORT, USUAL, Canned, make_trainer, spy
 
 BAD = ADD.replace("easy", "eazy")  # one token for another, as is the number in the answer
@@ -26,15 +27,6 @@ LONGER = Canned((ADD, CHECK, OTHER), RIGHT)  # with more changed than it needs
 PASTED = Canned((BAD, OTHER), RIGHT)
 GROUPS = [SHORT, SLIP, USUAL, SLIP, SHORT, SHORT, SHORT, SHORT]  # the second group has no wrong response
 EPSILON, LAMBDA_EDIT, LAMBDA_REP = 0.2, 0.5, 0.5
-
-
-def edits(a: list[int], b: list[int]) -> int:
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, start=1):
-        before, row[0] = row[0], i
-        for j, y in enumerate(b, start=1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
-    return row[-1]
 
 
 @dataclass
@@ -121,7 +113,7 @@ def test_rows_and_gates(run, tiny_tokenizer) -> None:
         assert (row["ids"], row["prompt"]) == (wrong, original)
         # SLIP and FIX differ in one token of the thinking and one of the answer, and not in length.
         assert row["gates"] == [a != b for a, b in zip(wrong, repaired, strict=True)]
-        assert sum(row["gates"]) == edits(wrong, repaired) == 2
+        assert sum(row["gates"]) == fewest_edits(wrong, repaired) == 2
         assert row["advantages"] == [-1.0 if gate else 0.0 for gate in row["gates"]]  # 8 rows for 8 responses
     for row in result.rows(Role.REPAIRED):
         assert (row["ids"], row["prompt"]) == (repaired, original)
@@ -212,7 +204,7 @@ def test_off_policy_loss(run, new_tiny_qwen2, learning_rate) -> None:
     assert len(result.seen.batches) == 2
     start, then = new_tiny_qwen2(), new_tiny_qwen2()
     wrong, repaired = SLIP.ids(result.trainer._tokenizer), FIX.ids(result.trainer._tokenizer)
-    score = 1 - LAMBDA_EDIT * edits(wrong, repaired) / len(wrong)
+    score = 1 - LAMBDA_EDIT * fewest_edits(wrong, repaired) / len(wrong)
     for i, loss in enumerate(result.seen.losses):
         rows = Run(result.trainer, seen=SimpleNamespace(batches=result.seen.batches[i : i + 1])).rows()
         for row in rows:

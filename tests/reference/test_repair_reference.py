@@ -8,23 +8,15 @@ from hypothesis import strategies as st
 from attnpo.repair.align import align, graft, masks
 from attnpo.repair.choose import edit_distance
 from attnpo.repair.truncate import truncate
+from slow_levenshtein import fewest_edits
 
 TOKENS = st.lists(st.integers(0, 4), max_size=14)  # few different ones, so that many alignments compete
-
-
-def distance(a: list[int], b: list[int]) -> int:
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, start=1):
-        before, row[0] = row[0], i
-        for j, y in enumerate(b, start=1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
-    return row[-1]
 
 
 @given(TOKENS, TOKENS)
 def test_edits_are_a_shortest_way_to_the_repair(wrong, repaired) -> None:
     edits = align(wrong, repaired)
-    assert len(edits) == distance(wrong, repaired)
+    assert len(edits) == fewest_edits(wrong, repaired)
     assert graft(wrong, repaired, edits) == repaired
     longest = max(len(wrong), len(repaired))
     assert edit_distance(wrong, repaired) == (len(edits) / longest if longest else 0)
@@ -46,8 +38,8 @@ def test_every_edit_brings_it_one_nearer(wrong, repaired, k) -> None:
     edits = align(wrong, repaired)
     k = min(k, len(edits))
     grafted = graft(wrong, repaired, edits[:k])
-    assert distance(wrong, grafted) == k
-    assert distance(grafted, repaired) == len(edits) - k
+    assert fewest_edits(wrong, grafted) == k
+    assert fewest_edits(grafted, repaired) == len(edits) - k
 
 
 @given(TOKENS, TOKENS)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from attnpo.checks import check_number
 from attnpo.credit import base
 from attnpo.credit.base import (
     CreditInputs,
     CreditMethod,
     CreditResult,
     assign_credit,
-    check_number,
     credit_names,
     credit_options,
     get_credit,

@@ -28,7 +28,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from attnpo.credit.base import CreditInputs, CreditResult, check_flag, check_number, mask_padding, register_credit
+from attnpo.checks import check_flag, check_number
+from attnpo.credit.base import CreditInputs, CreditResult, mask_padding, register_credit
 from attnpo.errors import InputError
 
 

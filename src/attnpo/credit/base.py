@@ -28,8 +28,6 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from attnpo.checks import check_flag as check_flag
-from attnpo.checks import check_number as check_number
 from attnpo.errors import InputError, RunError
 from attnpo.registry import Registry
 

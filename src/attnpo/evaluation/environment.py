@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import platform
 import time
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from attnpo.errors import InputError
+from attnpo.files import write_whole
+from attnpo.versions import device_names, versions_of
 
 ENVIRONMENT = "environment.json"
 _PACKAGES = ("attnpo", "torch", "transformers", "tokenizers", "peft", "math-verify", "vllm")
@@ -36,7 +36,7 @@ class Environment:
             "versions": versions(),
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+            "devices": device_names(),
             "threads": torch.get_num_threads(),
         }
         self._facts["calls"].append(self._call)
@@ -51,15 +51,9 @@ class Environment:
         """Add facts about the run, and about this call."""
         self._facts |= facts
         self._call |= {**(call or {}), "seconds": round(time.monotonic() - self._started, 1)}
-        partial = self._file.with_suffix(".part")
-        partial.write_text(json.dumps(self._facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(self._file)
+        write_whole(self._file, json.dumps(self._facts, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def versions() -> dict[str, str]:
     """Those of the packages on which samples and results depend, as far as they are installed."""
-    found = {}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return versions_of(_PACKAGES)

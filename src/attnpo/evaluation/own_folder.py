@@ -15,6 +15,7 @@ from attnpo.evaluation.environment import ENVIRONMENT, versions
 from attnpo.evaluation.folder import OPTIONS, SAMPLES, read_options
 from attnpo.evaluation.options import check_same
 from attnpo.evaluation.results import CSV, JSON, MARKDOWN, Results
+from attnpo.files import write_whole
 
 
 def check_folder(folder: Path, resolved: dict[str, Any], *, overwrite: bool) -> None:
@@ -76,6 +77,4 @@ def clear(folder: Path) -> None:
 
 def write_options(folder: Path, resolved: dict[str, Any]) -> None:
     """eval.yaml, put in place whole."""
-    partial = folder / f".{OPTIONS}"
-    partial.write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    partial.replace(folder / OPTIONS)
+    write_whole(folder / OPTIONS, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, encoding="utf-8"))

@@ -15,6 +15,7 @@ from attnpo.evaluation.folder import SAMPLES, read_samples
 from attnpo.evaluation.plan import Key
 from attnpo.evaluation.reading import has_tag
 from attnpo.evaluation.records import Sample
+from attnpo.files import write_whole
 from attnpo.rewards.verdict import Verdict
 
 
@@ -65,9 +66,7 @@ class SampleFiles:
         if not any(ended) or 2 * sum(ended) < len(ended):
             return False, 0
         for name in {sample.benchmark for sample in changed}:
-            partial = self._file(name).with_suffix(".part")
-            partial.write_bytes(b"".join(_line(_unanswered(s)) for s in samples if s.benchmark == name))
-            partial.replace(self._file(name))
+            write_whole(self._file(name), b"".join(_line(_unanswered(s)) for s in samples if s.benchmark == name))
         return True, len(changed)
 
     def close(self) -> None:

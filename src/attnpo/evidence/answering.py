@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from attnpo.models.generation import end_tokens, pad_left, padding_token
 from attnpo.probe.prepare import prompt_ids
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.steps.response import CLOSE_TAG, split_response
@@ -57,9 +56,8 @@ def generate_answers(
         widest[key] = max(room, widest.get(key, 0))
     # A batch goes on for its largest room, so like rooms come together; then like lengths.
     different = sorted(widest, key=lambda ids: (-widest[ids], -len(ids), ids))
-    ends = _end_tokens(network, tokenizer)
-    own: Any = tokenizer.pad_token_id
-    padding = next(token for token in (own, *ends, 0) if token is not None)
+    ends = end_tokens(network.generation_config, tokenizer)
+    padding = padding_token(tokenizer, ends)
     found: dict[tuple[int, ...], list[int]] = {}
     progress(0, len(different))
     for first in range(0, len(different), batch_size):
@@ -85,25 +83,8 @@ def generate_answers(
     return [_answer(found[key][:room], ends, tokenizer) for key, room in zip(keys, rooms, strict=True)]
 
 
-def pad_left(rows: Sequence[Sequence[int]], padding: int) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
-    """Token ids and attention mask of a batch whose rows all end in the last column."""
-    ids = torch.full((len(rows), max(map(len, rows))), padding, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, ids.shape[1] - len(row) :] = torch.tensor(row)
-        mask[i, ids.shape[1] - len(row) :] = 1
-    return ids, mask
-
-
 def _answer(written: list[int], ends: list[int], tokenizer: PreTrainedTokenizerBase) -> Answer:
     length = next((place for place, token in enumerate(written) if token in ends), None)
     finished = length is not None
     ids = written[:length]
     return Answer(decode_completion(tokenizer, ids), len(ids) + finished, finished)
-
-
-def _end_tokens(network: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a response: some models have more than their tokenizer names."""
-    own = network.generation_config.eos_token_id
-    named = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
-    return list(dict.fromkeys(token for token in named if isinstance(token, int)))

@@ -18,6 +18,7 @@ from typing import Any
 from attnpo.attention.heads import HEADS
 from attnpo.data.targets import TARGET_COLUMN
 from attnpo.errors import InputError
+from attnpo.files import write_whole
 from attnpo.steps.spans import LocatedSteps
 
 Record = dict[str, Any]
@@ -195,9 +196,7 @@ class RunFolder:
             file = self.path / name
             if file.exists():
                 kept = [line for line in _whole_lines(file) if json.loads(line)["step"] <= step]
-                partial = file.with_suffix(".part")
-                partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-                partial.replace(file)
+                write_whole(file, "".join(line + "\n" for line in kept).encode())
         for file in (self.path / "rollouts").glob("*-*.jsonl.gz"):
             if int(file.name.split("-")[1].split(".")[0]) > step:
                 file.unlink()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from trl.trainer.model_config import ModelConfig
 
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.options import DataConfig, resolved_options
+from attnpo.versions import device_names, versions_of
 
 PACKAGES = ("attnpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "math-verify", "vllm")
 
@@ -34,13 +33,9 @@ def write_description(
     folder.mkdir(parents=True, exist_ok=True)
     resolved = resolved_options(data, args, model_config)
     (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=True, allow_unicode=True), encoding="utf-8")
-    versions = {}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
     environment = {
         "command": shlex.join(["attnpo", "train", *argv]),
-        "versions": versions,
+        "versions": versions_of(PACKAGES),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "devices": device_names(),
@@ -51,13 +46,6 @@ def write_description(
         "problems": notes,
     }
     (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
-
-
-def device_names() -> list[str]:
-    """Names of the accelerators this process sees."""
-    return (
-        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    )
 
 
 def evaluated(folder: Path, step: int) -> bool:

@@ -1,21 +1,12 @@
-"""A model's own generation settings: its end tokens are used, the others are told to be unused."""
+"""What a model's own generation settings ask for beside its end tokens: told to be unused."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from transformers import GenerationConfig
 
 from attnpo.evaluation.engines.base import Sampling
 
 _NO_CHOICE = {"eos_token_id", "pad_token_id", "bos_token_id", "use_cache", "transformers_version"}
-
-
-def end_tokens(config: GenerationConfig, tokenizer: Any) -> list[int]:
-    """The tokens that end a response: some models have more than their tokenizer names."""
-    own = config.eos_token_id
-    named = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
-    return list(dict.fromkeys(token for token in named if isinstance(token, int)))
 
 
 def unused_settings(config: GenerationConfig, sampling: Sampling) -> list[str]:

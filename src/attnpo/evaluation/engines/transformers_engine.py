@@ -20,9 +20,9 @@ from transformers import (
 from attnpo.errors import RunError
 from attnpo.evaluation.engines.base import Completion, Deliver, Sampling
 from attnpo.evaluation.engines.choice import SeededChoice, TopP, Uniforms
-from attnpo.evaluation.engines.settings import end_tokens, unused_settings
+from attnpo.evaluation.engines.settings import unused_settings
 from attnpo.evaluation.plan import Request
-from attnpo.evidence.answering import pad_left
+from attnpo.models.generation import end_tokens, pad_left, padding_token
 
 
 class TransformersEngine:
@@ -37,8 +37,7 @@ class TransformersEngine:
     ) -> None:
         self.network, self.tokenizer, self.sampling, self._say = network.eval(), tokenizer, sampling, say
         self.ends = end_tokens(network.generation_config, tokenizer)
-        own: Any = tokenizer.pad_token_id
-        self.padding = next(token for token in (own, *self.ends, 0) if token is not None)
+        self.padding = padding_token(tokenizer, self.ends)
         self.notes = unused_settings(network.generation_config, sampling)
         self.facts: dict[str, Any] = {
             "device": network.device.type,

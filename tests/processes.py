@@ -1,0 +1,23 @@
+"""Scripts of this folder run by torchrun, for tests of several processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+
+
+def run_processes(count: int, script: str, *arguments: Path, port: int) -> None:
+    """`script` on `count` processes of one thread; fails with the end of what they said.
+
+    port: of their meeting, one per test module; test runs side by side shift it.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+    command += ["--master-port", str(port + os.getpid() % 1000), script, *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=TESTS, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
