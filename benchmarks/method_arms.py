@@ -2,7 +2,7 @@
 
 Responses of that model have about 200 tokens where the papers' have 5,000 to 10,000, so whatever a paper gives in
 tokens is scaled down (`SCALED` says from what); everything else has the paper's value. TLMRE's α is 0.4 for all arms
-that have it: two dozen steps instead of a thousand need a stronger pull than 0.2.
+that have it: a few dozen steps instead of a thousand need a stronger pull than 0.2.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCALED = {
     "l1_max": ({"low": 80, "high": 240}, "100 … 4000 tokens, α 0.0003 per token"),
     "laser": ({"target": 140}, "8192 tokens"),
     "laser_d": ({"low": 60, "interval": 20, "update_every": 5}, "from 4096 in steps of 1024, every 20 steps"),
-    "thinkprune": ({"limits": [220, 170, 120], "steps": 8}, "4000, 3000, 2000 tokens, 180 steps each"),
+    "thinkprune": ({"limits": [220, 170, 120], "steps": 5}, "4000, 3000, 2000 tokens, 180 steps each"),
     "shorterbetter": ({"beta": 0.02}, "β 0.001 per token"),
     "overlong": ({"max_length": 240, "cache": 120}, "20480, 4096 tokens"),
 }
@@ -75,6 +75,7 @@ ABLATIONS: dict[str, list[str]] = {
 }
 
 ARMS = METHODS | ABLATIONS
+SAMPLING_MORE = ("MRT", "SHAPE", "IOP")
 
 
 def options_of(arm: str, seed: int, folder: Path) -> list[str]:
