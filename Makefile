@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 SLOW ?=
 ARGS ?=
+# Test processes at a time; the tests of a file stay together, since they share what is slow to set up.
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -11,6 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # imports, unless the environment forbids it, which would make every start as slow as the first.
 INSTALL := $(PIP) install --no-compile --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test shapes lint doctest format setup setup-dev test-models clean
@@ -22,13 +25,13 @@ demo: setup ## train the small shipped model on a CPU and write a report page
 	$(BIN)/attnpo train --config configs/demo.yaml --overwrite_run true
 	$(BIN)/attnpo report runs/demo -o runs/demo/report.html
 
-test: setup-dev $(if $(SLOW),test-models) ## the quick tests; SLOW=1: all of them; ARGS="-k name" goes to pytest
-	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow") $(ARGS)
+test: setup-dev $(if $(SLOW),test-models) ## the quick tests; SLOW=1: all of them; JOBS=4; ARGS="-k name" goes to pytest
+	$(PYTEST) $(if $(SLOW),,-m "not slow") $(ARGS)
 
 # tests/bad_input and the refused options are left out: they pass wrong types on purpose, to see what the package itself
 # says about them.
 shapes: setup-dev ## the quick tests with every tensor shape in a signature checked
-	ATTNPO_SHAPES=1 $(BIN)/python -m pytest -m "not slow" $(ARGS) tests/unit tests/reference tests/invariant \
+	ATTNPO_SHAPES=1 $(PYTEST) -m "not slow" $(ARGS) tests/unit tests/reference tests/invariant \
 		--deselect tests/unit/test_trainer_options.py::test_refused
 
 lint: setup-dev ## ruff (rules, format) and pyright

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from attnpo import Step, segment_steps
 from attnpo.steps.lexicon import LEXICONS, load_lexicon
 from attnpo.steps.phrases import phrase_counts
+from growth import grows_linearly
 
 LISTS = json.loads((Path(__file__).parents[2] / "src/attnpo/steps/lexicon.json").read_text(encoding="utf-8"))
 
@@ -183,16 +183,19 @@ def test_phrase_counts_golden():
 
 
 @pytest.mark.parametrize("unit", ["\nSo. Wait.\nNow it is.", "\nSo ", "Wait", "\nTherefore it is 15 or so.", "x"])
-def test_the_longest_trace_is_quick(unit: str):
-    text = (unit * (175_000 // len(unit) + 1))[:175_000]
-    started = time.process_time()
-    assert_tiles(segment_steps(text), text)
-    assert time.process_time() - started < 1.0
+def test_time_grows_with_the_trace(unit: str):
+    def trace(characters: int) -> str:
+        return (unit * (characters // len(unit) + 1))[:characters]
+
+    assert_tiles(segment_steps(trace(175_000)), trace(175_000))
+    grows_linearly(segment_steps, trace, 175_000)
 
 
 def test_merging_is_linear():
     """Each of these segments merges into its left neighbour; deleting from a list would make this quadratic."""
-    text = "x" * 80 + "\nSo it is as it is and was" * 60_000
-    started = time.process_time()
-    assert len(segment_steps(text)) == 1
-    assert time.process_time() - started < 3.0
+
+    def trace(segments: int) -> str:
+        return "x" * 80 + "\nSo it is as it is and was" * segments
+
+    assert len(segment_steps(trace(60_000))) == 1
+    grows_linearly(segment_steps, trace, 60_000)

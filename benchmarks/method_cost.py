@@ -1,0 +1,129 @@
+"""What a step of every method costs: all in one process, on the same problems and rollouts, in turn.
+
+    python benchmarks/method_cost.py                                    # every method of method_arms.py
+    python benchmarks/method_cost.py --arms RLOO AttnPO SHAPE IOP --rounds 11
+
+A step is all of it: generation, finding steps, verifying, a method's own continuations or repairs, credit, loss,
+backward, optimiser, records. The learning rate is 0 and every method starts a round with the same random numbers, so
+that all of them get the same responses (L1, whose prompts say a length, gets others); the order changes from round to
+round. The ratios to RLOO are paired by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from method_arms import METHODS, options_of
+from rich.console import Console
+from step_overhead import ratio_with_interval
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+from attnpo.rewards.pool import VerifierPool
+from attnpo.training.options import parse
+from attnpo.training.quiet import quiet_screen
+from attnpo.training.run import build_trainer
+from attnpo.training.trainer import AttnPOTrainer
+
+PLAIN = "RLOO"
+PHASES = ("rollout", "stages", "credit", "update")
+
+
+class Logged(TrainerCallback):
+    """Keeps what the trainer logged last."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        self.values = dict(logs or {})
+
+
+class Method:
+    """One method with a model and an optimiser of its own."""
+
+    def __init__(self, arm: str, responses: int, folder: Path, pool: VerifierPool) -> None:
+        folder.mkdir()
+        options = ["--config", "configs/demo.yaml", *options_of(arm, 0, folder), "--output_dir", str(folder)]
+        options += ["--learning_rate", "0", "--max_steps", "1000", "--eval_strategy", "no", "--credit_delay", "0"]
+        with quiet_screen():
+            data, args, model = parse([*options, "--per_device_train_batch_size", str(responses)])
+            self.trainer: AttnPOTrainer
+            self.trainer, _ = build_trainer(data, args, model, pool, Console(quiet=True))
+        self.logged = Logged()
+        self.trainer.callback_handler.callbacks = [self.logged]
+        self.trainer.current_gradient_accumulation_steps = 1
+        self.trainer.create_optimizer()
+        self.trainer.model.train()
+        self.batches = iter(self.trainer.get_train_dataloader())
+
+    def step(self, seed: int) -> dict[str, float]:
+        """Seconds of a whole step (`seconds`), and what the trainer logged of it."""
+        batch = next(self.batches)
+        torch.manual_seed(seed)
+        started = time.perf_counter()
+        self.trainer.training_step(self.trainer.model, batch, None)
+        self.trainer.optimizer.step()
+        self.trainer.optimizer.zero_grad()
+        self.trainer.state.global_step += 1
+        self.trainer.log({"loss": 0.0})
+        return {"seconds": time.perf_counter() - started, **self.logged.values}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="*", default=list(METHODS), choices=list(METHODS), metavar="ARM")
+    parser.add_argument("--responses", type=int, default=32, help="responses of a step, 8 for a problem")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("-o", "--output", help="write every figure of every step as JSON")
+    args = parser.parse_args()
+    arms = list(dict.fromkeys([PLAIN, *args.arms]))
+    logging.disable_progress_bar()
+    steps: dict[str, list[dict[str, float]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder, VerifierPool(2) as pool:
+        methods = {arm: Method(arm, args.responses, Path(folder) / arm.lower(), pool) for arm in arms}
+        for number in range(args.rounds + 1):
+            for arm in random.Random(number).sample(arms, len(arms)):
+                figures = methods[arm].step(seed=number)
+                if number:  # the round before is for warming up
+                    steps[arm].append(figures)
+            if number:
+                print(
+                    f"round {number}: " + ", ".join(f"{arm} {steps[arm][-1]['seconds']:.1f}" for arm in arms),
+                    flush=True,
+                )
+    if args.output:
+        Path(args.output).write_text(json.dumps(steps), encoding="utf-8")
+    print("\n" + table(steps))
+
+
+def table(steps: dict[str, list[dict[str, float]]]) -> str:
+    lines = [
+        "| method | s / step | of RLOO's | 95 % | " + " | ".join(PHASES) + " | sampled more | read more |",
+        "|---" * (6 + len(PHASES)) + "|",
+    ]
+    for arm, rounds in steps.items():
+        ratio = ratio_with_interval(column(rounds, "seconds") / column(steps[PLAIN], "seconds"))
+        cells = [arm, f"{np.median(column(rounds, 'seconds')):.1f}", f"{ratio['median']:.2f}"]
+        cells.append(f"{ratio['low']:.2f} – {ratio['high']:.2f}")
+        cells += [f"{np.median(column(rounds, f'seconds/{phase}')):.2f}" for phase in PHASES]
+        cells += [f"{column(rounds, f'extra/{kind}_tokens').mean():,.0f}" for kind in ("rollout", "forward")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def column(rounds: list[dict[str, float]], name: str) -> np.ndarray:
+    return np.array([figures.get(name, 0.0) for figures in rounds])
+
+
+if __name__ == "__main__":
+    main()
