@@ -1,4 +1,4 @@
-"""The arms of `compare_methods.py`: every method of the package, and AttnPO's ablations, on the shipped small model.
+"""The arms of `compare_methods.py`: every method of the package, and ablations, on the shipped small model.
 
 Responses of that model have about 200 tokens where the papers' have 5,000 to 10,000, so whatever a paper gives in
 tokens is scaled down (`SCALED` says from what); everything else has the paper's value. TLMRE's α is 0.4 for all arms
@@ -41,6 +41,11 @@ def credit(name: str, advantage: str = "rloo", **options: object) -> list[str]:
     return ["--advantage", advantage, "--credit", name, "--credit_kwargs", json.dumps(options)]
 
 
+IOP = [
+    *["--length_reward", "none", "--importance_sampling_level", "sequence", "--loss_type", "grpo"],
+    *credit("iop", candidates=2),
+]
+
 METHODS: dict[str, list[str]] = {
     "RLOO": OUTCOME,
     "GRPO": ["--advantage", "grpo", *OUTCOME],
@@ -57,10 +62,7 @@ METHODS: dict[str, list[str]] = {
     "First-correct": [*TLMRE, *credit("first_correct")],
     "MRT": ["--length_reward", "none", *credit("mrt", "grpo", **SEGMENTS)],
     "SHAPE": ["--length_reward", "none", *credit("shape", "grpo", **SEGMENTS), "--epsilon_high", "0.28"],
-    "IOP": [
-        *["--length_reward", "none", "--importance_sampling_level", "sequence", "--loss_type", "grpo"],
-        *credit("iop", candidates=2),
-    ],
+    "IOP": IOP,
     "AttnPO": ATTNPO,
 }
 
@@ -69,13 +71,16 @@ ABLATIONS: dict[str, list[str]] = {
     "AttnPO-negative-only": [*ATTNPO, "--credit_positive", "false"],
     "AttnPO-no-difficulty": [*ATTNPO, "--credit_difficulty", "false"],
     "AttnPO-no-delay": [*ATTNPO, "--credit_delay", "0"],
+    # With p near 0.8 the configuration's T = 5 holds the first update back; this one half of the run.
+    "AttnPO-delay-40": [*ATTNPO, "--credit_delay", "40"],
     "AttnPO-random-heads": [*ATTNPO, "--heads", "RANDOM"],
     "AttnPO-gold-labels": [*TLMRE, "--credit", "gold_labels", "--credit_module", "gold_labels"],
     "AttnPO-auto-heads": [*ATTNPO, "--heads", "auto"],
+    "IOP-sixth-rate": [*IOP, "--learning_rate", "5e-5"],
 }
 
 ARMS = METHODS | ABLATIONS
-SAMPLING_MORE = ("MRT", "SHAPE", "IOP")
+SAMPLING_MORE = ("MRT", "SHAPE", "IOP", "IOP-sixth-rate")
 
 
 def options_of(arm: str, seed: int, folder: Path) -> list[str]:
