@@ -72,7 +72,13 @@ def run(new_tiny_qwen2, tiny_tokenizer, tmp_path):
             responses=list(responses),
             **{
                 "credit": "iop",
-                "credit_kwargs": {"candidates": 2, "prompt": "brief", "audit": "rules", **options},
+                "credit_kwargs": {
+                    "candidates": 2,
+                    "max_new_tokens": 100,
+                    "prompt": "brief",
+                    "audit": "rules",
+                    **options,
+                },
                 "length_reward": "none",
                 "importance_sampling_level": "sequence",
                 "loss_type": "grpo",
@@ -333,6 +339,10 @@ def test_limits(run) -> None:
     long = run(max_prompt_tokens=20)
     assert (long.metrics["repair/too_long"], long.metrics["repair/tried"]) == (2, 0)
     assert long.asked == []
+    cramped = run(go=False)
+    cramped.trainer.model.config.max_position_embeddings = 60
+    cramped.trainer.train()
+    assert (cramped.metrics["repair/too_long"], cramped.metrics["repair/tried"]) == (2, 0)
     few = run(repairs=(FIX, SLIP, SLIP, SLIP, SLIP, SLIP, SLIP), candidates=7)
     # Four rows of pairs; 16 rows at most: the candidates of one response (7) fit, those of the other do not.
     assert few.metrics["repair/rows"] == 11

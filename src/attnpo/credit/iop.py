@@ -55,7 +55,8 @@ class IopCredit:
         anchor: which correct response the repair may look at: `shortest`, or `nearest` (least edit distance).
         prompt: the repair prompt: `instruct`, `brief`, or a text with {problem}, {wrong} and {anchor}.
         max_new_tokens: of a repair; None: as long as a response.
-        max_prompt_tokens: longer repair prompts are not tried, and counted; None: no limit.
+        max_prompt_tokens: longer repair prompts are not tried, and counted; None: those that leave the
+            model no room for a repair.
         audit: `rules`, `judge` (the rules, then a chat endpoint), `none`, or module:function of your own.
         judge, judge_api_key_env, judge_cache: the endpoint as URL#MODEL, the variable with its key, a file of answers.
         truncate: K: where the first K edits alone make the response right, only those are gated; else 2K, else all.

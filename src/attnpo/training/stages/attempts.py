@@ -49,9 +49,9 @@ def try_repairs(
     """One attempt per (wrong, anchor) whose repair prompt is not too long; everything that happens is counted."""
     prompts = [_prompt(wrong, anchor, rollouts, method.prompt) for wrong, anchor in pairs]
     asked = list(zip(pairs, tools.prompt_ids(prompts), strict=True))
-    limit = method.max_prompt_tokens
-    fitting = [(pair, ids) for pair, ids in asked if limit is None or len(ids) <= limit]
     new_tokens = method.max_new_tokens or tools.trainer.max_completion_length
+    limits = [method.max_prompt_tokens, tools.max_positions and tools.max_positions - new_tokens]
+    fitting = [(pair, ids) for pair, ids in asked if all(limit is None or len(ids) <= limit for limit in limits)]
     sampled = tools.sample([ids for _, ids in fitting], method.candidates, max_new_tokens=new_tokens)
     owners = [wrong for ((wrong, _), _), group in zip(fitting, sampled, strict=True) for _ in group]
     verdicts = _verify(owners, [ids for group in sampled for ids in group], rollouts, tools)

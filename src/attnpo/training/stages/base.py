@@ -72,6 +72,12 @@ class Tools:
         """Responses of one generation batch on this process."""
         return self.trainer.args.per_device_train_batch_size * self.trainer.args.steps_per_generation
 
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens the model can read, by its configuration; None where that does not say."""
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
     def prompt_ids(self, prompts: Sequence[Any]) -> list[list[int]]:
         """Token ids of prompts of the data set's kind (conversations or texts), as the trainer's own are made."""
         return [list(ids) for ids in self.trainer._tokenize_prompts(list(prompts))[0]] if prompts else []
