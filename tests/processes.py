@@ -10,7 +10,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 
 
-def run_processes(count: int, script: str, *arguments: Path, port: int) -> None:
+def run_processes(count: int, script: str, *arguments: Path | str, port: int) -> None:
     """`script` on `count` processes of one thread; fails with the end of what they said.
 
     port: of their meeting, one per test module; test runs side by side shift it.

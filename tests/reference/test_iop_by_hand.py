@@ -364,7 +364,12 @@ def test_refused() -> None:
     def settings(**changes):
         plain = {"num_generations": 4, "use_vllm": False, "vllm_importance_sampling_correction": True}
         plain |= {"is_fsdp_enabled": False, "is_deepspeed_enabled": False, "processes": 1}
-        plain |= {"vllm_mode": "colocate", "vllm_tensor_parallel_size": 1, **changes}
+        plain |= {
+            "args": SimpleNamespace(credit="iop"),
+            "vllm_mode": "colocate",
+            "vllm_tensor_parallel_size": 1,
+            **changes,
+        }
         return SimpleNamespace(**plain, accelerator=SimpleNamespace(num_processes=plain["processes"]))
 
     refuse_what_cannot_work(settings(), 8)

@@ -119,6 +119,7 @@ def test_metrics_say_what_it_cost(trained, tmp_path, tiny_tokenizer):
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
     right, wrong = (1 + len(tiny_tokenizer(a, add_special_tokens=False)["input_ids"]) for a in ("42}.", "41}."))
     assert line["extra/rollout_tokens"] == 28 * right + 2 * wrong  # one wrong per prompt
+    assert line["extra/prefix_tokens"] > 0
     assert "extra/forward_tokens" not in line  # step cuts need no entropies
     assert line["seconds/stages"] > 0
     assert line["segments/per_response"] == 21 / 8

@@ -94,7 +94,7 @@ class CreditResult:
 class CreditMethod(Protocol):
     """A credit method: pure, without state between calls.
 
-    A class may also have ``trl_options: ClassVar[Mapping[str, Any]]``: options of TRL that the method only works with.
+    A class may also have ``run_options: ClassVar[Mapping[str, Any]]``: options of a run that it only works with.
     """
 
     name: ClassVar[str]

@@ -11,8 +11,10 @@ is a choice of ours (docs/papers.md). For a wrong response y and its repair ỹ,
 N is the number of responses sampled, so that neither rows that were added nor rows that fill the batch up change the
 scale, and a batch in which every group falls back has the loss of the outcome method. Both sides are conditioned on
 the original prompt; the candidates (all of them, every token open, with group advantages) on the repair prompt.
-Correct responses are anchors of the repair and give no gradient. The ratio w and its clipping are TRL's: with
-`importance_sampling_level: sequence` it averages over exactly the tokens that `gates` leave open.
+Correct responses are anchors of the repair and give no gradient: neither accuracy nor a length reward counts where a
+group is mixed. A group that is all right or all wrong falls back, and there a length reward acts. The ratio w and its
+clipping are TRL's: with `importance_sampling_level: sequence` it averages over exactly the tokens that `gates` leave
+open.
 
 The rows, their roles and gates come from ``training/stages/repairs``.
 """
@@ -87,7 +89,7 @@ class IopCredit:
     row_limit: float = 2.0
     name: ClassVar[str]
     signals: ClassVar[frozenset[str]] = frozenset({"repair_role", "repair_gates", "repair_weight"})
-    trl_options: ClassVar[Mapping[str, Any]] = {
+    run_options: ClassVar[Mapping[str, Any]] = {
         "importance_sampling_level": "sequence",
         "loss_type": "grpo",
         "beta": 0.0,  # a KL term would need reference log-probabilities of the new rows

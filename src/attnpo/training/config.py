@@ -173,13 +173,11 @@ class AttnPOConfig(GRPOConfig):
 
     def _refuse_what_per_token_advantages_break(self) -> None:
         """Options under which TRL's loss would run and be wrong with (B, T) advantages."""
-        needed: Mapping[str, Any] = getattr(self.make_credit(), "trl_options", {})
-        for option, value in needed.items():
-            if getattr(self, option) != value:
-                raise InputError(
-                    f"option {option}: found {getattr(self, option)!r}, expected {value!r}: credit={self.credit!r} "
-                    "works with no other"
-                )
+        needed: Mapping[str, Any] = getattr(self.make_credit(), "run_options", {})
+        found = {option: getattr(self, option) for option in needed}
+        if other := [option for option in needed if found[option] != needed[option]]:
+            listing = "; ".join(f"option {name}: found {found[name]!r}, expected {needed[name]!r}" for name in other)
+            raise InputError(f"{listing}: credit={self.credit!r} works with nothing else")
         refused = {
             "loss_type": (self.loss_type in ("vespo", "luspo"), "weighs whole sequences"),
             "importance_sampling_level": (self.importance_sampling_level != "token", "has one ratio per sequence"),

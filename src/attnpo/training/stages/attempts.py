@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,8 +51,10 @@ def try_repairs(
     prompts = [_prompt(wrong, anchor, rollouts, method.prompt) for wrong, anchor in pairs]
     asked = list(zip(pairs, tools.prompt_ids(prompts), strict=True))
     new_tokens = method.max_new_tokens or tools.trainer.max_completion_length
-    limits = [method.max_prompt_tokens, tools.max_positions and tools.max_positions - new_tokens]
-    fitting = [(pair, ids) for pair, ids in asked if all(limit is None or len(ids) <= limit for limit in limits)]
+    limit = method.max_prompt_tokens or math.inf
+    if tools.max_positions is not None and new_tokens is not None:
+        limit = min(limit, tools.max_positions - new_tokens)
+    fitting = [(pair, ids) for pair, ids in asked if len(ids) <= limit]
     sampled = tools.sample([ids for _, ids in fitting], method.candidates, max_new_tokens=new_tokens)
     owners = [wrong for ((wrong, _), _), group in zip(fitting, sampled, strict=True) for _ in group]
     verdicts = _verify(owners, [ids for group in sampled for ids in group], rollouts, tools)

@@ -86,11 +86,12 @@ class Tools:
         """Write something down with response number `response` of the batch, in rollouts/."""
         self.trainer._ledger.records[response].update(facts)
 
-    def sample(self, prefixes: Sequence[list[int]], count: int, *, max_new_tokens: int) -> list[list[list[int]]]:
+    def sample(self, prefixes: Sequence[list[int]], count: int, *, max_new_tokens: int | None) -> list[list[list[int]]]:
         """`count` continuations of every prefix by the current policy, at the run's own temperature.
 
         Through TRL's own generation, so by whatever engine the run uses; without vLLM no more sequences at a time than
-        the run's own rollouts have. The tokens sampled are noted in the metrics as `extra/rollout_tokens`.
+        the run's own rollouts have. The metrics get the tokens sampled as `extra/rollout_tokens` and those of the
+        prefixes, once per continuation, as `extra/prefix_tokens` (an engine with a prefix cache reads fewer).
         """
         trainer = self.trainer
         if not prefixes:
@@ -108,6 +109,7 @@ class Tools:
         finally:
             setattr(config, option, usual)
         self.note("extra/rollout_tokens", float(sum(map(len, sampled))))
+        self.note("extra/prefix_tokens", float(count * sum(map(len, prefixes))))
         return [sampled[i : i + count] for i in range(0, len(sampled), count)]
 
     def judge(self, rows: Sequence[dict[str, Any]], completion_ids: Sequence[list[int]]) -> list[bool | None]:
@@ -151,3 +153,15 @@ class Tools:
     def note(self, name: str, value: float) -> None:
         """A number for the metrics of the current step; several of one name are added up, processes are averaged."""
         self.trainer.stage_numbers[name] = self.trainer.stage_numbers.get(name, 0.0) + value
+
+
+def refuse_uneven_generation(trainer: Any, why: str) -> None:
+    """Raises InputError where processes may only generate together, for a stage in which each does so on its own."""
+    shared_engine = trainer.use_vllm and (trainer.vllm_mode == "server" or trainer.vllm_tensor_parallel_size > 1)
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if trainer.accelerator.num_processes > 1 and (shared_engine or sharded):
+        raise InputError(
+            f"credit={trainer.args.credit!r} on several processes: found FSDP, DeepSpeed, or a vLLM that processes "
+            f"share, expected plain data parallelism and vllm_mode 'colocate': {why}, and there they may only generate "
+            "together"
+        )

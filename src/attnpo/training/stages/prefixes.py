@@ -99,6 +99,7 @@ class Reading:
         ends = set(trainer.eos_token_ids)
         sampled = [until_end(ids, ends) for ids in out[:, fed.shape[1] :].tolist()]
         self.tools.note("extra/rollout_tokens", float(sum(map(len, sampled))))
+        self.tools.note("extra/prefix_tokens", float(fed.numel()))
         self.tools.note("extra/prefix_tokens_saved", float(kept.sum()))
         return [sampled[i : i + count] for i in range(0, len(sampled), count)]
 

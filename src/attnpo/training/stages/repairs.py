@@ -23,7 +23,7 @@ from attnpo.repair.audit import make_audit
 from attnpo.repair.choose import plan_repairs
 from attnpo.training.rollout import STAGE_SIGNAL
 from attnpo.training.stages.attempts import Attempt, try_repairs
-from attnpo.training.stages.base import Batch, Rollouts, Tools
+from attnpo.training.stages.base import Batch, Rollouts, Tools, refuse_uneven_generation
 from attnpo.training.stages.rows import Row, rebuild
 
 
@@ -174,11 +174,4 @@ def refuse_what_cannot_work(trainer: Any, responses: int) -> None:
             "option vllm_importance_sampling_correction: found true, expected false: a repair is sampled under the "
             "repair prompt and trained under the original one, so vLLM's log-probabilities are of another condition"
         )
-    shared_engine = trainer.use_vllm and (trainer.vllm_mode == "server" or trainer.vllm_tensor_parallel_size > 1)
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if trainer.accelerator.num_processes > 1 and (shared_engine or sharded):
-        raise InputError(
-            "credit='iop' on several processes: found FSDP, DeepSpeed, or a vLLM that processes share, expected plain "
-            "data parallelism and vllm_mode 'colocate': the processes repair different numbers of responses, and "
-            "there they may only generate together"
-        )
+    refuse_uneven_generation(trainer, "the processes repair different numbers of responses")
