@@ -12,14 +12,17 @@ frontier.png into the folder (`method_tables.py`).
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from method_arms import ARMS, SAMPLING_MORE, options_of
+from method_arms import ARMS, OWN_START, SAMPLING_MORE, options_of
+from method_runs import run_folder
 from method_tables import write_tables
 
 HERE = Path(__file__).resolve().parent
@@ -55,9 +58,7 @@ def main() -> None:
 
 def run(args: argparse.Namespace, extra: list[str], arm: str, seed: int) -> str | None:
     """One training run in a process of its own; returns what went wrong, or None."""
-    folder = args.output / f"{arm.lower()}-{seed}"
-    if (folder / "rollouts" / f"eval-{args.steps:06d}.jsonl.gz").exists():
-        return None
+    folder = run_folder(args.output, arm, seed)
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "attnpo", "train", "--config", args.config, *options_of(arm, seed, folder)]
     command += ["--output_dir", str(folder), "--seed", str(seed), "--max_steps", str(args.steps)]
@@ -65,17 +66,28 @@ def run(args: argparse.Namespace, extra: list[str], arm: str, seed: int) -> str 
     command += ["--per_device_train_batch_size", str(args.responses)]
     between = args.eval_steps or (args.steps // 4 if arm in SAMPLING_MORE else args.steps)
     command += ["--eval_strategy", "steps", "--eval_steps", str(between)]
-    command += ["--eval_on_start", str(arm == "RLOO").lower()]  # the start of a seed is the same for every arm
+    command += ["--eval_on_start", str(arm in OWN_START).lower()]
     if args.device == "cuda":
         command += ["--use_cpu", "false", "--bf16", "false"]
+    command += extra
+    if (folder / "rollouts" / f"eval-{args.steps:06d}.jsonl.gz").exists():
+        made = shlex.split(json.loads((folder / "environment.json").read_text(encoding="utf-8"))["command"])
+        wanted = ["attnpo", *command[3:]]
+        return None if telling(made) == telling(wanted) else f"{folder}: a finished run with other options: {made}"
     environment = os.environ | KEEP_MEMORY
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [environment.get("PYTHONPATH")])])
     if args.jobs > 1:
         environment["OMP_NUM_THREADS"] = "1"
     with open(folder / "log.txt", "w", encoding="utf-8") as log:
-        code = subprocess.run([*command, *extra], stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
     print(f"{folder.name}: exit code {code}", flush=True)
     return f"{folder}: exit code {code}, see {folder / 'log.txt'}" if code else None
+
+
+def telling(command: list[str]) -> list[str]:
+    """A command without what may differ between two runs of the same arm: where files lie, when it is evaluated."""
+    ignored = {"--output_dir", "--heads", "--eval_steps"}
+    return [word for before, word in zip(["", *command], command, strict=False) if before not in ignored]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,15 @@
 """The arms of `compare_methods.py`: every method of the package, and ablations, on the shipped small model.
 
+One optimiser, batch, loss (token mean, no KL term) and learning rate for all, those of configs/demo.yaml, so that only
+the reward, the credit and what a method cannot do without (Dr. GRPO's and IOP's loss, SHAPE's and DAPO's clip) differ;
+the recipes in configs/methods have each paper's own. Group advantages are RLOO's except where GRPO's belong to the
+method.
+
 Responses of that model have about 200 tokens where the papers' have 5,000 to 10,000, so whatever a paper gives in
-tokens is scaled down (`SCALED` says from what); everything else has the paper's value. TLMRE's α is 0.4 for all arms
-that have it: a few dozen steps instead of a thousand need a stronger pull than 0.2.
+tokens is scaled down (`SCALED` says from what). TLMRE's α is 0.4 for all arms that have it: a few steps instead of a
+thousand need a stronger pull than 0.2. The other rewards keep their weights, which pull harder than that as they are
+(LASER's 0.5, ThinkPrune's 1, ShorterBetter's 0.02 a token) or alike (Kimi's ±0.2). SHAPE and MRT have four segments and
+continuations instead of eight, IOP two candidates instead of four, to be affordable on a CPU.
 """
 
 from __future__ import annotations
@@ -76,11 +83,17 @@ ABLATIONS: dict[str, list[str]] = {
     "AttnPO-random-heads": [*ATTNPO, "--heads", "RANDOM"],
     "AttnPO-gold-labels": [*TLMRE, "--credit", "gold_labels", "--credit_module", "gold_labels"],
     "AttnPO-auto-heads": [*ATTNPO, "--heads", "auto"],
+    "SHAPE-at-steps": [
+        *["--length_reward", "none", *credit("shape", "grpo", **SEGMENTS, cuts="steps"), "--epsilon_high", "0.28"]
+    ],
     "IOP-sixth-rate": [*IOP, "--learning_rate", "5e-5"],
 }
 
 ARMS = METHODS | ABLATIONS
-SAMPLING_MORE = ("MRT", "SHAPE", "IOP", "IOP-sixth-rate")
+# Dearer than plain RL: evaluated more often, to be compared at equal time too.
+SAMPLING_MORE = ("MRT", "SHAPE", "SHAPE-at-steps", "IOP", "IOP-sixth-rate")
+# Evaluated before the first update; that of plain RLOO is everyone's, except where prompts say a length.
+OWN_START = ("RLOO", "L1-exact", "L1-max")
 
 
 def options_of(arm: str, seed: int, folder: Path) -> list[str]:

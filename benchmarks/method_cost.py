@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from method_arms import METHODS, options_of
+from method_runs import PLAIN, column
 from rich.console import Console
 from step_overhead import ratio_with_interval
 from transformers import TrainerCallback
@@ -34,7 +35,6 @@ from attnpo.training.quiet import quiet_screen
 from attnpo.training.run import build_trainer
 from attnpo.training.trainer import AttnPOTrainer
 
-PLAIN = "RLOO"
 PHASES = ("rollout", "stages", "credit", "update")
 
 
@@ -116,13 +116,12 @@ def table(steps: dict[str, list[dict[str, float]]]) -> str:
         cells = [arm, f"{np.median(column(rounds, 'seconds')):.1f}", f"{ratio['median']:.2f}"]
         cells.append(f"{ratio['low']:.2f} – {ratio['high']:.2f}")
         cells += [f"{np.median(column(rounds, f'seconds/{phase}')):.2f}" for phase in PHASES]
-        cells += [f"{column(rounds, f'extra/{kind}_tokens').mean():,.0f}" for kind in ("rollout", "forward")]
+        sampled, read, prefixes = (
+            column(rounds, f"extra/{kind}_tokens").mean() for kind in ("rollout", "forward", "prefix")
+        )
+        cells += [f"{sampled:,.0f}", f"{read + prefixes:,.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def column(rounds: list[dict[str, float]], name: str) -> np.ndarray:
-    return np.array([figures.get(name, 0.0) for figures in rounds])
 
 
 if __name__ == "__main__":
