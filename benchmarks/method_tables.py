@@ -1,14 +1,15 @@
 """Tables of the runs of `compare_methods.py`, at equal updates and at equal training time.
 
 Intervals are 95 % bootstrap intervals over seeds and problems (both resampled). AES is against the start of the same
-seeds; L1, whose prompts say a length, has a start of its own. What a step costs is not read from these runs, which share
-the machine, but from `cost.json` in the folder (`method_cost.py -o FOLDER/cost.json`: all methods in turn on the same
-rollouts). Equal time: every method at its last evaluation within the time of the plain run, by those costs.
+seeds; L1, whose prompts say a length, has a start of its own. What a step costs is not read from these runs, which
+share the machine, but from `cost.json` in the folder (`method_cost.py -o FOLDER/cost.json`: all methods in turn on the
+same rollouts). Equal time: every method at its last evaluation within the time of the plain run, by those costs.
 """
 
 from __future__ import annotations
 
 import csv
+from dataclasses import astuple
 from pathlib import Path
 
 from method_arms import OWN_START
@@ -31,14 +32,7 @@ def write_tables(folder: Path, arms: list[str], seeds: int, steps: int) -> str:
     rows = [start, *(own for name, own in starts.items() if name != PLAIN), *found]
     text = [f"After {steps} updates, {start.right.shape[1]} held-out problems, sampled at temperature 1."]
     text.append(table(rows, starts | {"": start}, costs))
-    dearer = [arm for arm in found if (cost := cost_of(costs, arm.name)) and cost.ratio > 1.1]
-    within = []
-    for arm in dearer:
-        limit = steps / cost_of(costs, arm.name).ratio
-        reached = max((step for step in steps_evaluated(folder, arm.name, seeds) if step <= limit), default=0)
-        if at := load(folder, arm.name, seeds, reached):
-            within.append(at)
-    if within:
+    if within := [arm for arm in (at_equal_time(folder, arm, seeds, steps, costs) for arm in found) if arm]:
         text.append(f"In the time of {steps} updates of {PLAIN}; methods not listed get as many, as above.")
         text.append(table(within, starts | {"": start}, costs))
     text.append(differences([start, *found]))
@@ -49,38 +43,46 @@ def write_tables(folder: Path, arms: list[str], seeds: int, steps: int) -> str:
         writer.writerow([*COLUMNS, *COSTS])
         for arm in rows:
             cost = cost_of(costs, arm.name)
-            measured = [
-                arm.name,
-                len(arm.seeds),
-                arm.step,
-                *arm.accuracy,
-                *arm.length,
-                arm.aes(starts.get(arm.name, start)),
-            ]
-            writer.writerow([*measured, *((cost.seconds, cost.ratio, cost.sampled, cost.read) if cost else [""] * 4)])
+            against = starts.get(arm.name, start)
+            measured = [arm.name, len(arm.seeds), arm.step, *arm.accuracy, *arm.length, arm.aes(against)]
+            writer.writerow([*measured, *(astuple(cost) if cost else [""] * len(COSTS))])
     frontier([start, *found], folder / "frontier.png", steps)
     return written
+
+
+def at_equal_time(folder: Path, arm: Arm, seeds: int, steps: int, costs: dict[str, Cost]) -> Arm | None:
+    """A method that costs more than plain RL, at its last evaluation within the plain run's time; None for others."""
+    cost = cost_of(costs, arm.name)
+    if cost is None or cost.ratio <= 1.1:  # a tenth is the noise of the measurement
+        return None
+    reached = [step for step in steps_evaluated(folder, arm.name, seeds) if 0 < step <= steps / cost.ratio]
+    return load(folder, arm.name, seeds, max(reached)) if reached else None
 
 
 def table(arms: list[Arm], starts: dict[str, Arm], costs: dict[str, Cost]) -> str:
     """`starts`: by arm; that of all others under the empty name."""
     lines = [
-        "| method | seeds | updates | accuracy | 95 % | tokens | 95 % | AES | s / step | of RLOO's | sampled more | read more |",
+        "| method | seeds | updates | accuracy | 95 % | tokens | 95 % | AES "
+        "| s / step | of RLOO's | sampled more | read more |",
         "|" + "---|" * 12,
     ]
     for arm in arms:
         (a, a_low, a_high), (t, t_low, t_high) = arm.accuracy, arm.length
         cells = [arm.name, f"{len(arm.seeds)}", f"{arm.step}", f"{a:.3f}", f"{a_low:.3f} – {a_high:.3f}"]
         cells += [f"{t:.0f}", f"{t_low:.0f} – {t_high:.0f}"]
-        cells.append("" if arm.name.endswith(START) else f"{arm.aes(starts.get(arm.name, starts[''])):+.2f}")
-        cost = None if arm.name.endswith(START) else cost_of(costs, arm.name)
-        cells += (
-            [f"{cost.seconds:.1f}", f"{cost.ratio:.2f}", f"{cost.sampled:,.0f}", f"{cost.read:,.0f}"]
-            if cost
-            else [""] * 4
-        )
+        if arm.name.endswith(START):
+            cells += [""] * 5
+        else:
+            cells.append(f"{arm.aes(starts.get(arm.name, starts[''])):+.2f}")
+            cells += costs_in_words(cost_of(costs, arm.name))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def costs_in_words(cost: Cost | None) -> list[str]:
+    if cost is None:
+        return [""] * len(COSTS)
+    return [f"{cost.seconds:.1f}", f"{cost.ratio:.2f}", f"{cost.sampled:,.0f}", f"{cost.read:,.0f}"]
 
 
 def differences(arms: list[Arm]) -> str:
