@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from attnpo.credit.advantages import outcome_advantages
+from attnpo.credit.advantages import KINDS, outcome_advantages
 from attnpo.credit.base import CreditInputs, assign_credit, get_credit
 from attnpo.credit.segments import segment_advantages
 from attnpo.credit.shape import length_discounts
@@ -130,17 +132,55 @@ def test_shaping_is_progress_less_a_tax() -> None:
         assert (found - (change - (1 - gamma) * before)).abs().max() <= 1 - gamma
 
 
-@pytest.mark.parametrize("kind", ["rloo", "grpo", "dr_grpo"])
-@pytest.mark.parametrize(("right", "size"), [(1, 2), (1, 8), (4, 8), (7, 8)])
-def test_below_one_half_right_stays_above_wrong(kind: str, right: int, size: int) -> None:
-    """Every segment of a right response, at its worst, against every segment of a wrong one, at its best."""
-    rewards = torch.tensor([[1.0] * right + [0.0] * (size - right)])
-    advantages = outcome_advantages(rewards, kind)[0]
-    worst_right = advantages[0] + 0.499 * (0 - 1)  # Φ falls from 1 to 0
-    best_wrong = advantages[-1] + 0.499 * (1 - 0)
-    assert worst_right > best_wrong
-    if kind == "dr_grpo":  # whose gap is exactly 1: at one half the two can meet
-        assert advantages[0] - advantages[-1] == pytest.approx(1.0)
+Response = tuple[bool, float, float]
+"""Right or wrong; Φ where its two segments begin."""
+
+
+def group_of(responses: list[Response], kind: str) -> CreditInputs:
+    """Responses to one prompt, cut as in `inputs_of`; rewards are 1 and 0."""
+    rewards = torch.tensor([[float(right) for right, *_ in responses]])
+    advantages = outcome_advantages(rewards, kind)[0].tolist()
+    rows = [
+        vars(inputs_of([first, second, float(right), float(right)], advantage=advantage))
+        for (right, first, second), advantage in zip(responses, advantages, strict=True)
+    ]
+    tensors = {key: torch.cat([row[key] for row in rows]) for key in rows[0] if torch.is_tensor(rows[0][key])}
+    signals = {key: torch.cat([row["signals"][key] for row in rows]) for key in rows[0]["signals"]}
+    return CreditInputs(**tensors, signals=signals, step=1)
+
+
+PHI = st.one_of(st.sampled_from([0.0, 1.0, NAN]), st.floats(0, 1))
+RIGHT, WRONG = st.tuples(st.just(True), PHI, PHI), st.tuples(st.just(False), PHI, PHI)
+FALL_AND_RISE = [(True, 1.0, 0.0), (False, 0.0, 1.0)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.tuples(st.lists(RIGHT, min_size=1, max_size=7), st.lists(WRONG, min_size=1, max_size=7)).map(
+        lambda two: two[0] + two[1]
+    ),
+    st.sampled_from(KINDS),
+    st.floats(0, 0.4999),
+    st.floats(0, 1),
+    st.sampled_from([None, 1, 40.0]),
+)
+@example(FALL_AND_RISE, "dr_grpo", 0.4999, 1.0, None)
+def test_below_one_half_right_stays_above_wrong(responses, kind, alpha, gamma_min, reference) -> None:
+    """Every segment of a right response, wherever Φ falls, against every one of a wrong one, wherever it rises."""
+    inputs = group_of(responses, kind)
+    method = get_credit("shape", alpha=alpha, gamma_min=gamma_min, reference_length=reference, token_weights=False)
+    tokens = assign_credit(method, inputs).advantages[:, :10]
+    right = torch.tensor([right for right, *_ in responses])
+    assert tokens[right].min() > tokens[~right].max()
+
+
+@pytest.mark.parametrize(("alpha", "above"), [(0.49, True), (0.51, False)])
+def test_one_half_is_the_limit(alpha: float, above: bool) -> None:
+    """dr_grpo's gap between right and wrong is 1: 0.5 + α·(0 - 1) against -0.5 + α·(1 - 0), undiscounted."""
+    method = get_credit("shape", alpha=alpha, gamma_min=1, token_weights=False)
+    right, wrong = assign_credit(method, group_of(FALL_AND_RISE, "dr_grpo")).advantages[:, 0].tolist()
+    assert (right, wrong) == pytest.approx((0.5 - alpha, alpha - 0.5))
+    assert (right > wrong) == above
 
 
 def test_least_discount_and_a_true_step() -> None:
