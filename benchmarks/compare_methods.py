@@ -32,8 +32,10 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/demo.yaml")
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS), metavar="ARM")
+    parser.add_argument("--config", default="configs/demo.yaml", help="what all arms have in common")
+    parser.add_argument(
+        "--arms", nargs="*", default=list(ARMS), choices=list(ARMS), metavar="ARM", help=", ".join(ARMS)
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=16, help="policy updates")
     parser.add_argument("--responses", type=int, default=32, help="responses of an update, 8 for a problem")
@@ -54,6 +56,8 @@ def main() -> None:
         if failures:
             print("\n".join(failures), file=sys.stderr)
     print(write_tables(args.output, args.arms, args.seeds, args.steps))
+    if not args.only_read and failures:
+        sys.exit(1)
 
 
 def run(args: argparse.Namespace, extra: list[str], arm: str, seed: int) -> str | None:
@@ -70,10 +74,10 @@ def run(args: argparse.Namespace, extra: list[str], arm: str, seed: int) -> str 
     if args.device == "cuda":
         command += ["--use_cpu", "false", "--bf16", "false"]
     command += extra
-    if (folder / "rollouts" / f"eval-{args.steps:06d}.jsonl.gz").exists():
-        made = shlex.split(json.loads((folder / "environment.json").read_text(encoding="utf-8"))["command"])
-        wanted = ["attnpo", *command[3:]]
-        return None if telling(made) == telling(wanted) else f"{folder}: a finished run with other options: {made}"
+    if (made := finished_run(folder)) is not None:
+        if telling(made) == telling(["attnpo", *command[3:]]):
+            return None
+        return f"{folder}: holds a finished run with other options, {shlex.join(made)}; remove it or choose another -o"
     environment = os.environ | KEEP_MEMORY
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [environment.get("PYTHONPATH")])])
     if args.jobs > 1:
@@ -82,6 +86,16 @@ def run(args: argparse.Namespace, extra: list[str], arm: str, seed: int) -> str 
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
     print(f"{folder.name}: exit code {code}", flush=True)
     return f"{folder}: exit code {code}, see {folder / 'log.txt'}" if code else None
+
+
+def finished_run(folder: Path) -> list[str] | None:
+    """The command of the run in a folder, if it came to its last evaluation."""
+    environment = folder / "environment.json"
+    if not environment.exists():
+        return None
+    command = shlex.split(json.loads(environment.read_text(encoding="utf-8"))["command"])
+    steps = int(command[command.index("--max_steps") + 1])
+    return command if (folder / "rollouts" / f"eval-{steps:06d}.jsonl.gz").exists() else None
 
 
 def telling(command: list[str]) -> list[str]:

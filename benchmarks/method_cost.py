@@ -81,9 +81,11 @@ class Method:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arms", nargs="*", default=list(METHODS), choices=list(METHODS), metavar="ARM")
+    parser.add_argument(
+        "--arms", nargs="*", default=list(METHODS), choices=list(METHODS), metavar="ARM", help=", ".join(METHODS)
+    )
     parser.add_argument("--responses", type=int, default=32, help="responses of a step, 8 for a problem")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="3 or more, for an interval")
     parser.add_argument("-o", "--output", help="write every figure of every step as JSON")
     args = parser.parse_args()
     arms = list(dict.fromkeys([PLAIN, *args.arms]))

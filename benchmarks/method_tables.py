@@ -25,7 +25,7 @@ def write_tables(folder: Path, arms: list[str], seeds: int, steps: int) -> str:
     start = load(folder, PLAIN, seeds, 0, label=START)
     found = [arm for name in arms if (arm := load(folder, name, seeds, steps)) is not None]
     if start is None or not found:
-        return f"{folder}: no finished runs yet"
+        return f"{folder}: no finished runs yet, or none of {PLAIN}, whose start the others are compared with"
     starts = {name: own for name in OWN_START if (own := load(folder, name, seeds, 0, label=f"{name}'s start"))}
     cost_file = folder / "cost.json"
     costs = load_costs(cost_file) if cost_file.exists() else {}

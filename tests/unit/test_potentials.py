@@ -195,10 +195,11 @@ def test_really_sampled(credit, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_pat
         max_steps=2,
     )
     assert can_share(trainer)
-    trainer.train()
+    with pytest.warns(UserWarning, match=f"credit='{credit}': no continuation of this batch is right"):
+        trainer.train()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) >= 2
     for line in lines[:2]:
         assert line["extra/prefix_tokens_saved"] > 0
         assert 0 < line["extra/rollout_tokens"] <= 8 * 3 * 2 * 4
-        assert line["potential/at_prompt"] == 0.0
+        assert line["potential/at_prompt"] == line["potential/mean"] == 0.0

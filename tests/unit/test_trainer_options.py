@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from attnpo import AttnPOConfig
 from attnpo.errors import InputError
+from attnpo.training.options import parse
 
 REFUSED = {
     "loss_type": [{"loss_type": "vespo"}, {"loss_type": "luspo"}],
@@ -160,3 +163,33 @@ def test_heads_are_checked(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
 def test_too_few_problems(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     with pytest.raises(InputError, match="found 1 problems, expected at least 2"):
         trainer_kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, data=trainer_kit.problems(1))
+
+
+@pytest.mark.parametrize("equals", [False, True])
+def test_options_of_a_method_that_the_command_line_replaces_are_left_out(tmp_path, equals):
+    """A file's α is of the file's length reward: nobody asked for it with another one."""
+    file = tmp_path / "run.yaml"
+    file.write_text("length_alpha: 0.8\ncredit: shape\ncredit_kwargs: {segments: 4}\nuse_cpu: true\n")
+    start = ["--config", str(file), "--output_dir", str(tmp_path / "run")]
+    line = (
+        ["--length_reward=shorterbetter", "--credit=outcome"]
+        if equals
+        else ["--length_reward", "shorterbetter", "--credit", "outcome"]
+    )
+    _, args, _ = parse([*start, *line])
+    assert (args.length_alpha, args.credit_kwargs) == (None, None)
+    _, args, _ = parse([*start, "--length_reward", "tlmre"])
+    assert (args.length_alpha, args.credit_kwargs) == (0.8, {"segments": 4})
+    _, args, _ = parse([*start, *line, "--length_alpha", "1.5"])
+    assert args.length_alpha == 1.5
+
+
+def test_modules_of_ones_own_are_found_in_the_current_folder(tmp_path, monkeypatch):
+    for name in ("own_method_1", "own_method_2"):
+        (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    given = ["--output_dir", str(tmp_path / "run"), "--use_cpu", "true", "--credit", "outcome", "--credit_module"]
+    parse([*given, "own_method_1, own_method_2"])
+    assert {"own_method_1", "own_method_2"} <= set(sys.modules)
+    with pytest.raises(InputError, match=r"option credit_module: 'none_such' cannot be imported"):
+        parse([*given, "none_such"])

@@ -10,8 +10,19 @@ PARSER_OPTIONS = {
 the three choices (independent of each other)
   --advantage      rloo (default), grpo, dr_grpo
   --length_reward  tlmre (default), none, kimi, l1_exact, l1_max, laser, laser_d, overlong, shorterbetter, thinkprune
-  --credit         attnpo (default), outcome
+  --credit         attnpo (default), outcome, shape, mrt, iop, first_correct
   plain RLOO = rloo + none + outcome; TLMRE = rloo + tlmre + outcome; AttnPO = rloo + tlmre + attnpo
+
+options of the credit methods (docs/methods.md), e.g. --credit_kwargs '{"segments": 4, "rollouts": 4}'
+  shape segments cuts quantile threshold rollouts closing rollout_tokens rollout_batch share_prefixes alpha
+    gamma_min reference_length fixed_discount token_weights beta weight_min weight_max
+  mrt segments cuts quantile threshold rollouts closing rollout_tokens rollout_batch share_prefixes alpha
+    progress
+  iop candidates max_repairs anchor prompt max_new_tokens max_prompt_tokens audit judge judge_api_key_env
+    judge_cache truncate lambda_edit lambda_rep wrong_weight repaired_weight row_limit
+  first_correct keep positive negative place
+  attnpo has options of its own: --credit_beta, --credit_lambda, --credit_delta, --credit_delay
+  --credit_module M         Python modules (with commas) that register methods or length rewards of your own
 
 options of the length rewards (docs/methods.md), e.g. --length_kwargs '{"limits": [400, 300], "steps": 10}'
   tlmre alpha   kimi weight warmup_steps   l1_exact alpha low high   l1_max alpha low high delta

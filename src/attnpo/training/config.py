@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,11 @@ class AttnPOConfig(GRPOConfig):
     length_eval_target: int | None = _option(
         None, "l1_exact, l1_max: the length that held-out prompts ask for. Default: drawn like those of training."
     )
-    credit: str = _option("attnpo", "How the advantage of a response is spread over its tokens: attnpo, outcome, …")
+    credit: str = _option(
+        "attnpo",
+        "How the advantage of a response is spread over its tokens: attnpo, outcome, shape, mrt, iop, first_correct, "
+        "or one of your own.",
+    )
 
     heads: str | None = _option(
         None,
@@ -96,10 +101,14 @@ class AttnPOConfig(GRPOConfig):
     credit_difficulty: bool = _option(True, "Use the difficulty terms (powers of p, delay); off: p = 1, no delay.")
 
     credit_module: str | None = _option(
-        None, "Python module to import first, for credit methods registered outside this package."
+        None,
+        "Python modules to import first, with commas, that register credit methods or length rewards of your own; the "
+        "current folder is searched too.",
     )
     credit_kwargs: dict | str | None = _option(  # noqa: RUF009 - a dataclass field like the others
-        None, "Options of such a method, by its own names (a mapping in YAML, JSON on the command line)."
+        None,
+        "Options of the credit method, by its own names (a mapping in YAML, JSON on the command line); those of "
+        "attnpo are credit_beta, credit_delay, …",
     )
 
     correct_reward: str | None = _option(
@@ -136,11 +145,9 @@ class AttnPOConfig(GRPOConfig):
         self._refuse_what_per_token_advantages_break()
 
     def _find_credit_method(self) -> None:
-        if self.credit_module is not None:
-            try:
-                importlib.import_module(self.credit_module)
-            except ImportError as error:
-                raise InputError(f"option credit_module: {self.credit_module!r} cannot be imported: {error}") from error
+        for module in (self.credit_module or "").split(","):
+            if module:
+                _import(module.strip())
         self.credit_kwargs = _mapping("credit_kwargs", self.credit_kwargs)
 
     def _check_choices(self) -> None:
@@ -217,13 +224,29 @@ class AttnPOConfig(GRPOConfig):
         return make_length_reward(self.length_reward, self.length_alpha, given, self.max_completion_length)
 
 
+def _import(module: str) -> None:
+    """As `python -m` would find it: in the current folder, then wherever Python looks."""
+    sys.path.insert(0, "")
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"option credit_module: {module!r} cannot be imported: {error}; expected the name of a module in the "
+            "current folder or where Python finds it, without .py"
+        ) from error
+    finally:
+        sys.path.remove("")
+
+
 def _mapping(option: str, given: Any) -> dict[str, Any] | None:
     """The value of an option that takes a mapping, or the JSON of one."""
     if isinstance(given, str):
         try:
             given = json.loads(given)
         except ValueError as error:
-            raise InputError(f"option {option}: not valid JSON: {error}") from error
+            raise InputError(
+                f"option {option}: found {given!r}, expected JSON such as '{{\"name\": 1}}': {error}"
+            ) from error
     if given is not None and not isinstance(given, dict):
         raise InputError(f"option {option}: found {given!r}, expected a mapping")
     return given

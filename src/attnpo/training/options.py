@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -51,14 +52,26 @@ class DataConfig:
     task_seed: int = field(default=0, metadata={"help": "Seed of the built-in task's problems."})
 
 
+# A method's own options go with the choice of the method, in whichever place that is made.
+BELONGS_TO = {"length_reward": ("length_alpha", "length_kwargs", "length_eval_target"), "credit": ("credit_kwargs",)}
+
+
 class OptionParser(TrlParser):
-    """TRL's parser with plain messages, and with the values of a YAML file held to the types of their options."""
+    """TRL's parser with plain messages, and with the values of a YAML file held to the types of their options.
+
+    chosen: methods named on the command line; a YAML file's options of the methods that they replace are left out.
+    """
+
+    chosen: dict[str, str]
 
     def error(self, message: str) -> NoReturn:
         """What argparse would print below a list of all options."""
         raise InputError(re.sub(r"^argument --(\w+)\S*:", r"option \1:", message))
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
+        for choice, name in self.chosen.items():
+            if kwargs.get(choice, self.get_default(choice)) != name:
+                kwargs = {key: value for key, value in kwargs.items() if key not in BELONGS_TO[choice]}
         hints = {}
         for options in self.dataclass_types:
             hints.update(get_type_hints(options))
@@ -76,6 +89,7 @@ def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
     # No abbreviations: a misspelt `--learning_rat` must not pass for another option.
     parts: Any = [DataConfig, AttnPOConfig, ModelConfig]
     parser = OptionParser(parts, prog="attnpo train", allow_abbrev=False)
+    parser.chosen = _chosen(argv)
     try:
         data, args, model_config, in_file, on_line = parser.parse_args_and_config(
             argv, return_remaining_strings=True, separate_remaining_strings=True
@@ -94,6 +108,13 @@ def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
                 f"option {option}: found true; `attnpo train` does not quantise. Hand AttnPOTrainer a quantised model"
             )
     return data, args, model_config
+
+
+def _chosen(argv: list[str]) -> dict[str, str]:
+    """The credit method and length reward named on the command line."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    pairs = pairwise(words)
+    return {word.removeprefix("--"): value for word, value in pairs if word.removeprefix("--") in BELONGS_TO}
 
 
 def _unknown(parser: OptionParser, rest: list[str], where: str) -> str:

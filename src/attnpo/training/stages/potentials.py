@@ -13,6 +13,7 @@ without a verdict has no known potential. All responses to a prompt share the po
 from __future__ import annotations
 
 import math
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -134,4 +135,13 @@ class Potentials:
         ]
         self.tools.note("segments/per_response", sum(len(starts) + 1 for starts in cuts) / len(cuts))
         self.tools.note("segments/falling", sum(change < 0 for change in changes) / max(1, len(changes)))
+        inside = torch.cat([row[: len(starts) + 1] for row, starts in zip(table, cuts, strict=True)])
+        self.tools.note("potential/mean", inside.nanmean().nan_to_num(0.0).item())
+        if not inside.nan_to_num(0.0).any() and not inside.isnan().all():
+            warnings.warn(
+                f"credit={self.tools.trainer.args.credit!r}: no continuation of this batch is right, so no segment "
+                f"gains or loses potential; closing is {self.method.closing!r}, which must be how the model ends its "
+                "thinking and begins its answer",
+                stacklevel=2,
+            )
         self.tools.note("potential/at_prompt", table[:, 0].nanmean().nan_to_num(0.0).item())
