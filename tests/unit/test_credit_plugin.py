@@ -46,7 +46,7 @@ def test_module_and_options_from_the_configuration(tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"credit_module": "no_such_module"}, "option credit_module: 'no_such_module' cannot be imported"),
-        ({"credit_kwargs": "{"}, "option credit_kwargs: not valid JSON"),
+        ({"credit_kwargs": "{"}, "option credit_kwargs: found '{', expected JSON such as"),
         ({"credit_kwargs": "[1]"}, "option credit_kwargs: found [1], expected a mapping"),
         ({"credit_kwargs": {"beta": 1}}, "option credit_kwargs: with credit='attnpo' use the options"),
         (
