@@ -21,7 +21,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"length_reward": "kim"}, r"option length_reward: found 'kim', expected one of .*; did you mean kimi\?"),
     ({"length_reward": "kimi", "length_kwargs": {"wait": 1}}, r"wait: .* it has: weight \(0.4\), warmup_steps \(0\)"),
     ({"length_reward": "none", "length_kwargs": {"alpha": 1}}, "alpha: length_reward 'none' has no such option.* none"),
-    ({"length_kwargs": "{"}, "option length_kwargs: not valid JSON"),
+    ({"length_kwargs": "{"}, "option length_kwargs: found '{', expected JSON such as"),
     ({"length_kwargs": [1]}, r"option length_kwargs: found \[1\], expected a mapping"),
     ({"length_kwargs": {"alpha": 0.1}, "length_alpha": 0.1}, "length_alpha: given, and so is alpha in length_kwargs"),
     ({"length_alpha": 1.0}, "option length_alpha: found 1.0, expected 0 ≤ alpha < 1"),
