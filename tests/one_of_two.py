@@ -1,6 +1,6 @@
-"""One process of `tests/invariant/test_two_processes.py`: trains the model of a folder on half of a batch.
+"""One process of `tests/invariant/test_two_{processes,repairing,continuing}.py`: half of a batch, or all of it.
 
-torchrun --nproc-per-node 2 tests/one_of_two.py MODEL OUTPUT
+torchrun --nproc-per-node 2 tests/one_of_two.py METHOD MODEL OUTPUT
 """
 
 from __future__ import annotations
@@ -8,39 +8,76 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import trainer_kit as kit
 
+FIX = kit.Canned((kit.ADD, kit.CHECK), kit.RIGHT)
+CLOSING = "</think>\nThe answer is \\boxed{"
 # One group of eight, all right: long ones have a negative advantage. The two halves differ.
-RESPONSES = [kit.LONG, kit.SHORT, kit.USUAL, kit.SHORT, kit.USUAL, kit.SHORT, kit.LONG, kit.USUAL]
+GROUP = [kit.LONG, kit.SHORT, kit.USUAL, kit.SHORT, kit.USUAL, kit.SHORT, kit.LONG, kit.USUAL]
+# Two groups. The first has two wrong responses and nine steps, the second one none and ten: the processes differ in
+# work.
+GROUPS = [kit.SHORT, kit.FALSE, kit.USUAL, kit.FALSE, kit.SHORT, kit.LONG, kit.SHORT, kit.USUAL]
+METHODS: dict[str, dict[str, Any]] = {
+    "attnpo": {"eval_data": kit.problems(5), "num_generations": 8, "per_device_eval_batch_size": 2},
+    "iop": {
+        "num_iterations": 2,
+        "length_reward": "none",
+        "credit_kwargs": {"candidates": 2, "max_new_tokens": 100, "prompt": "brief"},
+        "importance_sampling_level": "sequence",
+        "loss_type": "grpo",
+    },
+    "shape": {
+        "num_iterations": 2,
+        "length_reward": "none",
+        "advantage": "grpo",
+        "credit_kwargs": {"cuts": "steps", "rollouts": 2, "closing": CLOSING, "share_prefixes": False},
+    },
+}
 
 
-def run(model: str, output: Path, processes: int = 1, rank: int = 0) -> None:
-    """Two steps on a group of eight; the weights go to OUTPUT/weights.pt, a run folder beside them."""
+def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0) -> None:
+    """Two steps on the same responses; the weights go to OUTPUT/weights.pt, a run folder beside them."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    size = len(RESPONSES) // processes
+    responses = GROUP if method == "attnpo" else GROUPS
+    size = len(responses) // processes
     trainer = kit.make_trainer(
         AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
         tokenizer,
         output,
-        responses=RESPONSES[rank * size : (rank + 1) * size],
-        eval_data=kit.problems(5),
-        num_generations=8,
+        responses=responses[rank * size : (rank + 1) * size],
         per_device_train_batch_size=size,
-        per_device_eval_batch_size=2,
         max_steps=2,
         optim="sgd",
         learning_rate=0.1,
+        credit=method,
+        **METHODS[method],
     )
+    canned = trainer._generate_single_turn
+
+    def generate(prompt_ids, *args, **kwargs):
+        texts = [tokenizer.decode(ids) for ids in prompt_ids]
+        if "Repair:" in texts[0]:
+            return [(FIX, kit.FALSE)[i % 2].ids(tokenizer) for i in range(len(prompt_ids))], None
+        if texts[0].endswith(CLOSING):  # right where the response has found the sum already
+            answers = ["42}." if "42" in text.rpartition("?")[2] else "41}." for text in texts]
+            return [
+                [*tokenizer(a, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id] for a in answers
+            ], None
+        return canned(prompt_ids, *args, **kwargs)
+
+    trainer._generate_single_turn = generate
     trainer.train()
-    trainer.evaluate()
+    if trainer.eval_dataset is not None:
+        trainer.evaluate()
     if rank == 0:
         torch.save(trainer.model.state_dict(), output / "weights.pt")
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], Path(sys.argv[2]), int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]))
+    run(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]))
     torch.distributed.destroy_process_group()  # one that ends with it open may abort on the way out

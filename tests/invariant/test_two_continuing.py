@@ -15,7 +15,7 @@ def test_same_weights_and_numbers(trainer_kit, tiny_tokenizer, new_tiny_qwen2, t
     model = trainer_kit.save_model(tmp_path / "model", new_tiny_qwen2(), tiny_tokenizer)
     folders = [tmp_path / "1", tmp_path / "2"]
     for processes, folder in enumerate(folders, start=1):
-        run_processes(processes, "method_of_two.py", "shape", model, folder, port=27500)
+        run_processes(processes, "one_of_two.py", "shape", model, folder, port=27500)
     one, two = (torch.load(folder / "weights.pt") for folder in folders)
     start = new_tiny_qwen2().state_dict()
     assert any(not torch.equal(weights, start[name]) for name, weights in one.items())

@@ -24,7 +24,7 @@ def folders(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     model = trainer_kit.save_model(folder / "model", trainer_kit.sharpen(new_tiny_qwen2()), tiny_tokenizer)
     for processes in (1, 2):
-        run_processes(processes, "one_of_two.py", model, folder / str(processes), port=29500)
+        run_processes(processes, "one_of_two.py", "attnpo", model, folder / str(processes), port=29500)
     return folder / "1", folder / "2"
 
 

@@ -16,7 +16,7 @@ def folders(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path_factory):
     folder = tmp_path_factory.mktemp("repairing")
     model = trainer_kit.save_model(folder / "model", new_tiny_qwen2(), tiny_tokenizer)
     for processes in (1, 2):
-        run_processes(processes, "method_of_two.py", "iop", model, folder / str(processes), port=28500)
+        run_processes(processes, "one_of_two.py", "iop", model, folder / str(processes), port=28500)
     return folder / "1", folder / "2"
 
 

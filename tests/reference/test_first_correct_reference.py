@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from attnpo.credit.base import CreditInputs, assign_credit
 from attnpo.credit.first_correct import FirstCorrectCredit, first_answer_scales
+from credit_batch import credit_inputs
 
 Row = dict
 
@@ -73,19 +74,13 @@ def batch(rows: list[Row], garbage: bool, padding: int) -> CreditInputs:
         inside = [k for k, length in enumerate(row["lengths"]) for _ in range(length)]
         ids.append([most] * row["opening"] + inside + [most] * row["ending"])
     width = max(map(len, ids)) + padding
-    one = torch.ones(len(rows), dtype=torch.long)
-    return CreditInputs(
-        advantages=torch.tensor([row["advantage"] for row in rows], dtype=torch.float64),
-        correct=one.bool(),
-        group_accuracy=one.double(),
-        answer_tokens=one,
-        total_tokens=one,
+    return credit_inputs(
+        [row["advantage"] for row in rows],
+        torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
+        {"states_answer": states},
         rescalable=torch.tensor([row["rescalable"] for row in rows]),
         step_ids=torch.tensor([row + [most] * (width - len(row)) for row in ids]),
         num_steps=torch.tensor([len(row["lengths"]) for row in rows]),
-        completion_mask=torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
-        step=1,
-        signals={"states_answer": states},
     )
 
 

@@ -14,6 +14,7 @@ from attnpo.credit.base import CreditInputs, assign_credit
 from attnpo.credit.mrt import MRTCredit
 from attnpo.credit.segments import SegmentOptions, cut_points, segment_ids
 from attnpo.credit.shape import ShapeCredit
+from credit_batch import credit_inputs
 
 SEGMENTS = 4
 Row = dict
@@ -84,19 +85,10 @@ def batch(rows: list[Row], garbage: float) -> CreditInputs:
         + [row["outcome"]] * (SEGMENTS + 1 - len(row["potential"]))
         for row in rows
     ]
-    one = torch.ones(len(rows), dtype=torch.long)
-    return CreditInputs(
-        advantages=torch.tensor([row["advantage"] for row in rows], dtype=torch.float64),
-        correct=one.bool(),
-        group_accuracy=one.double(),
-        answer_tokens=one,
-        total_tokens=one,
-        rescalable=one.bool(),
-        step_ids=torch.zeros(len(rows), width, dtype=torch.long),
-        num_steps=one,
-        completion_mask=(torch.arange(width) < torch.tensor(lengths)[:, None]).long(),
-        step=1,
-        signals={
+    return credit_inputs(
+        [row["advantage"] for row in rows],
+        (torch.arange(width) < torch.tensor(lengths)[:, None]).long(),
+        {
             "segments": segment_ids(cuts, lengths, width, SEGMENTS),
             "potential": torch.tensor(table, dtype=torch.float64),
             "mean_segment": torch.tensor([row["mean"] for row in rows], dtype=torch.float64),

@@ -253,3 +253,14 @@ def test_another_broken_pipe_is_not_taken_for_it() -> None:
     done = python("-c", FAKE.format(body="raise BrokenPipeError('a worker died')"))
     assert done.returncode == 1
     assert "BrokenPipeError: a worker died" in done.stderr
+
+
+def test_help_names_every_credit_method_and_its_options() -> None:
+    from attnpo.cli.train import PARSER_OPTIONS
+    from attnpo.credit.base import credit_names, credit_options
+
+    text = " ".join(PARSER_OPTIONS["epilog"].split())
+    listed = text.partition("--credit ")[2].partition(" plain RLOO")[0]
+    assert sorted(listed.replace("(default)", "").replace(",", "").split()) == credit_names()
+    for name in set(credit_names()) - {"attnpo", "outcome"}:
+        assert f" {name} {' '.join(credit_options(name))} " in text, name

@@ -121,14 +121,3 @@ def test_help_names_every_method_and_its_options() -> None:
         options = length_reward_options(name)
         if options:
             assert f"  {name} {' '.join(options)}" in text, name
-
-
-def test_help_names_every_credit_method_and_its_options() -> None:
-    from attnpo.cli.train import PARSER_OPTIONS
-    from attnpo.credit.base import credit_names, credit_options
-
-    text = " ".join(PARSER_OPTIONS["epilog"].split())
-    listed = text.partition("--credit ")[2].partition(" plain RLOO")[0]
-    assert sorted(listed.replace("(default)", "").replace(",", "").split()) == credit_names()
-    for name in set(credit_names()) - {"attnpo", "outcome"}:
-        assert f" {name} {' '.join(credit_options(name))} " in text, name
