@@ -53,6 +53,11 @@ IOP = [
     *credit("iop", candidates=2),
 ]
 
+
+def shape(**options: object) -> list[str]:
+    return ["--length_reward", "none", *credit("shape", "grpo", **SEGMENTS, **options), "--epsilon_high", "0.28"]
+
+
 METHODS: dict[str, list[str]] = {
     "RLOO": OUTCOME,
     "GRPO": ["--advantage", "grpo", *OUTCOME],
@@ -68,7 +73,7 @@ METHODS: dict[str, list[str]] = {
     "ShorterBetter": length("shorterbetter"),
     "First-correct": [*TLMRE, *credit("first_correct")],
     "MRT": ["--length_reward", "none", *credit("mrt", "grpo", **SEGMENTS)],
-    "SHAPE": ["--length_reward", "none", *credit("shape", "grpo", **SEGMENTS), "--epsilon_high", "0.28"],
+    "SHAPE": shape(),
     "IOP": IOP,
     "AttnPO": ATTNPO,
 }
@@ -83,9 +88,7 @@ ABLATIONS: dict[str, list[str]] = {
     "AttnPO-random-heads": [*ATTNPO, "--heads", "RANDOM"],
     "AttnPO-gold-labels": [*TLMRE, "--credit", "gold_labels", "--credit_module", "gold_labels"],
     "AttnPO-auto-heads": [*ATTNPO, "--heads", "auto"],
-    "SHAPE-at-steps": [
-        *["--length_reward", "none", *credit("shape", "grpo", **SEGMENTS, cuts="steps"), "--epsilon_high", "0.28"]
-    ],
+    "SHAPE-at-steps": shape(cuts="steps"),
     "IOP-sixth-rate": [*IOP, "--learning_rate", "5e-5"],
 }
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from method_arms import METHODS, options_of
-from method_runs import PLAIN, column
+from method_runs import PLAIN, column, costs_of
 from rich.console import Console
 from step_overhead import ratio_with_interval
 from transformers import TrainerCallback
@@ -113,15 +113,14 @@ def table(steps: dict[str, list[dict[str, float]]]) -> str:
         "| method | s / step | of RLOO's | 95 % | " + " | ".join(PHASES) + " | sampled more | read more |",
         "|---" * (6 + len(PHASES)) + "|",
     ]
+    costs = costs_of(steps)
     for arm, rounds in steps.items():
+        cost = costs[arm]
         ratio = ratio_with_interval(column(rounds, "seconds") / column(steps[PLAIN], "seconds"))
-        cells = [arm, f"{np.median(column(rounds, 'seconds')):.1f}", f"{ratio['median']:.2f}"]
+        cells = [arm, f"{cost.seconds:.1f}", f"{cost.ratio:.2f}"]
         cells.append(f"{ratio['low']:.2f} – {ratio['high']:.2f}")
         cells += [f"{np.median(column(rounds, f'seconds/{phase}')):.2f}" for phase in PHASES]
-        sampled, read, prefixes = (
-            column(rounds, f"extra/{kind}_tokens").mean() for kind in ("rollout", "forward", "prefix")
-        )
-        cells += [f"{sampled:,.0f}", f"{read + prefixes:,.0f}"]
+        cells += [f"{cost.sampled:,.0f}", f"{cost.read:,.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

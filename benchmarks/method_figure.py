@@ -6,12 +6,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from method_arms import SAMPLING_MORE
 from method_runs import MINE, PLAIN, START, Arm, interval, paired
 
 # Colours tell apart (by a palette for the colour-blind): accuracy alone, process supervision, AttnPO; the rest: length.
 COLOURS = {START: "black", MINE: "#d55e00"}
 COLOURS |= dict.fromkeys((PLAIN, "GRPO", "Dr.GRPO"), "#777777")
-COLOURS |= dict.fromkeys(("First-correct", "MRT", "SHAPE", "SHAPE-at-steps", "IOP", "IOP-sixth-rate"), "#009e73")
+COLOURS |= dict.fromkeys(("First-correct", *SAMPLING_MORE), "#009e73")
 
 
 def frontier(arms: list[Arm], file: Path, steps: int) -> None:

@@ -80,9 +80,8 @@ def steps_evaluated(folder: Path, name: str, seeds: int) -> set[int]:
     )
 
 
-def load_costs(file: Path) -> dict[str, Cost]:
-    """Costs by method, as `method_cost.py -o FILE` wrote them; an ablation costs what its method does."""
-    steps: dict[str, list[dict[str, float]]] = json.loads(file.read_text(encoding="utf-8"))
+def costs_of(steps: dict[str, list[dict[str, float]]]) -> dict[str, Cost]:
+    """Costs by method, from the figures of every step that `method_cost.py` took."""
     plain = column(steps[PLAIN], "seconds")
     costs = {}
     for name, rounds in steps.items():
@@ -94,7 +93,13 @@ def load_costs(file: Path) -> dict[str, Cost]:
     return costs
 
 
+def load_costs(file: Path) -> dict[str, Cost]:
+    """As `method_cost.py -o FILE` wrote them; none without the file."""
+    return costs_of(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
 def cost_of(costs: dict[str, Cost], name: str) -> Cost | None:
+    """An ablation costs what its method does."""
     return costs.get(name) or costs.get(name.partition("-")[0])
 
 

@@ -9,6 +9,8 @@ same rollouts). Equal time: every method at its last evaluation within the time 
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import astuple
 from pathlib import Path
 
@@ -26,15 +28,16 @@ def write_tables(folder: Path, arms: list[str], seeds: int, steps: int) -> str:
     found = [arm for name in arms if (arm := load(folder, name, seeds, steps)) is not None]
     if start is None or not found:
         return f"{folder}: no finished runs yet, or none of {PLAIN}, whose start the others are compared with"
-    starts = {name: own for name in OWN_START if (own := load(folder, name, seeds, 0, label=f"{name}'s start"))}
-    cost_file = folder / "cost.json"
-    costs = load_costs(cost_file) if cost_file.exists() else {}
-    rows = [start, *(own for name, own in starts.items() if name != PLAIN), *found]
+    others = [name for name in OWN_START if name != PLAIN]
+    own_starts = {name: own for name in others if (own := load(folder, name, seeds, 0, label=f"{name}'s start"))}
+    starts = defaultdict(lambda: start, own_starts)
+    costs = load_costs(folder / "cost.json")
+    rows = [start, *own_starts.values(), *found]
     text = [f"After {steps} updates, {start.right.shape[1]} held-out problems, sampled at temperature 1."]
-    text.append(table(rows, starts | {"": start}, costs))
+    text.append(table(rows, starts, costs))
     if within := [arm for arm in (at_equal_time(folder, arm, seeds, steps, costs) for arm in found) if arm]:
         text.append(f"In the time of {steps} updates of {PLAIN}; methods not listed get as many, as above.")
-        text.append(table(within, starts | {"": start}, costs))
+        text.append(table(within, starts, costs))
     text.append(differences([start, *found]))
     written = "\n\n".join(filter(None, text))
     (folder / "table.md").write_text(written + "\n", encoding="utf-8")
@@ -43,8 +46,7 @@ def write_tables(folder: Path, arms: list[str], seeds: int, steps: int) -> str:
         writer.writerow([*COLUMNS, *COSTS])
         for arm in rows:
             cost = cost_of(costs, arm.name)
-            against = starts.get(arm.name, start)
-            measured = [arm.name, len(arm.seeds), arm.step, *arm.accuracy, *arm.length, arm.aes(against)]
+            measured = [arm.name, len(arm.seeds), arm.step, *arm.accuracy, *arm.length, arm.aes(starts[arm.name])]
             writer.writerow([*measured, *(astuple(cost) if cost else [""] * len(COSTS))])
     frontier([start, *found], folder / "frontier.png", steps)
     return written
@@ -59,12 +61,11 @@ def at_equal_time(folder: Path, arm: Arm, seeds: int, steps: int, costs: dict[st
     return load(folder, arm.name, seeds, max(reached)) if reached else None
 
 
-def table(arms: list[Arm], starts: dict[str, Arm], costs: dict[str, Cost]) -> str:
-    """`starts`: by arm; that of all others under the empty name."""
+def table(arms: list[Arm], starts: Mapping[str, Arm], costs: dict[str, Cost]) -> str:
     lines = [
         "| method | seeds | updates | accuracy | 95 % | tokens | 95 % | AES "
-        "| s / step | of RLOO's | sampled more | read more |",
-        "|" + "---|" * 12,
+        "| s / step | of RLOO's | sampled more | read more | per seed (accuracy @ tokens) |",
+        "|" + "---|" * 13,
     ]
     for arm in arms:
         (a, a_low, a_high), (t, t_low, t_high) = arm.accuracy, arm.length
@@ -73,8 +74,10 @@ def table(arms: list[Arm], starts: dict[str, Arm], costs: dict[str, Cost]) -> st
         if arm.name.endswith(START):
             cells += [""] * 5
         else:
-            cells.append(f"{arm.aes(starts.get(arm.name, starts[''])):+.2f}")
+            cells.append(f"{arm.aes(starts[arm.name]):+.2f}")
             cells += costs_in_words(cost_of(costs, arm.name))
+        by_seed = zip(arm.right.mean(axis=1), arm.tokens.mean(axis=1), strict=True)
+        cells.append(", ".join(f"{right:.3f} @ {tokens:.0f}" for right, tokens in by_seed))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
