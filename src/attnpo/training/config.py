@@ -6,10 +6,7 @@ Plain RLOO is rloo + none + outcome, TLMRE is rloo + tlmre + outcome, AttnPO is 
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +14,12 @@ import torch
 from trl.trainer.grpo_config import GRPOConfig
 
 from attnpo.credit.advantages import KINDS, check_group_size
-from attnpo.credit.base import CreditMethod, credit_names, get_credit
+from attnpo.credit.base import CreditMethod, credit_names
 from attnpo.errors import InputError
 from attnpo.probe.head_table import FEWEST
 from attnpo.rewards.length import LengthReward
+from attnpo.training.credit_options import ATTNPO_OPTIONS, check_loss, import_modules, make_credit
 from attnpo.training.length_options import check_targets, describe_length_rewards, make_length_reward
-
-CREDIT_OPTIONS = {
-    "beta": "credit_beta",
-    "lam": "credit_lambda",
-    "delta": "credit_delta",
-    "delay": "credit_delay",
-    "positive": "credit_positive",
-    "negative": "credit_negative",
-    "difficulty": "credit_difficulty",
-}
-"""The method's own names of its options -> those of the configuration."""
 
 
 def _option(default: Any, text: str) -> Any:
@@ -142,12 +129,10 @@ class AttnPOConfig(GRPOConfig):
             )
         self.scale_rewards = scaling
         super().__post_init__()
-        self._refuse_what_per_token_advantages_break()
+        check_loss(self, self.credit, self.make_credit())
 
     def _find_credit_method(self) -> None:
-        for module in (self.credit_module or "").split(","):
-            if module:
-                _import(module.strip())
+        import_modules(self.credit_module)
         self.credit_kwargs = _mapping("credit_kwargs", self.credit_kwargs)
 
     def _check_choices(self) -> None:
@@ -168,74 +153,18 @@ class AttnPOConfig(GRPOConfig):
                 raise InputError(f"option {option}: found {getattr(self, option)}, expected more than 0")
         if self.heads_traces < FEWEST:
             raise InputError(f"option heads_traces: found {self.heads_traces}, expected at least {FEWEST}")
-        try:
-            self.make_credit()  # checks the ranges of the method's own options
-        except InputError as error:
-            name, colon, rest = str(error).partition(":")
-            if self.credit == "attnpo" and name in CREDIT_OPTIONS:
-                raise InputError(f"option {CREDIT_OPTIONS[name]}{colon}{rest}") from error
-            if name.startswith("option "):
-                raise
-            raise InputError(f"option credit_kwargs (credit={self.credit!r}): {error}") from error
-
-    def _refuse_what_per_token_advantages_break(self) -> None:
-        """Options under which TRL's loss would run and be wrong with (B, T) advantages."""
-        needed: Mapping[str, Any] = getattr(self.make_credit(), "run_options", {})
-        found = {option: getattr(self, option) for option in needed}
-        if other := [option for option in needed if found[option] != needed[option]]:
-            listing = "; ".join(f"option {name}: found {found[name]!r}, expected {needed[name]!r}" for name in other)
-            raise InputError(f"{listing}: credit={self.credit!r} works with nothing else")
-        refused = {
-            "loss_type": (self.loss_type in ("vespo", "luspo"), "weighs whole sequences"),
-            "importance_sampling_level": (self.importance_sampling_level != "token", "has one ratio per sequence"),
-            "off_policy_mask_threshold": (
-                self.off_policy_mask_threshold is not None,
-                "masks sequences by the sign of one advantage",
-            ),
-            "multi_objective_aggregation": (
-                self.multi_objective_aggregation != "sum_then_normalize",
-                "normalises rewards in its own way, which is not the chosen advantage",
-            ),
-        }
-        for option, (is_set, why) in refused.items():
-            if option in needed:
-                continue
-            if is_set and (self.credit != "outcome" or option == "multi_objective_aggregation"):
-                raise InputError(
-                    f"option {option}: {getattr(self, option)!r} {why}; it cannot be used with credit={self.credit!r}"
-                )
-
-    def credit_options(self) -> dict[str, Any]:
-        """The options of the chosen credit method, by the method's own names."""
-        given: Any = self.credit_kwargs or {}
-        if self.credit != "attnpo":
-            return given
-        if given:
-            raise InputError("option credit_kwargs: with credit='attnpo' use the options credit_beta, credit_delay, …")
-        return {name: getattr(self, option) for name, option in CREDIT_OPTIONS.items()}
+        self.make_credit()  # checks the ranges of the method's own options
 
     def make_credit(self) -> CreditMethod:
         """The credit method this configuration names, ready to call."""
-        return get_credit(self.credit, **self.credit_options())
+        given: Any = self.credit_kwargs
+        of_attnpo = {name: getattr(self, option) for name, option in ATTNPO_OPTIONS.items()}
+        return make_credit(self.credit, given, of_attnpo)
 
     def make_length_reward(self) -> LengthReward:
         """The length reward this configuration names, ready to call."""
         given: Any = self.length_kwargs
         return make_length_reward(self.length_reward, self.length_alpha, given, self.max_completion_length)
-
-
-def _import(module: str) -> None:
-    """As `python -m` would find it: in the current folder, then wherever Python looks."""
-    sys.path.insert(0, "")
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"option credit_module: {module!r} cannot be imported: {error}; expected the name of a module in the "
-            "current folder or where Python finds it, without .py"
-        ) from error
-    finally:
-        sys.path.remove("")
 
 
 def _mapping(option: str, given: Any) -> dict[str, Any] | None:

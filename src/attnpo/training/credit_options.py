@@ -1,0 +1,89 @@
+"""The credit method that the options of a run name: built, and checked against the rest of the run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from trl.trainer.grpo_config import GRPOConfig
+
+from attnpo.credit.base import CreditMethod, get_credit
+from attnpo.errors import InputError
+
+ATTNPO_OPTIONS = {
+    "beta": "credit_beta",
+    "lam": "credit_lambda",
+    "delta": "credit_delta",
+    "delay": "credit_delay",
+    "positive": "credit_positive",
+    "negative": "credit_negative",
+    "difficulty": "credit_difficulty",
+}
+"""AttnPO's own names of its options -> those of the configuration."""
+
+
+def import_modules(names: str | None) -> None:
+    """Import modules (with commas) that register methods; the current folder is searched first, as by `python -m`."""
+    for name in (names or "").split(","):
+        if name:
+            _import(name.strip())
+
+
+def _import(module: str) -> None:
+    sys.path.insert(0, "")
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"option credit_module: {module!r} cannot be imported: {error}; expected the name of a module in the "
+            "current folder or where Python finds it, without .py"
+        ) from error
+    finally:
+        sys.path.remove("")
+
+
+def make_credit(name: str, given: dict[str, Any] | None, of_attnpo: dict[str, Any]) -> CreditMethod:
+    """The method `name`; `given` is `credit_kwargs`, `of_attnpo` the options `credit_…` by AttnPO's own names.
+
+    Raises:
+        InputError: what the method refuses, under the name of the option on the command line.
+    """
+    if name == "attnpo" and given:
+        raise InputError("option credit_kwargs: with credit='attnpo' use the options credit_beta, credit_delay, …")
+    try:
+        return get_credit(name, **(of_attnpo if name == "attnpo" else given or {}))
+    except InputError as error:
+        option, colon, rest = str(error).partition(":")
+        if name == "attnpo" and option in ATTNPO_OPTIONS:
+            raise InputError(f"option {ATTNPO_OPTIONS[option]}{colon}{rest}") from error
+        raise InputError(f"option credit_kwargs (credit={name!r}): {error}") from error
+
+
+def check_loss(config: GRPOConfig, name: str, method: CreditMethod) -> None:
+    """InputError for options under which TRL's loss would run and be wrong with the method's (B, T) advantages."""
+    needed: Mapping[str, Any] = getattr(method, "run_options", {})
+    found = {option: getattr(config, option) for option in needed}
+    if other := [option for option in needed if found[option] != needed[option]]:
+        listing = "; ".join(f"option {one}: found {found[one]!r}, expected {needed[one]!r}" for one in other)
+        raise InputError(f"{listing}: credit={name!r} works with nothing else")
+    refused = {
+        "loss_type": (config.loss_type in ("vespo", "luspo"), "weighs whole sequences"),
+        "importance_sampling_level": (config.importance_sampling_level != "token", "has one ratio per sequence"),
+        "off_policy_mask_threshold": (
+            config.off_policy_mask_threshold is not None,
+            "masks sequences by the sign of one advantage",
+        ),
+        "multi_objective_aggregation": (
+            config.multi_objective_aggregation != "sum_then_normalize",
+            "normalises rewards in its own way, which is not the chosen advantage",
+        ),
+    }
+    for option, (is_set, why) in refused.items():
+        if option in needed:
+            continue
+        if is_set and (name != "outcome" or option == "multi_objective_aggregation"):
+            raise InputError(
+                f"option {option}: {getattr(config, option)!r} {why}; it cannot be used with credit={name!r}"
+            )
