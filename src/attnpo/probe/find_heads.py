@@ -20,7 +20,7 @@ from attnpo.attention.interface import all_heads, scorable_layers
 from attnpo.data.traces import read_jsonl
 from attnpo.errors import InputError
 from attnpo.models import OVERTHINKER, resolve_model
-from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, HeadTable, probe_traces, separating
+from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, HeadTable, parting_scale, probe_traces, separating
 from attnpo.probe.labelled import LabelledTraces, longest, prepare_labelled, read_labelled
 from attnpo.probe.prepare import PreparedTrace, load_model
 
@@ -156,6 +156,7 @@ def write_head_file(target: str | Path, found: Found, *, model: str, labels: str
         sra_held_out=table.held_out_accuracy(len(found.heads)),
         essential_over_uniform={f"{layer},{head}": essential[layer, head] for layer, head in found.heads},
         redundant_over_uniform={f"{layer},{head}": redundant[layer, head] for layer, head in found.heads},
+        threshold=parting_scale(table, found.heads),
         model=model,
         labels=labels,
         traces=table.traces,
