@@ -77,10 +77,15 @@ class TraceStyle:
         optional = verbosity * (once + events * (style.alternative_rate * (1 - unseen) + style.remark_rate))
         if style.redundancy >= checks + optional:
             return style, style.redundancy - checks - optional
-        fewer = max(0.0, (style.redundancy - checks) / optional)
+        fewer = max(0.0, style.redundancy - checks) / max(optional, 1e-9)
         optional_rates = {name: getattr(style, name) * fewer for name in OPTIONAL_RATES}
-        check_rate = style.check_rate * min(1.0, style.redundancy / checks)
+        check_rate = style.check_rate * min(1.0, style.redundancy / max(checks, 1e-9))
         return replace(style, **optional_rates, check_rate=check_rate), 0.0
+
+
+def redundant_style(redundancy: float | None, sentences: Literal["few", "many"] | None = None) -> TraceStyle:
+    """The style of a dial's setting: without a number of redundant steps today's, else many sentences per kind."""
+    return TraceStyle(redundancy=redundancy, sentences=sentences or ("few" if redundancy is None else "many"))
 
 
 OPTIONAL_RATES = (
