@@ -48,20 +48,22 @@ NO_DELAY = json.dumps({"delay": 0})
 ARMS: dict[str, list[str]] = {
     "TLMRE": ["--credit", "outcome"],
     "AttnPO": ATTNPO,
-    "AttnPO-measured": [*ATTNPO, "--credit_threshold", "heads", "--credit_beta", "0"],
+    "AttnPO-measured": [*ATTNPO, "--credit_threshold", "heads", "--credit_beta", "0", "--credit_sharp", "true"],
     "Gold": [*CONTROL, "gold_labels", "--credit_kwargs", NO_DELAY],
     "Random-heads": [*ATTNPO, "--heads", "RANDOM"],
     "Shuffled": [*CONTROL, "shuffled", "--credit_kwargs", NO_DELAY],
     # For choosing a setting (seeds from 100 on).
     "AttnPO-beta-0": [*ATTNPO, "--credit_beta", "0"],
     "AttnPO-threshold": [*ATTNPO, "--credit_threshold", "heads"],
+    "AttnPO-smooth": [*ATTNPO, "--credit_threshold", "heads", "--credit_beta", "0"],
     "AttnPO-thinking": [*ATTNPO, "--credit_yardstick", "thinking", "--credit_beta", "0"],
     "AttnPO-median": [*ATTNPO, "--credit_yardstick", "median", "--credit_beta", "0"],
 }
 # The controls of the setting that was chosen.
 ARMS["Random-heads-measured"] = [*ARMS["AttnPO-measured"], "--heads", "RANDOM"]
 ARMS["Shuffled-measured"] = [
-    *CONTROL, "shuffled", "--credit_threshold", "heads", "--credit_kwargs", json.dumps({"delay": 0, "beta": 0})
+    *CONTROL, "shuffled", "--credit_threshold", "heads",
+    "--credit_kwargs", json.dumps({"delay": 0, "beta": 0, "sharp": True}),
 ]  # fmt: skip
 MAIN = ("TLMRE", "AttnPO", "AttnPO-measured", "Gold", "Random-heads-measured", "Shuffled-measured")
 

@@ -62,7 +62,7 @@ class Run:
         return np.array([values[max(0, i + 1 - width) : i + 1].mean() for i in range(len(values))])
 
     def until(self, share: float, counted: str = "responses") -> tuple[float, bool]:
-        """What was sampled (`responses` or `tokens`) until `share` of the redundancy was left; whether it came so far."""
+        """What was sampled (`responses` or `tokens`) until `share` of the redundancy was left, and whether it was."""
         sampled, left = getattr(self, counted), self.smooth("redundant") / self.start
         below = np.flatnonzero(left <= share)
         if not len(below):
@@ -79,7 +79,9 @@ def load(records: Path, cell: str, arms: Sequence[str]) -> dict[str, dict[int, R
     found = {arm: read_records(records, cell, arm) for arm in arms}
     found = {arm: runs for arm, runs in found.items() if runs}
     first = [np.mean(run["updates"][0]["redundant"]) for runs in found.values() for run in runs.values()]
-    first += [np.mean(run["held_out"]["0"]["redundant"]) for run in found.get(PLAIN, {}).values() if "0" in run["held_out"]]
+    first += [
+        np.mean(run["held_out"]["0"]["redundant"]) for run in found.get(PLAIN, {}).values() if "0" in run["held_out"]
+    ]
     start = float(np.mean(first)) if first else math.nan
     return {arm: {seed: Run(run, start) for seed, run in runs.items()} for arm, runs in found.items()}
 
@@ -168,7 +170,9 @@ def table(cell: str, runs: dict[str, dict[int, Run]]) -> str:
             cells.append("{:.2f} ({:.2f} – {:.2f})".format(*np.exp(mean_with_interval(logs))))
             found = [accuracy_at_equal_length(mine[seed], theirs[seed]) for seed in seeds]
             equal = [value for value in found if value is not None]
-            cells.append("{:+.3f} ({:+.3f} to {:+.3f})".format(*mean_with_interval(equal)) if equal else "no common length")
+            cells.append(
+                "{:+.3f} ({:+.3f} to {:+.3f})".format(*mean_with_interval(equal)) if equal else "no common length"
+            )
         lines.append(f"| {' | '.join(cells)} |")
     starts = [held_out({0: run}, "right", "0") for run in plain.values() if "0" in run.record["held_out"]]
     lengths = [held_out({0: run}, "tokens", "0") for run in plain.values() if "0" in run.record["held_out"]]
@@ -190,8 +194,10 @@ def sides(cell: str, runs: dict[str, dict[int, Run]]) -> str:
         cells = [f"{cell}, {arm}"]
         for kind in ("redundant", "essential"):
             everything = sum(update["effects"][kind]["all"] for update in updates)
-            for effect in ("attenuated", "protected"):
-                cells.append(f"{sum(update['effects'][kind][effect] for update in updates) / everything:.0%}")
+            touched = (
+                sum(update["effects"][kind][effect] for update in updates) for effect in ("attenuated", "protected")
+            )
+            cells += [f"{count / everything:.0%}" for count in touched]
         scales = [update["scale"] for update in updates if update["scale"] is not None]
         cells.append(f"{np.mean(scales):.2f}" if scales else "")
         lines.append(f"| {' | '.join(cells)} |")

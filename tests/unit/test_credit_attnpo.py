@@ -233,6 +233,16 @@ def test_yardsticks_of_a_response_without_scores_attenuate_nothing() -> None:
         assert result.baseline.tolist() == [0]
 
 
+def test_sharp_attenuation_is_that_of_a_step_without_attention() -> None:
+    # B = 0.1: both redundant steps get 1 − 0.5² = 0.75, whatever their scores
+    method = AttnPOCredit(beta=0, delay=0, sharp=True)
+    assert assign_credit(method, three_steps(0.4, [0.02, 0.3, 0.09])).scales[0].tolist() == pytest.approx(
+        [0.75, 1, 0.75]
+    )
+    easy = assign_credit(method, three_steps(0.4, [0.02, 0.3, 0.09], p=1.0))
+    assert easy.scales[0].tolist() == pytest.approx([0, 1, 0])
+
+
 @pytest.mark.parametrize("options", [{"yardstick": "metre"}, {"threshold": -1.0}, {"threshold": float("inf")}])
 def test_bad_yardsticks_are_refused(options) -> None:
     with pytest.raises(InputError, match=f"{next(iter(options))}: found"):

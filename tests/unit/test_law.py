@@ -52,9 +52,7 @@ def test_labels_of_written_steps_are_the_writers(load, style) -> None:
 def record(redundant: list[float], tokens: int = 100, right: float = 1.0) -> dict:
     """One update of 64 responses for each number."""
     return {
-        "updates": [
-            {"tokens": [tokens] * 64, "right": [right] * 64, "redundant": [value] * 64} for value in redundant
-        ]
+        "updates": [{"tokens": [tokens] * 64, "right": [right] * 64, "redundant": [value] * 64} for value in redundant]
     }
 
 

@@ -265,7 +265,9 @@ def test_a_sentence_does_not_come_back_within_three_steps():
                 assert texts[k] not in texts[max(0, k - 3) : k]
 
 
-@pytest.mark.parametrize(("options", "said"), [({"redundancy": -1}, "redundancy"), ({"sentences": "some"}, "sentences")])
+@pytest.mark.parametrize(
+    ("options", "said"), [({"redundancy": -1}, "redundancy"), ({"sentences": "some"}, "sentences")]
+)
 def test_bad_styles_are_refused(options, said):
     with pytest.raises(InputError, match=f"{said}: found .*expected"):
         TraceStyle(**options)

@@ -18,7 +18,9 @@ Not in the paper, and off by default: what the scores are compared with, B = τ 
 - "median": the median of the response's S_k, which attenuates about half of the steps of any response.
 
 τ, the `threshold`, says at how many yardsticks essential and redundant steps part (1 in the paper; measured when heads
-are found: `attnpo.probe.head_table.parting_scale`).
+are found: `attnpo.probe.head_table.parting_scale`). With `sharp`, a step below B counts as one that got no attention at
+all, γ_k = (1 − δ)·(1 − p^λ) + δ: right where the threshold parts the two kinds well, since a redundant step of half the
+baseline would keep half of its advantage otherwise.
 
 The formula is taken literally at its edges:
 - All inequalities are strict: S_k = B, A = 0 and t = T·(1 − p) change nothing. p is a ratio of counts in floating
@@ -60,7 +62,8 @@ class AttnPOCredit:
         negative: protect essential steps of responses with A < 0.
         difficulty: False puts p = 1 in both powers and drops the delay.
         yardstick: "uniform", "thinking" or "median": Y of the module's text.
-        threshold: τ (> 0), in units of the yardstick.
+        threshold: τ (≥ 0), in units of the yardstick.
+        sharp: attenuate all redundant steps of a response alike, as if their scores were 0.
 
     Raises:
         InputError: an option out of range; the message names it.
@@ -75,6 +78,7 @@ class AttnPOCredit:
     difficulty: bool = True
     yardstick: str = "uniform"
     threshold: float = 1.0
+    sharp: bool = False
     name: ClassVar[str]
     signals: ClassVar[frozenset[str]] = frozenset({"attention"})
 
@@ -83,7 +87,7 @@ class AttnPOCredit:
         check_number("lam", self.lam, low=0)
         check_number("delta", self.delta, low=0, high=1)
         check_number("delay", self.delay, low=0)
-        for option in ("positive", "negative", "difficulty"):
+        for option in ("positive", "negative", "difficulty", "sharp"):
             check_flag(option, getattr(self, option))
         if self.yardstick not in YARDSTICKS:
             raise InputError(f"yardstick: found {self.yardstick!r}, expected one of {', '.join(YARDSTICKS)}")
@@ -208,6 +212,8 @@ def batched_step_scales(
     power = difficulty**options.lam
     # Where B = 0 nothing is redundant; the division must still be defined, for `where` computes both branches.
     ratio = scores / torch.where(baseline > 0, baseline, torch.ones_like(baseline))
+    if options.sharp:
+        ratio = torch.zeros_like(ratio)
     attenuated = (1 - options.delta) * (power * ratio + 1 - power) + options.delta
 
     may_change = rescalable.bool()[:, None] & of_row

@@ -102,6 +102,7 @@ class AttnPOConfig(GRPOConfig):
         "τ: the baseline is τ·p^β yardsticks. A number, or heads: where essential and redundant steps part, as "
         "measured when the heads were found and kept in the head file.",
     )
+    credit_sharp: bool = _option(False, "Attenuate all redundant steps of a response alike, as if their scores were 0.")
 
     credit_module: str | None = _option(
         None,

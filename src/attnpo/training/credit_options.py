@@ -22,6 +22,7 @@ ATTNPO_OPTIONS = {
     "difficulty": "credit_difficulty",
     "yardstick": "credit_yardstick",
     "threshold": "credit_threshold",
+    "sharp": "credit_sharp",
 }
 """AttnPO's own names of its options -> those of the configuration."""
 
