@@ -44,7 +44,6 @@ from attnpo.checks import check_flag, check_number
 from attnpo.credit.base import CreditInputs, CreditResult, mask_padding, register_credit
 from attnpo.errors import InputError
 
-
 YARDSTICKS = ("uniform", "thinking", "median")
 
 
