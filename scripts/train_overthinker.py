@@ -1,8 +1,8 @@
 """Train a small over-thinking model that is shipped with the package, on freshly written traces.
 
     python scripts/train_overthinker.py --out /tmp/overthinker           # from scratch: the one of short traces
-    python scripts/train_overthinker.py --out /tmp/overthinker-long --start overthinker --redundancy 30 --sentences many \
-        --context 4096 --steps 400 --batch 12 --lr 1.5e-3 --warmup 20    # goes on with it: the one of long traces
+    python scripts/train_overthinker.py --out /tmp/overthinker-long --start overthinker --redundancy 30 \\
+        --sentences many --context 4096 --steps 400 --batch 12 --lr 1.5e-3 --warmup 20    # goes on with it: long ones
 
 writes OUT/model.safetensors, config.json, generation_config.json, the tokeniser, heads.json and
 training_record.json, and OUT.examples.json beside the folder. Minutes on one GPU; hours on a CPU. The defaults are the

@@ -21,7 +21,7 @@ from attnpo.task import phrases
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import Operation, Problem, sample_problem
 from attnpo.task.stories import FAMILIES
-from attnpo.task.traces import TraceStyle, write_trace
+from attnpo.task.traces import OPTIONAL_RATES, TraceStyle, write_trace
 
 EQUATION = re.compile(r"(\w+): (\d+) ([-+*/]) (\d+) = (\d+)")
 ESSENTIAL_ROLES = {"computation", "catch"}
@@ -255,8 +255,7 @@ def test_further_steps_say_true_numbers():
 
 def test_a_sentence_does_not_come_back_within_three_steps():
     """Further steps of many sentences do not loop; checks, whose sentences are combined of parts, are left out."""
-    style = TraceStyle(redundancy=30, sentences="many", restatement_rate=0, plan_rate=0, false_start_rate=0, recap_rate=0,
-                       closing_rate=0, alternative_rate=0, remark_rate=0)  # fmt: skip
+    style = TraceStyle(redundancy=30, sentences="many", **dict.fromkeys(OPTIONAL_RATES, 0))
     for i in range(100):
         trace = write_trace(sample_problem(7, i), random.Random(i), style)
         texts = [re.sub(r"\d+", "#", trace.thinking[step.start : step.end]) for step in trace.steps]

@@ -37,7 +37,8 @@ def load_threshold(path: str | Path) -> float:
     value = _read(path).get("threshold")
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
         raise InputError(
-            f'{path}: field "threshold" is {value!r}, expected a number above 0; `attnpo probe` and heads: auto measure it'
+            f'{path}: field "threshold" is {value!r}, expected a number above 0, as `attnpo probe` and heads: auto '
+            "measure it"
         )
     return float(value)
 

@@ -14,8 +14,8 @@ Write problems of the built-in task, each with a response that thinks too long: 
 that catch an error, useless checks, restatements, alternatives, recaps. Every step is labelled
 ("steps": [{"start", "end", "essential", "kind", "role"}, ...]) and every response ends in the right answer.
 
---redundancy asks for longer traces. The same seed, split, difficulty and redundancy give the same rows, and the first rows do not depend on --n. The two splits share
-neither numbers nor combinations of people and things.
+--redundancy asks for longer traces. The same seed, split, difficulty and redundancy give the same rows, and the first
+rows do not depend on --n. The two splits share neither numbers nor combinations of people and things.
 
 With --repairs, rows for the cold start of --credit iop: "wrong" is a response with an error that nobody caught,
 "response" the same one with the error repaired, "anchor" another right response."""

@@ -52,8 +52,8 @@ class DataConfig:
     task_redundancy: float | None = field(
         default=None,
         metadata={
-            "help": "Built-in task: mean number of redundant steps of its labelled traces (default: about 5), and, where "
-            "no model is named, the shipped model that writes as many: overthinker, or from 16 on overthinker-long (30)."
+            "help": "Built-in task: mean number of redundant steps of its labelled traces (default: about 5), and, "
+            "where no model is named, the shipped model that writes about as many."
         },
     )
     task_seed: int = field(default=0, metadata={"help": "Seed of the built-in task's problems."})
