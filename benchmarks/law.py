@@ -1,5 +1,6 @@
 """When stepwise credit pays: runs over redundancy, kinds of redundant steps and problems per update.
 
+    python benchmarks/law.py --models DIR --make-models 30-many 12-many                    # the starting models
     python benchmarks/law.py --models DIR --cells 30-many-2 --seeds 0 1 2 3 4 --jobs 2     # start or go on
     python benchmarks/law_tables.py                                                        # tables and figure
 
@@ -35,6 +36,19 @@ from law_records import RECORDS, record_file, write_record
 HERE = Path(__file__).resolve().parent
 # glibc gives the memory of every large tensor back to the system; keeping it saves a fifth of a step on a CPU.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
+# How each starting model is trained (scripts/train_overthinker.py): the longest traces from the shipped model, shorter
+# ones from those. Bounded in time: what they came to is in their training_record.json.
+_LONG = ["--redundancy", "30", "--steps", "420", "--batch", "12", "--warmup", "20", "--max-seconds", "1700"]
+_MEDIUM = ["--redundancy", "12", "--steps", "130", "--batch", "24", "--warmup", "10", "--max-seconds", "360"]
+_SHORT = ["--redundancy", "4", "--steps", "100", "--batch", "24", "--warmup", "10", "--max-seconds", "150"]
+_ALL = ["--context", "4096", "--lr", "1.5e-3", "--difficulty", "1", "4", "--threads", "1", "--workers", "1"]
+MODELS: dict[str, list[str]] = {
+    **{f"30-{kind}": [*_ALL, *_LONG, "--sentences", kind, "--start", "overthinker"] for kind in ("few", "many")},
+    **{f"12-{kind}": [*_ALL, *_MEDIUM, "--sentences", kind, "--start", f"30-{kind}"] for kind in ("few", "many")},
+    "4-many": [*_ALL, *_SHORT, "--sentences", "many", "--start", "30-many"],
+    "4-few": ["--steps", "0", "--start", "overthinker"],  # the shipped one, measured
+}
 
 GROUP = 8
 MICRO_BATCH = 16  # responses of one backward pass; more of a thousand tokens each take too much memory
@@ -96,7 +110,8 @@ class Cell:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True, help="folder of the starting models")
-    parser.add_argument("--cells", nargs="+", type=Cell.parse, required=True, metavar="R-SENTENCES-PROBLEMS")
+    parser.add_argument("--make-models", nargs="+", choices=list(MODELS), default=[], metavar="R-SENTENCES")
+    parser.add_argument("--cells", nargs="+", type=Cell.parse, default=[], metavar="R-SENTENCES-PROBLEMS")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(MAIN), metavar="ARM")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
@@ -105,6 +120,8 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/law"), help="the run folders")
     args, extra = parser.parse_known_args()
+    for name in args.make_models:
+        subprocess.run(model_command(name, args.models), check=True)
     started = time.perf_counter()
 
     def run(job: tuple[Cell, int, str]) -> None:
@@ -123,6 +140,13 @@ def main() -> None:
     jobs = [(cell, seed, arm) for cell in args.cells for seed in args.seeds for arm in args.arms]
     with ThreadPoolExecutor(args.jobs) as threads:
         list(threads.map(run, jobs))
+
+
+def model_command(name: str, models: Path) -> list[str]:
+    """The command that trains and measures a starting model; one that begins with another needs that one."""
+    options = [str(models / word) if word in MODELS else word for word in MODELS[name]]
+    script = HERE.parent / "scripts" / "train_overthinker.py"
+    return [sys.executable, str(script), "--out", str(models / name), "--evaluation-problems", "64", *options]
 
 
 def train_command(cell: Cell, arm: str, seed: int, folder: Path, models: Path, updates: int | None) -> list[str]:
