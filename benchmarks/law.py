@@ -6,9 +6,9 @@
 
 A cell is REDUNDANCY-SENTENCES-PROBLEMS: the mean number of redundant steps of the traces that the starting model was
 trained on, few or many templates per kind of step, problems (of 8 responses) per update. The starting model of a cell
-is DIR/REDUNDANCY-SENTENCES (`MODELS` says how each is trained). Every run is a plain `attnpo train`: the same start,
-problems and first rollouts for all arms of a seed. The learning rate is 1.5e-4 · sqrt(problems / 2), the number of
-updates `UPDATES`; both were fixed before any run that is reported.
+is DIR/REDUNDANCY-SENTENCES (`MODELS` says how each is trained). Every run is a plain `attnpo train`, whose sampling
+law_rollouts.py makes faster: the same start, problems and first rollouts for all arms of a seed. The learning rate is
+1.5e-4 · sqrt(problems / 2), the number of updates `UPDATES`; both were fixed before any run that is reported.
 
 A finished run leaves one record in benchmarks/law_records (every response's length, verdict, and redundant and
 essential steps; the held-out evaluations), and is not run again. Seeds from 100 on are for choosing settings and are
@@ -57,7 +57,7 @@ UPDATES = {2: 64, 4: 48, 16: 24}
 LAYERS, HEADS = 4, 10  # of the small model
 
 ATTNPO = ["--credit", "attnpo"]
-CONTROL = ["--credit_module", "law_credit", "--credit"]
+CONTROL = ["--credit_module", "law_credit,law_rollouts", "--credit"]
 NO_DELAY = json.dumps({"delay": 0})
 ARMS: dict[str, list[str]] = {
     "TLMRE": ["--credit", "outcome"],
@@ -153,6 +153,8 @@ def train_command(cell: Cell, arm: str, seed: int, folder: Path, models: Path, u
     """`attnpo train` with the options of a run; random heads are drawn here, others for every seed."""
     folder.mkdir(parents=True, exist_ok=True)
     options = list(ARMS[arm])
+    if "--credit_module" not in options:
+        options += ["--credit_module", "law_rollouts"]
     if "RANDOM" in options:
         chosen = random.Random(seed).sample([(layer, head) for layer in range(LAYERS) for head in range(HEADS)], 3)
         measured = json.loads((models / cell.model / "heads.json").read_text(encoding="utf-8"))
