@@ -37,9 +37,14 @@ HERE = Path(__file__).resolve().parent
 # glibc gives the memory of every large tensor back to the system; keeping it saves a fifth of a step on a CPU.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
+
 # How each starting model is trained (scripts/train_overthinker.py): the longest traces from the shipped model, shorter
-# ones from those. With many sentences arithmetic, which is a tenth of a long trace, is learnt too slowly unless it weighs
-# more. Bounded in time: what they came to is in their training_record.json.
+# ones from those. With many sentences, arithmetic, which is a tenth of a long trace, is learnt too slowly unless it
+# weighs more. Bounded in time: what they came to is in their training_record.json.
+def _bound(steps: int, seconds: int) -> list[str]:
+    return ["--steps", str(steps), "--max-seconds", str(seconds)]
+
+
 _ALL = ["--context", "4096", "--difficulty", "1", "4", "--threads", "1", "--workers", "1"]
 _LONG = [*_ALL, "--redundancy", "30", "--batch", "12"]
 _FIRST = [
