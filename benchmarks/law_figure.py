@@ -19,10 +19,10 @@ SIMULATED = Path(__file__).resolve().parent / "law_simulation.json"
 COLOURS = {
     "TLMRE": "#7f7f7f",
     "AttnPO": "#9ecae1",
-    "AttnPO-measured": "#1f77b4",
+    "AttnPO-sharp": "#1f77b4",
     "Gold": "#d6a100",
-    "Shuffled-measured": "#e377c2",
-    "Random-heads-measured": "#8c6d31",
+    "Shuffled": "#e377c2",
+    "Random-heads": "#8c6d31",
 }
 BATCHES = {2: "#1f77b4", 4: "#2ca02c", 16: "#d62728"}
 Cells = dict[str, dict[str, dict[int, "Run"]]]
@@ -73,7 +73,7 @@ def speed_ups(axis: Any, cells: Cells) -> None:
     """Measured against TLMRE (points with intervals), and simulated with true labels (lines)."""
     from law_tables import samples_ratio
 
-    for arm, marker in (("AttnPO-measured", "o"), ("Gold", "D")):
+    for arm, marker in (("AttnPO-sharp", "o"), ("Gold", "D")):
         for cell, arms in cells.items():
             if arm not in arms or not set(arms[arm]) & set(arms["TLMRE"]):
                 continue

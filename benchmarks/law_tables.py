@@ -30,6 +30,7 @@ from method_runs import interval
 
 WINDOW = 64  # responses
 PLAIN = "TLMRE"
+FOR_CHOOSING = 0  # the seed that settings were chosen on
 FIGURE = Path(__file__).resolve().parent.parent / "docs" / "img" / "law.png"
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -77,6 +78,8 @@ class Run:
 def load(records: Path, cell: str, arms: Sequence[str]) -> dict[str, dict[int, Run]]:
     """Runs by arm and seed. The start is measured on all first updates, which are of the starting model."""
     found = {arm: read_records(records, cell, arm) for arm in arms}
+    for runs in found.values():
+        runs.pop(FOR_CHOOSING, None)
     found = {arm: runs for arm, runs in found.items() if runs}
     first = [np.mean(run["updates"][0]["redundant"]) for runs in found.values() for run in runs.values()]
     first += [
