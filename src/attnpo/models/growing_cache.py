@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING, DynamicLayer
 
@@ -50,6 +50,15 @@ class GrowingLayer(DynamicLayer):
             views.append(buffer[..., :total, :])
         self.keys, self.values = views
         return self.keys, self.values
+
+    def batch_select_indices(self, indices: Int[Tensor, " n"]) -> None:
+        """Keep these rows only, with the room they have: one copy, where `super` would have `update` make a second."""
+        filled = self.get_seq_length()
+        if self._buffers is None or not self._fits(filled):
+            super().batch_select_indices(indices)
+            return
+        self._buffers = (self._buffers[0][indices], self._buffers[1][indices])
+        self.keys, self.values = (buffer[..., :filled, :] for buffer in self._buffers)
 
     def reset(self) -> None:
         """Forget everything, the buffers too."""

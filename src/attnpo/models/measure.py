@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.attention.interface import scorable_layers
-from attnpo.models.growing_cache import growing_cache
+from attnpo.models.fast_rollouts import fast_rollouts
 from attnpo.probe.head_table import HeadTable, probe_traces
 from attnpo.probe.prepare import prepare_trace
 from attnpo.steps.response import answer_of
@@ -54,7 +54,7 @@ def sample_responses(
         messages = [[{"role": "user", "content": row["problem"]}] for row in chunk]
         prompts: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         inputs: Any = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
-        with growing_cache():
+        with fast_rollouts(model):
             output = generator.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],

@@ -22,7 +22,7 @@ from attnpo.credit.attnpo import AttnPOCredit
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
-from attnpo.models.growing_cache import growing_cache
+from attnpo.models.fast_rollouts import fast_rollouts
 from attnpo.steps.spans import locate_steps
 from attnpo.training.callbacks import GradientGuard, LengthState, MetricsFile, NotFiniteError
 from attnpo.training.config import AttnPOConfig
@@ -144,7 +144,7 @@ class AttnPOTrainer(HeldOutEvaluation):
     # ---------------------------------------------------------------- rollouts
 
     def _generate(self, prompts: list):
-        with self._timer("rollout", counts=self.model.training), growing_cache():
+        with self._timer("rollout", counts=self.model.training), fast_rollouts(self.model):
             output = super()._generate(prompts)
         prompt_ids, completion_ids = output[0], output[1]
         with self._timer("credit", counts=self.model.training):
