@@ -9,16 +9,17 @@ Prints the share of redundancy left after 20, 40 and 60 updates (the largest sta
 to noise ratio of the first update; with --curves, the updates after which half of the redundancy is gone, how many
 times sooner that is than with the penalty, and in brackets what the first update predicts. -o writes a list of
 {"model", "problems", "redundant", "parameters", "arm", "seed", "left": [share after every update], "accuracy":
-[expected, after every update]}. One thread.
+[expected, after every update]}; --summary the speed-ups alone, in the form that law_figure.py reads. One thread.
 
     python benchmarks/law_simulation.py
     python benchmarks/law_simulation.py --model choice --arms penalty stepwise shuffled wrong:0.2
-    python benchmarks/law_simulation.py --model choice --curves -o curves.json
+    python benchmarks/law_simulation.py --model choice --curves --summary benchmarks/law_simulation.json
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -142,6 +143,23 @@ def speed_up(
     return float(ratio), float(residual.std(ddof=1) / len(numbers) ** 0.5)
 
 
+def summary(rows: list[Row], arms: Sequence[str], base: Setting) -> list[dict[str, Any]]:
+    """A curve per arm, problems per update and number of kinds: speed-up against redundant steps per response."""
+    curves = []
+    for arm, problems, kinds in itertools.product(arms, PROBLEMS, ("few", "many")):
+        regimes = [(problems, steps, steps if kinds == "many" else min(steps, FEW)) for steps in REDUNDANT]
+        found = [(regime[1], ratio) for regime in regimes if (ratio := speed_up(rows, regime, arm)) is not None]
+        if arm != "penalty" and found:
+            names = {"model": base.model, "arm": arm, "problems": problems, "kinds": kinds}
+            points = {
+                "redundant": [round(base.start * steps, 3) for steps, _ in found],
+                "speed_up": [round(ratio, 3) for _, (ratio, _) in found],
+                "standard_error": [round(error, 3) for _, (_, error) in found],
+            }
+            curves.append({**names, **points})
+    return curves
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="written", help="the kind of policy")
@@ -152,11 +170,14 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=0.05)
     parser.add_argument("--curves", action="store_true", help="speed-ups over a grid, in the place of the table")
     parser.add_argument("--max_updates", type=int, default=2000, help="of a run of --curves")
+    parser.add_argument("--summary", type=Path, help="with --curves: write the speed-ups to this JSON file")
     parser.add_argument("-o", "--output", type=Path, help="write every run to this JSON file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.curves and "penalty" not in args.arms:
         parser.error(f"--arms: found {' '.join(args.arms)}, expected penalty among them (--curves compares with it)")
+    if args.summary is not None and not args.curves:
+        parser.error("--summary: found without --curves, expected with it")
     base = Setting(1, 1, 1, args.model, args.skipped, alpha=args.alpha, learning_rate=args.learning_rate)
     rows: list[Row] = []
     print(f"| problems, M, R | {' | '.join(args.arms)} |\n|---|{'---|' * len(args.arms)}")
@@ -169,6 +190,8 @@ def main() -> None:
             rows.extend(runs)
             cells.append(curve_cell(rows, setting, arm, runs) if args.curves else table_cell(setting, arm, runs))
         print(f"| {', '.join(map(str, regime))} | {' | '.join(cells)} |", flush=True)
+    if args.summary is not None:
+        args.summary.write_text(json.dumps(summary(rows, args.arms, base), indent=1) + "\n")
     if args.output is not None:
         args.output.write_text(json.dumps(rows) + "\n")
         print(f"{len(rows)} runs in {args.output}", file=sys.stderr)

@@ -138,6 +138,35 @@ def test_runs_repeat_and_shorten_and_stop(simulation):
     assert 20 < len(first[0]["left"]) == len(first[0]["accuracy"]) < 100
 
 
+@pytest.mark.parametrize("model", ["written", "choice"])
+@pytest.mark.parametrize("regime", [(4, 32, 32), (2, 32, 4), (2, 32, 1)])
+def test_signal_to_noise_is_that_of_the_formula(simulation, model: str, regime: tuple[int, int, int]):
+    # docs/law.md: (b/σ)·√(N/R) and (b/σ)·√(N·n / (1 - π)) / σ_T with the length penalty; stepwise credit a bound, or
+    # (a + a')·(E + 1)·σ_T / (b·T) times that.
+    setting = simulation.Setting(*regime, model)
+    policy = simulation.policy_of(setting)
+    counts, right = policy.sample(np.tile(policy.start(), (200, 1)), np.random.default_rng(1))
+    lengths, right = counts.sum(axis=-1).reshape(-1, 8), right.reshape(-1, 8)
+    rewards = simulation.tlmre_rewards(torch.from_numpy(lengths), torch.from_numpy(right), alpha=setting.alpha)
+    advantages = simulation.outcome_advantages(rewards.double()).numpy()
+    redundant = counts[..., ~policy.essential].sum(axis=-1).reshape(-1, 8)
+    push = -(advantages * (redundant - redundant.mean()) / redundant.std()).mean()
+    responses, noise = 8 * regime[0], advantages.std()
+    above, below = np.maximum(advantages, 0).mean(), -(np.minimum(advantages, 0) * right).mean()
+    if model == "written":
+        penalty = push / noise * np.sqrt(responses / regime[2])
+        spread = 0.21 * regime[1] / regime[2]
+        stepwise = above / noise * np.sqrt(responses * spread / (1 + spread))
+        assert simulation.signal_to_noise(setting, "stepwise") > stepwise
+    else:
+        per_kind, decisions = 0.7 * regime[1] / regime[2], 0.7 * regime[1] + 5
+        deviation = np.sqrt(decisions * 0.7 * regime[1] / 5)
+        penalty = push / noise * np.sqrt(responses * per_kind / (1 - per_kind / decisions)) / deviation
+        stepwise = penalty * (above + below) / push * 5 / decisions * deviation
+        assert simulation.signal_to_noise(setting, "stepwise") == pytest.approx(stepwise, rel=0.3)
+    assert simulation.signal_to_noise(setting, "penalty") == pytest.approx(penalty, rel=0.25)
+
+
 def row(arm: str, seed: int, left: list[float]) -> dict:
     return {"problems": 2, "redundant": 4, "parameters": 1, "arm": arm, "seed": seed, "left": left}
 
@@ -159,6 +188,22 @@ def test_speed_up_is_the_ratio_of_mean_updates(simulation):
     assert simulation.speed_up(rows, (2, 4, 1)) == pytest.approx((2.0, 0.5))
     assert simulation.speed_up(rows, (2, 4, 4)) is None
     assert simulation.speed_up([*rows, row("penalty", 2, [1.0]), row("stepwise", 2, [0.5])], (2, 4, 1)) is None
+
+
+def test_summary_has_the_curves_that_can_be_drawn(simulation):
+    rows = [row(arm, seed, left) for seed in (0, 1) for arm, left in (("penalty", [1.0, 0.5]), ("stepwise", [0.5]))]
+    rows = [{**one, "parameters": 4} for one in rows]
+    curves = simulation.summary(rows, ["penalty", "stepwise", "shuffled"], simulation.Setting(1, 1, 1, "choice"))
+    assert [(curve["kinds"], curve["problems"]) for curve in curves] == [("few", 2), ("many", 2)]
+    assert curves[0] == {
+        "model": "choice",
+        "arm": "stepwise",
+        "problems": 2,
+        "kinds": "few",
+        "redundant": [2.8],
+        "speed_up": [2.0],
+        "standard_error": [0.0],
+    }
 
 
 @pytest.mark.parametrize("text", ["attention", "wrong:", "wrong:1.5", "wrong:-1", "0.3"])
