@@ -43,6 +43,10 @@ REFUSED = {
     ],
     "verifier_workers": [{"verifier_workers": 0}],
     "verifier_timeout": [{"verifier_timeout": 0.0}],
+    "max_minutes": [{"max_minutes": 0.0}, {"max_minutes": float("nan")}],
+    "bf16": [{"compile_rollouts": True, "bf16": True}],
+    "cache_implementation": [{"compile_rollouts": True, "cache_implementation": "offloaded"}],
+    "use_vllm": [{"compile_rollouts": True, "use_vllm": True}],
 }
 
 
