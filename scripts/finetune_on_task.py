@@ -68,9 +68,10 @@ def write_traces(args: argparse.Namespace, tokenizer: Any) -> Any:
 
     from attnpo.task.dataset import build_dataset
     from attnpo.task.problems import parse_difficulty
+    from attnpo.task.traces import redundant_style
 
-    difficulty = parse_difficulty(args.difficulty, "--difficulty")
-    rows = build_dataset(args.steps * args.batch, args.seed, "train", difficulty, redundancy=args.redundancy)
+    difficulty, style = parse_difficulty(args.difficulty, "--difficulty"), redundant_style(args.redundancy)
+    rows = build_dataset(args.steps * args.batch, args.seed, "train", difficulty, style)
     # As text: many chat templates cut the thinking out of an assistant's message.
     messages = [[{"role": "user", "content": row["problem"]}] for row in rows]
     prompts = [tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True) for m in messages]
