@@ -47,6 +47,7 @@ class Sizes:
         problems: held out, for the evaluations.
         rl: what `attnpo train` is told beyond smollm2.yaml.
         updates: of TLMRE; AttnPO takes as many as TLMRE came to.
+        max_tokens: of a response; None: what the redundancy asks for.
     """
 
     steps: int = 500
@@ -55,6 +56,7 @@ class Sizes:
     traces: int = 200
     problems: int = 512
     updates: int = 40
+    max_tokens: int | None = None
     rl: tuple[str, ...] = ()
 
 
@@ -65,6 +67,7 @@ SMALL = Sizes(
     traces=8,
     problems=4,
     updates=2,
+    max_tokens=64,
     rl=(
         *("--num_generations", "4", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2"),
         *("--train_problems", "16", "--eval_problems", "4", "--per_device_eval_batch_size", "4", "--save_steps", "1"),
@@ -239,13 +242,14 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    sizes = SMALL if args.small else Sizes()
     recipe = Recipe(
         out=args.out,
         model=args.model,
-        sizes=SMALL if args.small else Sizes(),
+        sizes=sizes,
         redundancy=args.redundancy,
         difficulty=args.difficulty,
-        max_tokens=args.max_tokens or tokens_for(args.redundancy),
+        max_tokens=args.max_tokens or sizes.max_tokens or tokens_for(args.redundancy),
         seed=args.seed,
         cuda=device == "cuda",
         compiled=not args.no_compile,
