@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -122,25 +121,50 @@ def test_a_folder_keeps_its_options(make):
         make("--redundancy", "30")
 
 
+@pytest.fixture
+def in_this_process(recipe, monkeypatch):
+    """Let the recipe's commands run here: a dozen starts of Python with torch would take minutes. Their words."""
+    from attnpo.cli.main import main
+
+    called: list[list[str]] = []
+
+    def call(self: Any, command: list[str], seconds: float) -> tuple[int, bool]:
+        called.append(command[1:])
+        if command[1:3] == ["-m", "attnpo"]:
+            return main(command[3:]), False
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", command[1:])
+            runpy.run_path(command[1], run_name="__main__")
+        return 0, False
+
+    monkeypatch.setattr(sys.modules["stages"]._Run, "call", call)
+    return called
+
+
 @pytest.mark.slow
-def test_from_start_to_end(tiny_qwen2, tiny_tokenizer, trainer_kit, repository, tmp_path):
-    """All stages on a random model, called again after a kill in the middle."""
+def test_from_start_to_end(
+    recipe, in_this_process, tiny_qwen2, tiny_tokenizer, trainer_kit, one_pool, tmp_path, capsys
+):
+    """All stages with the real commands, on a random model."""
     model = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
     (model / "heads.json").unlink()
     out = tmp_path / "out"
-    command = [sys.executable, str(repository / "recipes" / "smollm2_on_task.py"), "--out", str(out), "--small"]
-    command += ["--model", str(model), "--redundancy", "2", "--max-tokens", "16", "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository / "src")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    state: dict[str, Any] = json.loads((out / "stages.json").read_text())
+    words = ["--out", str(out), "--small", "--model", str(model), "--redundancy", "2", "--max-tokens", "16"]
+    args = recipe.parse_arguments([*words, "--device", "cpu"])
+    given = recipe.recipe_of(args)
+    state = recipe.run_stages(given.stages(), given.out, args.max_minutes)
     assert [known["done"] for known in state.values()] == ["finished"] * 9
     assert (state["TLMRE"]["outcome"], state["AttnPO"]["outcome"]) == ("2 of 2 updates", "2 of 2 updates")
     compared = json.loads((out / "comparison" / "comparison.json").read_text())
     assert list(compared["runs"]) == ["start", "TLMRE", "AttnPO"]
+    assert compared["base"] == "start"
     assert (out / "report.html").stat().st_size > 100_000
-    before = (out / "stages.json").read_text()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
-    assert again.returncode == 0
-    assert again.stdout.count("not repeated") == 9
-    assert (out / "stages.json").read_text() == before
+    # The runs started from the fine-tuned model, with the heads found in it.
+    heads = json.loads((out / "start" / "heads.json").read_text())["heads"]
+    assert json.loads((out / "AttnPO" / "heads.json").read_text())["heads"] == heads
+    assert not (out / "TLMRE" / "heads.json").exists()
+    calls = len(in_this_process)
+    capsys.readouterr()
+    assert recipe.run_stages(given.stages(), given.out, args.max_minutes) == state
+    assert capsys.readouterr().out.count("not repeated") == 9
+    assert len(in_this_process) == calls
