@@ -221,7 +221,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the folder to write, or to go on in")
     parser.add_argument("--max-minutes", "--max_minutes", type=float, default=30, help="of all stages (default: 30)")
     parser.add_argument("--model", default="smollm2", help="another causal language model: folder or Hub name")
-    parser.add_argument("--redundancy", type=float, default=12, help="mean redundant steps of a trace (default: 12)")
+    parser.add_argument("--redundancy", type=float, default=12.0, help="mean redundant steps of a trace (default: 12)")
     parser.add_argument("--difficulty", default="1-3", help="of the problems (default: 1-3)")
     parser.add_argument("--max-tokens", type=int, help="of a response (default: by the redundancy; 1024 for 12)")
     parser.add_argument("--seed", type=int, default=0)
