@@ -90,6 +90,11 @@ def test_resumed_run_with_continuations_is_the_uninterrupted_one(run, tmp_path, 
     assert_equal_runs(whole, parts)
 
 
+def test_a_static_cache_changes_nothing(run):
+    """On a CPU `compile_rollouts` is that alone."""
+    assert_equal_runs(run("grows", 4), run("static", 4, compile_rollouts=True))
+
+
 def test_evaluating_changes_nothing(run):
     quiet = run("quiet", 4)
     busy = run("busy", 4, eval_strategy="steps", eval_steps=1)

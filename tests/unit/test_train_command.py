@@ -106,15 +106,16 @@ def test_the_start_need_not_be_evaluated(train, tmp_path):
     assert json.loads(line)["step"] == 1
 
 
-def test_an_interrupt_is_given_back():
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_given_back(first):
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from attnpo.training.callbacks import StopOnInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stop, args, control = StopOnInterrupt(), TrainingArguments(use_cpu=True), TrainerControl()
     stop.on_train_begin(args, TrainerState(), control)
-    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(first)
     assert stop.asked
     stop.on_step_end(args, TrainerState(), control)
     assert control.should_save
@@ -122,7 +123,42 @@ def test_an_interrupt_is_given_back():
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     stop.on_train_end(args, TrainerState(), control)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_time_is_up_before_a_step_that_would_end_late(monkeypatch):
+    """Two minutes: after steps of 50 s and 45 s (95 s gone) there is no room for another of 45."""
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from attnpo.training import callbacks
+
+    now = [1000.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    stop, args, control = callbacks.StopAfterMinutes(2), TrainingArguments(use_cpu=True), TrainerControl()
+    asked = []
+    for seconds in (50, 45):
+        stop.on_step_begin(args, TrainerState(), control)
+        now[0] += seconds
+        stop.on_step_end(args, TrainerState(), control)
+        asked.append((stop.reached, control.should_training_stop, control.should_save))
+    assert asked == [(False, False, False), (True, True, True)]
+
+
+def test_a_run_stopped_by_its_minutes_goes_on(train, tmp_path):
+    """It ends well, with a checkpoint and the last evaluation; resumed, it has its minutes anew."""
+    held_out = ("--eval_dataset_name", str(tmp_path / "problems.jsonl"), "--eval_on_start", "false")
+    code, out, err = train("--max_steps", "3", "--max_minutes", "0.0001", *held_out)
+    assert (code, err) == (0, "")
+    assert "stopped by max_minutes (0.0001) after step 1 of 3; the checkpoint is in" in out
+    assert steps(tmp_path / "run") == [1]
+    assert (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").is_file()
+    (line,) = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 1
+    more = ("--max_steps", "3", "--max_minutes", "10", "--resume_from_checkpoint", "true")
+    code, out, err = train(*more, *held_out)
+    assert (code, err) == (0, "")
+    assert "stopped by" not in out
+    assert steps(tmp_path / "run") == [1, 2, 3]
 
 
 def test_an_interrupt_of_one_process_stops_all(monkeypatch):

@@ -43,6 +43,10 @@ REFUSED = {
     ],
     "verifier_workers": [{"verifier_workers": 0}],
     "verifier_timeout": [{"verifier_timeout": 0.0}],
+    "max_minutes": [{"max_minutes": 0.0}, {"max_minutes": float("nan")}],
+    "bf16": [{"compile_rollouts": True, "bf16": True}],
+    "cache_implementation": [{"compile_rollouts": True, "cache_implementation": "offloaded"}],
+    "use_vllm": [{"compile_rollouts": True, "use_vllm": True}],
 }
 
 
@@ -124,6 +128,41 @@ def test_working_options_use_every_token_advantage(name, trainer_kit, tiny_qwen2
     assert first.losses == pytest.approx(second.losses, abs=1e-6)
     for key, gradient in first.gradients[0].items():
         torch.testing.assert_close(gradient, second.gradients[0][key], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_rollouts(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    """TRL's ban is lifted: the step of `generate` is compiled, once for all its calls of one batch size."""
+    import torch
+    from transformers import CompileConfig
+
+    trainer = trainer_kit.make_trainer(
+        tiny_qwen2,
+        tiny_tokenizer,
+        tmp_path,
+        max_steps=3,
+        max_completion_length=16,
+        compile_rollouts=True,
+        generation_kwargs={"max_cache_len": 128},
+    )
+    assert trainer.generation_config.cache_implementation == "static"
+    # As on a GPU, but for the compiler behind it and the kind of machine.
+    config = CompileConfig(backend="eager", mode="default", dynamic=False)
+    config._compile_all_devices = True
+    trainer.generation_config.compile_config = config
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    trainer.train()
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+
+
+def test_compile_rollouts_chooses_what_it_needs(tmp_path):
+    args = AttnPOConfig(str(tmp_path), use_cpu=True, compile_rollouts=True)
+    assert (args.cache_implementation, args.bf16) == ("static", False)
+    args = AttnPOConfig(str(tmp_path), use_cpu=True)
+    assert args.cache_implementation is None
 
 
 def test_truncated_responses_can_be_masked(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):

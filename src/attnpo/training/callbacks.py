@@ -1,4 +1,4 @@
-"""What happens around the steps: metrics file, live line, a clean end on Ctrl-C, a guard on gradients."""
+"""What happens around the steps: metrics file, live line, a clean end when asked or late, a guard on gradients."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ class LengthState(TrainerCallback):
 
 
 class StopOnInterrupt(TrainerCallback):
-    """First Ctrl-C: finish the step, save a checkpoint, stop. Second: stop at once."""
+    """First Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop. Second: stop at once."""
 
     def __init__(self) -> None:
         self.asked = False
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def _handle(self, signum, frame):
         if self.asked:
@@ -95,10 +95,11 @@ class StopOnInterrupt(TrainerCallback):
         Console(stderr=True).print("Stopping after this step with a checkpoint; Ctrl-C again stops at once.")
 
     def on_train_begin(self, args, state, control, **kwargs):
-        try:
-            self._previous = signal.signal(signal.SIGINT, self._handle)
-        except ValueError:  # not in the main thread: whoever called us handles interrupts
-            self._previous = None
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[signum] = signal.signal(signum, self._handle)
+            except ValueError:  # not in the main thread: whoever called us handles interrupts
+                return
 
     def on_step_end(self, args, state, control, **kwargs):
         if _any_process(self.asked, args.device):  # saving takes all of them
@@ -110,10 +111,33 @@ class StopOnInterrupt(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """Give Ctrl-C back its meaning."""
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        """Give the signals back their meaning."""
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous = {}
+
+
+class StopAfterMinutes(TrainerCallback):
+    """Stops, with a checkpoint, where one more step as long as the last would end later than `minutes` from now.
+
+    At least one step is taken. The clock starts when this object is made.
+    """
+
+    def __init__(self, minutes: float):
+        self.minutes = minutes
+        self.reached = False
+        self._end = time.monotonic() + 60 * minutes
+        self._step_began = 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = time.monotonic()
+        if _any_process(2 * now - self._step_began > self._end, args.device):  # clocks differ; saving takes all
+            self.reached = True
+            control.should_training_stop = True
+            control.should_save = True
 
 
 def _any_process(flag: bool, device: torch.device) -> bool:

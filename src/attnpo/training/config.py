@@ -130,10 +130,22 @@ class AttnPOConfig(GRPOConfig):
         "held-out problems; a trainer built in Python does not.",
     )
     eval_examples: int = _option(8, "Held-out responses whose steps are scored and recorded at each evaluation.")
+    max_minutes: float | None = _option(
+        None,
+        "Stop with a checkpoint before the step that would end after so many minutes, counted from when the model is "
+        "loaded; the last evaluation follows. A resumed run has them anew.",
+    )
+    compile_rollouts: bool = _option(
+        False,
+        "Rollouts by transformers on a GPU: a static key-value cache and a compiled step (CUDA graphs), in the "
+        "precision of the weights.",
+    )
 
     def __post_init__(self) -> None:
         self._find_credit_method()
         self._check_choices()
+        if self.compile_rollouts:
+            self._use_static_cache()
         if self.bf16 is None and not self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
             self.bf16 = False  # TRL's default (bf16 everywhere) is emulated, and slow, on most CPUs
         if isinstance(self.scale_rewards, bool):  # as in TRL
@@ -165,12 +177,29 @@ class AttnPOConfig(GRPOConfig):
         check_targets(self.make_length_reward(), self.length_eval_target, self.max_completion_length)
         if self.num_generations is not None:
             check_group_size(self.advantage, self.num_generations)
-        for option in ("verifier_workers", "verifier_timeout", "heads_count"):
-            if getattr(self, option) <= 0:
-                raise InputError(f"option {option}: found {getattr(self, option)}, expected more than 0")
+        for option in ("verifier_workers", "verifier_timeout", "heads_count", "max_minutes"):
+            value = getattr(self, option)
+            if value is not None and not value > 0:
+                raise InputError(f"option {option}: found {value}, expected more than 0")
         if self.heads_traces < FEWEST:
             raise InputError(f"option heads_traces: found {self.heads_traces}, expected at least {FEWEST}")
         self.make_credit()  # checks the ranges of the method's own options
+
+    def _use_static_cache(self) -> None:
+        """What a compiled step of rollouts needs; InputError for options that exclude it."""
+        for option, wanted in (
+            ("use_vllm", (False,)),
+            ("use_transformers_continuous_batching", (False,)),
+            ("cache_implementation", (None, "static")),
+            # Under autocast rotary embeddings leave keys in float32 and values in 16 bits; a static cache has one type.
+            ("bf16", (None, False)),
+            ("fp16", (False,)),
+        ):
+            if getattr(self, option) not in wanted:
+                raise InputError(
+                    f"option {option}: found {getattr(self, option)!r}, expected {wanted[-1]!r} with compile_rollouts"
+                )
+        self.cache_implementation, self.bf16 = "static", False
 
     def make_credit(self) -> CreditMethod:
         """The credit method this configuration names, ready to call."""

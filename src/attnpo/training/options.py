@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 import yaml
-from transformers.trainer_utils import get_last_checkpoint
 from trl.scripts.utils import TrlParser
 from trl.trainer.model_config import ModelConfig
 
 from attnpo.data.problems import BUILT_IN
 from attnpo.errors import InputError
+from attnpo.files import last_checkpoint
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.values import typed_value
 
@@ -135,7 +135,7 @@ def _unknown(parser: OptionParser, rest: list[str], where: str) -> str:
 
 
 def checkpoint_to_resume(args: AttnPOConfig) -> str | None:
-    """The checkpoint `resume_from_checkpoint` means: a path, or the last one of the run for true.
+    """The checkpoint `resume_from_checkpoint` means: a path, or the last whole one of the run for true.
 
     Raises:
         InputError: there is none.
@@ -144,10 +144,10 @@ def checkpoint_to_resume(args: AttnPOConfig) -> str | None:
     if asked is None or str(asked).lower() in ("false", "none", ""):
         return None
     if str(asked).lower() == "true":
-        last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+        last = last_checkpoint(Path(args.output_dir))
         if last is None:
             raise InputError(f"option resume_from_checkpoint: no checkpoint in {args.output_dir}")
-        return last
+        return str(last)
     if not (Path(asked) / "trainer_state.json").is_file():
         raise InputError(f"option resume_from_checkpoint: {asked} is no checkpoint (it has no trainer_state.json)")
     return str(asked)

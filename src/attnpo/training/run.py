@@ -25,7 +25,7 @@ from attnpo.steps.spans import locate_steps
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
 from attnpo.task.traces import redundant_style
-from attnpo.training.callbacks import LiveProgress, StopOnInterrupt
+from attnpo.training.callbacks import LiveProgress, StopAfterMinutes, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
 from attnpo.training.length_options import length_targets
@@ -213,6 +213,12 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
         raise RunError(
             f"stopped after step {done} of {steps}; the checkpoint is in {args.output_dir}/checkpoint-{done}, "
             "go on with --resume_from_checkpoint true"
+        )
+    if done < steps and any(isinstance(c, StopAfterMinutes) and c.reached for c in trainer.callback_handler.callbacks):
+        console.print(
+            f"stopped by max_minutes ({args.max_minutes:g}) after step {done} of {steps}; the checkpoint is in "
+            f"{args.output_dir}/checkpoint-{done}, --resume_from_checkpoint true goes on",
+            highlight=False,
         )
     if trainer.eval_dataset is not None and not evaluated(Path(args.output_dir), trainer.state.global_step):
         console.print("evaluating the trained model …")

@@ -9,12 +9,14 @@ generation and use (several updates per generation, vLLM with importance correct
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from transformers import CompileConfig
 
 from attnpo.attention.heads import HEADS, load_threshold
 from attnpo.credit.advantages import group_accuracy, outcome_advantages, verdict_of
@@ -24,7 +26,7 @@ from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
 from attnpo.models.fast_rollouts import fast_rollouts
 from attnpo.steps.spans import locate_steps
-from attnpo.training.callbacks import GradientGuard, LengthState, MetricsFile, NotFiniteError
+from attnpo.training.callbacks import GradientGuard, LengthState, MetricsFile, NotFiniteError, StopAfterMinutes
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.credit_options import OF_HEADS
 from attnpo.training.evaluation import HeldOutEvaluation
@@ -92,6 +94,9 @@ class AttnPOTrainer(HeldOutEvaluation):
         self.rewards = RewardSetup.build(reward_funcs, args)
         check_enough_problems(train_dataset, args.generation_batch_size, args.num_generations)
         weights, args.reward_weights = args.reward_weights, self.rewards.weights(args.reward_weights)
+        own: list[Any] = [MetricsFile(self.folder), GradientGuard(), LengthState(self.rewards.length)]
+        if args.max_minutes is not None:
+            own.append(StopAfterMinutes(args.max_minutes))
         super().__init__(
             model=model,
             reward_funcs=self.rewards.functions,
@@ -99,7 +104,7 @@ class AttnPOTrainer(HeldOutEvaluation):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[MetricsFile(self.folder), GradientGuard(), LengthState(self.rewards.length), *(callbacks or [])],
+            callbacks=[*own, *(callbacks or [])],
             **kwargs,
         )
         args.reward_weights = weights  # as given, for config.yaml and for another trainer
@@ -108,6 +113,8 @@ class AttnPOTrainer(HeldOutEvaluation):
                 f"processing_class: found {type(processing_class).__name__}, expected a tokenizer; "
                 f"credit={args.credit!r} does not read prompts with images"
             )
+        if args.compile_rollouts:
+            self._compile_generation()
         self.rewards.bind(self.reward_func_names, self._tokenizer)
         self.heads, self.heads_file = known_heads(self, heads)
         self._prepare_collecting()
@@ -143,8 +150,17 @@ class AttnPOTrainer(HeldOutEvaluation):
 
     # ---------------------------------------------------------------- rollouts
 
+    def _compile_generation(self) -> None:
+        """Undo TRL's ban on compiling: `generate` does it by itself with a static cache, on accelerators only."""
+        self.generation_config.disable_compile = False
+        if self.accelerator.device.type != "cpu":
+            # One program per batch size (training, evaluation): graphs of moving shapes would be recorded again.
+            self.generation_config.compile_config = CompileConfig(dynamic=False)
+
     def _generate(self, prompts: list):
-        with self._timer("rollout", counts=self.model.training), fast_rollouts(self.model):
+        # Where compiling fails, the step runs as it is, with a warning.
+        failing: Any = torch._dynamo.config.patch(suppress_errors=True) if self.args.compile_rollouts else nullcontext()
+        with self._timer("rollout", counts=self.model.training), fast_rollouts(self.model), failing:
             output = super()._generate(prompts)
         prompt_ids, completion_ids = output[0], output[1]
         with self._timer("credit", counts=self.model.training):

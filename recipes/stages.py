@@ -1,0 +1,222 @@
+"""A recipe as stages that are done once, each within its share of the time.
+
+A stage is one or more commands and a test for what they should leave behind. `run_stages` writes down in stages.json,
+in the recipe's folder, which stages are done and how long they took, so that the same call goes on where the last one
+ended:
+
+- a stage that is done is not repeated;
+- one that was stopped (Ctrl-C, SIGTERM) or died goes on from what its commands have saved, in the minutes left to it;
+- one that its time runs out for is done with what it has saved by then, and the next one begins.
+
+Every stage has `share` × the minutes of the whole recipe, however many calls it takes. Its commands are told how many
+minutes are left, to end by themselves; where they have not, they get SIGTERM, and `GRACE` seconds later are killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnpo.errors import InputError, RunError
+from attnpo.files import write_whole
+
+STATE, LOCK = "stages.json", ".lock"
+GRACE = 60.0
+"""Seconds for finishing a step and saving a checkpoint, after SIGTERM."""
+NOTHING_MADE = "its time was up before it had made anything; give it more"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a recipe.
+
+    Attributes:
+        name: in stages.json and on the screen.
+        share: of the recipe's minutes.
+        commands: given the minutes that are left to it, what to run, one after the other.
+        made: whether there is something to go on with; asked when the commands have ended or their time is up.
+        outcome: in a few words what came of it, for the screen and stages.json.
+    """
+
+    name: str
+    share: float
+    commands: Callable[[float], Sequence[Sequence[str]]]
+    made: Callable[[], bool]
+    outcome: Callable[[], str] = lambda: ""
+
+
+class Stopped(Exception):
+    """Ctrl-C or SIGTERM; the state is written."""
+
+
+def run_stages(
+    stages: Sequence[Stage], folder: Path, minutes: float, *, say: Callable[[str], None] = print, grace: float = GRACE
+) -> dict[str, dict[str, Any]]:
+    """Do the stages that are not done yet; what stages.json says in the end.
+
+    Raises:
+        InputError: the minutes, or stages.json, are of no use, or another call is at work in the folder.
+        RunError: a command failed, or a stage's time was up before it had made anything; names the stage.
+        Stopped: the user asked for it.
+    """
+    if not minutes > 0:
+        raise InputError(f"minutes: found {minutes:g}, expected more than 0")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder) as lock, _stop_requests() as stop:
+        state = read_state(folder)
+        for number, stage in enumerate(stages, 1):
+            title = f"[{number}/{len(stages)}] {stage.name}"
+            known = state.setdefault(stage.name, {"done": None, "seconds": 0.0})
+            if known["done"]:
+                say(f"{title}: {_line(known)}, not repeated")
+                continue
+            if stop.count:
+                raise Stopped
+            left = 60 * minutes * stage.share - known["seconds"]
+            if left > 0:
+                say(f"{title}: up to {left / 60:.1f} minutes")
+                run = _Run(stop, lock, grace, lambda: _write_state(folder, state))
+                run.stage(stage, left, known)
+            elif not stage.made():
+                known["seconds"] = 0.0  # for a longer time, or simply another try
+                _write_state(folder, state)
+                raise RunError(f"{stage.name}: {NOTHING_MADE}")
+            else:
+                known["done"] = "out of time"
+            known["outcome"] = stage.outcome()
+            _write_state(folder, state)
+            say(f"{title}: {_line(known)}")
+    return state
+
+
+def read_state(folder: Path) -> dict[str, dict[str, Any]]:
+    """stages.json; empty where there is none. InputError where it is not what `run_stages` writes."""
+    file = folder / STATE
+    if not file.exists():
+        return {}
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        for known in state.values():
+            known["done"], known["seconds"] + 0.0
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise InputError(f"{file}: not the state of a recipe ({error}); remove it to begin anew") from error
+    return state
+
+
+def _write_state(folder: Path, state: dict[str, dict[str, Any]]) -> None:
+    write_whole(folder / STATE, (json.dumps(state, indent=1) + "\n").encode())
+
+
+def _line(known: dict[str, Any]) -> str:
+    parts = [known["done"], f"{known['seconds']:.0f} s", known.get("outcome", "")]
+    return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What running a stage takes: requests to stop, the lock's file, seconds of grace, and a way to save the state."""
+
+    stop: _StopRequests
+    lock: int
+    grace: float
+    save: Callable[[], None]
+
+    def stage(self, stage: Stage, left: float, known: dict[str, Any]) -> None:
+        """The commands of a stage within `left` seconds; puts into `known` how it ended."""
+        began, late = time.monotonic(), False
+        for command in stage.commands(left / 60):
+            until = left - (time.monotonic() - began)
+            code, late = self.call(command, until) if until > 0 else (0, True)
+            if code != 0 and self.stop.count:
+                known["seconds"] += time.monotonic() - began
+                self.save()
+                raise Stopped
+            if late:
+                break
+            if code != 0:
+                raise RunError(f"{stage.name}: exit code {code} of {shlex.join(command)}")
+        if not stage.made():
+            known["seconds"] = 0.0  # it has its whole time again
+            self.save()
+            raise RunError(f"{stage.name}: " + (NOTHING_MADE if late else "it ended without what it should have made"))
+        known["seconds"] += time.monotonic() - began
+        known["done"] = "out of time" if late else "finished"
+
+    def call(self, command: Sequence[str], seconds: float) -> tuple[int, bool]:
+        """Run a command; its exit code and whether its time was up. Requests to stop are handed on to it."""
+        # In a group of its own: a terminal's Ctrl-C would reach it beside what is handed on, and twice means at once.
+        process = subprocess.Popen(command, process_group=0, pass_fds=[self.lock])
+        end, late, handed_on = time.monotonic() + seconds, False, 0
+        kill_at = math.inf
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(0.2), late
+            now = time.monotonic()
+            if (now >= end and not late) or self.stop.count > handed_on:
+                late, handed_on = late or now >= end, self.stop.count
+                process.terminate()
+                kill_at = min(kill_at, now + self.grace)
+            if now >= kill_at:
+                process.kill()
+
+
+class _StopRequests:
+    """How often Ctrl-C or SIGTERM has come."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def note(self, signum: int, frame: Any) -> None:
+        self.count += 1
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[_StopRequests]:
+    """Count the requests to stop while the stages run, instead of dying of them."""
+    stop = _StopRequests()
+    previous = {number: signal.signal(number, stop.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[int]:
+    """A lock on the folder; the commands hold it too, so that one that outlives a killed recipe still has it.
+
+    Raises InputError where somebody has it.
+    """
+    with open(folder / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another call of the recipe, or one of its commands, is at work there"
+            ) from None
+        yield file.fileno()
+
+
+def main_of(recipe: Callable[[], None]) -> None:
+    """Run a recipe's main function with exit codes as `attnpo` has them: 0, 1 failed or stopped, 2 bad input."""
+    try:
+        recipe()
+    except Stopped:
+        sys.exit("stopped; what was learnt so far is saved, and the same command goes on from there")
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except RunError as error:
+        sys.exit(str(error))
