@@ -1,7 +1,7 @@
 """Programs: the code of a final answer, run against the tests of its question in a sandbox.
 
 A program is right if it passes every test. One that is too slow, too big or crashes is wrong, as every judge has it;
-the limits are :class:`~attnpo.evaluation.sandbox.records.Limits`. Expected outputs are compared here, outside of the
+the limits are :class:`~attnpo.sandbox.sandbox.Limits`. Expected outputs are compared here, outside of the
 sandbox: there is nothing in it that a program could print, raise or write to count as right, but the right output.
 """
 
@@ -16,9 +16,8 @@ from typing import Any
 
 from attnpo.evaluation.grading.code_checks import CodeTest, read_test
 from attnpo.evaluation.grading.graded import Graded
-from attnpo.evaluation.sandbox.records import End, Limits, Run
-from attnpo.evaluation.sandbox.sandbox import Sandbox
 from attnpo.rewards.verdict import Verdict
+from attnpo.sandbox.sandbox import End, Limits, Run, Sandbox
 
 _FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*(\S*).*$", re.MULTILINE)
 PYTHON = ("python", "python3", "py")

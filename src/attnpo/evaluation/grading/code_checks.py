@@ -9,8 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from attnpo.errors import InputError
-from attnpo.evaluation.sandbox.records import Run
-from attnpo.evaluation.sandbox.sandbox import Sandbox
+from attnpo.sandbox.sandbox import Run, Sandbox
 
 
 @dataclass(frozen=True)

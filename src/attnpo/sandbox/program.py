@@ -12,7 +12,7 @@ import traceback
 from types import ModuleType
 from typing import Any, NoReturn
 
-from attnpo.evaluation.sandbox import confine
+from attnpo.sandbox import confine
 
 READY = b"ready\n"
 """First bytes on the result descriptor: the confinement is in force and the program is about to start."""

@@ -1,17 +1,31 @@
-"""One run, seen from the server: fed from memory, read up to a limit, ended, and how it ended."""
+"""A warm interpreter that forks one process per run, feeds it from memory, reads it up to a limit, and ends it.
+
+:class:`.process.ServerProcess` starts it and talks to it. It reads a JSON request per line, answers with a JSON line,
+and ends when its input ends. Nothing of a program is run, or even compiled, in this process.
+
+Requests: {"id", "program", "stdin", "function", "arguments", "seconds", "wall_seconds", "memory_mb", "output_bytes"};
+"function" is null for a program that reads standard input. Replies: {"id", "end", "output", "result", "error",
+"seconds"}; see :class:`.sandbox.Run`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import json
 import os
+import resource
 import selectors
 import signal
+import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from attnpo.evaluation.sandbox.program import READY
+from attnpo.sandbox import confine
+from attnpo.sandbox.program import READY, become, import_prelude
 
 TICK = 0.02
 """Seconds between two looks at processor time and threads."""
@@ -27,7 +41,7 @@ class Supervised:
     """A process that becomes a run.
 
     Args:
-        request: as in :mod:`.server`.
+        request: as above.
         become: what the process does; it does not return.
         control: a descriptor on which nothing is due during a run; when it ends, so do the run and this process.
     """
@@ -153,3 +167,40 @@ def _in_memory(data: bytes) -> int:
         view = view[os.write(descriptor, view) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
+
+
+def readable() -> list[str]:
+    """What importing modules needs: Python's folders, shared libraries, time zones; and the empty current folder."""
+    python = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")] + [f"{sys.base_prefix}/lib", *sys.path]
+    system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache"]
+    devices = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
+    return list(dict.fromkeys(path for path in [*python, *system, *devices, os.getcwd()] if path))
+
+
+def main() -> None:
+    """Command line: the folders to import from, then "confined" or "limits only"."""
+    *folders, mode = sys.argv[1:]
+    home = os.environ.pop("PYTHONPATH")  # where this package is, which programs have no use for
+    sys.path[:] = [*(path for path in sys.path if path != home), *folders]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (confine.DESCRIPTORS, most))
+    replies = os.fdopen(os.dup(1), "w", encoding="ascii")  # descriptor 3
+    os.dup2(2, 1)
+    confined = mode == "confined"
+    ruleset = confine.make_ruleset(readable()) if confined and confine.landlock_version() else None
+    names = import_prelude()
+    gc.freeze()  # never collected, so that the forks go on sharing it
+
+    def send(reply: dict[str, Any]) -> None:
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+    send({"landlock": ruleset is not None})
+    for line in sys.stdin:
+        request = {**json.loads(line), "parent": os.getpid(), "confined": confined}
+        run = Supervised(request, lambda ends: become(request, names, ends, ruleset), sys.stdin.fileno())  # noqa: B023
+        send({"id": request["id"], **run.see_to_its_end()})
+
+
+if __name__ == "__main__":
+    main()

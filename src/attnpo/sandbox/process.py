@@ -14,7 +14,7 @@ from typing import Any
 
 import attnpo
 
-SERVER = ["-m", "attnpo.evaluation.sandbox.server"]
+SERVER = ["-m", "attnpo.sandbox.server"]
 GRACE = 30.0
 """Seconds a server may take to start."""
 PATIENCE = 20
