@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from attnpo.errors import InputError, RunError
-from attnpo.labels.judge_client import Patience
-from attnpo.labels.judge_prompt import InvalidAnswer
+from attnpo.judges.client import Patience
+from attnpo.judges.questions import InvalidAnswer
 from attnpo.repair.audit import Case, make_audit
 from attnpo.repair.judge import JudgeAudit, audit_prompt, parse_verdict
 

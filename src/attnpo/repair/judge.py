@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from attnpo.labels.judge_cache import AnswerCache, answer_key
-from attnpo.labels.judge_client import Patience, Question, Tally, ask_judges
-from attnpo.labels.judge_config import Judge, parse_judge
-from attnpo.labels.judge_endpoint import require_client
-from attnpo.labels.judge_prompt import InvalidAnswer, Votes, marked_blocks
+from attnpo.judges.cache import AnswerCache, answer_key
+from attnpo.judges.client import Patience, Question, Tally, ask_judges, require_client
+from attnpo.judges.config import Judge, parse_judge
+from attnpo.judges.questions import InvalidAnswer, Votes, marked_blocks
 from attnpo.repair.audit import Case, audit_by_rules
 
 INSTRUCTIONS = """\

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 
 from attnpo.errors import InputError, RunError
-from attnpo.labels.judge_config import Judge
-from attnpo.labels.judge_prompt import Votes
+from attnpo.judges.config import Judge
+from attnpo.judges.questions import Votes
 
 BUSY_TIMEOUT = 60.0  # seconds to wait for another run that writes to the same file
 
