@@ -28,10 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from attnpo.evidence.figures import draw_head_sets
-    from attnpo.evidence.head_sets import RANDOM_DRAWS, head_sets_table
-    from attnpo.evidence.output import print_table, write_evidence
-    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file
+    from attnpo.heads.figures import draw_head_sets, print_table, write_evidence
+    from attnpo.heads.scores import check_number, load, named_heads, notes, read_file
+    from attnpo.heads.sets import RANDOM_DRAWS, head_sets_table
     from attnpo.tables import check_folder
 
     check_common(args)

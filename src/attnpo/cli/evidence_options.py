@@ -9,7 +9,7 @@ from attnpo.cli.progress import progress_bar
 from attnpo.errors import InputError
 
 if TYPE_CHECKING:
-    from attnpo.evidence.probing import HeadScores, ReadFile
+    from attnpo.heads.scores import HeadScores, ReadFile
 
 LEAVES = "Leaves table.csv, table.md, figure.png and command.txt in the folder DIR."
 
@@ -41,7 +41,7 @@ def check_common(args: argparse.Namespace) -> None:
 
 def score_all_heads(args: argparse.Namespace, loaded: tuple[Any, Any], file: ReadFile, what: str) -> HeadScores:
     """All heads of a (model, tokenizer) on a file, as the common options say, with a bar called `what`."""
-    from attnpo.evidence.probing import score_file
+    from attnpo.heads.scores import score_file
 
     with progress_bar(what) as progress:
         return score_file(loaded, file, batch_size=args.batch_size, max_length=args.max_length, progress=progress)

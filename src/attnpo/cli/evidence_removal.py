@@ -11,7 +11,7 @@ from attnpo.cli.evidence_options import add_common
 from attnpo.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from attnpo.evidence.removal_run import Outcome
+    from attnpo.heads.removal_run import Outcome
     from attnpo.tables import Table
 
 DESCRIPTION = """\
@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from attnpo.evidence.removal_run import run_removal
-    from attnpo.evidence.removal_traces import Options
+    from attnpo.heads.removal import Options
+    from attnpo.heads.removal_run import run_removal
 
     options = Options(
         shares=parse_shares(args.shares),
@@ -101,8 +101,8 @@ def narrow(table: Table) -> Table:
 
 def print_outcome(outcome: Outcome, where: str) -> None:
     """Both tables, and what has to be known to read them."""
-    from attnpo.evidence.output import print_table
-    from attnpo.probe.head_table import FEWEST
+    from attnpo.heads.figures import print_table
+    from attnpo.heads.table import FEWEST
 
     used = outcome.counts["used"]
     print_table(

@@ -27,10 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from attnpo.errors import InputError
-    from attnpo.evidence.figures import draw_stability
-    from attnpo.evidence.output import print_table, write_evidence
-    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file
-    from attnpo.evidence.stability import check_stages, named, stability_table, stages_of_run
+    from attnpo.heads.figures import draw_stability, print_table, write_evidence
+    from attnpo.heads.scores import check_number, load, named_heads, notes, read_file
+    from attnpo.heads.stability import check_stages, named, stability_table, stages_of_run
     from attnpo.tables import check_folder
 
     check_common(args)

@@ -23,11 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from attnpo.evidence.correlation import correlation
-    from attnpo.evidence.figures import draw_transfer
-    from attnpo.evidence.output import print_table, write_evidence
-    from attnpo.evidence.probing import check_number, load, named_heads, notes, read_file
-    from attnpo.evidence.transfer import of_other_problems, transfer_table
+    from attnpo.heads.figures import draw_transfer, print_table, write_evidence
+    from attnpo.heads.scores import check_number, load, named_heads, notes, read_file
+    from attnpo.heads.sets import of_other_problems, transfer_table
+    from attnpo.heads.stability import correlation
     from attnpo.tables import check_folder
 
     check_common(args)

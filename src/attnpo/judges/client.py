@@ -1,4 +1,4 @@
-"""Questions to OpenAI-compatible chat endpoints: many at a time, repeated where that can help, every outcome counted."""
+"""Questions to OpenAI-compatible chat endpoints: many at a time, repeated where it can help, every outcome counted."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from attnpo.judges.questions import Votes, judge_prompt
 from attnpo.labels.report import RULES, JudgeReport, consensus, estimate, pairwise_agreement
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import answer_of, thinking_of
-from attnpo.steps.trace_steps import steps_of
+from attnpo.traces.steps import steps_of
 
 _ACCURACY_FIELDS = ("group_accuracy", "correct")
 

@@ -11,9 +11,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.attention.interface import scorable_layers
-from attnpo.probe.head_table import HeadTable, probe_traces
-from attnpo.probe.prepare import prepare_trace
+from attnpo.heads.table import HeadTable, probe_traces
 from attnpo.steps.response import answer_of
+from attnpo.traces.prepared import prepare_trace
 
 _BOXED = re.compile(r"\\boxed\{(-?\d+)\}")
 

@@ -16,7 +16,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from attnpo.credit.advantages import KINDS, check_group_size
 from attnpo.credit.base import CreditMethod, credit_names
 from attnpo.errors import InputError
-from attnpo.probe.head_table import FEWEST
+from attnpo.heads.table import FEWEST
 from attnpo.rewards.length import LengthReward
 from attnpo.training.credit_options import ATTNPO_OPTIONS, check_loss, import_modules, make_credit
 from attnpo.training.length_options import check_targets, describe_length_rewards, make_length_reward

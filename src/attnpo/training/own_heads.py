@@ -18,12 +18,12 @@ from attnpo.attention.heads import HEADS, Head
 from attnpo.attention.interface import scorable_layers
 from attnpo.data.traces import write_jsonl
 from attnpo.errors import InputError, RunError
+from attnpo.heads.find import Found, write_head_file
+from attnpo.heads.table import FEWEST, FEWEST_PROBLEMS, SEPARATES, HeadTable, probe_traces, separating
 from attnpo.labels.causal import label_steps, without_endings
 from attnpo.labels.hiding import step_drops
 from attnpo.models import model_name
-from attnpo.probe.find_heads import Found, write_head_file
-from attnpo.probe.head_table import FEWEST, FEWEST_PROBLEMS, SEPARATES, HeadTable, probe_traces, separating
-from attnpo.probe.prepare import PreparedTrace
+from attnpo.traces.prepared import PreparedTrace
 from attnpo.training.own_responses import OwnResponse, as_in_an_evaluation, left_out, sample_responses
 from attnpo.training.processes import from_main, together
 from attnpo.training.records import HEADS_TRACES
@@ -40,7 +40,7 @@ def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
     Also written: heads-traces.jsonl.gz, the labelled responses. The run that follows is the same, number for number,
     as with these heads given (rollouts by transformers). All processes take part and return the same heads; where one
     fails, all fail. Raises InputError for FSDP, DeepSpeed and streamed data, RunError, with the figures, when too few
-    responses can be used or no head separates (`attnpo.probe.head_table.SEPARATES`).
+    responses can be used or no head separates (`attnpo.heads.table.SEPARATES`).
     """
     _refuse(trainer)
     wanted, is_main = trainer.args.heads_traces, trainer.accelerator.is_main_process

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import gather_object
 
-from attnpo.probe.head_table import FEWEST_PROBLEMS
-from attnpo.probe.prepare import PreparedTrace
+from attnpo.heads.table import FEWEST_PROBLEMS
 from attnpo.steps.spans import LocatedSteps
+from attnpo.traces.prepared import PreparedTrace
 from attnpo.training.evaluation import isolated_random_state
 from attnpo.training.processes import rollouts_together
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from attnpo.attention.heads import Head
 from attnpo.attention.interface import all_heads, scorable_layers
 from attnpo.errors import InputError
+from attnpo.heads.table import HeadTable, head_figures, too_few
 from attnpo.models import resolve_model
-from attnpo.probe.head_table import HeadTable, head_figures, too_few
-from attnpo.probe.labelled import Labels, NumberedRow, longest, prepare_labelled, read_labelled
-from attnpo.probe.prepare import load_model, score_traces
+from attnpo.traces.labelled import Labels, NumberedRow, longest, prepare_labelled, read_labelled
+from attnpo.traces.prepared import load_model, score_traces
 
 
 @dataclass(frozen=True)

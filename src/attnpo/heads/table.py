@@ -1,8 +1,11 @@
-"""How every head of a model ranks the steps of labelled traces, and which heads are the key-focus heads."""
+"""How every head of a model ranks the steps of labelled traces, and which heads are the key-focus heads.
+
+Step ranking accuracy says how well the attention of a head tells essential from redundant steps (paper section 4).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,8 +17,54 @@ from attnpo.attention.heads import Head
 from attnpo.attention.interface import all_heads, scorable_layers
 from attnpo.bootstrap import bootstrap_over_problems, number_problems
 from attnpo.errors import InputError
-from attnpo.probe.prepare import PreparedTrace, score_traces
-from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
+from attnpo.traces.labelled import has_both_kinds
+from attnpo.traces.prepared import PreparedTrace, score_traces
+
+
+@dataclass(frozen=True, eq=False)
+class MeanAccuracy:
+    """Step ranking accuracy of every head, averaged over `responses`; `excluded` ones had steps of one kind only."""
+
+    accuracy: Float[Tensor, "H"]
+    responses: int
+    excluded: int
+
+
+def step_ranking_accuracy(scores: Float[Tensor, "H S"], essential: Bool[Tensor, "S"]) -> Float[Tensor, "H"]:
+    """Share of (essential, redundant) step pairs of one response with S(essential) > S(redundant), ties one half.
+
+    scores: S(l,h,s_k) of H heads for S steps. Float64, in [0, 1].
+    Raises InputError when the response has no essential or no redundant step, or the shapes do not fit.
+    """
+    if scores.ndim != 2 or essential.shape != scores.shape[1:]:
+        raise InputError(f"scores {tuple(scores.shape)} and labels {tuple(essential.shape)}: expected [H, S] and [S]")
+    essential = essential.bool()
+    if not has_both_kinds(essential):
+        raise InputError(
+            f"labels: {int(essential.sum())} of {len(essential)} steps are essential, expected both kinds of step"
+        )
+    difference = scores[:, essential, None].double() - scores[:, None, ~essential].double()
+    return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean(dim=(1, 2))
+
+
+def mean_step_ranking_accuracy(responses: Iterable[tuple[Tensor, Tensor]]) -> MeanAccuracy:
+    """Average over labelled responses, given as (scores [H, S_i], essential [S_i]); those without a pair are excluded.
+
+    Raises InputError when no response has both kinds of step.
+    """
+    total: Tensor | None = None
+    counted = excluded = 0
+    for scores, essential in responses:
+        if not has_both_kinds(essential):
+            excluded += 1
+            continue
+        accuracy = step_ranking_accuracy(scores, essential)
+        total = accuracy if total is None else total + accuracy
+        counted += 1
+    if total is None:
+        raise InputError(f"labels: none of {excluded} responses has both essential and redundant steps")
+    return MeanAccuracy(total / counted, counted, excluded)
+
 
 ACCURACY, ESSENTIAL, REDUNDANT = range(3)
 """The three figures of a head on a trace: its step ranking accuracy, and the mean score of the essential and of the
@@ -153,11 +202,6 @@ def probe_traces(
         kinds = torch.tensor([bool(label) for label in essential[i]])[labelled]
         figures = head_figures(scores[:, labelled], kinds, traces[i].answer_tokens / len(traces[i].ids))
         yield i, figures.view(3, len(layers), -1)
-
-
-def usable(trace: PreparedTrace, labels: Sequence[bool | None]) -> bool:
-    """Whether a trace can be scored and has both kinds of step."""
-    return trace.skipped is None and has_both_kinds(torch.tensor([bool(x) for x in labels if x is not None]))
 
 
 def head_figures(scores: Float[Tensor, "H S"], essential: Bool[Tensor, "S"], uniform: float) -> Float[Tensor, "3 H"]:

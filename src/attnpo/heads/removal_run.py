@@ -11,20 +11,36 @@ from typing import Any
 
 from attnpo.attention.heads import Head, check_heads, load_heads, warn_of_other_model
 from attnpo.data.traces import write_jsonl
-from attnpo.evidence.answering import answer_context, generate_answers
-from attnpo.evidence.output import write_evidence
-from attnpo.evidence.removal import EVERYTHING, NOTHING, plan_removals, remaining_text, removed_essential, removed_share
-from attnpo.evidence.removal_figure import draw_removal
-from attnpo.evidence.removal_scores import draw_random_heads, score_sets
-from attnpo.evidence.removal_table import Reanswer, accuracy_table, difference_table
-from attnpo.evidence.removal_traces import Options, UsedTraces, choose_traces, read_rows
+from attnpo.heads.figures import write_evidence
+from attnpo.heads.removal import (
+    EVERYTHING,
+    NOTHING,
+    Options,
+    UsedTraces,
+    choose_traces,
+    draw_random_heads,
+    plan_removals,
+    read_rows,
+    remaining_text,
+    removed_essential,
+    removed_share,
+    score_sets,
+)
+from attnpo.heads.removal_table import (
+    Reanswer,
+    accuracy_table,
+    answer_context,
+    difference_table,
+    draw_removal,
+    generate_answers,
+)
 from attnpo.models import resolve_model
-from attnpo.probe.labelled import NumberedRow, longest
-from attnpo.probe.prepare import load_model
-from attnpo.probe.trace_scores import heads_file
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.response import thinking_of
 from attnpo.tables import Table, check_folder, write_table
+from attnpo.traces.labelled import NumberedRow, longest
+from attnpo.traces.prepared import load_model
+from attnpo.traces.scores import heads_file
 
 ANSWERS, DIFFERENCES = "answers.jsonl.gz", "differences.csv"
 

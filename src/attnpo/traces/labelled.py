@@ -13,11 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from attnpo.data.traces import read_numbered_jsonl, row_name
 from attnpo.errors import InputError
-from attnpo.probe.head_table import usable
-from attnpo.probe.prepare import PreparedTrace, prepare_trace
-from attnpo.probe.sra import has_both_kinds
 from attnpo.steps.response import thinking_of
-from attnpo.steps.trace_steps import check_tiling, steps_of
+from attnpo.traces.prepared import PreparedTrace, prepare_trace
+from attnpo.traces.steps import check_tiling, steps_of
 
 ONE_KIND = "steps of one kind only"
 NO_LABELS = "no labels"
@@ -82,6 +80,16 @@ def prepare_labelled(
     return LabelledTraces(
         str(source), [rows[i][1] for i in used], [traces[i] for i in used], [list(labels[i]) for i in used], counts
     )
+
+
+def usable(trace: PreparedTrace, labels: Sequence[bool | None]) -> bool:
+    """Whether a trace can be scored and has both kinds of step."""
+    return trace.skipped is None and has_both_kinds(torch.tensor([bool(x) for x in labels if x is not None]))
+
+
+def has_both_kinds(essential: Tensor) -> bool:
+    """Whether at least one step is essential and one redundant."""
+    return bool(essential.any()) and not bool(torch.all(essential))
 
 
 def step_labels(steps: Sequence[Any], where: str) -> Labels:

@@ -18,7 +18,7 @@ from attnpo.attention.score import score_steps
 from attnpo.errors import InputError
 from attnpo.steps.offsets import token_offsets
 from attnpo.steps.response import OPEN_TAG, split_response, thinking_of
-from attnpo.steps.trace_steps import steps_of
+from attnpo.traces.steps import steps_of
 
 Span = tuple[int, int]
 

@@ -1,15 +1,54 @@
-"""The pictures of the tools that judge heads."""
+"""Figures of heads, and how the table and figure of `attnpo probe` and `attnpo evidence` are written and printed."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from attnpo.probe.head_table import CHANCE, HeadTable
-from attnpo.tables import Cell, Table
+from attnpo.attention.heads import Head
+from attnpo.errors import InputError
+from attnpo.heads.table import ACCURACY, CHANCE, HeadTable
+from attnpo.tables import Cell, Table, write_table, writing
+
+TABLE, MARKDOWN, FIGURE, COMMAND = "table.csv", "table.md", "figure.png", "command.txt"
+
+
+def write_evidence(folder: Path, table: Table, figure: Figure) -> None:
+    """table.csv, table.md, figure.png and the command that made them. Raises as `write_table` does."""
+    with writing(folder / COMMAND) as path:
+        path.write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
+    write_table(folder / TABLE, table)
+    with writing(folder / MARKDOWN) as path:
+        path.write_text(table.markdown(), encoding="utf-8")
+    with writing(folder / FIGURE) as path:
+        figure.savefig(path, dpi=150)
+
+
+def print_table(table: Table, title: str, notes: Sequence[str] = ()) -> None:
+    """The table on standard output, with what has to be known to read it."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table as Screen
+
+    # Nine columns fit into a terminal.
+    screen = Screen(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for index, name in enumerate(table.columns):
+        numbers = all(isinstance(row[index], int | float | None) for row in table.rows)
+        screen.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in table.shown():
+        screen.add_row(*row)
+    console = Console()
+    console.print(screen)
+    for note in notes:
+        console.print(note, style="dim", highlight=False)
+
 
 BLUE, GREY = "#2f6690", "#9aa5ad"
 
@@ -96,3 +135,41 @@ def _intervals(
     """The values of `column` with the bounds in the two columns after it."""
     values, low, high = ([row[column + shift] for row in rows] for shift in range(3))
     axes.errorbar(places, values, yerr=error_bars(values, low, high), fmt="o", color=colour, capsize=3, label=label)
+
+
+HALO = [withStroke(linewidth=4, foreground="white")]  # a black ring is lost on the darkest cells
+
+
+def draw_head_map(table: HeadTable, chosen: Sequence[Head], target: str | Path, *, title: str) -> None:
+    """Write the map (chosen heads are ringed) and the histogram beside it; the format follows from the file's name.
+
+    Raises InputError when the file cannot be written.
+    """
+    accuracy = table.figures[:, ACCURACY].mean(dim=0).numpy()
+    layers, heads = accuracy.shape
+    figure = Figure(figsize=(max(6.5, 3.2 + 0.28 * heads), max(3.2, 1.2 + 0.22 * layers)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 1])
+    image = left.imshow(accuracy, vmin=0, vmax=1, cmap="RdBu", aspect="auto", origin="lower")
+    for layer, head in chosen:
+        left.plot(
+            head,
+            table.layers.index(layer),
+            "o",
+            markersize=11,
+            fillstyle="none",
+            color="black",
+            mew=1.6,
+            path_effects=HALO,
+        )
+    left.set(xlabel="head", ylabel="layer", title=title)
+    ticks = range(0, layers, max(1, layers // 14))
+    left.set_yticks(list(ticks), [str(table.layers[tick]) for tick in ticks])
+    left.set_xticks(range(0, heads, max(1, heads // 16)))
+    figure.colorbar(image, ax=left, label="step ranking accuracy", fraction=0.05)
+    right.hist(accuracy.ravel(), bins=20, range=(0, 1), color="#5b7fa6")
+    right.axvline(CHANCE, color="black", linewidth=1, linestyle=":")
+    right.set(xlabel="accuracy", ylabel="number of heads", xlim=(0, 1))
+    try:
+        figure.savefig(target, dpi=150)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--figure {target}: cannot be written: {error}") from error
