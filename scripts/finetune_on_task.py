@@ -38,7 +38,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any]:
     if not args.smollm2:
         model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
         return model, AutoTokenizer.from_pretrained(args.model)
-    from attnpo.models.smollm2 import CHAT_TEMPLATE, load_smollm2
+    from attnpo.models.loading import CHAT_TEMPLATE, load_smollm2
 
     model, tokenizer = load_smollm2()
     tokenizer.chat_template = CHAT_TEMPLATE

@@ -16,13 +16,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
+from overthinker_data import CLOSE_THINK, USER, Batch, StreamOptions, parallel_batches, train_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from attnpo.attention.heads import save_heads
 from attnpo.heads.table import ESSENTIAL, REDUNDANT
 from attnpo.models.measure import measure_heads, sample_responses
-from attnpo.models.stream import Batch, StreamOptions, parallel_batches
-from attnpo.models.tokenizer import CLOSE_THINK, USER, train_tokenizer
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import DEFAULT_DIFFICULTY, sample_problem
 from attnpo.task.traces import TraceStyle, write_trace

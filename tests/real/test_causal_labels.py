@@ -12,9 +12,10 @@ from attnpo.heads.table import mean_step_ranking_accuracy, step_ranking_accuracy
 from attnpo.labels.causal import label_file, without_endings
 from attnpo.labels.hiding import step_drops
 from attnpo.models import resolve_model
+from attnpo.models.loading import load_model
 from attnpo.task.dataset import build_dataset
 from attnpo.traces.labelled import has_both_kinds
-from attnpo.traces.prepared import load_model, prepare_trace, score_traces
+from attnpo.traces.prepared import prepare_trace, score_traces
 
 
 def label(tmp_path, count: int, seed: int):

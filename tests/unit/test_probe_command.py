@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from attnpo.attention.capture import score_steps
 from attnpo.attention.heads import load_heads
-from attnpo.attention.score import score_steps
 from attnpo.cli.main import main
 from attnpo.heads.find import find_heads
 from attnpo.heads.table import step_ranking_accuracy

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from attnpo.attention.score import score_steps
+from attnpo.attention.capture import score_steps
 from attnpo.cli.main import main
 from attnpo.traces.prepared import prepare_trace, prompt_ids
 

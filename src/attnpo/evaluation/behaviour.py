@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from attnpo.evaluation.records import Sample
-from attnpo.steps.phrases import PHRASE_KINDS, phrase_counts
+from attnpo.steps.lexicon import PHRASE_KINDS, phrase_counts
 from attnpo.steps.response import thinking_of
 from attnpo.steps.segment import segment_steps
 

@@ -27,7 +27,7 @@ from attnpo.evaluation.samples import SampleFiles, check_planned
 from attnpo.evaluation.telling import tell_problems, tell_versions
 
 if TYPE_CHECKING:
-    from attnpo.evaluation.engines.loading import Source
+    from attnpo.models.loading import Source
 
 
 def evaluate(options: EvalOptions, *, command: str = "", console: Console | None = None) -> Results:
@@ -50,7 +50,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
         return finished
     if options.base is not None and not read_evaluation(options.base).samples.keys() & set(options.benchmarks):
         raise InputError(f"--base {options.base}: has none of the benchmarks {', '.join(options.benchmarks)}")
-    from attnpo.evaluation.engines.loading import find_model  # takes seconds, which a finished run does not need
+    from attnpo.models.loading import find_model  # takes seconds, which a finished run does not need
 
     source = find_model(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
     tokenizer = source.tokenizer()

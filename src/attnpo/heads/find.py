@@ -16,13 +16,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attnpo.attention.heads import Head, save_heads
-from attnpo.attention.interface import all_heads, scorable_layers
+from attnpo.attention.model import all_heads, scorable_layers
 from attnpo.data.traces import read_jsonl
 from attnpo.errors import InputError
 from attnpo.heads.table import ESSENTIAL, REDUNDANT, HeadTable, probe_traces, separating
 from attnpo.models import OVERTHINKER, resolve_model
+from attnpo.models.loading import load_model
 from attnpo.traces.labelled import LabelledTraces, longest, prepare_labelled, read_labelled
-from attnpo.traces.prepared import PreparedTrace, load_model
+from attnpo.traces.prepared import PreparedTrace
 
 
 @dataclass(frozen=True)

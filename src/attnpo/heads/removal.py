@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from attnpo.attention.heads import Head
-from attnpo.attention.interface import all_heads
+from attnpo.attention.model import all_heads
 from attnpo.data.traces import check_field, read_numbered_jsonl, row_name
 from attnpo.errors import InputError
 from attnpo.steps.lexicon import load_lexicon

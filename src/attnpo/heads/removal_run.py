@@ -35,11 +35,11 @@ from attnpo.heads.removal_table import (
     generate_answers,
 )
 from attnpo.models import resolve_model
+from attnpo.models.loading import load_model
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.response import thinking_of
 from attnpo.tables import Table, check_folder, write_table
 from attnpo.traces.labelled import NumberedRow, longest
-from attnpo.traces.prepared import load_model
 from attnpo.traces.scores import heads_file
 
 ANSWERS, DIFFERENCES = "answers.jsonl.gz", "differences.csv"

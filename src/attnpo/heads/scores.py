@@ -17,12 +17,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attnpo.attention.heads import Head
-from attnpo.attention.interface import all_heads, scorable_layers
+from attnpo.attention.model import all_heads, scorable_layers
 from attnpo.errors import InputError
 from attnpo.heads.table import HeadTable, head_figures, too_few
 from attnpo.models import resolve_model
+from attnpo.models.loading import load_model
 from attnpo.traces.labelled import Labels, NumberedRow, longest, prepare_labelled, read_labelled
-from attnpo.traces.prepared import load_model, score_traces
+from attnpo.traces.prepared import score_traces
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from attnpo.attention.heads import Head
-from attnpo.attention.interface import all_heads, scorable_layers
+from attnpo.attention.model import all_heads, scorable_layers
 from attnpo.bootstrap import bootstrap_over_problems, number_problems
 from attnpo.errors import InputError
-from attnpo.traces.labelled import has_both_kinds
+from attnpo.traces.labelled import has_both_kinds, usable
 from attnpo.traces.prepared import PreparedTrace, score_traces
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from attnpo.attention.interface import scorable_layers
+from attnpo.attention.model import scorable_layers
 from attnpo.heads.table import HeadTable, probe_traces
 from attnpo.steps.response import answer_of
 from attnpo.traces.prepared import prepare_trace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import PreTrainedTokenizerBase
 
-from attnpo.attention.score import score_steps
+from attnpo.attention.capture import score_steps
 from attnpo.errors import InputError
 from attnpo.steps.offsets import token_offsets
 from attnpo.steps.response import OPEN_TAG, split_response, thinking_of
@@ -41,26 +39,6 @@ class PreparedTrace:
     def answer_tokens(self) -> int:
         """|F|, every token after the closing tag, the end token included."""
         return 0 if self.answer is None else self.answer[1] - self.answer[0]
-
-
-def load_model(folder: str) -> tuple[Any, PreTrainedTokenizerBase]:
-    """A causal language model and its tokenizer: on the GPU as stored if there is one, else in float32.
-
-    Raises InputError when there is none under that name.
-    """
-    on_gpu = torch.cuda.is_available()
-    shown = logging.is_progress_bar_enabled()
-    if not sys.stderr.isatty():  # a bar would fill a log file with its states
-        logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if on_gpu else torch.float32)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--model {folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-    return network.to("cuda" if on_gpu else "cpu").eval(), tokenizer
 
 
 def prepare_trace(

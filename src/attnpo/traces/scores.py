@@ -13,9 +13,10 @@ from attnpo.attention.heads import HEADS, check_heads, load_heads, warn_of_other
 from attnpo.data.traces import read_numbered_jsonl, row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
+from attnpo.models.loading import load_model
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.labelled import longest
-from attnpo.traces.prepared import PreparedTrace, load_model, prepare_trace, score_traces
+from attnpo.traces.prepared import PreparedTrace, prepare_trace, score_traces
 
 BETA = 2.0  # exponent of the difficulty in the baseline (paper section 5)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from attnpo.data.targets import TARGET_COLUMN
 from attnpo.rewards.verdict import Verdict
-from attnpo.steps.phrases import phrase_counts
+from attnpo.steps.lexicon import phrase_counts
 from attnpo.training.records import Record, step_effect
 
 

