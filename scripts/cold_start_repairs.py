@@ -26,7 +26,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from attnpo.data.traces import read_jsonl
+from attnpo.data.jsonl import read_jsonl
 from attnpo.models import resolve_model
 from attnpo.models.measure import sample_responses
 from attnpo.repair.audit import Case, audit_by_rules

@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from attnpo.data.jsonl import write_jsonl
     from attnpo.data.problems import load_rows
-    from attnpo.data.traces import write_jsonl
     from attnpo.errors import InputError, RunError
     from attnpo.evaluation.contamination import DEGREES, find_overlaps
     from attnpo.evaluation.load import load_all

@@ -1,12 +1,16 @@
-"""Trace files: JSON Lines, one response per line, plain or gzip.
+"""JSON Lines, plain or gzip, and whole files: the only place that reads and writes them.
 
-Rows are plain dictionaries. Fields this package does not know are kept and passed through.
+Rows are plain dictionaries; fields this package does not know are kept and passed through. A run that was killed
+while it wrote leaves exactly one kind of damage: the last line is cut off, or the gzip stream ends early.
+`read_unfinished_jsonl` tolerates and reports that much; anything else that is malformed is an error with file and
+row.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -134,7 +138,7 @@ def _write_rows(file_path: Path, rows: Iterable[Mapping[str, Any]], named: str |
     try:
         with raw, _compressed(raw) if os.fspath(named).endswith(".gz") else raw as file:
             for row in rows:
-                file.write(_encode_row(row))
+                file.write(json_line(row))
                 count += 1
     except OSError as error:
         raise RunError(f"{named}: writing failed ({error.strerror})") from error
@@ -146,11 +150,9 @@ def _compressed(raw: IO[bytes]) -> IO[bytes]:
     return cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
 
 
-def _encode_row(row: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can carry
-        return json.dumps(row).encode() + b"\n"
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """A row as a line of a file. Half of a surrogate pair, which only an escape can carry, is written as one."""
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
@@ -185,3 +187,84 @@ def _parse_row(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise InputError(f"{where}: found {type_name(row)}, expected one JSON object per line")
     return row
+
+
+Row = tuple[int, dict[str, Any]]  # the number of the line, from 1, and the object on it
+
+
+def read_unfinished_jsonl(path: Path) -> tuple[list[Row], str | None]:
+    """The rows of a .jsonl or .jsonl.gz file, and a notice in plain language if its end is missing.
+
+    Raises InputError (file and row) for a line that is not a JSON object, unless it is an unfinished last line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    complete = True
+    if path.suffix == ".gz":
+        data, complete = _gunzip(data, path)
+    *finished, rest = data.split(b"\n")
+    rows = [(row, _parse_row(line, row_name(path, row))) for row, line in enumerate(finished, 1) if line.strip()]
+    if rest.strip():
+        try:
+            rows.append((len(finished) + 1, _parse_row(rest, row_name(path, len(finished) + 1))))
+        except InputError:
+            return rows, f"{path.name}: the last line is unfinished (cut off while writing); left out."
+    if not complete:
+        return (
+            rows,
+            f"{path.name}: the file ends early (cut off while writing); {len(rows)} rows were read.",
+        )
+    return rows, None
+
+
+def _gunzip(data: bytes, path: Path) -> tuple[bytes, bool]:
+    """All members of a gzip file, and whether it is complete. (`gzip.open` drops what precedes a missing end.)"""
+    parts, complete = [], bool(data)
+    while data and complete:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(member.decompress(data))
+        except zlib.error as error:
+            raise InputError(f"{path}: not a gzip file, or damaged ({error}); expected gzipped JSON lines") from error
+        complete, data = member.eof, member.unused_data
+    return b"".join(parts), complete
+
+
+def number(row: dict[str, Any], key: str, where: str) -> float | None:
+    """row[key] as a float; None where it is absent, null or not finite. InputError for anything else."""
+    value = row.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{where}: {key!r} is {value!r}, expected a number or null")
+    return float(value) if math.isfinite(value) else None
+
+
+def whole(row: dict[str, Any], key: str, where: str) -> int:
+    """row[key] as an int of at least 0; InputError when it is absent or something else."""
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InputError(f"{where}: {key!r} is {value!r}, expected a whole number of at least 0")
+    return value
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Put `content` in place at once: whoever is killed in between leaves the file as it was."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(content)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def drop_unfinished_line(file: Path) -> int:
+    """Cut a file behind its last line break; its size then."""
+    content = file.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        with open(file, "r+b") as opened:
+            opened.truncate(end)
+    return end

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from attnpo.data.traces import type_name
+from attnpo.data.jsonl import type_name
 from attnpo.errors import InputError
 
 LARGEST = 2**29

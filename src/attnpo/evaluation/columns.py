@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attnpo.data.traces import type_name
+from attnpo.data.jsonl import type_name
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import Benchmark
 from attnpo.evaluation.code_tests import read_tests

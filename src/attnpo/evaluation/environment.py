@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
-from attnpo.files import write_whole
 from attnpo.versions import device_names, versions_of
 
 ENVIRONMENT = "environment.json"

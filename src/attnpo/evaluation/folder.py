@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from attnpo.data.traces import read_numbered_jsonl, row_name, type_name
+from attnpo.data.jsonl import read_numbered_jsonl, row_name, type_name
 from attnpo.errors import InputError
 from attnpo.evaluation.records import Sample
 from attnpo.rewards.verdict import Verdict

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from attnpo.data.traces import check_field, read_numbered_jsonl, row_name, type_name
+from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name
 from attnpo.errors import InputError
 from attnpo.evaluation.folder import Evaluation, read_options, read_verdict, sample_from_json
 from attnpo.evaluation.records import Sample

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from attnpo.data.jsonl import read_numbered_jsonl, row_name
 from attnpo.data.problems import load_rows
-from attnpo.data.traces import read_numbered_jsonl, row_name
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import BENCHMARKS, Benchmark, get_benchmark
 from attnpo.evaluation.columns import to_question

@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
+from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
 from attnpo.evaluation.environment import ENVIRONMENT, versions
 from attnpo.evaluation.folder import OPTIONS, SAMPLES, read_options
 from attnpo.evaluation.options import check_same
 from attnpo.evaluation.results import CSV, JSON, MARKDOWN, Results
-from attnpo.files import write_whole
 
 
 def check_folder(folder: Path, resolved: dict[str, Any], *, overwrite: bool) -> None:

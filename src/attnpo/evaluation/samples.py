@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from attnpo.data.jsonl import drop_unfinished_line, json_line, write_whole
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation.folder import SAMPLES, read_samples
 from attnpo.evaluation.plan import Key
 from attnpo.evaluation.reading import has_tag
 from attnpo.evaluation.records import Sample
-from attnpo.files import write_whole
 from attnpo.rewards.verdict import Verdict
 
 
@@ -38,7 +37,7 @@ class SampleFiles:
         """
         found: list[Sample] = []
         for file in map(self._file, benchmarks):
-            if file.is_file() and _drop_unfinished_line(file):
+            if file.is_file() and drop_unfinished_line(file):
                 found += read_samples(file)
         return found
 
@@ -48,7 +47,7 @@ class SampleFiles:
             if sample.benchmark not in self._open:
                 self._file(sample.benchmark).parent.mkdir(exist_ok=True)
                 self._open[sample.benchmark] = open(self._file(sample.benchmark), "ab")  # noqa: SIM115 - open to the end
-            self._open[sample.benchmark].write(_line(sample))
+            self._open[sample.benchmark].write(json_line(sample.as_json()))
             self._open[sample.benchmark].flush()
         except OSError as error:
             raise RunError(f"{self._file(sample.benchmark)}: writing failed ({error.strerror})") from error
@@ -66,7 +65,9 @@ class SampleFiles:
         if not any(ended) or 2 * sum(ended) < len(ended):
             return False, 0
         for name in {sample.benchmark for sample in changed}:
-            write_whole(self._file(name), b"".join(_line(_unanswered(s)) for s in samples if s.benchmark == name))
+            write_whole(
+                self._file(name), b"".join(json_line(_unanswered(s).as_json()) for s in samples if s.benchmark == name)
+            )
         return True, len(changed)
 
     def close(self) -> None:
@@ -113,23 +114,8 @@ def check_planned(samples: Iterable[Sample], planned: dict[Key, int]) -> set[Key
     return keys
 
 
-def _line(sample: Sample) -> bytes:
-    # Half of a surrogate pair can only be carried by its escape, which is the one of JSON.
-    return json.dumps(sample.as_json(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
 def _unanswered(sample: Sample) -> Sample:
     if has_tag(sample.text):
         return sample
     verdict = None if sample.verdict is None else Verdict.NO_ANSWER
     return replace(sample, verdict=verdict, extracted=None, thinking_tokens=sample.tokens, answer_tokens=0)
-
-
-def _drop_unfinished_line(file: Path) -> int:
-    """Cut a file behind its last line break; its size then."""
-    content = file.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        with open(file, "r+b") as opened:
-            opened.truncate(end)
-    return end

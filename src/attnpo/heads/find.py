@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from attnpo.attention.heads import Head, save_heads
 from attnpo.attention.model import all_heads, scorable_layers
-from attnpo.data.traces import read_jsonl
+from attnpo.data.jsonl import drop_unfinished_line, read_jsonl
 from attnpo.errors import InputError
 from attnpo.heads.table import ESSENTIAL, REDUNDANT, HeadTable, probe_traces, separating
 from attnpo.models import OVERTHINKER, resolve_model
@@ -128,11 +128,9 @@ def measure(
 
 def _kept(partial: Path) -> dict[str, Any]:
     """What an interrupted probe has left; a line that it did not finish is cut off."""
-    if not partial.is_file():
+    if not partial.is_file() or not drop_unfinished_line(partial):
         return {}
-    whole = partial.read_bytes().rpartition(b"\n")[0]
-    partial.write_bytes(whole + b"\n" if whole else b"")
-    return {row["key"]: row["figures"] for row in read_jsonl(partial, ("key", "figures"))} if whole else {}
+    return {row["key"]: row["figures"] for row in read_jsonl(partial, ("key", "figures"))}
 
 
 def _key(model: str, layers: list[int], trace: PreparedTrace, labels: Sequence[bool | None]) -> str:

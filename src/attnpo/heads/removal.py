@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from attnpo.attention.heads import Head
 from attnpo.attention.model import all_heads
-from attnpo.data.traces import check_field, read_numbered_jsonl, row_name
+from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name
 from attnpo.errors import InputError
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import thinking_of

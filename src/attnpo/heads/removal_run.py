@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpo.attention.heads import Head, check_heads, load_heads, warn_of_other_model
-from attnpo.data.traces import write_jsonl
+from attnpo.data.jsonl import write_jsonl
 from attnpo.heads.figures import write_evidence
 from attnpo.heads.removal import (
     EVERYTHING,

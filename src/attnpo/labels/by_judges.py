@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from attnpo.data.traces import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
+from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
 from attnpo.errors import InputError, RunError
 from attnpo.judges.cache import AnswerCache, answer_key
 from attnpo.judges.client import Patience, Question, Tally, ask_judges, require_client

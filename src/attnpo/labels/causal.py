@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from attnpo.data.traces import read_numbered_jsonl, row_name, write_jsonl
+from attnpo.data.jsonl import read_numbered_jsonl, row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.labels.hiding import iterate_drops
 from attnpo.models import resolve_model

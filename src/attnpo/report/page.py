@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,6 +15,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from attnpo import __version__
+from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
 from attnpo.report.data.evaluation import Evaluation, is_evaluation, read_evaluations
 from attnpo.report.data.library import Shelf, collect
@@ -54,13 +54,10 @@ def write_report(paths: list[Path], output: Path) -> int:
     row), and an output that cannot be written.
     """
     page = report_html(paths).encode("utf-8", errors="replace")
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(page)
-        os.replace(unfinished, output)
+        write_whole(output, page)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise InputError(f"--output {output}: cannot be written: {error.strerror}") from error
     return len(page)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from attnpo.data.traces import read_numbered_jsonl, row_name
+from attnpo.data.jsonl import read_numbered_jsonl, row_name
 from attnpo.errors import InputError
 from attnpo.steps.response import thinking_of
 from attnpo.traces.prepared import PreparedTrace, prepare_trace

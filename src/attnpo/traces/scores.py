@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from attnpo.attention.heads import HEADS, check_heads, load_heads, warn_of_other_model
-from attnpo.data.traces import read_numbered_jsonl, row_name, write_jsonl
+from attnpo.data.jsonl import read_numbered_jsonl, row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attnpo.data.traces import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
+from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import thinking_of

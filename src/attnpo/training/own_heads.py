@@ -16,7 +16,7 @@ from transformers.trainer_utils import has_length
 
 from attnpo.attention.heads import HEADS, Head
 from attnpo.attention.model import scorable_layers
-from attnpo.data.traces import write_jsonl
+from attnpo.data.jsonl import write_jsonl
 from attnpo.errors import InputError, RunError
 from attnpo.heads.find import Found, write_head_file
 from attnpo.heads.table import FEWEST, FEWEST_PROBLEMS, SEPARATES, HeadTable, probe_traces, separating

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from attnpo.data.jsonl import number
 from attnpo.errors import InputError
-from attnpo.report.data.jsonlines import number
 from attnpo.report.data.names import distinct
 
 RESULTS, OPTIONS = "results.json", "eval.yaml"

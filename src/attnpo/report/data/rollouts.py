@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from attnpo.data.jsonl import number, read_unfinished_jsonl, whole
 from attnpo.errors import InputError
-from attnpo.report.data.jsonlines import number, read_rows, whole
 
 Effect = Literal["attenuated", "protected", "untouched"]
 
@@ -78,7 +78,7 @@ def read_responses(path: Path) -> tuple[list[Response], str | None]:
 
     Raises InputError with file, row and field for rows that do not fit the format.
     """
-    rows, notice = read_rows(path)
+    rows, notice = read_unfinished_jsonl(path)
     return [_response(row, f"{path}, row {index}") for index, row in rows], notice
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from attnpo.data.jsonl import number, read_unfinished_jsonl, whole
 from attnpo.errors import InputError
-from attnpo.report.data.jsonlines import number, read_rows, whole
 from attnpo.report.data.names import distinct
 from attnpo.report.words import plural
 
@@ -130,7 +130,7 @@ def _read_measured(path: Path, notices: list[str], consequence: str) -> list[Mea
     if not path.exists():
         notices.append(f"No {path.name}: {consequence}.")
         return []
-    rows, notice = read_rows(path)
+    rows, notice = read_unfinished_jsonl(path)
     if notice:
         notices.append(notice)
     if not rows and not notice:
