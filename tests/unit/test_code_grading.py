@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpo.errors import InputError
-from attnpo.evaluation.grading.code import code_of, grade_code, grade_codes
-from attnpo.evaluation.grading.code_checks import read_test, same_output
+from attnpo.evaluation.grading.code import code_of, grade_code, grade_codes, read_test, same_output
 from attnpo.rewards.verdict import Verdict
 from attnpo.sandbox import process
 from attnpo.sandbox.sandbox import Limits, Sandbox

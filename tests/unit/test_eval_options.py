@@ -10,8 +10,8 @@ import pytest
 
 from attnpo.cli.main import main
 from attnpo.errors import InputError
+from attnpo.evaluation.folder import SampleFiles
 from attnpo.evaluation.options import EvalOptions
-from attnpo.evaluation.samples import SampleFiles
 from attnpo.models.loading import find_model
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from attnpo.evaluation import progress as module
 from attnpo.evaluation.progress import EvalProgress
-from attnpo.evaluation.records import Sample
+from attnpo.evaluation.samples import Sample
 from attnpo.rewards.verdict import Verdict
 
 RIGHT = Sample(

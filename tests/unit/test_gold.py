@@ -11,7 +11,7 @@ from attnpo.cli.main import main
 from attnpo.evaluation.benchmarks import BENCHMARKS
 from attnpo.evaluation.gold import check_gold
 from attnpo.evaluation.grading import Graded, Grader
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.samples import Question
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import Verdict
 

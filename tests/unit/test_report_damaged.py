@@ -101,7 +101,7 @@ def test_a_malformed_line_is_named(run_folder, name, line, said):
     path.write_bytes(first + line + b"\n" + b"".join(rest))
     with pytest.raises(InputError) as caught:
         read_run(run_folder)
-    assert f"{name}, row 2: " in str(caught.value)
+    assert f"{name}, row 2" in str(caught.value)
     assert said in str(caught.value)
     # The same at the end, but finished with a newline: no crash while writing does that.
     path.write_bytes(first + line + b"\n")

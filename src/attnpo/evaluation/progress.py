@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from attnpo.evaluation.records import Sample
+from attnpo.evaluation.samples import Sample
 from attnpo.rewards.verdict import REWARD_OF
 
 PLAIN_EVERY = 60.0

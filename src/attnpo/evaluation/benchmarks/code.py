@@ -1,6 +1,7 @@
-"""Tests of LiveCodeBench problems, as published → the list that `attnpo.evaluation.grading.code` runs.
+"""Programs: problems whose answers are run against tests.
 
-A test is {"input", "output", "kind": "stdin" | "functional"} and, for a function, "function": its name.
+A test is {"input", "output", "kind": "stdin" | "functional"} and, for a function, "function": its name;
+`attnpo.evaluation.grading.code` runs them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,15 @@ from typing import Any
 
 from attnpo.data.jsonl import type_name
 from attnpo.errors import InputError
+from attnpo.evaluation.benchmarks.base import PROBLEM, Benchmark, Row, text_of
+from attnpo.evaluation.grading.code import read_test
+from attnpo.evaluation.samples import Question
+
+STDIN = (
+    "Write a Python program that reads from standard input and prints the answer to standard output. "
+    "Put the whole program into one ```python code block."
+)
+FUNCTION = "Write your solution in Python, starting from this code. Put all of it into one ```python code block."
 
 LARGEST = 2**29
 """Bytes of one problem's private tests, unpacked; what is published stays far below."""
@@ -87,3 +97,44 @@ def _unpack(value: str) -> str:
     if not isinstance(text, str):
         raise TypeError(type_name(text))
     return text
+
+
+def ask_program(question: Question) -> str:
+    """The problem, the code it starts from if there is any, and the form of the answer."""
+    starter = question.extra.get("starter_code")
+    task = f"{FUNCTION}\n\n```python\n{starter.rstrip()}\n```" if starter else STDIN
+    return f"{question.problem.rstrip()}\n\n{task}"
+
+
+def _livecodebench(row: Row, where: str) -> dict[str, Any]:
+    tests = tuple(read_tests(row, where))
+    for number, test in enumerate(tests, start=1):  # a malformed one is found here, not after hours of sampling
+        read_test(test, f"{where}, test {number}")
+    return {
+        "problem": text_of(row, PROBLEM, where),
+        "reference": None,
+        "tests": tests,
+        "extra": {"starter_code": row.get("starter_code") or "", "date": row.get("contest_date")},
+    }
+
+
+BENCHMARKS = (
+    Benchmark(
+        # "v6" is the 175 problems that release_v6 added, contests of January to April 2025 (papers that write
+        # 2502-2505 take the 131 of them from February on; "v5" is 2408-2502, 279 problems). The data set comes with a
+        # loading script, which no current version of datasets runs: the release's own file is read instead.
+        name="livecodebench",
+        title="LiveCodeBench v6",
+        kind="code",
+        read=_livecodebench,
+        message=ask_program,
+        level="difficulty",
+        rows=175,
+        licence="© contest sites",
+        files=("livecodebench", "test6"),
+        also=("livecodebench_279",),
+        hub_id="livecodebench/code_generation_lite",
+        hub_file="test6.jsonl",
+        hub_revision="0fe84c3912ea0c4d4a78037083943e8f0c4dd505",
+    ),
+)
