@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from attnpo.data.jsonl import read_unfinished_jsonl
 from attnpo.errors import InputError
-from attnpo.report.data.library import collect
-from attnpo.report.data.run import read_run
 from attnpo.report.page import report_html
+from attnpo.report.run import read_run
+from attnpo.report.views.responses import collect
 
 
 @pytest.fixture

@@ -17,18 +17,15 @@ from plotly.offline import get_plotlyjs
 from attnpo import __version__
 from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
-from attnpo.report.data.evaluation import Evaluation, is_evaluation, read_evaluations
-from attnpo.report.data.library import Shelf, collect
-from attnpo.report.data.run import Run, read_runs
-from attnpo.report.data.stability import Stability, find_stability
+from attnpo.report.elements import View, embedded_json, esc
+from attnpo.report.evaluation import Evaluation, is_evaluation, read_evaluations
+from attnpo.report.run import Run, read_runs
 from attnpo.report.views.behaviour import behaviour
 from attnpo.report.views.compare import compare
 from attnpo.report.views.configuration import configuration
-from attnpo.report.views.elements import View
-from attnpo.report.views.heads import heads
+from attnpo.report.views.heads import Stability, find_stability, heads
 from attnpo.report.views.overview import overview
-from attnpo.report.views.responses import responses
-from attnpo.report.words import embedded_json, esc
+from attnpo.report.views.responses import Shelf, collect, responses
 
 STYLES = ("colours.css", "page.css", "responses.css")
 # In this order, in one function: each file may use what those before it define.

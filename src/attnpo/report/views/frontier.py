@@ -8,10 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from attnpo.evaluation.aes import aes as score_of
-from attnpo.report.data.charts import Chart, Key, Table, colour, error_bars, mark, short, symbol
-from attnpo.report.data.evaluation import Measure
-from attnpo.report.data.run import Measured, Run
-from attnpo.report.words import NBSP, change, count, percent, points, score
+from attnpo.report.elements import (
+    NBSP,
+    Chart,
+    Key,
+    Table,
+    change,
+    colour,
+    count,
+    error_bars,
+    mark,
+    percent,
+    points,
+    score,
+    short,
+    symbol,
+)
+from attnpo.report.evaluation import Measure
+from attnpo.report.run import Measured, Run
 
 EXPLAINED = "Up and to the left is better. Bars: 95 % intervals. Dotted: what nothing else here beats in both."
 

@@ -11,7 +11,7 @@ import yaml
 
 from attnpo.data.jsonl import number
 from attnpo.errors import InputError
-from attnpo.report.data.names import distinct
+from attnpo.report.run import distinct
 
 RESULTS, OPTIONS = "results.json", "eval.yaml"
 EVALUATION_FILES = (RESULTS, OPTIONS, "samples")

@@ -1,4 +1,7 @@
-"""A run folder as dataclasses: what was configured, what was measured, where the rollouts lie."""
+"""Names by which the page tells its sources apart.
+
+A run folder as dataclasses: what was configured, what was measured, where the rollouts lie.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,24 @@ import yaml
 
 from attnpo.data.jsonl import number, read_unfinished_jsonl, whole
 from attnpo.errors import InputError
-from attnpo.report.data.names import distinct
-from attnpo.report.words import plural
+from attnpo.report.elements import plural
+
+
+def distinct(named: list[tuple[str, Path]]) -> list[str]:
+    """One name for each (name, folder): those that share a name get their folder's, or else a count, beside it.
+
+    >>> distinct([("same", Path("one")), ("same", Path("two")), ("same", Path("two")), ("own", Path("three"))])
+    ['same (one)', 'same (two)', 'same (two) #2', 'own']
+    """
+    names: list[str] = []
+    for name, path in named:
+        shared = sum(name == other for other, _ in named) > 1
+        folder = path.resolve().name
+        base = f"{name} ({folder})" if shared and folder != name else name
+        candidates = [base, *(f"{base} #{count}" for count in range(2, len(named) + 1))]
+        names.append(next(candidate for candidate in candidates if candidate not in names))
+    return names
+
 
 RUN_FILES = ("config.yaml", "metrics.jsonl", "evaluations.jsonl", "rollouts")
 ROLLOUT_NAME = re.compile(r"(train|eval)-(\d+)\.jsonl\.gz")
