@@ -5,7 +5,8 @@
     python benchmarks/score_margins.py scored.jsonl
 
 Needs labelled traces ("essential") with scores. Scores are shown in units of uniform attention |F|/|o|, where the
-baseline is p² (β = 2). A redundant step above it is protected in an overlong right response and never attenuated.
+baseline is τ·p^β (the paper: τ = 1, β = 2; `--threshold`, `--beta`). A redundant step above it is protected in an
+overlong right response and never attenuated. With true labels γ of a redundant step would be 1 − p² at A > 0.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ import numpy as np
 
 from attnpo.data.jsonl import read_jsonl
 
+LAMBDA = 2  # λ, the paper's
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scored", help="traces with labels and scores")
     parser.add_argument("--p", type=float, nargs="+", default=[1.0, 0.875, 0.75, 0.5], help="shares of right responses")
+    parser.add_argument("--threshold", type=float, default=1.0, help="τ")
+    parser.add_argument("--beta", type=float, default=2.0, help="β")
     args = parser.parse_args()
 
     shares: dict[tuple[bool, str], list[float]] = defaultdict(list)
@@ -37,11 +42,16 @@ def main() -> None:
         print(f"| {kind}: {role} | {len(values)} | {low:.2f} | {middle:.2f} | {high:.2f} |")
     redundant = np.concatenate([values for (essential, _), values in shares.items() if not essential])
     essential = np.concatenate([values for (essential, _), values in shares.items() if essential])
-    print("\n| p | redundant steps above the baseline | essential below | mean γ of redundant steps at A > 0 |")
-    print("|---|---|---|---|")
+    print(f"\nτ = {args.threshold:g}, β = {args.beta:g}\n")
+    print(
+        "| p | redundant steps above the baseline | essential below | mean γ of redundant ones at A > 0 | true labels |"
+    )
+    print("|---|---|---|---|---|")
     for p in args.p:
-        scale = np.where(redundant < p**2, redundant + 1 - p**2, 1.0)  # p²·(S/B) = S/uniform
-        print(f"| {p} | {np.mean(redundant > p**2):.0%} | {np.mean(essential < p**2):.0%} | {scale.mean():.2f} |")
+        baseline = args.threshold * p**args.beta
+        scale = np.where(redundant < baseline, p**LAMBDA * redundant / baseline + 1 - p**LAMBDA, 1.0)
+        sides = f"{np.mean(redundant > baseline):.0%} | {np.mean(essential < baseline):.0%}"
+        print(f"| {p} | {sides} | {scale.mean():.2f} | {1 - p**LAMBDA:.2f} |")
 
 
 if __name__ == "__main__":

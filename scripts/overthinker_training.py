@@ -10,6 +10,7 @@ import random
 import statistics
 import time
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import torch
 import torch.nn.functional as F
 import transformers
 from overthinker_data import CLOSE_THINK, USER, Batch, StreamOptions, parallel_batches, train_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from attnpo.attention.heads import save_heads
-from attnpo.heads.table import ESSENTIAL, REDUNDANT
+from attnpo.heads.table import ESSENTIAL, REDUNDANT, parting_scale
+from attnpo.models import resolve_model
 from attnpo.models.measure import measure_heads, sample_responses
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import DEFAULT_DIFFICULTY, sample_problem
@@ -38,9 +40,8 @@ def train_and_measure(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1 if device.type == "cuda" else args.threads)
-    tokenizer = make_tokenizer(args)
+    tokenizer, model = start_from(args) if args.start else start_from_scratch(args)
     tokenizer.save_pretrained(out)
-    model = make_model(args, tokenizer)
     curve = train(model.to(device), args, out, device)
     save_model(model, out)
     trained = time.perf_counter() - started
@@ -65,7 +66,26 @@ def train_and_measure(args: argparse.Namespace) -> None:
 
 def writer_style(args: argparse.Namespace) -> TraceStyle:
     # catch_all=False: the model learns traces as they come, uncaught errors included, so that checks pay.
-    return TraceStyle(error_rate=args.error_rate, check_rate=args.check_rate, catch_all=False)
+    return TraceStyle(
+        error_rate=args.error_rate,
+        check_rate=args.check_rate,
+        catch_all=False,
+        redundancy=args.redundancy,
+        sentences=args.sentences,
+    )
+
+
+def start_from(args: argparse.Namespace) -> tuple[Any, LlamaForCausalLM]:
+    """Tokeniser and model of `args.start`, which keeps its size; only the declared context changes."""
+    path = resolve_model(args.start)
+    model = LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
+    model.config.max_position_embeddings = args.context
+    return AutoTokenizer.from_pretrained(path), model
+
+
+def start_from_scratch(args: argparse.Namespace) -> tuple[Any, LlamaForCausalLM]:
+    tokenizer = make_tokenizer(args)
+    return tokenizer, make_model(args, tokenizer)
 
 
 def make_tokenizer(args: argparse.Namespace) -> PreTrainedTokenizerFast:
@@ -88,7 +108,7 @@ def make_model(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> 
         num_hidden_layers=args.layers,
         num_attention_heads=args.heads,
         num_key_value_heads=args.key_heads,
-        max_position_embeddings=1024,
+        max_position_embeddings=args.context,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -152,10 +172,11 @@ def train(model: LlamaForCausalLM, args: argparse.Namespace, out: Path, device: 
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             recent.append(loss.detach())
-            if step % 100 == 99:
+            if step % args.log_steps == args.log_steps - 1:
                 curve.append([step + 1, round(torch.stack(recent).mean().item(), 4), round(seconds, 1)])
                 recent = []
-                print(f"{out.name} step {step + 1} loss {curve[-1][1]} {tokens / seconds:.0f} tokens/s {seconds:.0f} s")
+                speed = f"{tokens / seconds:.0f} tokens/s {seconds:.0f} s"
+                print(f"{out.name} step {step + 1} loss {curve[-1][1]} {speed}", flush=True)
     model.eval()
     return curve
 
@@ -184,13 +205,16 @@ def evaluate(model: Any, tokenizer: PreTrainedTokenizerFast, args: argparse.Name
     """Held-out figures; writes heads.json and OUT.examples.json."""
     model.float()
     rows = build_dataset(args.evaluation_problems, EVALUATION_SEED, "test", DEFAULT_DIFFICULTY)
-    sampled = sample_responses(model, tokenizer, rows, batch=1024)
-    greedy = sample_responses(model, tokenizer, rows, temperature=0, batch=1024)
+    limits: Any = {"batch": 1024, "max_new_tokens": args.context // 2}
+    sampled = sample_responses(model, tokenizer, rows, **limits)
+    greedy = sample_responses(model, tokenizer, rows, temperature=0, **limits)
     # Eight responses to some problems: what reinforcement learning will see.
     few = [row for row in rows[: args.evaluation_problems // 8] for _ in range(8)]
-    grouped = sample_responses(model, tokenizer, few, batch=1024)
+    grouped = sample_responses(model, tokenizer, few, **limits)
     groups = [grouped[i : i + 8] for i in range(0, len(grouped), 8)]
-    measures = measure_heads(model, tokenizer, build_dataset(args.probe_traces, EVALUATION_SEED + 1, "test"))
+    style = replace(writer_style(args), catch_all=True)
+    labelled = build_dataset(args.probe_traces, EVALUATION_SEED + 1, "test", style=style)
+    measures = measure_heads(model, tokenizer, labelled)
     accuracy = {head: round(value, 4) for head, value in measures.mean().items()}
     essential, redundant = measures.mean(ESSENTIAL), measures.mean(REDUNDANT)
     ranked = sorted(accuracy, key=lambda head: -accuracy[head])
@@ -198,7 +222,10 @@ def evaluate(model: Any, tokenizer: PreTrainedTokenizerFast, args: argparse.Name
         out / "heads.json",
         ranked[:3],
         sra={head: accuracy[head] for head in ranked},
-        model="overthinker",
+        essential_over_uniform={f"{layer},{head}": round(essential[layer, head], 4) for layer, head in ranked},
+        redundant_over_uniform={f"{layer},{head}": round(redundant[layer, head], 4) for layer, head in ranked},
+        threshold=round(parting_scale(measures, ranked[:3]), 4),
+        model=out.name,
         labels="task",
         traces=measures.traces,
     )

@@ -1,6 +1,8 @@
-"""Train the small over-thinking model that is shipped with the package, from scratch on freshly written traces.
+"""Train a small over-thinking model that is shipped with the package, on freshly written traces.
 
-    python scripts/train_overthinker.py --out /tmp/overthinker
+    python scripts/train_overthinker.py --out /tmp/overthinker           # from scratch: the one of short traces
+    python scripts/train_overthinker.py --out /tmp/overthinker-long --start overthinker --redundancy 30 \\
+        --sentences many --context 4096 --steps 400 --batch 12 --lr 1.5e-3 --warmup 20    # goes on with it: long ones
 
 writes OUT/model.safetensors, config.json, generation_config.json, the tokeniser, heads.json and
 training_record.json, and OUT.examples.json beside the folder. Minutes on one GPU; hours on a CPU. The defaults are the
@@ -18,8 +20,13 @@ from attnpo.task.traces import TraceStyle
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--start", metavar="MODEL", help="a model to go on with, tokeniser included (default: none)")
+    parser.add_argument("--redundancy", type=float, help="mean number of redundant steps per trace")
+    parser.add_argument("--sentences", choices=("few", "many"), default="few", help="templates per kind of step")
+    parser.add_argument("--context", type=int, default=1024, help="positions that the model is declared for")
     parser.add_argument("--steps", type=int, default=4300)
     parser.add_argument("--max-seconds", type=float, default=math.inf, help="shorten the schedule to end by then")
+    parser.add_argument("--log-steps", type=int, default=100, help="steps between points of the loss curve")
     parser.add_argument("--batch", type=int, default=96, help="traces per step")
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)

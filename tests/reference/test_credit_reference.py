@@ -30,6 +30,9 @@ def options(draw: st.DrawFn) -> dict:
         "positive": draw(st.booleans()),
         "negative": draw(st.booleans()),
         "difficulty": draw(st.booleans()),
+        "yardstick": draw(st.sampled_from(["uniform", "uniform", "thinking", "median"])),
+        "threshold": draw(st.sampled_from([1.0, 1.5, 0.5])),
+        "sharp": draw(st.booleans()),
     }
 
 
@@ -49,14 +52,24 @@ def responses(draw: st.DrawFn) -> dict:
     }
 
 
+def slow_yardstick(row: dict, kind: str) -> float:
+    if kind == "uniform":
+        return row["answer"] / row["total"]
+    if kind == "median":
+        return sorted(row["scores"])[(len(row["scores"]) - 1) // 2]
+    attention = sum(length * score for length, score in zip(row["lengths"], row["scores"], strict=True))
+    return attention / sum(row["lengths"]) if any(row["lengths"]) else 0.0
+
+
 def slow_scale(score: float, row: dict, step: int, o: dict) -> float:
     """γ of one step, branch by branch."""
     p = row["right"] / GROUP if o["difficulty"] else 1.0
-    baseline = p ** o["beta"] * row["answer"] / row["total"]
+    baseline = o["threshold"] * p ** o["beta"] * slow_yardstick(row, o["yardstick"])
     # in whole numbers: G·t > T·(G − right)
     started = not o["difficulty"] or GROUP * step > o["delay"] * (GROUP - row["right"])
     if row["advantage"] > 0 and score < baseline and o["positive"] and started:
-        return (1 - o["delta"]) * (p ** o["lam"] * score / baseline + 1 - p ** o["lam"]) + o["delta"]
+        ratio = 0.0 if o["sharp"] else score / baseline
+        return (1 - o["delta"]) * (p ** o["lam"] * ratio + 1 - p ** o["lam"]) + o["delta"]
     if row["advantage"] < 0 and score > baseline and o["negative"]:
         return 0.0
     return 1.0
@@ -107,6 +120,9 @@ def test_batched_credit_equals_the_slow_loop(rows: list[dict], o: dict, step: in
         tokens += [row["advantage"]] * (row["answer"] + 1)
         padding = inputs.step_ids.shape[1] - len(tokens)
         assert result.advantages[i].tolist() == pytest.approx(tokens + [0.0] * padding, abs=1e-12)
+        if o["yardstick"] != "uniform" or o["threshold"] != 1 or o["sharp"]:
+            continue  # `step_scales` has the paper's formula only
+        paper = {name: value for name, value in o.items() if name not in ("yardstick", "threshold", "sharp")}
         single = step_scales(
             torch.tensor(row["scores"], dtype=torch.float64),
             advantage=row["advantage"],
@@ -114,7 +130,7 @@ def test_batched_credit_equals_the_slow_loop(rows: list[dict], o: dict, step: in
             answer_tokens=row["answer"],
             total_tokens=row["total"],
             step=step,
-            **o,
+            **paper,
         )
         if row["rescalable"]:
             assert single.tolist() == pytest.approx(expected, abs=1e-12)

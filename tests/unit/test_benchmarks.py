@@ -174,7 +174,7 @@ def test_limit_takes_the_same_questions_every_time(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"benchmark 'mmlu_pro': unknown, expected one of gsm8k, .*task"):
+    with pytest.raises(InputError, match=r"benchmark 'mmlu_pro': unknown, expected one of .*gsm8k, .*task"):
         get_benchmark("mmlu_pro")
     with pytest.raises(InputError, match="no such folder"):
         load_questions("gsm8k", data_dir=tmp_path / "none")

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from attnpo.credit.attnpo import AttnPOCredit, spread_to_tokens, step_scales
 from attnpo.credit.base import CreditInputs, assign_credit, get_credit, rescalable_rows
+from attnpo.errors import InputError
 
 EASY = {"group_accuracy": 1.0, "answer_tokens": 20, "total_tokens": 200, "step": 1}  # B = 0.1
 HALF = {"group_accuracy": 0.5, "answer_tokens": 20, "total_tokens": 200}  # B = 0.25 * 0.1 = 0.025
@@ -170,3 +171,79 @@ def test_spread_is_exactly_zero_on_padding_even_where_the_advantage_is_not_finit
     mask = torch.tensor([[True, False]])
     spread = spread_to_tokens(torch.tensor([float("inf")]), torch.ones(1, 1), torch.tensor([[1, 1]]), mask)
     assert spread[0, 1].item() == 0.0
+
+
+def three_steps(advantage: float, scores: list[float], p: float = 0.5) -> CreditInputs:
+    """One response: steps of 1, 2 and 1 tokens, the closing tag, two answer tokens; |F|/|o| = 2/20 = 0.1."""
+    return CreditInputs(
+        advantages=torch.tensor([advantage], dtype=torch.float64),
+        correct=torch.tensor([True]),
+        group_accuracy=torch.tensor([p], dtype=torch.float64),
+        answer_tokens=torch.tensor([2]),
+        total_tokens=torch.tensor([20]),
+        rescalable=torch.tensor([True]),
+        step_ids=torch.tensor([[0, 1, 1, 2, 3, 3, 3]]),
+        num_steps=torch.tensor([3]),
+        completion_mask=torch.ones(1, 7),
+        step=1,
+        signals={"attention": torch.tensor([scores], dtype=torch.float64)},
+    )
+
+
+def test_threshold_raises_the_baseline() -> None:
+    # B = 1.5 · 0.5⁰ · 0.1 = 0.15: γ = 0.25·(0.12/0.15) + 0.75 = 0.95; the paper's B = 0.025 would attenuate nothing
+    method = AttnPOCredit(threshold=1.5, beta=0, delay=0)
+    result = assign_credit(method, three_steps(0.4, [0.12, 0.3, 0.06]))
+    assert result.baseline.tolist() == pytest.approx([0.15])
+    assert result.scales[0].tolist() == pytest.approx([0.95, 1.0, 0.25 * 0.06 / 0.15 + 0.75])
+    assert assign_credit(AttnPOCredit(delay=0), three_steps(0.4, [0.12, 0.3, 0.06])).scales[0].tolist() == [1, 1, 1]
+
+
+def test_thinking_yardstick_is_the_mean_over_thinking_tokens() -> None:
+    # (1·0.1 + 2·0.4 + 1·0.1) / 4 = 0.25, where |F|/|o| is 0.1
+    method = AttnPOCredit(yardstick="thinking", beta=0, delay=0)
+    protected = assign_credit(method, three_steps(-0.4, [0.1, 0.4, 0.1]))
+    assert protected.baseline.tolist() == pytest.approx([0.25])
+    assert protected.scales[0].tolist() == [1, 0, 1]
+
+
+def test_a_sink_changes_nothing_under_the_thinking_yardstick() -> None:
+    """What all steps lose alike, to the first token say, moves no scale; under the paper's yardstick it does."""
+    method, paper = AttnPOCredit(yardstick="thinking", beta=0, delay=0), AttnPOCredit(beta=0, delay=0)
+    scores = [0.08, 0.2, 0.11]
+    with_sink = [0.3 * score for score in scores]
+    first, second = (assign_credit(method, three_steps(0.4, s)).scales for s in (scores, with_sink))
+    assert_close(first, second)
+    first, second = (assign_credit(paper, three_steps(0.4, s)).scales for s in (scores, with_sink))
+    assert not torch.allclose(first, second)
+
+
+def test_median_yardstick_is_the_middle_score() -> None:
+    method = AttnPOCredit(yardstick="median", beta=0, lam=0, delay=0)
+    result = assign_credit(method, three_steps(0.4, [0.1, 0.4, 0.2]))
+    assert result.baseline.tolist() == pytest.approx([0.2])
+    assert result.scales[0].tolist() == pytest.approx([0.5, 1, 1])
+
+
+def test_yardsticks_of_a_response_without_scores_attenuate_nothing() -> None:
+    for yardstick in ("thinking", "median"):
+        nothing = [float("nan")] * 3
+        result = assign_credit(AttnPOCredit(yardstick=yardstick, delay=0), three_steps(0.4, nothing))
+        assert result.scales[0].tolist() == [1, 1, 1]
+        assert result.baseline.tolist() == [0]
+
+
+def test_sharp_attenuation_is_that_of_a_step_without_attention() -> None:
+    # B = 0.1: both redundant steps get 1 − 0.5² = 0.75, whatever their scores
+    method = AttnPOCredit(beta=0, delay=0, sharp=True)
+    assert assign_credit(method, three_steps(0.4, [0.02, 0.3, 0.09])).scales[0].tolist() == pytest.approx(
+        [0.75, 1, 0.75]
+    )
+    easy = assign_credit(method, three_steps(0.4, [0.02, 0.3, 0.09], p=1.0))
+    assert easy.scales[0].tolist() == pytest.approx([0, 1, 0])
+
+
+@pytest.mark.parametrize("options", [{"yardstick": "metre"}, {"threshold": -1.0}, {"threshold": float("inf")}])
+def test_bad_yardsticks_are_refused(options) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(options))}: found"):
+        AttnPOCredit(**options)

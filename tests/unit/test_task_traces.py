@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 import statistics
 from collections import Counter
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attnpo.errors import InputError
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.segment import segment_steps
 from attnpo.task import phrases
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import Operation, Problem, sample_problem
 from attnpo.task.stories import FAMILIES
-from attnpo.task.traces import TraceStyle, write_trace
+from attnpo.task.traces import OPTIONAL_RATES, TraceStyle, write_trace
 
 EQUATION = re.compile(r"(\w+): (\d+) ([-+*/]) (\d+) = (\d+)")
 ESSENTIAL_ROLES = {"computation", "catch"}
@@ -66,10 +70,24 @@ def test_segmentation_finds_the_constructed_steps(written):
         assert [(s.start, s.end) for s in segment_steps(trace.thinking)] == [(s.start, s.end) for s in trace.steps]
 
 
-@settings(max_examples=150, deadline=None)
-@given(seed=st.integers(0, 10**9), error_rate=st.floats(0, 1), check_rate=st.floats(0, 2), catch_all=st.booleans())
-def test_segmentation_finds_the_steps_in_every_style(seed, error_rate, check_rate, catch_all):
-    style = TraceStyle(error_rate=error_rate, check_rate=check_rate, catch_all=catch_all, verbosity=(0, 2))
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10**9),
+    error_rate=st.floats(0, 1),
+    check_rate=st.floats(0, 2),
+    catch_all=st.booleans(),
+    redundancy=st.none() | st.floats(0, 40),
+    sentences=st.sampled_from(sorted(phrases.SENTENCES)),
+)
+def test_segmentation_finds_the_steps_in_every_style(seed, error_rate, check_rate, catch_all, redundancy, sentences):
+    style = TraceStyle(
+        error_rate=error_rate,
+        check_rate=check_rate,
+        catch_all=catch_all,
+        verbosity=(0, 2),
+        redundancy=redundancy,
+        sentences=sentences,
+    )
     trace = write_trace(sample_problem(seed, 0, "test", (1, 5)), random.Random(seed), style)
     assert [(s.start, s.end) for s in segment_steps(trace.thinking)] == [(s.start, s.end) for s in trace.steps]
 
@@ -161,10 +179,10 @@ def test_templates_are_long_enough_and_cut_only_at_their_start():
     words |= dict.fromkeys(("count", "operand", "result", "wrong", "first", "second", "sum"), "2")
     words |= {"word": "plus", "inverse": "plus", "path": "from 4 to 2 to 1"}
     endings = (*phrases.CHECK_FINE, *phrases.CHECK_CATCHES)
-    templates = [o + phrases.CHECK_BODY + e for o in phrases.CHECK_OPENINGS for e in endings]
-    for group in (*phrases.COMPUTATIONS.values(), phrases.ALTERNATIVES, phrases.REMARKS, phrases.RESTATEMENTS):
+    kinds = asdict(phrases.MANY)  # has all of FEW
+    templates = [o + phrases.CHECK_BODY + e for o in kinds.pop("check_openings") for e in endings]
+    for group in (*phrases.COMPUTATIONS.values(), *kinds.values()):
         templates += group
-    templates += [*phrases.FALSE_STARTS, *phrases.PLANS, *phrases.RECAPS, *phrases.CLOSING_REMARKS]
     lexicon = load_lexicon("paper")
     for template in templates:
         text = template.format(**words)
@@ -181,3 +199,74 @@ def test_rows_are_deterministic_and_independent_of_their_number():
         assert {"id", "problem", "response", "reference", "steps", "family", "difficulty", "split"} == set(row)
         assert row["response"].endswith(f"\\boxed{{{row['reference']}}}")
         assert all({"start", "end", "essential", "kind", "role"} == set(step) for step in row["steps"])
+
+
+def test_the_default_is_what_it_was_byte_for_byte():
+    rows = json.dumps(build_dataset(60, seed=3, difficulty=(1, 5))).encode()
+    assert hashlib.sha256(rows).hexdigest() == "3a1f0060bcea9584d608a429d7b0ce8a9fb1ac677d8adc02299c3802a50d0dfa"
+
+
+@pytest.mark.parametrize("sentences", sorted(phrases.SENTENCES))
+@pytest.mark.parametrize("redundancy", [0, 1.5, 4, 12, 30])
+@pytest.mark.parametrize("catch_all", [True, False])
+def test_redundancy_is_the_mean_number_of_redundant_steps(redundancy, sentences, catch_all):
+    style = TraceStyle(redundancy=redundancy, sentences=sentences, catch_all=catch_all)
+    counts = []
+    for i in range(1200):
+        trace = write_trace(sample_problem(5, i, "train", (1, 4)), random.Random(i), style)
+        counts.append(sum(not step.essential for step in trace.steps))
+    # Slips that every check must catch stay also where nothing redundant is wanted.
+    slips = 0.15 * 3 if catch_all and redundancy < 2 else 0.0
+    assert abs(statistics.fmean(counts) - redundancy) < 0.05 * redundancy + 0.1 + slips
+    if redundancy >= 12:
+        problem = sample_problem(0, 0, "train", (3, 3))
+        lengths = [len(write_trace(problem, random.Random(i), style).response) for i in range(200)]
+        assert statistics.pstdev(lengths) > 0.2 * statistics.fmean(lengths)
+
+
+def test_checks_are_worth_the_same_at_every_redundancy():
+    """The share of slips that the check after the computation catches does not depend on the further steps."""
+    problems = [sample_problem(3, i, "train", (1, 3)) for i in range(1500)]
+
+    def accuracy(redundancy: float | None) -> float:
+        style = TraceStyle(catch_all=False, redundancy=redundancy, sentences="many")
+        traces = [write_trace(problem, random.Random(i), style) for i, problem in enumerate(problems)]
+        return statistics.fmean(trace.answer == problem.answer for trace, problem in zip(traces, problems, strict=True))
+
+    usual = accuracy(None)
+    assert all(abs(accuracy(redundancy) - usual) < 0.03 for redundancy in (4, 12, 30))
+
+
+def test_further_steps_say_true_numbers():
+    """Equations in words of checks and alternatives hold, also after a slip that nobody caught."""
+    words = {"plus": "+", "minus": "-", "times": "*", "divided by": "/"}
+    spoken = re.compile(r"(\d+) (plus|minus|times|divided by) (\d+) (?:is|makes|gives back|has to be|does give) (\d+)")
+    found = 0
+    for i in range(200):
+        style = TraceStyle(catch_all=False, redundancy=20, sentences="many", error_rate=0.4)
+        trace = write_trace(sample_problem(6, i, "train", (1, 4)), random.Random(i), style)
+        for step in trace.steps:
+            if step.role in ("check", "alternative", "catch"):
+                for a, word, b, c in spoken.findall(trace.thinking[step.start : step.end]):
+                    assert compute(a, words[word], b) == int(c)
+                    found += 1
+    assert found > 500
+
+
+def test_a_sentence_does_not_come_back_within_three_steps():
+    """Further steps of many sentences do not loop; checks, whose sentences are combined of parts, are left out."""
+    style = TraceStyle(redundancy=30, sentences="many", **dict.fromkeys(OPTIONAL_RATES, 0))
+    for i in range(100):
+        trace = write_trace(sample_problem(7, i), random.Random(i), style)
+        texts = [re.sub(r"\d+", "#", trace.thinking[step.start : step.end]) for step in trace.steps]
+        for k, step in enumerate(trace.steps):
+            if step.role not in ("check", "computation", "catch", "slip"):
+                assert texts[k] not in texts[max(0, k - 3) : k]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"redundancy": -1}, "redundancy"), ({"sentences": "some"}, "sentences")]
+)
+def test_bad_styles_are_refused(options, said):
+    with pytest.raises(InputError, match=f"{said}: found .*expected"):
+        TraceStyle(**options)

@@ -35,6 +35,12 @@ REFUSED = {
     "credit_delta": [{"credit_delta": 1.5}, {"credit_delta": float("nan")}],
     "credit_delay": [{"credit_delay": -1}],
     "credit_positive": [{"credit_positive": 3}],
+    "credit_yardstick": [{"credit_yardstick": "metre"}],
+    "credit_threshold": [
+        {"credit_threshold": "high"},
+        {"credit_threshold": -1},
+        {"credit_threshold": "heads", "credit_yardstick": "thinking"},
+    ],
     "verifier_workers": [{"verifier_workers": 0}],
     "verifier_timeout": [{"verifier_timeout": 0.0}],
 }

@@ -31,6 +31,18 @@ def load_heads(path: str | Path) -> list[Head]:
     return parse_heads(content["heads"], f'{path}: field "heads"')
 
 
+def load_threshold(path: str | Path) -> float:
+    """The field `threshold` of a head file: where the scores of essential and redundant steps part, in units of
+    uniform attention. Raises InputError naming the file where it is missing or no number above 0."""
+    value = _read(path).get("threshold")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise InputError(
+            f'{path}: field "threshold" is {value!r}, expected a number above 0, as `attnpo probe` and heads: auto '
+            "measure it"
+        )
+    return float(value)
+
+
 def _read(path: str | Path) -> dict[str, Any]:
     """The object in a file; one without fields where it holds something else."""
     try:

@@ -7,13 +7,15 @@ import json
 import os
 import sys
 
+from attnpo.errors import InputError
+
 DESCRIPTION = """\
 Write problems of the built-in task, each with a response that thinks too long: essential steps, false starts, checks
 that catch an error, useless checks, restatements, alternatives, recaps. Every step is labelled
 ("steps": [{"start", "end", "essential", "kind", "role"}, ...]) and every response ends in the right answer.
 
-The same seed, split and difficulty give the same rows, and the first rows do not depend on --n. The two splits share
-neither numbers nor combinations of people and things.
+--redundancy asks for longer traces. The same seed, split, difficulty and redundancy give the same rows, and the first
+rows do not depend on --n. The two splits share neither numbers nor combinations of people and things.
 
 With --repairs, rows for the cold start of --credit iop: "wrong" is a response with an error that nobody caught,
 "response" the same one with the error repaired, "anchor" another right response."""
@@ -30,6 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D|LOW-HIGH",
         help="from 1 (two operations, numbers up to 50) to 5 (five operations, numbers up to 200); default: 1-4",
     )
+    parser.add_argument(
+        "--redundancy",
+        type=float,
+        metavar="R",
+        help="mean number of redundant steps per trace, spread over it; real traces have 20 to 40 (default: about 5, "
+        "few of each kind)",
+    )
+    parser.add_argument(
+        "--sentences",
+        choices=("few", "many"),
+        help="how many sentences there are per kind of redundant step (default: few; many with --redundancy)",
+    )
     parser.add_argument("--repairs", action="store_true", help="pairs of a wrong response and its repair")
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", help="where to write (.gz to compress; default: print)")
 
@@ -39,9 +53,16 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.task.dataset import iterate_dataset
     from attnpo.task.problems import parse_difficulty
     from attnpo.task.repairs import iterate_repairs
+    from attnpo.task.traces import redundant_style
 
-    make = iterate_repairs if args.repairs else iterate_dataset
-    rows = make(args.n, args.seed, args.split, parse_difficulty(args.difficulty, "difficulty"))
+    difficulty = parse_difficulty(args.difficulty, "difficulty")
+    if args.repairs:
+        if args.redundancy is not None or args.sentences is not None:
+            raise InputError("options --redundancy and --sentences: traces of --repairs have a style of their own")
+        rows = iterate_repairs(args.n, args.seed, args.split, difficulty)
+    else:
+        style = redundant_style(args.redundancy, args.sentences)
+        rows = iterate_dataset(args.n, args.seed, args.split, difficulty, style)
     if args.output is not None:
         print(f"{write_jsonl(args.output, rows)} problems: {args.output}", file=sys.stderr)
         return

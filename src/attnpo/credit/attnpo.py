@@ -10,6 +10,18 @@ Source: ATTNPO (arXiv 2602.09953, section 3; docs/papers.md). For a correct resp
 and a token of step k gets γ_k·A; the closing tag and the final answer keep A. p is the share of correct responses in
 the group, |F| the tokens of the final answer, |o| those of prompt and response, t the optimiser step (from 1).
 
+Not in the paper, and off by default: what the scores are compared with, B = τ · p^β · Y. Y, the `yardstick`, is
+
+- "uniform": |F| / |o|, what uniform attention would give a step (the paper);
+- "thinking": Σ_k |s_k|·S_k / Σ_k |s_k|, the mean score of a thinking token: what an attention sink, the prompt or the
+  answer itself take away from all steps alike then makes no difference;
+- "median": the median of the response's S_k, which attenuates about half of the steps of any response.
+
+τ, the `threshold`, says at how many yardsticks essential and redundant steps part (1 in the paper; measured when heads
+are found: `attnpo.heads.table.parting_scale`). With `sharp`, a step below B counts as one that got no attention at
+all, γ_k = (1 − δ)·(1 − p^λ) + δ: right where the threshold parts the two kinds well, since a redundant step of half the
+baseline would keep half of its advantage otherwise.
+
 The formula is taken literally at its edges:
 - All inequalities are strict: S_k = B, A = 0 and t = T·(1 − p) change nothing. p is a ratio of counts in floating
   point, so t and T·(1 − p) count as equal within one part in a million of T.
@@ -32,6 +44,8 @@ from attnpo.checks import check_flag, check_number
 from attnpo.credit.base import CreditInputs, CreditResult, mask_padding, register_credit
 from attnpo.errors import InputError
 
+YARDSTICKS = ("uniform", "thinking", "median")
+
 
 @register_credit("attnpo")
 @dataclass(frozen=True)
@@ -46,6 +60,9 @@ class AttnPOCredit:
         positive: attenuate redundant steps of responses with A > 0.
         negative: protect essential steps of responses with A < 0.
         difficulty: False puts p = 1 in both powers and drops the delay.
+        yardstick: "uniform", "thinking" or "median": Y of the module's text.
+        threshold: τ (≥ 0), in units of the yardstick.
+        sharp: attenuate all redundant steps of a response alike, as if their scores were 0.
 
     Raises:
         InputError: an option out of range; the message names it.
@@ -58,6 +75,9 @@ class AttnPOCredit:
     positive: bool = True
     negative: bool = True
     difficulty: bool = True
+    yardstick: str = "uniform"
+    threshold: float = 1.0
+    sharp: bool = False
     name: ClassVar[str]
     signals: ClassVar[frozenset[str]] = frozenset({"attention"})
 
@@ -66,8 +86,11 @@ class AttnPOCredit:
         check_number("lam", self.lam, low=0)
         check_number("delta", self.delta, low=0, high=1)
         check_number("delay", self.delay, low=0)
-        for option in ("positive", "negative", "difficulty"):
+        for option in ("positive", "negative", "difficulty", "sharp"):
             check_flag(option, getattr(self, option))
+        if self.yardstick not in YARDSTICKS:
+            raise InputError(f"yardstick: found {self.yardstick!r}, expected one of {', '.join(YARDSTICKS)}")
+        check_number("threshold", self.threshold, low=0)
 
     def __call__(self, inputs: CreditInputs) -> CreditResult:
         scales, baseline = batched_step_scales(
@@ -80,6 +103,7 @@ class AttnPOCredit:
             total_tokens=inputs.total_tokens,
             step=inputs.step,
             options=self,
+            step_tokens=count_step_tokens(inputs.step_ids, inputs.signals["attention"].shape[1]),
         )
         tokens = spread_to_tokens(inputs.advantages, scales, inputs.step_ids, inputs.completion_mask)
         baseline = torch.where(inputs.rescalable.bool(), baseline, torch.full_like(baseline, torch.nan))
@@ -161,17 +185,24 @@ def batched_step_scales(
     total_tokens: Int[Tensor, "B"],
     step: int,
     options: AttnPOCredit,
+    step_tokens: Int[Tensor, "B S"] | None = None,
 ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B"]]:
     """γ of every step and the baseline B of every row. No loop, and no value is read back from the device.
+
+    `step_tokens`, |s_k|, is needed for the yardstick "thinking" only.
 
     γ is 1 for rows that are not rescalable and for steps beyond a row's count, whatever stands in `scores` there.
     The baseline is computed for every row; it means something for rescalable ones.
     """
     dtype = _working_dtype(scores)
     scores, advantages, p = scores.to(dtype), advantages.to(dtype)[:, None], group_accuracy.to(dtype)[:, None]
-    uniform = (answer_tokens.to(dtype) / total_tokens.to(dtype))[:, None]
+    of_row = torch.arange(scores.shape[1], device=scores.device) < num_steps[:, None].to(scores.device)
+    if options.yardstick == "uniform":
+        yardstick = (answer_tokens.to(dtype) / total_tokens.to(dtype))[:, None]
+    else:
+        yardstick = own_yardstick(options.yardstick, scores, of_row, step_tokens)
     difficulty = p if options.difficulty else torch.ones_like(p)
-    baseline = difficulty**options.beta * uniform
+    baseline = difficulty**options.beta * options.threshold * yardstick
 
     redundant = (advantages > 0) & (scores < baseline)
     if options.difficulty:
@@ -180,17 +211,40 @@ def batched_step_scales(
     power = difficulty**options.lam
     # Where B = 0 nothing is redundant; the division must still be defined, for `where` computes both branches.
     ratio = scores / torch.where(baseline > 0, baseline, torch.ones_like(baseline))
+    if options.sharp:
+        ratio = torch.zeros_like(ratio)
     attenuated = (1 - options.delta) * (power * ratio + 1 - power) + options.delta
 
-    may_change = rescalable.bool()[:, None] & (
-        torch.arange(scores.shape[1], device=scores.device) < num_steps[:, None].to(scores.device)
-    )
+    may_change = rescalable.bool()[:, None] & of_row
     scales = torch.ones_like(scores)
     if options.positive:
         scales = torch.where(may_change & redundant, attenuated, scales)
     if options.negative:
         scales = torch.where(may_change & essential, torch.zeros_like(scores), scales)
     return scales, baseline[:, 0]
+
+
+def own_yardstick(
+    kind: str, scores: Float[Tensor, "B S"], of_row: Bool[Tensor, "B S"], step_tokens: Int[Tensor, "B S"] | None
+) -> Float[Tensor, "B 1"]:
+    """The yardstick "thinking" or "median" of every row, from its own scores; 0 for a row without a score.
+
+    Steps beyond a row's count and scores that are NaN (steps without tokens) do not count.
+    """
+    counted = of_row & ~scores.isnan()
+    if kind == "median":
+        return scores.masked_fill(~counted, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0.0)
+    assert step_tokens is not None, "the yardstick 'thinking' needs the tokens of every step"
+    weights = torch.where(counted, step_tokens.to(scores), torch.zeros_like(scores))
+    attention = torch.where(counted, scores, torch.zeros_like(scores)) * weights
+    return attention.sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def count_step_tokens(step_ids: Int[Tensor, "B C"], steps: int) -> Int[Tensor, "B S"]:
+    """|s_k|: the completion tokens of every step. Tokens outside all steps have an id of `steps` or above."""
+    counts = torch.zeros(len(step_ids), steps + 1, dtype=torch.long, device=step_ids.device)
+    ids = step_ids.long().clamp(max=steps)
+    return counts.scatter_add_(1, ids, torch.ones_like(ids))[:, :steps]
 
 
 def spread_to_tokens(

@@ -19,7 +19,7 @@ from attnpo.attention.heads import Head, save_heads
 from attnpo.attention.model import all_heads, scorable_layers
 from attnpo.data.jsonl import drop_unfinished_line, read_jsonl
 from attnpo.errors import InputError
-from attnpo.heads.table import ESSENTIAL, REDUNDANT, HeadTable, probe_traces, separating
+from attnpo.heads.table import ESSENTIAL, REDUNDANT, HeadTable, parting_scale, probe_traces, separating
 from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.models.loading import load_model
 from attnpo.traces.labelled import LabelledTraces, longest, prepare_labelled, read_labelled
@@ -155,6 +155,7 @@ def write_head_file(target: str | Path, found: Found, *, model: str, labels: str
         sra_held_out=table.held_out_accuracy(len(found.heads)),
         essential_over_uniform={f"{layer},{head}": essential[layer, head] for layer, head in found.heads},
         redundant_over_uniform={f"{layer},{head}": redundant[layer, head] for layer, head in found.heads},
+        threshold=parting_scale(table, found.heads),
         model=model,
         labels=labels,
         traces=table.traces,

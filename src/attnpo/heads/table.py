@@ -5,6 +5,8 @@ Step ranking accuracy says how well the attention of a head tells essential from
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -209,6 +211,18 @@ def head_figures(scores: Float[Tensor, "H S"], essential: Bool[Tensor, "S"], uni
     shares = scores.double() / uniform
     kinds = [shares[:, essential].mean(dim=1), shares[:, ~essential].mean(dim=1)]
     return torch.stack([step_ranking_accuracy(scores, essential), *kinds])
+
+
+def parting_scale(table: HeadTable, heads: Sequence[Head]) -> float:
+    """Where the scores of essential and redundant steps part, in units of uniform attention |F| / |o|.
+
+    The geometric mean of the two kinds' mean scores over `heads`: as many times above the redundant as below the
+    essential. The measured threshold τ of the baseline (`attnpo.credit.attnpo`).
+    """
+    essential, redundant = (
+        statistics.fmean(table.mean(figure)[head] for head in heads) for figure in (ESSENTIAL, REDUNDANT)
+    )
+    return math.sqrt(essential * redundant)
 
 
 def separating(table: HeadTable, heads: Sequence[Head]) -> list[Head]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.attention.model import scorable_layers
 from attnpo.heads.table import HeadTable, probe_traces
+from attnpo.models.growing_cache import growing_cache
 from attnpo.steps.response import answer_of
 from attnpo.traces.prepared import prepare_trace
 
@@ -53,14 +54,15 @@ def sample_responses(
         messages = [[{"role": "user", "content": row["problem"]}] for row in chunk]
         prompts: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         inputs: Any = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
-        output = generator.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            **options,
-        )
+        with growing_cache():
+            output = generator.generate(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                max_new_tokens=max_new_tokens,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                **options,
+            )
         completions = output[:, inputs["input_ids"].shape[1] :].tolist()
         results += [_sampled(row, ids, tokenizer) for row, ids in zip(chunk, completions, strict=True)]
     return results

@@ -13,15 +13,19 @@ from attnpo.task.traces import TraceStyle, write_trace
 
 
 def build_dataset(
-    n: int, seed: int = 0, split: str = "train", difficulty: tuple[int, int] = DEFAULT_DIFFICULTY
+    n: int,
+    seed: int = 0,
+    split: str = "train",
+    difficulty: tuple[int, int] = DEFAULT_DIFFICULTY,
+    style: TraceStyle | None = None,
 ) -> list[dict[str, Any]]:
-    """n labelled rows, for `datasets.Dataset.from_list`; deterministic by seed, split and difficulty.
+    """n labelled rows, for `datasets.Dataset.from_list`; deterministic by seed, split, difficulty and style.
 
     A row is a trace-file record (id, problem, response, reference, steps) with family, difficulty and split; a step
     has the writer's own label in "role". Row i does not depend on n.
     Raises InputError for n < 1, an unknown split or a difficulty range outside 1 … 5.
     """
-    return list(iterate_dataset(n, seed, split, difficulty))
+    return list(iterate_dataset(n, seed, split, difficulty, style))
 
 
 def iterate_dataset(

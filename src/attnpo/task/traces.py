@@ -4,14 +4,24 @@ Essential: the computation of every event, and a check that catches an error (it
 Redundant: restatements, plans, false starts, a computation that is corrected later, checks that find nothing,
 alternatives, remarks, recaps. Whether a computation is checked does not depend on whether it is wrong, so a
 writer who checks less at random loses answers; only `catch_all` traces are guaranteed to be right.
+
+`TraceStyle.redundancy` asks for a mean number of redundant steps: the rates of the style make some of them, further
+steps of the same kinds are spread over the trace (before the first event, after every event, after the last one) in
+Poisson numbers, whose mean the trace's verbosity scales. A further check never looks at a slip that the check right
+after the computation let pass: how many slips are caught, and so what a check is worth, is the same at every setting.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Literal
 
+from attnpo.checks import check_number
+from attnpo.errors import InputError
 from attnpo.task import phrases
 from attnpo.task.problems import Operation, Problem, apply_operation
 
@@ -23,6 +33,11 @@ class TraceStyle:
     """How a trace over-thinks. Probabilities are per computation or per trace, before `verbosity` scales them.
 
     verbosity: (low, high), drawn once per trace; it makes some traces of a problem much longer than others.
+    redundancy: mean number of redundant steps per trace; None: what the rates make of it.
+    sentences: "few" or "many" templates per kind.
+
+    Raises:
+        InputError: a redundancy that is no finite number of at least 0, or an unknown set of sentences.
     """
 
     error_rate: float = 0.15
@@ -37,6 +52,58 @@ class TraceStyle:
     closing_rate: float = 0.5
     verbosity: tuple[float, float] = (0.5, 1.4)
     least_redundant: int = 2
+    redundancy: float | None = None
+    sentences: Literal["few", "many"] = "few"
+
+    def __post_init__(self) -> None:
+        if self.redundancy is not None:
+            check_number("redundancy", self.redundancy, low=0)
+        if self.sentences not in phrases.SENTENCES:
+            raise InputError(f"sentences: found {self.sentences!r}, expected one of {', '.join(phrases.SENTENCES)}")
+
+    def for_events(self, events: int) -> tuple[TraceStyle, float]:
+        """The style whose rates make at most `redundancy` redundant steps of a story with that many events, and how
+        many further ones a trace of mean verbosity needs. Optional kinds go before checks, which are worth something.
+        """
+        if self.redundancy is None:
+            return self, 0.0
+        style = replace(self, least_redundant=min(self.least_redundant, int(self.redundancy / 2)))
+        verbosity = fmean(style.verbosity)
+        slip, check = style.error_rate, min(1.0, style.check_rate * verbosity)
+        unseen = 0.0 if style.catch_all else slip * (1 - check)
+        # A check that finds nothing, or the slip that it catches.
+        checks = events * (check + (slip * (1 - check) if style.catch_all else 0.0))
+        once = style.restatement_rate + style.plan_rate + style.false_start_rate + style.recap_rate + style.closing_rate
+        optional = verbosity * (once + events * (style.alternative_rate * (1 - unseen) + style.remark_rate))
+        if style.redundancy >= checks + optional:
+            return style, style.redundancy - checks - optional
+        fewer = max(0.0, style.redundancy - checks) / max(optional, 1e-9)
+        optional_rates = {name: getattr(style, name) * fewer for name in OPTIONAL_RATES}
+        check_rate = style.check_rate * min(1.0, style.redundancy / max(checks, 1e-9))
+        return replace(style, **optional_rates, check_rate=check_rate), 0.0
+
+
+def redundant_style(redundancy: float | None, sentences: Literal["few", "many"] | None = None) -> TraceStyle:
+    """The style of a dial's setting: without a number of redundant steps today's, else many sentences per kind."""
+    return TraceStyle(redundancy=redundancy, sentences=sentences or ("few" if redundancy is None else "many"))
+
+
+OPTIONAL_RATES = (
+    "alternative_rate",
+    "remark_rate",
+    "restatement_rate",
+    "plan_rate",
+    "false_start_rate",
+    "recap_rate",
+    "closing_rate",
+)
+AT_AN_END = 0.5  # further steps before the first event, and after the last: of those after an event
+# Further steps by place: (role, weight). An operation's own kinds go with the operation that was just done.
+BEFORE = {"restatement": 3, "plan": 3, "false_start": 2}
+AFTER_EVENT = {"check": 3, "alternative": 2, "remark": 3, "restatement": 1, "plan": 1, "false_start": 1, "recap": 1}
+AT_THE_END = {"closing": 3, "recap": 2, "check": 1, "alternative": 1, "restatement": 1}
+OF_A_RIGHT_RESULT = ("check", "alternative")  # they say the true result, as if it had been there before
+NOT_AGAIN = 3  # a further step has no sentence of the last so many steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +155,15 @@ class _Writer:
     seed: str | None = None  # of a twin: every decision is drawn anew at its place, so that twins stay in step
     repaired: bool = False  # whether slips that no check catches are left out
     parts: list[tuple[str, bool, str]] = field(default_factory=list)  # (text, essential, role)
+    templates: list[str] = field(default_factory=list)  # of the parts
+    further: float = 0.0  # mean number of further steps after an event
+
+    def __post_init__(self) -> None:
+        events = len(self.problem.operations)
+        mean_verbosity = fmean(self.style.verbosity)
+        self.style, further = self.style.for_events(events)
+        self.further = further / (events + 2 * AT_AN_END) / mean_verbosity if further else 0.0
+        self.words = phrases.SENTENCES[self.style.sentences]
 
     def write(self) -> Trace:
         verbosity = self.rng.uniform(*self.style.verbosity)
@@ -108,26 +184,57 @@ class _Writer:
             self.rng.seed(f"{self.seed}/{place}")
 
     def _add(self, templates: tuple[str, ...], role: str, essential: bool = False, **words: object) -> None:
-        text = self.rng.choice(templates).format(name=self.problem.name, things=self.problem.things, **words)
+        template = self.rng.choice(templates)
+        text = template.format(name=self.problem.name, things=self.problem.things, **words)
         self.parts.append((text, essential, role))
+        self.templates.append(template)
+
+    def _add_further(self, mean: float, kinds: dict[str, int], words: dict[str, object], *, right: bool = True) -> None:
+        """A Poisson number of redundant steps of these kinds; `words` fill in the templates of all of them."""
+        if not self.further:
+            return
+        weights = {role: weight for role, weight in kinds.items() if right or role not in OF_A_RIGHT_RESULT}
+        for _ in range(_poisson(self.rng, mean)):
+            (role,) = self.rng.choices(list(weights), list(weights.values()))
+            templates = self._templates(role)
+            if role != "check":  # whose openings and endings are combined, and are many
+                templates = tuple(t for t in templates if t not in self.templates[-NOT_AGAIN:]) or templates
+            self._add(templates, "remark" if role == "closing" else role, **words)
+
+    def _templates(self, role: str) -> tuple[str, ...]:
+        if role == "check":
+            ending = self.rng.choice(phrases.CHECK_FINE)
+            return (self.rng.choice(self.words.check_openings) + phrases.CHECK_BODY + ending,)
+        return {
+            "alternative": self.words.alternatives,
+            "remark": self.words.remarks,
+            "restatement": self.words.restatements,
+            "false_start": self.words.false_starts,
+            "plan": self.words.plans,
+            "recap": self.words.recaps,
+            "closing": self.words.closing_remarks,
+        }[role]
 
     def _before(self, verbosity: float) -> None:
         openers: list[tuple[float, Callable[[], None]]] = [
             (self.style.restatement_rate, self._restate),
-            (self.style.plan_rate, lambda: self._add(phrases.PLANS, "plan")),
-            (self.style.false_start_rate, self._false_start),
+            (self.style.plan_rate, lambda: self._add(self.words.plans, "plan")),
+            (self.style.false_start_rate, lambda: self._add(self.words.false_starts, "false_start", **self._story())),
         ]
         for rate, opener in openers:
             if self.rng.random() < rate * verbosity:
                 opener()
+        self._add_further(AT_AN_END * self.further * verbosity, BEFORE, self._story())
 
     def _restate(self) -> None:
-        numbers = [str(self.problem.start), *(str(op.operand) for op in self.problem.operations)]
-        self._add(phrases.RESTATEMENTS, "restatement", numbers=", ".join(numbers[:-1]) + " and " + numbers[-1])
+        self._add(self.words.restatements, "restatement", **self._story())
 
-    def _false_start(self) -> None:
+    def _story(self) -> dict[str, object]:
+        """The words of the templates that speak of the whole story."""
+        numbers = [str(self.problem.start), *(str(op.operand) for op in self.problem.operations)]
         first, second = self.problem.start, self.problem.operations[-1].operand
-        self._add(phrases.FALSE_STARTS, "false_start", first=first, second=second, sum=first + second)
+        listed = ", ".join(numbers[:-1]) + " and " + numbers[-1]
+        return {"numbers": listed, "first": first, "second": second, "sum": first + second}
 
     def _work(self, verbosity: float) -> tuple[list[str], list[int]]:
         """The computations with their checks; returns the lines of the answer and the counts it went through."""
@@ -143,20 +250,22 @@ class _Writer:
                 wrong = self._slip(count, operation, result, operations[position + 1 :])
             self._keep_step(f"words {position}")
             kept = self._compute(count, operation, result, wrong, verbosity)
+            said = self._event(operation, count, kept)
             if kept == result and self.rng.random() < self.style.alternative_rate * verbosity:
-                self._add(
-                    phrases.ALTERNATIVES,
-                    "alternative",
-                    count=count,
-                    inverse=phrases.INVERSE[operation.symbol],
-                    operand=operation.operand,
-                    result=result,
-                )
+                self._add(self.words.alternatives, "alternative", **said)
             if self.rng.random() < self.style.remark_rate * verbosity:
-                self._add(phrases.REMARKS, "remark", result=kept, count=count)
+                self._add(self.words.remarks, "remark", **said)
             lines.append(phrases.ANSWER_LINE.format(tag=operation.tag, result=kept))
             counts.append(kept)
+            said |= self._story() | {"path": _path(counts)}
+            self._add_further(self.further * verbosity, AFTER_EVENT, said, right=kept == result)
         return lines, counts
+
+    @staticmethod
+    def _event(operation: Operation, count: int, result: int) -> dict[str, object]:
+        """The words of the templates that speak of one event."""
+        said = {"count": count, "operand": operation.operand, "result": result}
+        return said | {"word": phrases.WORDS[operation.symbol], "inverse": phrases.INVERSE[operation.symbol]}
 
     def _compute(self, count: int, operation: Operation, result: int, wrong: int | None, verbosity: float) -> int:
         """One computation and perhaps its check; returns the count that the trace goes on with."""
@@ -170,15 +279,12 @@ class _Writer:
         self._add(templates, "slip" if caught else "computation", not caught, tag=operation.tag, equation=written)
         if checked:
             endings = phrases.CHECK_CATCHES if caught else phrases.CHECK_FINE
-            template = self.rng.choice(phrases.CHECK_OPENINGS) + phrases.CHECK_BODY + self.rng.choice(endings)
+            template = self.rng.choice(self.words.check_openings) + phrases.CHECK_BODY + self.rng.choice(endings)
             self._add(
                 (template,),
                 "catch" if caught else "check",
                 caught,
-                count=count,
-                word=phrases.WORDS[operation.symbol],
-                operand=operation.operand,
-                result=result,
+                **self._event(operation, count, result),
                 wrong=wrong,
                 tag=operation.tag,
                 equation=equation(count, operation, result),
@@ -194,14 +300,30 @@ class _Writer:
 
     def _after(self, verbosity: float, counts: list[int]) -> None:
         self._keep_step("end")
-        path = "from " + " to ".join(map(str, counts))
-        recap: Callable[[], None] = lambda: self._add(phrases.RECAPS, "recap", path=path)  # noqa: E731
-        remark: Callable[[], None] = lambda: self._add(phrases.CLOSING_REMARKS, "remark", result=counts[-1])  # noqa: E731
+        path = _path(counts)
+        recap: Callable[[], None] = lambda: self._add(self.words.recaps, "recap", path=path)  # noqa: E731
+        remark: Callable[[], None] = lambda: self._add(self.words.closing_remarks, "remark", result=counts[-1])  # noqa: E731
         for rate, closer in ((self.style.recap_rate, recap), (self.style.closing_rate, remark)):
             if self.rng.random() < rate * verbosity:
                 closer()
+        last = self.problem.operations[-1]
+        words = self._story() | self._event(last, counts[-2], counts[-1]) | {"path": path}
+        right = apply_operation(counts[-2], last) == counts[-1]
+        self._add_further(AT_AN_END * self.further * verbosity, AT_THE_END, words, right=right)
         while sum(not essential for _, essential, _ in self.parts) < self.style.least_redundant:
             self.rng.choice((recap, remark))()
+
+
+def _path(counts: list[int]) -> str:
+    return "from " + " to ".join(map(str, counts))
+
+
+def _poisson(rng: random.Random, mean: float) -> int:
+    """A Poisson number: how many unit-rate arrivals fall into [0, mean]."""
+    number, time = 0, -math.log(1 - rng.random())
+    while time < mean:
+        number, time = number + 1, time - math.log(1 - rng.random())
+    return number
 
 
 def _computable(count: int, operations: tuple[Operation, ...]) -> bool:

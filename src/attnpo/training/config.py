@@ -18,7 +18,13 @@ from attnpo.credit.base import CreditMethod, credit_names
 from attnpo.errors import InputError
 from attnpo.heads.table import FEWEST
 from attnpo.rewards.length import LengthReward
-from attnpo.training.credit_options import ATTNPO_OPTIONS, check_loss, import_modules, make_credit
+from attnpo.training.credit_options import (
+    ATTNPO_OPTIONS,
+    check_loss,
+    fixed_threshold,
+    import_modules,
+    make_credit,
+)
 from attnpo.training.length_options import check_targets, describe_length_rewards, make_length_reward
 
 
@@ -86,6 +92,17 @@ class AttnPOConfig(GRPOConfig):
     credit_positive: bool = _option(True, "Attenuate redundant steps of responses with a positive advantage.")
     credit_negative: bool = _option(True, "Protect essential steps of correct responses with a negative advantage.")
     credit_difficulty: bool = _option(True, "Use the difficulty terms (powers of p, delay); off: p = 1, no delay.")
+    credit_yardstick: str = _option(
+        "uniform",
+        "What a step's score is compared with: uniform (|F|/|o|, the paper), thinking (the mean score of a thinking "
+        "token) or median (that of the response's steps).",
+    )
+    credit_threshold: str = _option(
+        "1",
+        "τ: the baseline is τ·p^β yardsticks. A number, or heads: where essential and redundant steps part, as "
+        "measured when the heads were found and kept in the head file.",
+    )
+    credit_sharp: bool = _option(False, "Attenuate all redundant steps of a response alike, as if their scores were 0.")
 
     credit_module: str | None = _option(
         None,
@@ -159,6 +176,7 @@ class AttnPOConfig(GRPOConfig):
         """The credit method this configuration names, ready to call."""
         given: Any = self.credit_kwargs
         of_attnpo = {name: getattr(self, option) for name, option in ATTNPO_OPTIONS.items()}
+        of_attnpo["threshold"] = fixed_threshold(self.credit_threshold, self.credit_yardstick)
         return make_credit(self.credit, given, of_attnpo)
 
     def make_length_reward(self) -> LengthReward:

@@ -20,8 +20,13 @@ ATTNPO_OPTIONS = {
     "positive": "credit_positive",
     "negative": "credit_negative",
     "difficulty": "credit_difficulty",
+    "yardstick": "credit_yardstick",
+    "threshold": "credit_threshold",
+    "sharp": "credit_sharp",
 }
 """AttnPO's own names of its options -> those of the configuration."""
+
+OF_HEADS = "heads"  # credit_threshold: the one in the head file, read once the heads are known
 
 
 def import_modules(names: str | None) -> None:
@@ -42,6 +47,25 @@ def _import(module: str) -> None:
         ) from error
     finally:
         sys.path.remove("")
+
+
+def fixed_threshold(given: str | float, yardstick: str) -> float:
+    """The number that `credit_threshold` is; 1, until the head file is read, where it is "heads".
+
+    Raises:
+        InputError: neither a number nor "heads"; "heads" with a yardstick that head files do not measure in.
+    """
+    if given == OF_HEADS:
+        if yardstick != "uniform":
+            raise InputError(
+                f"option credit_threshold: 'heads' is measured in units of uniform attention; found "
+                f"credit_yardstick={yardstick!r}, expected uniform"
+            )
+        return 1.0
+    try:
+        return float(given)
+    except ValueError:
+        raise InputError(f"option credit_threshold: found {given!r}, expected a number or {OF_HEADS}") from None
 
 
 def make_credit(name: str, given: dict[str, Any] | None, of_attnpo: dict[str, Any]) -> CreditMethod:

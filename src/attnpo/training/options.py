@@ -49,6 +49,13 @@ class DataConfig:
     train_problems: int = field(default=4096, metadata={"help": "Problems made by the built-in task."})
     eval_problems: int = field(default=512, metadata={"help": "Held-out problems used by an evaluation, at most."})
     task_difficulty: str | None = field(default=None, metadata={"help": "Built-in task: 2, or 1-3."})
+    task_redundancy: float | None = field(
+        default=None,
+        metadata={
+            "help": "Built-in task: mean number of redundant steps of its labelled traces (default: about 5), and, "
+            "where no model is named, the shipped model that writes about as many."
+        },
+    )
     task_seed: int = field(default=0, metadata={"help": "Seed of the built-in task's problems."})
 
 

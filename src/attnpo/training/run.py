@@ -18,12 +18,13 @@ from trl.trainer.utils import get_peft_config
 from attnpo.attention.heads import HEADS
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
 from attnpo.errors import InputError, RunError
-from attnpo.models import OVERTHINKER, resolve_model
+from attnpo.models import resolve_model, shipped_model
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.spans import locate_steps
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
+from attnpo.task.traces import redundant_style
 from attnpo.training.callbacks import LiveProgress, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
@@ -113,7 +114,7 @@ def build_trainer(
     data: DataConfig, args: AttnPOConfig, model_config: ModelConfig, pool: VerifierPool, console: Console
 ) -> tuple[AttnPOTrainer, dict[str, Any]]:
     """Everything a run needs, and notes on what was left out on the way (for environment.json)."""
-    model_config.model_name_or_path = model_config.model_name_or_path or OVERTHINKER
+    model_config.model_name_or_path = model_config.model_name_or_path or shipped_model(data.task_redundancy)
     path = resolve_model(model_config.model_name_or_path)
     tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
     accuracy = AccuracyReward(pool)
@@ -165,7 +166,8 @@ def load_problems(
     if name == BUILT_IN:
         count = data.eval_problems if held_out else data.train_problems
         difficulty = parse_difficulty(data.task_difficulty, "task_difficulty")
-        rows = build_dataset(count, data.task_seed, "test" if held_out else "train", difficulty)
+        style = redundant_style(data.task_redundancy)
+        rows = build_dataset(count, data.task_seed, "test" if held_out else "train", difficulty, style)
     else:
         rows = load_rows(name, config=data.dataset_config, split=split)
         rows = rows[: data.eval_problems] if held_out else rows

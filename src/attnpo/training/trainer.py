@@ -9,22 +9,28 @@ generation and use (several updates per generation, vLLM with importance correct
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 
+from attnpo.attention.heads import HEADS, load_threshold
 from attnpo.credit.advantages import group_accuracy, outcome_advantages, verdict_of
+from attnpo.credit.attnpo import AttnPOCredit
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
+from attnpo.models.growing_cache import growing_cache
 from attnpo.steps.spans import locate_steps
 from attnpo.training.callbacks import GradientGuard, LengthState, MetricsFile, NotFiniteError
 from attnpo.training.config import AttnPOConfig
+from attnpo.training.credit_options import OF_HEADS
 from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
 from attnpo.training.own_heads import find_own_heads
+from attnpo.training.processes import from_main
 from attnpo.training.records import Record, RunFolder
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.rollout import StepTensors, longest_answer
@@ -126,11 +132,19 @@ class AttnPOTrainer(HeldOutEvaluation):
             self.heads, self.heads_file = kept_heads(self, resumed)
         if self.needs_heads:
             self.heads = found_at_start(self, say) or find_own_heads(self, say)
+        self._adopt_threshold()
+
+    def _adopt_threshold(self) -> None:
+        """`credit_threshold: heads`: the baseline that was measured with the heads, out of their file."""
+        if self.args.credit_threshold != OF_HEADS or not isinstance(self.credit, AttnPOCredit):
+            return
+        file = self.heads_file or self.folder.path / HEADS
+        self.credit = replace(self.credit, threshold=from_main(self.accelerator, lambda: load_threshold(file)))
 
     # ---------------------------------------------------------------- rollouts
 
     def _generate(self, prompts: list):
-        with self._timer("rollout", counts=self.model.training):
+        with self._timer("rollout", counts=self.model.training), growing_cache():
             output = super()._generate(prompts)
         prompt_ids, completion_ids = output[0], output[1]
         with self._timer("credit", counts=self.model.training):

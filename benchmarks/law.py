@@ -1,0 +1,194 @@
+"""When stepwise credit pays: runs over redundancy, kinds of redundant steps and problems per update.
+
+    python benchmarks/law.py --models DIR --make-models 30-many 12-many                    # the starting models
+    python benchmarks/law.py --models DIR --cells 30-many-2 --seeds 0 1 2 3 4 --jobs 2     # start or go on
+    python benchmarks/law_tables.py                                                        # tables and figure
+
+A cell is REDUNDANCY-SENTENCES-PROBLEMS: the mean number of redundant steps of the traces that the starting model was
+trained on, few or many templates per kind of step, problems (of 8 responses) per update. The starting model of a cell
+is DIR/REDUNDANCY-SENTENCES (`MODELS` says how each is trained). Every run is a plain `attnpo train`: the same start,
+problems and first rollouts for all arms of a seed. The learning rate is 1.5e-4 · sqrt(problems / 2), the number of
+updates `UPDATES`; both were fixed before any run that is reported.
+
+A finished run leaves one record in benchmarks/law_records (every response's length, verdict, and redundant and
+essential steps; the held-out evaluations), and is not run again. Seeds from 100 on are for choosing settings and are
+never reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from law_records import RECORDS, record_file, write_record
+
+HERE = Path(__file__).resolve().parent
+# glibc gives the memory of every large tensor back to the system; keeping it saves a fifth of a step on a CPU.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
+# How each starting model is trained (scripts/train_overthinker.py): the longest traces from the shipped model, shorter
+# ones from those. Bounded in time: what they came to is in their training_record.json.
+_LONG = ["--redundancy", "30", "--steps", "420", "--batch", "12", "--warmup", "20", "--max-seconds", "1700"]
+_MEDIUM = ["--redundancy", "12", "--steps", "130", "--batch", "24", "--warmup", "10", "--max-seconds", "360"]
+_SHORT = ["--redundancy", "4", "--steps", "100", "--batch", "24", "--warmup", "10", "--max-seconds", "150"]
+_ALL = ["--context", "4096", "--lr", "1.5e-3", "--difficulty", "1", "4", "--threads", "1", "--workers", "1"]
+MODELS: dict[str, list[str]] = {
+    **{f"30-{kind}": [*_ALL, *_LONG, "--sentences", kind, "--start", "overthinker"] for kind in ("few", "many")},
+    **{f"12-{kind}": [*_ALL, *_MEDIUM, "--sentences", kind, "--start", f"30-{kind}"] for kind in ("few", "many")},
+    "4-many": [*_ALL, *_SHORT, "--sentences", "many", "--start", "30-many"],
+    "4-few": ["--steps", "0", "--start", "overthinker"],  # the shipped one, measured
+}
+
+GROUP = 8
+MICRO_BATCH = 16  # responses of one backward pass; more of a thousand tokens each take too much memory
+BASE_RATE, BASE_PROBLEMS = 1.5e-4, 2
+UPDATES = {2: 64, 4: 48, 16: 24}
+LAYERS, HEADS = 4, 10  # of the small model
+
+ATTNPO = ["--credit", "attnpo"]
+CONTROL = ["--credit_module", "law_credit", "--credit"]
+NO_DELAY = json.dumps({"delay": 0})
+ARMS: dict[str, list[str]] = {
+    "TLMRE": ["--credit", "outcome"],
+    "AttnPO": ATTNPO,
+    "AttnPO-measured": [*ATTNPO, "--credit_threshold", "heads", "--credit_beta", "0", "--credit_sharp", "true"],
+    "Gold": [*CONTROL, "gold_labels", "--credit_kwargs", NO_DELAY],
+    "Random-heads": [*ATTNPO, "--heads", "RANDOM"],
+    "Shuffled": [*CONTROL, "shuffled", "--credit_kwargs", NO_DELAY],
+    # For choosing a setting (seeds from 100 on).
+    "AttnPO-beta-0": [*ATTNPO, "--credit_beta", "0"],
+    "AttnPO-threshold": [*ATTNPO, "--credit_threshold", "heads"],
+    "AttnPO-smooth": [*ATTNPO, "--credit_threshold", "heads", "--credit_beta", "0"],
+    "AttnPO-thinking": [*ATTNPO, "--credit_yardstick", "thinking", "--credit_beta", "0"],
+    "AttnPO-median": [*ATTNPO, "--credit_yardstick", "median", "--credit_beta", "0"],
+}
+# The controls of the setting that was chosen.
+ARMS["Random-heads-measured"] = [*ARMS["AttnPO-measured"], "--heads", "RANDOM"]
+ARMS["Shuffled-measured"] = [
+    *CONTROL, "shuffled", "--credit_threshold", "heads",
+    "--credit_kwargs", json.dumps({"delay": 0, "beta": 0, "sharp": True}),
+]  # fmt: skip
+MAIN = ("TLMRE", "AttnPO", "AttnPO-measured", "Gold", "Random-heads-measured", "Shuffled-measured")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One corner of the grid."""
+
+    redundancy: int
+    sentences: str
+    problems: int
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        redundancy, sentences, problems = text.split("-")
+        return cls(int(redundancy), sentences, int(problems))
+
+    def __str__(self) -> str:
+        return f"{self.redundancy}-{self.sentences}-{self.problems}"
+
+    @property
+    def model(self) -> str:
+        return f"{self.redundancy}-{self.sentences}"
+
+    @property
+    def learning_rate(self) -> float:
+        return BASE_RATE * math.sqrt(self.problems / BASE_PROBLEMS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, required=True, help="folder of the starting models")
+    parser.add_argument("--make-models", nargs="+", choices=list(MODELS), default=[], metavar="R-SENTENCES")
+    parser.add_argument("--cells", nargs="+", type=Cell.parse, default=[], metavar="R-SENTENCES-PROBLEMS")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(MAIN), metavar="ARM")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
+    parser.add_argument("--updates", type=int, help="of every run, instead of the cell's")
+    parser.add_argument("--until", type=float, metavar="MINUTES", help="start no run after so many minutes")
+    parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/law"), help="the run folders")
+    args, extra = parser.parse_known_args()
+    for name in args.make_models:
+        subprocess.run(model_command(name, args.models), check=True)
+    started = time.perf_counter()
+
+    def run(job: tuple[Cell, int, str]) -> None:
+        cell, seed, arm = job
+        target = record_file(args.records, str(cell), arm, seed)
+        late = args.until is not None and time.perf_counter() - started > 60 * args.until
+        if target.exists() or late:
+            return
+        folder = args.output / str(cell) / f"{arm}-{seed}"
+        command = train_command(cell, arm, seed, folder, args.models, args.updates)
+        seconds, code = train([*command, *extra], folder)
+        print(f"{cell} {arm} {seed}: exit code {code}, {seconds:.0f} s", flush=True)
+        if code == 0:
+            write_record(target, folder, seconds)
+
+    jobs = [(cell, seed, arm) for cell in args.cells for seed in args.seeds for arm in args.arms]
+    with ThreadPoolExecutor(args.jobs) as threads:
+        list(threads.map(run, jobs))
+
+
+def model_command(name: str, models: Path) -> list[str]:
+    """The command that trains and measures a starting model; one that begins with another needs that one."""
+    options = [str(models / word) if word in MODELS else word for word in MODELS[name]]
+    script = HERE.parent / "scripts" / "train_overthinker.py"
+    return [sys.executable, str(script), "--out", str(models / name), "--evaluation-problems", "64", *options]
+
+
+def train_command(cell: Cell, arm: str, seed: int, folder: Path, models: Path, updates: int | None) -> list[str]:
+    """`attnpo train` with the options of a run; random heads are drawn here, others for every seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = list(ARMS[arm])
+    if "RANDOM" in options:
+        chosen = random.Random(seed).sample([(layer, head) for layer in range(LAYERS) for head in range(HEADS)], 3)
+        measured = json.loads((models / cell.model / "heads.json").read_text(encoding="utf-8"))
+        file = folder / "random_heads.json"
+        file.write_text(json.dumps({"heads": chosen, "threshold": threshold_of(chosen, measured)}), encoding="utf-8")
+        options[options.index("RANDOM")] = str(file)
+    responses = GROUP * cell.problems
+    micro = min(responses, MICRO_BATCH)
+    return [
+        *[sys.executable, "-m", "attnpo", "train", "--config", str(HERE / "law.yaml"), *options],
+        *["--model_name_or_path", str(models / cell.model), "--output_dir", str(folder), "--overwrite_run", "true"],
+        *["--seed", str(seed), "--learning_rate", f"{cell.learning_rate:g}"],
+        *["--max_steps", str(updates or UPDATES[cell.problems])],
+        *["--per_device_train_batch_size", str(micro), "--gradient_accumulation_steps", str(responses // micro)],
+        # The start of a seed is the same for all arms.
+        *["--eval_on_start", str(arm == "TLMRE").lower()],
+    ]
+
+
+def threshold_of(heads: Sequence[tuple[int, int]], measured: dict) -> float:
+    """τ of other heads of the same model, from the figures of all heads that its head file has."""
+    kinds = (measured["essential_over_uniform"], measured["redundant_over_uniform"])
+    essential, redundant = (sum(kind[f"{layer},{head}"] for layer, head in heads) / len(heads) for kind in kinds)
+    return math.sqrt(essential * redundant)
+
+
+def train(command: list[str], folder: Path) -> tuple[float, int]:
+    """Seconds and exit code of a run in a process of its own."""
+    environment = os.environ | KEEP_MEMORY | {"OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [environment.get("PYTHONPATH")])])
+    shutil.rmtree(folder / "rollouts", ignore_errors=True)
+    started = time.perf_counter()
+    with open(folder / "log.txt", "w", encoding="utf-8") as log:
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+    return time.perf_counter() - started, code
+
+
+if __name__ == "__main__":
+    main()
