@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from attnpo.credit.base import assign_credit
 from attnpo.credit.iop import IopCredit, Role
-from attnpo.repair.align import align, graft, masks
+from attnpo.credit.iop.edits import align, graft, masks
 from attnpo.steps.spans import locate_steps
 from attnpo.training.rollout import StepTensors, credit_inputs, stage_signals
 from attnpo.training.stages.base import Rollouts, Tools

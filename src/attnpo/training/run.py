@@ -1,16 +1,25 @@
-"""One training run, from options to a finished run folder. `attnpo train` calls `train`."""
+"""Keeping the screen of `attnpo train` to what a user can act on.
+
+One training run, from options to a finished run folder. `attnpo train` calls `train`.
+"""
 
 from __future__ import annotations
 
+import logging
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import Dataset
 from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerState
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging as transformers_logging
 from trl.import_utils import is_vllm_available
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
@@ -30,10 +39,39 @@ from attnpo.training.config import AttnPOConfig
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
 from attnpo.training.length_options import length_targets
 from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse
-from attnpo.training.quiet import quiet_screen
 from attnpo.training.records import HEADS_TRACES, RunFolder
 from attnpo.training.summary import evaluated, print_summary, write_description
 from attnpo.training.trainer import AttnPOTrainer
+
+RENAMED = "checkpointing"
+"""In transformers' notices about its renaming of gradient_checkpointing, which TRL still sets under the old name."""
+
+UNJUDGED = "All reward functions returned None"
+"""Start of TRL's notice about a response that could not be verified. It prints the whole response for each batch; the
+verdict counts say the same."""
+
+
+class _NotUnjudged(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(UNJUDGED)
+
+
+@contextmanager
+def quiet_screen() -> Iterator[None]:
+    """Without bars for loading and writing files, and without exactly these notices; all is put back at the end."""
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message=f".*{RENAMED}.* is deprecated", category=FutureWarning)
+        logger, silent = logging.getLogger("trl.trainer.grpo_trainer"), _NotUnjudged()
+        logger.addFilter(silent)
+        stack.callback(logger.removeFilter, silent)
+        if transformers_logging.is_progress_bar_enabled():
+            transformers_logging.disable_progress_bar()
+            stack.callback(transformers_logging.enable_progress_bar)
+        if datasets.are_progress_bars_disabled() is False:
+            datasets.disable_progress_bars()
+            stack.callback(datasets.enable_progress_bars)
+        yield
 
 
 def train(argv: list[str], *, console: Console | None = None) -> Path:

@@ -17,7 +17,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from attnpo.attention.capture import capture_scores
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod, assign_credit
 from attnpo.steps.spans import LocatedSteps
-from attnpo.training.ledger import PhaseTimer, RolloutLedger
+from attnpo.training.recording import PhaseTimer, RolloutLedger
 from attnpo.training.rollout import StepTensors, credit_inputs, longest_answer, stage_signals
 
 

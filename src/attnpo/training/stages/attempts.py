@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from attnpo.credit.iop import IopCredit
-from attnpo.repair.align import Edit, align
-from attnpo.repair.audit import Audit, Case
-from attnpo.repair.choose import best, edit_distance, score
-from attnpo.repair.prompts import repair_prompt
-from attnpo.repair.truncate import truncate
+from attnpo.credit.iop.audit import Audit, Case
+from attnpo.credit.iop.edits import Edit, align, truncate
+from attnpo.credit.iop.repairs import best, edit_distance, repair_prompt, score
 from attnpo.steps.spans import LocatedSteps, locate_steps
 from attnpo.training.records import prompt_text
 from attnpo.training.stages.base import Rollouts, Tools

@@ -3,6 +3,10 @@
 A stage may also replace the rows of the batch (a method that trains on repaired responses does). Every tensor of the
 batch must then have the new number of rows (rows.py builds them), a multiple of `steps_per_generation` and the same on
 all processes, because TRL gathers numbers per row; a row that is no response of the batch has `rollout_rows` = -1.
+
+A generation batch with other rows: for stages that train on more, or on other, responses than were sampled.
+
+Legend: M rows of the new batch, C its completion tokens (padded right), P its prompt tokens (padded left).
 """
 
 from __future__ import annotations
@@ -15,10 +19,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from trl.data_utils import is_conversational
+from trl.trainer.utils import pad
 
 from attnpo.credit.advantages import verdict_of
-from attnpo.errors import InputError
+from attnpo.errors import InputError, RunError
 from attnpo.steps.spans import LocatedSteps
+from attnpo.training.rollout import StepTensors
 
 Batch = dict[str, Any]
 
@@ -165,3 +171,88 @@ def refuse_uneven_generation(trainer: Any, why: str) -> None:
             f"share, expected plain data parallelism and vllm_mode 'colocate': {why}, and there they may only generate "
             "together"
         )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the new batch.
+
+    Attributes:
+        source: the response of the old batch that it belongs to; its group accuracy and prompt text are taken over.
+        prompt_ids, completion_ids, located: what the row says.
+        correct: whether it is right; False also where nobody knows.
+        advantage: its outcome advantage; reward: its reward.
+        is_source: whether the row is that response itself, so that its credit is written into its record.
+    """
+
+    source: int
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    located: LocatedSteps
+    correct: bool
+    advantage: float
+    reward: float
+    is_source: bool
+
+
+HANDLED = {
+    *("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch"),
+    *("old_per_token_logps", "correct", "group_accuracy", "total_tokens", "outcome_advantages", "rewards"),
+    *("prompts", "completions", "rollout_rows"),
+}
+DROPPED = {"sampling_per_token_logps"}  # of vLLM; read for corrections only, which such stages refuse
+
+
+def rebuild(batch: Batch, rows: Sequence[Row], tools: Tools) -> Batch:
+    """The batch with exactly these rows; log-probabilities of the policy that sampled are formed anew where TRL has
+    them. `num_items_in_batch` counts all tokens of all processes; whoever closes gates counts again.
+
+    Raises:
+        RunError: the batch holds an entry that cannot be made for new rows; names it.
+    """
+    steps = StepTensors.pack([row.located for row in rows], max(len(row.completion_ids) for row in rows), tools.device)
+    unknown = set(batch) - HANDLED - DROPPED - set(steps.as_batch())
+    if unknown:
+        raise RunError(f"the batch has {', '.join(sorted(unknown))}, which cannot be made for rows that were added")
+    prompt_ids, prompt_mask = _padded([row.prompt_ids for row in rows], "left", tools)
+    completion_ids, completion_mask = _padded([row.completion_ids for row in rows], "right", tools)
+    width = completion_ids.shape[1]
+    if width != steps.step_ids.shape[1]:  # padded to a multiple
+        steps = StepTensors.pack([row.located for row in rows], width, tools.device)
+
+    def numbers(values: list[Any], like: str) -> Tensor:
+        return torch.tensor(values, dtype=batch[like].dtype, device=tools.device)
+
+    advantages = numbers([row.advantage for row in rows], "outcome_advantages")
+    source = torch.tensor([row.source for row in rows], device=tools.device)
+    new: Batch = {
+        "prompt_ids": prompt_ids,
+        "prompt_mask": prompt_mask,
+        "completion_ids": completion_ids,
+        "completion_mask": completion_mask,
+        "advantages": advantages,
+        "outcome_advantages": advantages,
+        "num_items_in_batch": tools.trainer.accelerator.gather(completion_mask.sum()).sum(),
+        **steps.as_batch(),
+        "correct": torch.tensor([row.correct for row in rows], device=tools.device),
+        "group_accuracy": batch["group_accuracy"][source],
+        "total_tokens": numbers([len(row.prompt_ids) + len(row.completion_ids) for row in rows], "total_tokens"),
+        "rewards": [row.reward for row in rows],
+        "prompts": [batch["prompts"][row.source] for row in rows],
+        "completions": [row.located.text for row in rows],
+        "rollout_rows": numbers([row.source if row.is_source else -1 for row in rows], "rollout_rows"),
+    }
+    if "old_per_token_logps" in batch:
+        ids = torch.cat([prompt_ids, completion_ids], dim=1)
+        mask = torch.cat([prompt_mask, completion_mask], dim=1)
+        new["old_per_token_logps"] = tools.forward(ids, mask, width)[0]
+    return new
+
+
+def _padded(ids: list[list[int]], side: str, tools: Tools) -> tuple[Tensor, Tensor]:
+    """Ids and mask, padded as TRL pads them."""
+    options = {"padding_side": side, "pad_to_multiple_of": tools.trainer.pad_to_multiple_of}
+    tensors = [torch.tensor(row) for row in ids]
+    padded = pad(tensors, padding_value=tools.tokenizer.pad_token_id, **options)
+    mask = pad([torch.ones_like(row) for row in tensors], padding_value=0, **options)
+    return padded.to(tools.device), mask.to(tools.device)

@@ -1,12 +1,12 @@
 """Which tokens differ between a wrong response and its repair: a shortest list of edits, and what follows from it.
 
-The edits are a Levenshtein alignment of the two lists of token ids (insertions, deletions and substitutions cost 1).
-Where several alignments are shortest, rapidfuzz's choice stands; the same lists always give the same one.
+The edits are a Levenshtein alignment of the two lists of token ids (insertions, deletions and substitutions cost
+1). Where several alignments are shortest, rapidfuzz's choice is taken; the same lists always give the same one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
@@ -63,3 +63,30 @@ def masks(edits: Sequence[Edit], wrong_length: int, repaired_length: int) -> tup
     removed = {edit.wrong for edit in edits if edit.removes}
     put = {edit.repaired for edit in edits if edit.puts}
     return [i in removed for i in range(wrong_length)], [i in put for i in range(repaired_length)]
+
+
+Verify = Callable[[Sequence[int], Sequence[list[int]]], Sequence[bool]]
+"""(numbers of the pairs, a response of each) -> whether each response is right."""
+
+
+def truncate(
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]], edits: Sequence[Sequence[Edit]], k: int, verify: Verify
+) -> list[int]:
+    """How many leading edits of every pair (wrong, repaired) are kept: k, else 2k, else all of them.
+
+    IOP, arXiv 2605.05226. One edit is one differing token: a substitution counts once, not once per side. A repair of
+    at most k (2k) edits needs no check: all of them make the repair, which has been verified already. All pairs are
+    checked together: `verify` is called once for k and once for 2k, and not at all where no repair is longer.
+    """
+    kept = [len(of_pair) for of_pair in edits]
+    unsettled = list(range(len(pairs)))
+    for limit in (k, 2 * k):
+        unsettled = [i for i in unsettled if len(edits[i]) > limit]
+        if not unsettled:
+            break
+        verdicts = verify(unsettled, [graft(*pairs[i], edits[i][:limit]) for i in unsettled])
+        right = {i for i, verdict in zip(unsettled, verdicts, strict=True) if verdict}
+        for i in right:
+            kept[i] = limit
+        unsettled = [i for i in unsettled if i not in right]
+    return kept

@@ -30,10 +30,9 @@ import torch
 
 from attnpo.checks import check_number, check_whole
 from attnpo.credit.base import CreditInputs, CreditResult, mask_padding, register_credit
+from attnpo.credit.iop.audit import check_audit
+from attnpo.credit.iop.repairs import ANCHORS, check_prompt
 from attnpo.errors import InputError
-from attnpo.repair.audit import check_audit
-from attnpo.repair.choose import ANCHORS
-from attnpo.repair.prompts import check_prompt
 
 
 class Role(IntEnum):
