@@ -21,9 +21,9 @@ from overthinker_data import CLOSE_THINK, USER, Batch, StreamOptions, parallel_b
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from attnpo.attention.heads import save_heads
+from attnpo.heads.measure import measure_heads, sample_responses
 from attnpo.heads.table import ESSENTIAL, REDUNDANT, parting_scale
 from attnpo.models import resolve_model
-from attnpo.models.measure import measure_heads, sample_responses
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import DEFAULT_DIFFICULTY, sample_problem
 from attnpo.task.traces import TraceStyle, write_trace

@@ -8,11 +8,9 @@ from attention → all heads ranked → heads.json in the run folder. Nothing bu
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, gather_object
@@ -27,15 +25,10 @@ from attnpo.heads.table import FEWEST, FEWEST_PROBLEMS, SEPARATES, HeadTable, pr
 from attnpo.labels.causal import label_steps, without_endings
 from attnpo.labels.hiding import step_drops
 from attnpo.models import model_name
-from attnpo.steps.spans import LocatedSteps
 from attnpo.traces.prepared import PreparedTrace
-from attnpo.training.evaluation import isolated_random_state
-from attnpo.training.processes import from_main, rollouts_together, together
+from attnpo.training.policy import Response, Trained, as_in_an_evaluation, respond, rollouts_together
+from attnpo.training.processes import from_main, together
 from attnpo.training.records import HEADS_TRACES
-
-if TYPE_CHECKING:
-    from attnpo.training.trainer import AttnPOTrainer
-
 
 SAMPLES = 4  # responses per problem
 EASY = 0.75  # least share of right ones among them: on such problems the answer comes from the steps, not from luck
@@ -45,23 +38,7 @@ SEED = 7919  # added to the run's: no draw of the search is a draw of the traini
 OwnResponse = tuple[PreparedTrace, dict[str, Any]]  # as tokens, and as the row that is written down
 
 
-@contextmanager
-def as_in_an_evaluation(trainer: AttnPOTrainer) -> Iterator[None]:
-    """Evaluation mode, `SAMPLES` responses per problem, random numbers of its own; then all is as it was."""
-    training, group = trainer.model.training, trainer.num_generations_eval
-    logs = copy.deepcopy((trainer._logs, trainer._metrics["eval"]))  # these responses belong to no evaluation
-    trainer.model.eval()
-    trainer.num_generations_eval = SAMPLES
-    try:
-        with isolated_random_state(trainer.args.seed + SEED + trainer.accelerator.process_index):
-            yield
-    finally:
-        trainer.model.train(training)
-        trainer.num_generations_eval = group
-        trainer._logs, trainer._metrics["eval"] = logs
-
-
-def sample_responses(trainer: AttnPOTrainer, wanted: int) -> tuple[list[OwnResponse], Counter[str]]:
+def sample_responses(trainer: Trained, wanted: int) -> tuple[list[OwnResponse], Counter[str]]:
     """Responses of this process that can be labelled, and counts over all processes.
 
     Stops with `wanted` of them on all processes together, with `GIVE_UP` times as many sampled, or when every problem
@@ -95,7 +72,7 @@ def left_out(counts: Counter[str]) -> Counter[str]:
     return Counter({reason: count for reason, count in reasons.items() if count})
 
 
-def _batches(trainer: AttnPOTrainer) -> Iterator[list[dict[str, Any]]]:
+def _batches(trainer: Trained) -> Iterator[list[dict[str, Any]]]:
     """This process's problems, each `SAMPLES` times, as many rows at a time as an evaluation takes.
 
     In an order of their own, since a file may have the hard ones first. Every problem comes once; where they do not
@@ -112,16 +89,12 @@ def _batches(trainer: AttnPOTrainer) -> Iterator[list[dict[str, Any]]]:
         yield [data[order[i % len(data)]] for i in range(start, start + count) for _ in range(SAMPLES)]
 
 
-def _respond(trainer: AttnPOTrainer, rows: list[dict[str, Any]]) -> list[tuple[bool, OwnResponse | None]]:
+def _respond(trainer: Trained, rows: list[dict[str, Any]]) -> list[tuple[bool, OwnResponse | None]]:
     """For one batch, generated and verified as in an evaluation: is it right, and the response; None: of no use."""
-    trainer._eval_records = []
-    trainer._generate_and_score_completions(rows)
-    records, trainer._eval_records = trainer._eval_records, []
     responses: list[tuple[bool, OwnResponse | None]] = []
-    for i, (located, record) in enumerate(zip(trainer._located, records, strict=True)):
-        prompt, completion = list(trainer._prompt_ids[i]), list(trainer._completion_ids[i])
-        trace = _trace(prompt, completion, located, f"response {i % SAMPLES + 1} to problem {record['id']}")
-        responses.append((record["correct"], trace and (trace, _row(record, rows[i], trace))))
+    for i, response in enumerate(respond(trainer, rows)):
+        trace = _trace(response, f"response {i % SAMPLES + 1} to problem {response.record['id']}")
+        responses.append((response.record["correct"], trace and (trace, _row(response.record, rows[i], trace))))
     return responses
 
 
@@ -138,8 +111,9 @@ def _usable(responses: list[tuple[bool, OwnResponse | None]], most: int, counts:
     return found
 
 
-def _trace(prompt: list[int], completion: list[int], located: LocatedSteps, where: str) -> PreparedTrace | None:
+def _trace(response: Response, where: str) -> PreparedTrace | None:
     """The response as tokens; None where it has no answer or nothing to compare."""
+    prompt, completion, located = response.prompt, response.completion, response.located
     if located.answer is None or not located.has_answer_text or len(located.steps) < 2:
         return None
     shift = len(prompt)
@@ -168,7 +142,7 @@ def _row(record: dict[str, Any], row: dict[str, Any], trace: PreparedTrace) -> d
 Measured = tuple[str, list[Any]]  # a response's problem, and its figures [3, L, H] as lists
 
 
-def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[Head]:
+def find_own_heads(trainer: Trained, say: Callable[[str], None]) -> list[Head]:
     """Find the key-focus heads with the trainer's own rollouts, verifier and model; write heads.json.
 
     Also written: heads-traces.jsonl.gz, the labelled responses. The run that follows is the same, number for number,
@@ -183,7 +157,7 @@ def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
         f"no head file: sampling responses to find the key-focus heads ({wanted} right ones of problems that the model "
         "mostly solves) …"
     )
-    with as_in_an_evaluation(trainer):
+    with as_in_an_evaluation(trainer, SAMPLES, trainer.args.seed + SEED):
         responses, counts = sample_responses(trainer, wanted)
         tell(f"{counts['used']} of {counts['sampled']} responses can be used; hiding each of their steps once …")
         with together(trainer.accelerator):
@@ -197,7 +171,7 @@ def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
     return from_main(trainer.accelerator, choose)
 
 
-def _measure(trainer: AttnPOTrainer, responses: list[OwnResponse]) -> tuple[list[dict[str, Any]], list[Measured]]:
+def _measure(trainer: Trained, responses: list[OwnResponse]) -> tuple[list[dict[str, Any]], list[Measured]]:
     """Rows with labelled steps; and of those with both kinds of step the problem and the figures of every head."""
     traces = [trace for trace, _ in responses]
     size = max(1, trainer.args.per_device_train_batch_size)
@@ -211,16 +185,14 @@ def _measure(trainer: AttnPOTrainer, responses: list[OwnResponse]) -> tuple[list
     return rows, [(rows[i]["problem"], results[i].tolist()) for i in sorted(results)]
 
 
-def causal_labels(trainer: AttnPOTrainer, traces: list[PreparedTrace], batch_size: int) -> list[list[bool]]:
+def causal_labels(trainer: Trained, traces: list[PreparedTrace], batch_size: int) -> list[list[bool]]:
     """Essential or redundant, by what hiding a step from attention does to the answer (docs/labels.md)."""
     to_hide = [without_endings(trace, trainer._tokenizer) for trace in traces]
     drops = step_drops(trainer.model, to_hide, batch_size)
     return [label_steps(drop).tolist() for drop in drops if drop is not None]
 
 
-def _choose(
-    trainer: AttnPOTrainer, measured: list[Measured], counts: Counter[str], say: Callable[[str], None]
-) -> list[Head]:
+def _choose(trainer: Trained, measured: list[Measured], counts: Counter[str], say: Callable[[str], None]) -> list[Head]:
     """The best heads by the figures of all processes, written down. Raises RunError where none separates."""
     different = len({problem for problem, _ in measured})
     if len(measured) < FEWEST or different < FEWEST_PROBLEMS:
@@ -258,7 +230,7 @@ def _choose(
     return chosen
 
 
-def _refuse(trainer: AttnPOTrainer) -> None:
+def _refuse(trainer: Trained) -> None:
     kind = trainer.accelerator.distributed_type
     if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP):
         raise InputError(

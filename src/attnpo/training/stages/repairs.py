@@ -21,9 +21,10 @@ from attnpo.credit.iop.audit import make_audit
 from attnpo.credit.iop.edits import masks
 from attnpo.credit.iop.repairs import plan_repairs
 from attnpo.errors import InputError
+from attnpo.training.policy import Policy, refuse_uneven_generation
 from attnpo.training.rollout import STAGE_SIGNAL
 from attnpo.training.stages.attempts import Attempt, try_repairs
-from attnpo.training.stages.base import Batch, Rollouts, Row, Tools, rebuild, refuse_uneven_generation
+from attnpo.training.stages.base import Batch, Rollouts, Row, rebuild
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Repairs:
     def __init__(self, method: Any, trainer: Any) -> None:
         if not isinstance(method, IopCredit):
             raise InputError(f"credit {method.name!r}: repairs are made with the options of the method 'iop'")
-        self.method, self.tools = method, Tools(trainer)
+        self.method, self.tools = method, Policy(trainer)
         refuse_what_cannot_work(trainer, self.tools.responses)
         self.audit = make_audit(
             method.audit, judge=method.judge, api_key_env=method.judge_api_key_env, cache=method.judge_cache
