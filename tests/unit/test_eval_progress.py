@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from attnpo.evaluation import progress as module
-from attnpo.evaluation.progress import EvalProgress
+from attnpo.evaluation import run as module
+from attnpo.evaluation.run import EvalProgress
 from attnpo.evaluation.samples import Sample
 from attnpo.rewards.verdict import Verdict
 

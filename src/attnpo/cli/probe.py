@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from attnpo.checks import parse_range
     from attnpo.heads.find import find_heads
-    from attnpo.ranges import parse_range
 
     if args.figure is not None:  # seen before the work, not after it
         check_figure(args.figure)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attnpo.attention.model import scorable_layers
 from attnpo.heads.table import HeadTable, probe_traces
-from attnpo.models.growing_cache import growing_cache
+from attnpo.models.generation import growing_cache
 from attnpo.steps.response import answer_of
 from attnpo.traces.prepared import prepare_trace
 

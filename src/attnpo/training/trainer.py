@@ -22,13 +22,13 @@ from attnpo.credit.attnpo import AttnPOCredit
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
-from attnpo.models.growing_cache import growing_cache
+from attnpo.models.generation import growing_cache
 from attnpo.steps.spans import locate_steps
 from attnpo.training.callbacks import GradientGuard, LengthState, MetricsFile, NotFiniteError
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.credit_options import OF_HEADS
 from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
+from attnpo.training.method_options import OF_HEADS
 from attnpo.training.own_heads import find_own_heads
 from attnpo.training.processes import from_main
 from attnpo.training.records import Record, RunFolder
