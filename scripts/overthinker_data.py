@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from attnpo.task.problems import sample_problem
-from attnpo.task.traces import TraceStyle, write_trace
+from attnpo.task.traces import Trace, TraceStyle, write_trace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -91,11 +92,15 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded token ids [B, T] and, per row, the first response token and the length."""
+    """Right-padded token ids [B, T] and, per row, the first response token and the length.
+
+    essential [B, T]: whether a token belongs to an essential step or to what follows the thinking.
+    """
 
     ids: np.ndarray
     response_starts: np.ndarray
     lengths: np.ndarray
+    essential: np.ndarray
 
 
 def worker_batches(options: StreamOptions, worker: int) -> Iterator[Batch]:
@@ -110,15 +115,16 @@ def worker_batches(options: StreamOptions, worker: int) -> Iterator[Batch]:
     seed = options.seed * 1000 + worker + 1
     index = 0
     while True:
-        prompts, texts = [], []
+        prompts, traces = [], []
         for _ in range(options.batch * _POOL):
             problem = sample_problem(seed, index, "train", options.difficulty)
             index += 1
             prompts.append(prompt_text(problem.text))
-            texts.append(write_trace(problem, rng, options.style).response)
+            traces.append(write_trace(problem, rng, options.style))
+        responses = tokenizer.encode_batch([trace.response for trace in traces])
         rows = [
-            (prompt.ids, [*response.ids, end])
-            for prompt, response in zip(tokenizer.encode_batch(prompts), tokenizer.encode_batch(texts), strict=True)
+            (prompt.ids, [*response.ids, end], [*essential_tokens(trace, response.offsets), True])
+            for prompt, response, trace in zip(tokenizer.encode_batch(prompts), responses, traces, strict=True)
         ]
         rows.sort(key=lambda row: len(row[0]) + len(row[1]))
         batches = [rows[i : i + options.batch] for i in range(0, len(rows), options.batch)]
@@ -126,12 +132,22 @@ def worker_batches(options: StreamOptions, worker: int) -> Iterator[Batch]:
         yield from (_pad(batch, pad) for batch in batches)
 
 
-def _pad(rows: list[tuple[list[int], list[int]]], pad: int) -> Batch:
-    lengths = np.array([len(prompt) + len(response) for prompt, response in rows])
+def essential_tokens(trace: Trace, offsets: list[tuple[int, int]]) -> list[bool]:
+    """Whether each token of a response, by its characters, lies in an essential step or after the thinking."""
+    ends = [step.end for step in trace.steps]
+    essential = [*(step.essential for step in trace.steps), True]
+    return [essential[bisect_right(ends, start)] for start, _ in offsets]
+
+
+def _pad(rows: list[tuple[list[int], list[int], list[bool]]], pad: int) -> Batch:
+    starts = np.array([len(prompt) for prompt, _, _ in rows])
+    lengths = starts + [len(response) for _, response, _ in rows]
     ids = np.full((len(rows), lengths.max()), pad, dtype=np.uint16)
-    for row, (prompt, response) in enumerate(rows):
+    essential = np.zeros(ids.shape, dtype=bool)
+    for row, (prompt, response, marked) in enumerate(rows):
         ids[row, : lengths[row]] = prompt + response
-    return Batch(ids, np.array([len(prompt) for prompt, _ in rows]), lengths)
+        essential[row, starts[row] : lengths[row]] = marked
+    return Batch(ids, starts, lengths, essential)
 
 
 def _work(options: StreamOptions, worker: int, queue: multiprocessing.Queue) -> None:

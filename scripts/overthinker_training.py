@@ -166,7 +166,7 @@ def train(model: LlamaForCausalLM, args: argparse.Namespace, out: Path, device: 
                 group["lr"] = args.lr * min(1, (step + 1) / args.warmup) * (0.51 + 0.49 * math.cos(math.pi * progress))
             batch = next(batches)
             tokens += int(batch.lengths.sum())
-            loss = batch_loss(model, batch, device)
+            loss = batch_loss(model, batch, device, args.essential_weight)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -181,8 +181,12 @@ def train(model: LlamaForCausalLM, args: argparse.Namespace, out: Path, device: 
     return curve
 
 
-def batch_loss(model: LlamaForCausalLM, batch: Batch, device: torch.device) -> torch.Tensor:
-    """Mean next-token loss over response tokens. Right padding under a causal mask needs no attention mask."""
+def batch_loss(model: LlamaForCausalLM, batch: Batch, device: torch.device, essential_weight: float) -> torch.Tensor:
+    """Mean next-token loss over response tokens, those of essential steps and answers weighted.
+
+    In long traces nine tokens in ten are redundant, and arithmetic, which is all that can go wrong, is learnt from the
+    tenth. Right padding under a causal mask needs no attention mask.
+    """
     ids = torch.from_numpy(batch.ids.astype("int64")).to(device, non_blocking=True)
     positions = torch.arange(ids.shape[1], device=device)
     starts = torch.from_numpy(batch.response_starts).to(device)[:, None]
@@ -191,7 +195,10 @@ def batch_loss(model: LlamaForCausalLM, batch: Batch, device: torch.device) -> t
     autocast = torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
     with autocast:
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="none")
+    essential = torch.from_numpy(batch.essential).to(device)[:, 1:]
+    weights = torch.where(essential, essential_weight, 1.0) * (targets != -100)
+    return (losses * weights.flatten()).sum() / weights.sum()
 
 
 def save_model(model: LlamaForCausalLM, out: Path) -> None:

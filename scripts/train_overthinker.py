@@ -41,6 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--difficulty", type=int, nargs=2, default=(1, 5), help="of the training stories")
     parser.add_argument("--error-rate", type=float, default=TraceStyle.error_rate)
     parser.add_argument("--check-rate", type=float, default=TraceStyle.check_rate)
+    parser.add_argument("--essential-weight", type=float, default=1.0, help="of essential tokens in the loss")
     parser.add_argument("--workers", type=int, default=2, help="processes that write traces (0: none)")
     parser.add_argument("--threads", type=int, default=2, help="of torch, on a CPU")
     parser.add_argument("--seed", type=int, default=0)

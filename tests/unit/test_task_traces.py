@@ -13,6 +13,7 @@ from dataclasses import asdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from overthinker_data import essential_tokens
 
 from attnpo.errors import InputError
 from attnpo.steps.lexicon import load_lexicon
@@ -270,3 +271,12 @@ def test_a_sentence_does_not_come_back_within_three_steps():
 def test_bad_styles_are_refused(options, said):
     with pytest.raises(InputError, match=f"{said}: found .*expected"):
         TraceStyle(**options)
+
+
+def test_essential_tokens_are_those_of_essential_steps_and_the_answer():
+    trace = write_trace(sample_problem(1, 0), random.Random(0))
+    # as if every character were a token
+    marked = essential_tokens(trace, [(i, i + 1) for i in range(len(trace.response))])
+    for step in trace.steps:
+        assert set(marked[step.start : step.end]) == {step.essential}
+    assert all(marked[trace.steps[-1].end :])

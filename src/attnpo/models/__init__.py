@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 OVERTHINKER = "overthinker"
-OVERTHINKER_LONG = "overthinker-long"
-SHIPPED = (OVERTHINKER, OVERTHINKER_LONG)
-
-LONG_FROM = 16.0
-"""Redundant steps per trace from which on the model of long traces (about 30) is nearer than that of short ones (5)."""
+OVERTHINKER_MEDIUM = "overthinker-medium"
+SHIPPED = {OVERTHINKER: 5, OVERTHINKER_MEDIUM: 12}
+"""Shipped model -> about how many redundant steps its responses have."""
 
 
 def shipped_model(redundancy: float | None) -> str:
-    """The shipped model that writes about so many redundant steps per response; None: the one of short traces."""
-    return OVERTHINKER if redundancy is None or redundancy < LONG_FROM else OVERTHINKER_LONG
+    """The shipped model nearest to so many redundant steps per response, by their ratio; None: "overthinker"."""
+    if redundancy is None or redundancy <= 0:
+        return OVERTHINKER
+    return min(SHIPPED, key=lambda name: max(redundancy / SHIPPED[name], SHIPPED[name] / redundancy))
 
 
 def resolve_model(name_or_path: str | None = None) -> str:

@@ -1,0 +1,32 @@
+"""Names of the models that ship with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attnpo.models import SHIPPED, model_name, resolve_model, shipped_model
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_is_a_folder_of_that_name(name):
+    folder = Path(resolve_model(name))
+    assert {"config.json", "model.safetensors", "tokenizer.json", "heads.json", "training_record.json"} <= {
+        file.name for file in folder.iterdir()
+    }
+    assert model_name(str(folder)) == name
+
+
+@pytest.mark.parametrize(
+    ("redundancy", "expected"),
+    # √(5 · 12) = 7.7: nearer to the medium model from there on
+    [(None, "overthinker"), (0, "overthinker"), (4, "overthinker"), (7, "overthinker"), (8, "overthinker-medium")],
+)
+def test_the_nearest_model_is_taken(redundancy, expected):
+    assert shipped_model(redundancy) == expected
+
+
+def test_other_names_stay():
+    assert resolve_model("some/model") == model_name("some/model") == "some/model"
+    assert resolve_model(None) == resolve_model("overthinker")
