@@ -34,10 +34,11 @@ shapes: setup-dev ## the quick tests with every tensor shape in a signature chec
 	ATTNPO_SHAPES=1 $(PYTEST) -m "not slow" $(ARGS) tests/unit tests/reference tests/invariant \
 		--deselect tests/unit/test_trainer_options.py::test_refused
 
-lint: setup-dev ## ruff (rules, format) and pyright
+lint: setup-dev ## ruff (rules, format), pyright, and the layers that imports keep to
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python src
+	$(BIN)/lint-imports --no-cache
 
 doctest: setup-dev ## run every example of README.md, docs/ and the docstrings
 	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' $(ARGS) README.md $(wildcard docs) src/attnpo CONTRIBUTING.md

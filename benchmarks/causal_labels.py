@@ -21,12 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnpo.heads.table import mean_step_ranking_accuracy, step_ranking_accuracy
 from attnpo.labels.causal import SHARE, label_steps, without_endings
 from attnpo.labels.hiding import iterate_drops
 from attnpo.models import resolve_model
-from attnpo.probe.prepare import PreparedTrace, load_model, prepare_trace, score_traces
-from attnpo.probe.sra import has_both_kinds, mean_step_ranking_accuracy, step_ranking_accuracy
+from attnpo.models.loading import load_model
 from attnpo.task.dataset import build_dataset
+from attnpo.traces.labelled import has_both_kinds
+from attnpo.traces.prepared import PreparedTrace, prepare_trace, score_traces
 
 Drops = list[Tensor]  # [S_i] of every trace
 Labels = list[Tensor]

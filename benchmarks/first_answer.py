@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
+from attnpo.steps.answers import PLACES, final_answer, states_answer
 from attnpo.steps.response import split_response
-from attnpo.steps.stated import PLACES, final_answer, states_answer
 from attnpo.task.dataset import iterate_dataset
 
 

@@ -31,8 +31,7 @@ from transformers.utils import logging
 
 from attnpo.rewards.pool import VerifierPool
 from attnpo.training.options import parse
-from attnpo.training.quiet import quiet_screen
-from attnpo.training.run import build_trainer
+from attnpo.training.run import build_trainer, quiet_screen
 from attnpo.training.trainer import AttnPOTrainer
 
 PHASES = ("rollout", "stages", "credit", "update")

@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from attnpo import AttnPOConfig, AttnPOTrainer
 from attnpo.credit.base import get_credit
 from attnpo.models import OVERTHINKER, resolve_model
+from attnpo.steps.answers import final_answer
 from attnpo.steps.spans import locate_steps
-from attnpo.steps.stated import final_answer
 from attnpo.task.dataset import build_dataset
 from attnpo.training.stages.base import Rollouts
 from attnpo.training.stages.potentials import Potentials

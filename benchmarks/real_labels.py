@@ -34,8 +34,9 @@ from real_labels_data import IMPORTANCE, Head, Scored, load, read_anchors, read_
 from real_labels_statistics import halves_by_group, interval, neighbour_accuracy, rank_correlation, ranks
 from torch import Tensor
 
-from attnpo.attention.interface import all_heads
-from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
+from attnpo.attention.model import all_heads
+from attnpo.heads.table import step_ranking_accuracy
+from attnpo.traces.labelled import has_both_kinds
 
 Measure = Callable[[Tensor, Scored], Tensor | None]
 """Scores [K, S] of a trace to K figures; None: undefined on this trace, whatever the scores."""

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnpo.attention.interface import all_heads
-from attnpo.models.smollm2 import CHAT_TEMPLATE, load_smollm2
-from attnpo.probe.prepare import PreparedTrace, load_model, prepare_trace, score_traces
+from attnpo.attention.model import all_heads
+from attnpo.models.loading import CHAT_TEMPLATE, load_model, load_smollm2
 from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, split_response, thinking_of
+from attnpo.traces.prepared import PreparedTrace, prepare_trace, score_traces
 
 Head = tuple[int, int]
 DATA = Path(os.environ.get("ATTNPO_DATA", Path(__file__).resolve().parents[2] / "shared")) / "data" / "labels"

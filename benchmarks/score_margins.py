@@ -16,7 +16,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from attnpo.data.traces import read_jsonl
+from attnpo.data.jsonl import read_jsonl
 
 LAMBDA = 2  # λ, the paper's
 

@@ -32,7 +32,7 @@ from trl import GRPOTrainer
 from attnpo import AttnPOConfig, AttnPOTrainer
 from attnpo.attention.heads import load_heads
 from attnpo.models import resolve_model
-from attnpo.models.smollm2 import load_smollm2
+from attnpo.models.loading import load_smollm2
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.task.dataset import build_dataset

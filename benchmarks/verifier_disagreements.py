@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from attnpo.data.traces import read_jsonl
+from attnpo.data.jsonl import read_jsonl
 from attnpo.rewards.boxed import boxed_texts
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import Verdict

@@ -22,8 +22,9 @@ from typing import Any
 
 from stages import Stage, main_of, run_stages
 
+from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
-from attnpo.files import last_checkpoint, write_whole
+from attnpo.training.checkpoints import last_checkpoint
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE / "smollm2.yaml"

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError, RunError
-from attnpo.files import write_whole
 
 STATE, LOCK = "stages.json", ".lock"
 GRACE = 60.0

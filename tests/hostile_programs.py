@@ -6,7 +6,7 @@ port that listens on this machine, `{home}` the user's home.
 
 from __future__ import annotations
 
-from attnpo.evaluation.sandbox.records import End
+from attnpo.sandbox.sandbox import End
 
 # What follows "try:" prints ESCAPED unless it raises OSError.
 TRY = """

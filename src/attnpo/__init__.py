@@ -14,7 +14,7 @@ _HOMES = {
     "Step": "attnpo.steps.segment",
     "segment_steps": "attnpo.steps.segment",
     "step_scales": "attnpo.credit.attnpo",
-    "score_steps": "attnpo.attention.score",
+    "score_steps": "attnpo.attention.capture",
     "AttnPOConfig": "attnpo.training.config",
     "AttnPOTrainer": "attnpo.training.trainer",
 }
@@ -22,7 +22,7 @@ _HOMES = {
 __all__ = ["AttnPOConfig", "AttnPOTrainer", "Step", "__version__", "score_steps", "segment_steps", "step_scales"]
 
 if TYPE_CHECKING:
-    from attnpo.attention.score import score_steps
+    from attnpo.attention.capture import score_steps
     from attnpo.credit.attnpo import step_scales
     from attnpo.steps.segment import Step, segment_steps
     from attnpo.training.config import AttnPOConfig

@@ -1,8 +1,12 @@
-"""Checks of options, shared by the methods: what is wrong is named, with what was found and what was expected."""
+"""Checks of options, shared by the methods: what is wrong is named, with what was found and what was expected.
+
+Options that name one whole number or a range of them.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from attnpo.errors import InputError
@@ -25,3 +29,14 @@ def check_flag(option: str, value: Any) -> None:
     """Raises InputError naming `option` unless `value` is True or False."""
     if not isinstance(value, bool):
         raise InputError(f"{option}: found {value!r}, expected true or false")
+
+
+def parse_range(text: str, option: str, noun: str) -> tuple[int, int]:
+    """Lowest and highest number out of "2" or "1-3".
+
+    Raises InputError, naming the option, for anything else.
+    """
+    found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    if found is None:
+        raise InputError(f"option {option}: found {text!r}, expected one {noun} such as 2, or a range such as 1-3")
+    return int(found[1]), int(found[2] or found[1])

@@ -6,10 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BloomConfig, FalconConfig, T5Config, T5ForConditionalGeneration
 
-from attnpo.attention.capture import capture_scores
+from attnpo.attention.capture import capture_scores, score_steps
 from attnpo.attention.heads import load_heads
 from attnpo.attention.layout import StepLayout
-from attnpo.attention.score import score_steps
 from attnpo.errors import InputError
 
 IDS = torch.arange(20).reshape(2, 10)

@@ -7,11 +7,10 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from attnpo.attention.capture import capture_scores
+from attnpo.attention.capture import capture_scores, score_steps
 from attnpo.attention.heads import check_heads
-from attnpo.attention.interface import scorable_layers
 from attnpo.attention.layout import StepLayout
-from attnpo.attention.score import score_steps
+from attnpo.attention.model import scorable_layers
 from attnpo.errors import InputError
 from tiny_shapes import COMMON
 

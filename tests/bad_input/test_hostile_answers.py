@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from attnpo.evaluation.grading import Grader
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.samples import Question
 from attnpo.rewards.verdict import Verdict
 
 FIVE = Question(benchmark="math500", id="5", problem="2+3?", kind="math", reference="5")

@@ -17,11 +17,10 @@ from pathlib import Path
 import pytest
 
 from attnpo.errors import InputError, RunError
-from attnpo.evaluation.sandbox import process
-from attnpo.evaluation.sandbox import sandbox as sandbox_module
-from attnpo.evaluation.sandbox.records import End, Limits, Run
-from attnpo.evaluation.sandbox.sandbox import Sandbox
-from attnpo.evaluation.sandbox.syscall_filter import supported
+from attnpo.sandbox import process
+from attnpo.sandbox import sandbox as sandbox_module
+from attnpo.sandbox.sandbox import End, Limits, Run, Sandbox
+from attnpo.sandbox.syscall_filter import supported
 from hostile_programs import ENDS, HIDDEN, REFUSED, TRY
 
 pytestmark = pytest.mark.skipif(not supported(), reason="programs are confined on Linux, x86-64 and ARM64")
@@ -34,8 +33,8 @@ class ShortLimits(Limits):
 LIMITS = Limits(seconds=10, memory_mb=512, output_bytes=2**20)  # a busy machine must not change how a program ends
 SHORT = ShortLimits(seconds=0.5, memory_mb=512, output_bytes=2**20)  # for those that never end
 WITHOUT_LANDLOCK = """
-from attnpo.evaluation.sandbox import landlock, server
-landlock.version = lambda: 0
+from attnpo.sandbox import confine, server
+confine.landlock_version = lambda: 0
 server.main()
 """
 
@@ -187,7 +186,7 @@ def test_a_killed_server_takes_its_run_along_and_is_replaced() -> None:
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
 def test_runs_end_with_the_process_that_started_them(tmp_path: Path, ending: signal.Signals) -> None:
     script = (
-        "import sys; from attnpo.evaluation.sandbox.sandbox import Sandbox\n"
+        "import sys; from attnpo.sandbox.sandbox import Sandbox\n"
         "made = Sandbox(1); print(made._folder.name, flush=True); made.run('import time; time.sleep(1000)')"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as starter:
@@ -210,9 +209,7 @@ def test_waiting_for_a_core_does_not_count(monkeypatch: pytest.MonkeyPatch) -> N
     class Hasty(Limits):
         wall_seconds = 0.5
 
-    starved = (
-        "from attnpo.evaluation.sandbox import server, supervise\nsupervise._waited = lambda pid: 60.0\nserver.main()"
-    )
+    starved = "from attnpo.sandbox import server\nserver._waited = lambda pid: 60.0\nserver.main()"
     monkeypatch.setattr(process, "SERVER", ["-c", starved])
     with Sandbox(1) as made:
         made.limits = Hasty()
@@ -246,7 +243,7 @@ def test_refuses_where_programs_cannot_be_confined(monkeypatch: pytest.MonkeyPat
 
 def test_refuses_a_kernel_without_seccomp(monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = (
-        "from attnpo.evaluation.sandbox import confine, server\n"
+        "from attnpo.sandbox import confine, server\n"
         "def refuse(): raise OSError(22, 'seccomp refused')\n"
         "confine.filter_system_calls = refuse\nserver.main()"
     )

@@ -10,7 +10,7 @@ import pytest
 
 from attnpo import segment_steps
 from attnpo.cli.main import main
-from attnpo.data.traces import read_jsonl
+from attnpo.data.jsonl import read_jsonl
 
 LONG = "we double the 12 and see 24, and the answer is what we get when we check it all the way."
 ROW: dict[str, Any] = {"id": "a", "response": f"<think>{LONG} No,{LONG}</think>24", "extra": {"kept": [1.5, None]}}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attnpo.data.traces import read_jsonl, read_numbered_jsonl, write_jsonl
+from attnpo.data.jsonl import read_jsonl, read_numbered_jsonl, write_jsonl
 from attnpo.errors import InputError, RunError
 
 GOOD = {"id": "1", "problem": "1+1?", "response": "2</think>2"}

@@ -10,13 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from attnpo.attention.calls import read_mask
-from attnpo.attention.capture import capture_scores
-from attnpo.attention.layout import StepLayout
-from attnpo.attention.masks import RowMask
-from attnpo.attention.packed import PackedLayout, attends_elsewhere
+from attnpo.attention.capture import capture_scores, score_steps
+from attnpo.attention.layout import PackedLayout, StepLayout, attends_elsewhere
+from attnpo.attention.masks import RowMask, read_mask
 from attnpo.attention.rows import step_scores
-from attnpo.attention.score import score_steps
 
 HEADS = [(2, 3), (0, 0), (1, 2), (2, 1)]
 

@@ -8,12 +8,14 @@ from collections import defaultdict
 import pytest
 import torch
 
+from attnpo.heads.table import mean_step_ranking_accuracy, step_ranking_accuracy
 from attnpo.labels.causal import label_file, without_endings
 from attnpo.labels.hiding import step_drops
 from attnpo.models import resolve_model
-from attnpo.probe.prepare import load_model, prepare_trace, score_traces
-from attnpo.probe.sra import has_both_kinds, mean_step_ranking_accuracy, step_ranking_accuracy
+from attnpo.models.loading import load_model
 from attnpo.task.dataset import build_dataset
+from attnpo.traces.labelled import has_both_kinds
+from attnpo.traces.prepared import prepare_trace, score_traces
 
 
 def label(tmp_path, count: int, seed: int):

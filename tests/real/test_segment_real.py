@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from attnpo.data.traces import read_jsonl
+from attnpo.data.jsonl import read_jsonl
 from attnpo.steps.lexicon import LEXICONS
 from attnpo.steps.response import answer_of, thinking_of
 from attnpo.steps.segment import SHORT_STEP, segment_steps

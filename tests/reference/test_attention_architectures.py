@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig
 
 from attnpo import score_steps
-from attnpo.attention.score import score_packed_steps
+from attnpo.attention.capture import score_packed_steps
 from attnpo.errors import InputError
 from tiny_shapes import COMMON, random_model
 

@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from attnpo import score_steps
-from attnpo.attention.capture import capture_scores
-from attnpo.attention.layout import StepLayout
-from attnpo.attention.packed import PackedLayout
+from attnpo.attention.capture import capture_scores, score_packed_steps
+from attnpo.attention.layout import PackedLayout, StepLayout
 from attnpo.attention.rows import step_scores
-from attnpo.attention.score import score_packed_steps
 from attnpo.errors import InputError
 from tiny_shapes import TWO_LAYERS, random_model
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from attnpo.labels.hiding import iterate_drops
-from attnpo.probe.prepare import PreparedTrace
+from attnpo.traces.prepared import PreparedTrace
 from tiny_shapes import COMMON, random_model
 
 LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]

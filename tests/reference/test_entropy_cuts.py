@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from attnpo.training.stages.base import Tools
+from attnpo.training.policy import Policy
 from attnpo.training.stages.prefixes import read
 
 TEMPERATURES = (1.0, 0.5)
@@ -41,7 +41,7 @@ def test_entropies_of_read(temperature, share, trainer_kit, tiny_qwen2, tiny_tok
     sequences = [torch.randint(250, (n,), generator=generator).tolist() for n in (31, 5, 2, 48, 17)]
     model = vary(tiny_qwen2, trainer_kit)
     trainer = trainer_kit.make_trainer(model, tiny_tokenizer, tmp_path, credit="shape", temperature=temperature)
-    reading = read(Tools(trainer), sequences, entropy=True, share=share)
+    reading = read(Policy(trainer), sequences, entropy=True, share=share)
     assert (reading.cache is not None) == share
     assert reading.entropy is not None
     for ids, row in zip(sequences, reading.entropy.tolist(), strict=True):

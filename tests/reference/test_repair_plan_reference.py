@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from attnpo.repair.choose import ANCHORS, best, choose_anchor, edit_distance, plan_repairs, score
+from attnpo.credit.iop.repairs import ANCHORS, best, choose_anchor, edit_distance, plan_repairs, score
 from slow_levenshtein import fewest_edits
 
 TOKENS = st.lists(st.integers(0, 3), max_size=6)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpo.repair.align import align, graft, masks
-from attnpo.repair.choose import edit_distance
-from attnpo.repair.truncate import truncate
+from attnpo.credit.iop.edits import align, graft, masks, truncate
+from attnpo.credit.iop.repairs import edit_distance
 from slow_levenshtein import fewest_edits
 
 TOKENS = st.lists(st.integers(0, 4), max_size=14)  # few different ones, so that many alignments compete

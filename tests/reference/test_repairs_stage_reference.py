@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from attnpo.credit.base import assign_credit
 from attnpo.credit.iop import IopCredit, Role
-from attnpo.repair.align import align, graft, masks
+from attnpo.credit.iop.edits import align, graft, masks
 from attnpo.steps.spans import locate_steps
+from attnpo.training.policy import Policy
 from attnpo.training.rollout import StepTensors, credit_inputs, stage_signals
-from attnpo.training.stages.base import Rollouts, Tools
+from attnpo.training.stages.base import Rollouts
 from attnpo.training.stages.repairs import Repairs
 from slow_levenshtein import fewest_edits
 
@@ -37,7 +38,7 @@ def passes(text: str) -> bool:
     return len(text) % 3 != 0
 
 
-class CannedTools(Tools):
+class CannedTools(Policy):
     """Repairs out of a list, in turn; nothing of a model."""
 
     max_positions = None

@@ -10,8 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attnpo import Step, segment_steps
-from attnpo.steps.lexicon import LEXICONS, load_lexicon
-from attnpo.steps.phrases import phrase_counts
+from attnpo.steps.lexicon import LEXICONS, load_lexicon, phrase_counts
 from growth import grows_linearly
 
 LISTS = json.loads((Path(__file__).parents[2] / "src/attnpo/steps/lexicon.json").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 
 from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.task.dataset import build_dataset
-from attnpo.training.stages.base import Tools
+from attnpo.training.policy import Policy
 from attnpo.training.stages.prefixes import can_share, read, until_end
 from tiny_shapes import random_model
 
@@ -21,7 +21,7 @@ def both_ways(
 ):
     """Continuations and entropies, with a shared cache and without."""
     assert can_share(trainer)
-    tools = Tools(trainer)
+    tools = Policy(trainer)
     trainer.generation_config.do_sample = False
     found = []
     for share in (True, False):
@@ -89,7 +89,7 @@ def test_sampling_uses_the_temperature_of_the_run(trainer_kit, tiny_qwen2, tiny_
         trainer = trainer_kit.make_trainer(
             trainer_kit.sharpen(tiny_qwen2), tiny_tokenizer, tmp_path, credit="shape", temperature=temperature
         )
-        reading = read(Tools(trainer), sequences, entropy=True, share=True)
+        reading = read(Policy(trainer), sequences, entropy=True, share=True)
         found = reading.continue_from(prefixes, [], 2, max_new_tokens=20, at_once=8)
         assert all((one == other) == agree for one, other in found)
 

@@ -13,15 +13,13 @@ from typing import Any
 import pytest
 
 from attnpo.errors import InputError
-from attnpo.evaluation.benchmarks import BENCHMARKS, get_benchmark
-from attnpo.evaluation.columns import to_question
+from attnpo.evaluation.benchmarks import BENCHMARKS, get_benchmark, user_message
 from attnpo.evaluation.load import load_all, load_file, load_questions
-from attnpo.evaluation.prompts import user_message
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.samples import Question
 
 
 def question(name: str, row: dict[str, Any]) -> Question:
-    return to_question(get_benchmark(name), row, 1, "row 1")
+    return get_benchmark(name).question(row, 1, "row 1")
 
 
 def write_rows(path: Path, rows: list[Any]) -> Path:
@@ -176,7 +174,7 @@ def test_limit_takes_the_same_questions_every_time(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"benchmark 'mmlu_pro': unknown, expected one of gsm8k, .*task"):
+    with pytest.raises(InputError, match=r"benchmark 'mmlu_pro': unknown, expected one of .*gsm8k, .*task"):
         get_benchmark("mmlu_pro")
     with pytest.raises(InputError, match="no such folder"):
         load_questions("gsm8k", data_dir=tmp_path / "none")

@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 
 from attnpo.errors import InputError
 from attnpo.labels.hiding import iterate_drops, step_drops
-from attnpo.probe.prepare import PreparedTrace
+from attnpo.traces.prepared import PreparedTrace
 
 VOCABULARY = 10
 

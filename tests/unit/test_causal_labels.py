@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from attnpo.errors import InputError
 from attnpo.labels.causal import label_file, label_steps, without_endings
 from attnpo.labels.hiding import step_drops
-from attnpo.probe.prepare import prepare_trace
+from attnpo.traces.prepared import prepare_trace
 
 THINKING = "First add 12 and 30, which gives 42. Now that is all there is to do, and I am done with the sum.\n"
 THINKING += "Wait, let me check that sum once more with the numbers of the question: 12 + 30 = 42, é €."

@@ -11,13 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpo.errors import InputError
-from attnpo.evaluation.grading.code import code_of, grade_code, grade_codes
-from attnpo.evaluation.grading.code_checks import read_test, same_output
-from attnpo.evaluation.sandbox import process
-from attnpo.evaluation.sandbox.records import Limits
-from attnpo.evaluation.sandbox.sandbox import Sandbox
-from attnpo.evaluation.sandbox.syscall_filter import supported
+from attnpo.evaluation.grading.code import code_of, grade_code, grade_codes, read_test, same_output
 from attnpo.rewards.verdict import Verdict
+from attnpo.sandbox import process
+from attnpo.sandbox.sandbox import Limits, Sandbox
+from attnpo.sandbox.syscall_filter import supported
 
 RIGHT, WRONG, NO_ANSWER = Verdict.RIGHT, Verdict.WRONG, Verdict.NO_ANSWER
 confined = pytest.mark.skipif(not supported(), reason="programs are confined on Linux, x86-64 and ARM64")

@@ -10,8 +10,8 @@ import zlib
 import pytest
 
 from attnpo.errors import InputError
-from attnpo.evaluation import code_tests
-from attnpo.evaluation.code_tests import read_tests
+from attnpo.evaluation.benchmarks import code as code_tests
+from attnpo.evaluation.benchmarks.code import read_tests
 
 CASE = {"input": "1 2\n", "output": "3\n", "testtype": "stdin"}
 

@@ -221,7 +221,7 @@ def test_description_of_a_run(finished_run, tmp_path):
 
 
 def test_the_shapes_of_values():
-    from attnpo.training.values import typed_value
+    from attnpo.training.options import typed_value
 
     assert typed_value("x", "2e-6", float) == "2e-6"  # YAML's text; the parser reads it as on the command line
     assert typed_value("x", 2, str | None) == "2"

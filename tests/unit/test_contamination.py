@@ -9,7 +9,7 @@ import pytest
 
 from attnpo.cli.main import main
 from attnpo.evaluation.contamination import Overlap, OverlapIndex, find_overlaps, words_of
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.samples import Question
 
 TRAIN = (
     "A train travels 270 miles in 3 hours. At the same rate, how long would it take to travel an additional 180 miles?"

@@ -11,11 +11,10 @@ import torch
 from transformers import GenerationConfig
 
 from attnpo.errors import RunError
-from attnpo.evaluation.engines.base import Completion, Sampling
-from attnpo.evaluation.engines.settings import unused_settings
+from attnpo.evaluation.engines.base import Completion, Sampling, unused_settings
 from attnpo.evaluation.engines.transformers_engine import TransformersEngine
 from attnpo.evaluation.plan import Request
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.samples import Question
 from attnpo.models.generation import end_tokens
 
 ENDS = range(40, 60)  # a random model hardly ever ends by itself; with so many end tokens it does

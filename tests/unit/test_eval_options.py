@@ -10,9 +10,9 @@ import pytest
 
 from attnpo.cli.main import main
 from attnpo.errors import InputError
-from attnpo.evaluation.engines.loading import find_model
+from attnpo.evaluation.folder import SampleFiles
 from attnpo.evaluation.options import EvalOptions
-from attnpo.evaluation.samples import SampleFiles
+from attnpo.models.loading import find_model
 
 
 def options(**given: Any) -> EvalOptions:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpo.evaluation.plan import fingerprint, make_plan, sample_seed
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.samples import Question
 
 
 def question(name: str, length: int = 1, benchmark: str = "math500") -> Question:

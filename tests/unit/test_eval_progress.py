@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from attnpo.evaluation import progress as module
-from attnpo.evaluation.progress import EvalProgress
-from attnpo.evaluation.records import Sample
+from attnpo.evaluation import run as module
+from attnpo.evaluation.run import EvalProgress
+from attnpo.evaluation.samples import Sample
 from attnpo.rewards.verdict import Verdict
 
 RIGHT = Sample(

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from attnpo.errors import InputError
-from attnpo.evaluation.prompting import Prompter
-from attnpo.evaluation.reading import read_response
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.plan import Prompter
+from attnpo.evaluation.samples import Question, read_response
 
 ASKED = Question(benchmark="math500", id="1", problem="What is 12 + 30?", kind="math", reference="42")
 

@@ -14,8 +14,7 @@ from rich.console import Console
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation import run as run_module
 from attnpo.evaluation.options import EvalOptions
-from attnpo.evaluation.run import evaluate
-from attnpo.evaluation.telling import tell_problems
+from attnpo.evaluation.run import evaluate, tell_problems
 
 Run = Callable[..., Path]
 

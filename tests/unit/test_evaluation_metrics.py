@@ -30,8 +30,8 @@ from attnpo.evaluation.metrics import (
     read_budgets,
     widen,
 )
-from attnpo.evaluation.records import Sample
 from attnpo.evaluation.results import by_level, histogram
+from attnpo.evaluation.samples import Sample
 from example_evaluation import sample_row
 
 

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from attnpo.evaluation.behaviour import behaviour
 from attnpo.evaluation.folder import read_evaluation, read_samples, sample_from_json
+from attnpo.evaluation.metrics import behaviour
 from attnpo.evaluation.results import truncation_notes, write_results
-from attnpo.evaluation.terminal import print_results, telling_budgets
-from attnpo.evaluation.text_plots import bar, scatter, sparkline
+from attnpo.evaluation.terminal import bar, print_results, scatter, sparkline, telling_budgets
 from example_evaluation import sample_row, write_evaluation, write_samples
 
 

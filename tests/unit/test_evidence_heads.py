@@ -13,13 +13,19 @@ import torch
 
 from attnpo.cli.main import main
 from attnpo.errors import InputError
-from attnpo.evidence.correlation import correlation, correlation_interval
-from attnpo.evidence.figures import draw_head_sets, draw_stability, draw_transfer
-from attnpo.evidence.head_sets import Measured, cross_fitted, head_sets_table, layer_thirds, random_heads
-from attnpo.evidence.probing import HeadScores, notes
-from attnpo.evidence.stability import Stage, named, stability_table, stages_of_run
-from attnpo.evidence.transfer import of_other_problems, transfer_table
-from attnpo.probe.sra import step_ranking_accuracy
+from attnpo.heads.figures import draw_head_sets, draw_stability, draw_transfer
+from attnpo.heads.scores import HeadScores, notes
+from attnpo.heads.sets import (
+    Measured,
+    cross_fitted,
+    head_sets_table,
+    layer_thirds,
+    of_other_problems,
+    random_heads,
+    transfer_table,
+)
+from attnpo.heads.stability import Stage, correlation, correlation_interval, named, stability_table, stages_of_run
+from attnpo.heads.table import step_ranking_accuracy
 from attnpo.tables import Table
 
 ESSENTIAL = torch.tensor([True, False])

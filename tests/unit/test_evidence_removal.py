@@ -20,8 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from attnpo import tables
 from attnpo.cli.main import main
 from attnpo.errors import InputError, RunError
-from attnpo.evidence.answering import Answer, answer_context, generate_answers
-from attnpo.evidence.removal import (
+from attnpo.heads.removal import (
     HIGHEST,
     LAST,
     LOWEST,
@@ -29,22 +28,33 @@ from attnpo.evidence.removal import (
     RANDOM,
     RANDOM_HIGHEST,
     RANDOM_LOWEST,
+    Options,
     Removal,
+    choose_traces,
+    draw_random_heads,
     plan_removals,
     ranking,
     remaining_text,
     removed_count,
     removed_essential,
     removed_share,
+    score_sets,
 )
-from attnpo.evidence.removal_figure import NAMES, draw_removal
-from attnpo.evidence.removal_scores import draw_random_heads, score_sets
-from attnpo.evidence.removal_table import COLUMNS, Reanswer, accuracy_table, difference_table
-from attnpo.evidence.removal_traces import Options, choose_traces
-from attnpo.probe.prepare import prepare_trace
-from attnpo.probe.trace_scores import score_prepared
+from attnpo.heads.removal_table import (
+    COLUMNS,
+    NAMES,
+    Answer,
+    Reanswer,
+    accuracy_table,
+    answer_context,
+    difference_table,
+    draw_removal,
+    generate_answers,
+)
 from attnpo.rewards.verdict import Verdict
 from attnpo.tables import Table, check_folder, write_table
+from attnpo.traces.prepared import prepare_trace
+from attnpo.traces.scores import score_prepared
 
 PARTS = ["First add 12 and 30.\n\n", "Wait, is it 42? ", "Hmm, it is 42 again.\n\n", "So 42 it is.\n"]
 

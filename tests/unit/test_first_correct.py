@@ -7,8 +7,8 @@ import torch
 
 from attnpo.credit.base import CreditInputs, assign_credit, get_credit
 from attnpo.errors import InputError
+from attnpo.steps.answers import final_answer, states_answer
 from attnpo.steps.spans import locate_steps
-from attnpo.steps.stated import final_answer, states_answer
 from attnpo.training.stages.first_answer import steps_with_answer
 
 

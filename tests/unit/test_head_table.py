@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from attnpo.errors import InputError
-from attnpo.probe.figure import draw_head_map
-from attnpo.probe.head_table import ESSENTIAL, HeadTable, head_figures, separating, too_few
+from attnpo.heads.figures import draw_head_map
+from attnpo.heads.table import ESSENTIAL, HeadTable, head_figures, separating, too_few
 
 
 def table(accuracies, layers=(4, 5)) -> HeadTable:

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from attnpo.errors import RunError
-from attnpo.labels import judge_client
-from attnpo.labels.judge_config import Judge
-from attnpo.labels.judges import label_file
+from attnpo.judges import client as judge_client
+from attnpo.judges.config import Judge
+from attnpo.labels.by_judges import label_file
 
 
 def row(name: str, *texts: str) -> dict:

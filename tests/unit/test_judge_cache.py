@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from attnpo.labels.judge_cache import AnswerCache, answer_key
-from attnpo.labels.judge_config import Judge
+from attnpo.judges.cache import AnswerCache, answer_key
+from attnpo.judges.config import Judge
 
 JUDGE = Judge("a", "http://host/v1", "m")
 

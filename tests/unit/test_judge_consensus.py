@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpo.labels.judge_consensus import cohen_kappa, consensus, pairwise_agreement
+from attnpo.labels.report import cohen_kappa, consensus, pairwise_agreement
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from attnpo.labels.judge_config import Judge
-from attnpo.labels.judge_endpoint import estimated_tokens, request_answer
+from attnpo.judges.client import estimated_tokens, request_answer
+from attnpo.judges.config import Judge
 
 
 def read(text: str) -> Any:

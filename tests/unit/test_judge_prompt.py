@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpo.labels.judge_prompt import InvalidAnswer, answer_length, judge_prompt, parse_votes
+from attnpo.judges.questions import InvalidAnswer, answer_length, judge_prompt, parse_votes
 
 STEPS = ["12 and 30 are 42.", "Wait, 30 and 12 are 42 too."]
 

@@ -286,7 +286,7 @@ def test_nothing_heavy_is_imported() -> None:
     script = "import sys, attnpo.cli.main as m\ntry: m.main(['label', '--help'])\nexcept SystemExit: pass\n"
     script += "heavy = {'torch', 'transformers', 'numpy', 'openai', 'yaml', 'rich', 'sqlite3'} & set(sys.modules)\n"
     script += "assert not heavy, heavy\n"
-    script += "import attnpo.labels.judges; assert 'torch' not in sys.modules; assert 'openai' not in sys.modules"
+    script += "import attnpo.labels.by_judges; assert 'torch' not in sys.modules; assert 'openai' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "--min-accuracy" in result.stdout

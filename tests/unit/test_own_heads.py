@@ -15,7 +15,7 @@ from attnpo.attention.heads import load_heads
 from attnpo.cli.main import main
 from attnpo.errors import InputError, RunError
 from attnpo.training import own_heads
-from attnpo.training.own_responses import _batches
+from attnpo.training.own_heads import _batches
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from attnpo.attention.capture import score_steps
 from attnpo.attention.heads import load_heads
-from attnpo.attention.score import score_steps
 from attnpo.cli.main import main
-from attnpo.probe.find_heads import find_heads
-from attnpo.probe.prepare import prepare_trace
-from attnpo.probe.sra import step_ranking_accuracy
+from attnpo.heads.find import find_heads
+from attnpo.heads.table import step_ranking_accuracy
+from attnpo.traces.prepared import prepare_trace
 
 STEPS = [
     "First add 12 and 30, which gives 42. Now I am done with the sum.\n",

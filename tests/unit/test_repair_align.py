@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attnpo.repair.align import align, graft, masks
-from attnpo.repair.truncate import truncate
+from attnpo.credit.iop.edits import align, graft, masks, truncate
 
 # wrong, repaired, differing tokens of the wrong side, of the repaired side, edits
 GOLDENS = {

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from attnpo.credit.iop.audit import Case, audit_by_rules, check_audit, make_audit
+from attnpo.credit.iop.repairs import (
+    PROMPTS,
+    Plan,
+    best,
+    check_prompt,
+    choose_anchor,
+    edit_distance,
+    plan_repairs,
+    repair_prompt,
+    score,
+)
 from attnpo.errors import InputError
-from attnpo.repair.audit import Case, audit_by_rules, check_audit, make_audit
-from attnpo.repair.choose import Plan, best, choose_anchor, edit_distance, plan_repairs, score
-from attnpo.repair.prompts import PROMPTS, check_prompt, repair_prompt
 
 IDS = [[1, 2, 3, 4], [1, 2], [1, 2, 3], [1, 2, 9, 4]]
 
@@ -88,7 +97,7 @@ def test_audits_by_name() -> None:
     cases = [Case("12 + 30?", WRONG, ANCHOR, ANCHOR)] * 2
     assert make_audit("rules")(cases) == ["copied", "copied"]
     assert make_audit("none")(cases) == [None, None]
-    assert make_audit("attnpo.repair.audit:no_audit")(cases) == [None, None]
+    assert make_audit("attnpo.credit.iop.audit:no_audit")(cases) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +107,7 @@ def test_audits_by_name() -> None:
         ("judge", None, "judge: none is given, expected URL#MODEL"),
         ("rules", "http://x/v1#m", "judge: found 'http://x/v1#m', but audit='rules' asks none"),
         ("no.such.module:audit", None, "audit: 'no.such.module:audit' cannot be imported"),
-        ("attnpo.repair.audit:nothing", None, "audit: 'attnpo.repair.audit:nothing' cannot be imported"),
+        ("attnpo.credit.iop.audit:nothing", None, "audit: 'attnpo.credit.iop.audit:nothing' cannot be imported"),
     ],
 )
 def test_bad_audits(name, judge, message) -> None:

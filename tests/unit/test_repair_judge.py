@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from attnpo.credit.iop.audit import Case, JudgeAudit, audit_prompt, make_audit, parse_verdict
 from attnpo.errors import InputError, RunError
-from attnpo.labels.judge_client import Patience
-from attnpo.labels.judge_prompt import InvalidAnswer
-from attnpo.repair.audit import Case, make_audit
-from attnpo.repair.judge import JudgeAudit, audit_prompt, parse_verdict
+from attnpo.judges.client import Patience
+from attnpo.judges.questions import InvalidAnswer
 
 REPAIRED = Case(
     problem="12 + 30?",

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
+from attnpo.report.elements import embedded_json, esc, visible
 from attnpo.report.page import report_html, write_report
-from attnpo.report.words import embedded_json, esc, visible
 
 EVIL = "</script><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&lt;$title ${body}\u2028"
 VOID = {"meta", "link", "img", "br", "input"}

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from attnpo.errors import InputError
-from attnpo.report.data.benchmarks import benchmark_charts, benchmark_table
-from attnpo.report.data.curves import BEHAVIOUR, OVERVIEW, curves
-from attnpo.report.data.evaluation import Measure, read_evaluation
-from attnpo.report.data.frontier import Point, aes, frontier, frontier_chart, run_points, runs_table
-from attnpo.report.data.run import read_runs
+from attnpo.report.elements import score
+from attnpo.report.evaluation import Measure, read_evaluation
 from attnpo.report.page import report_html
-from attnpo.report.words import score
+from attnpo.report.run import read_runs
+from attnpo.report.views.behaviour import BEHAVIOUR, OVERVIEW, curves
+from attnpo.report.views.compare import benchmark_charts, benchmark_table
+from attnpo.report.views.frontier import Point, aes, frontier, frontier_chart, run_points, runs_table
 
 RESULTS = {
     "model": "m",

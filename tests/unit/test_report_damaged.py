@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attnpo.data.jsonl import read_unfinished_jsonl
 from attnpo.errors import InputError
-from attnpo.report.data.jsonlines import read_rows
-from attnpo.report.data.library import collect
-from attnpo.report.data.run import read_run
 from attnpo.report.page import report_html
+from attnpo.report.run import read_run
+from attnpo.report.views.responses import collect
 
 
 @pytest.fixture
@@ -86,12 +86,12 @@ def test_an_unfinished_last_line_is_tolerated_and_said(run_folder):
     ("line", "said"),
     [
         (b'{"step": 3, "accuracy"', "not valid JSON"),
-        (b"[3]", "found list, expected a JSON object"),
+        (b"[3]", "found a list, expected one JSON object per line"),
         (b'{"accuracy": 1}', "'step' is None"),
         (b'{"step": 2.5}', "'step' is 2.5"),
         (b'{"step": 3, "accuracy": "high"}', "'accuracy' is 'high'"),
         (b'{"step": 3, "truncated": true}', "'truncated' is True"),
-        (b'{"step": 3, "x": "\xff"}', "not valid JSON"),
+        (b'{"step": 3, "x": "\xff"}', "not UTF-8 text"),
     ],
 )
 @pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations.jsonl"])
@@ -101,7 +101,7 @@ def test_a_malformed_line_is_named(run_folder, name, line, said):
     path.write_bytes(first + line + b"\n" + b"".join(rest))
     with pytest.raises(InputError) as caught:
         read_run(run_folder)
-    assert f"{name}, row 2: " in str(caught.value)
+    assert f"{name}, row 2" in str(caught.value)
     assert said in str(caught.value)
     # The same at the end, but finished with a newline: no crash while writing does that.
     path.write_bytes(first + line + b"\n")
@@ -138,7 +138,7 @@ def test_a_rollout_file_of_several_gzip_members(run_folder):
     path = run_folder / "rollouts" / "eval-000010.jsonl.gz"
     lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
     path.write_bytes(b"".join(gzip.compress(line) for line in lines))
-    rows, notice = read_rows(path)
+    rows, notice = read_unfinished_jsonl(path)
     assert (len(rows), notice) == (24, None)
 
 
@@ -194,7 +194,7 @@ def test_any_cut_leaves_the_rows_before_it(rows, cut, zipped, tmp_path_factory):
     path = tmp_path_factory.mktemp("cut") / ("a.jsonl.gz" if zipped else "a.jsonl")
     whole = gzip.compress(data) if zipped else data
     path.write_bytes(whole[:cut])
-    found, notice = read_rows(path)
+    found, notice = read_unfinished_jsonl(path)
     assert [row for _, row in found] == rows[: len(found)]
     if len(found) < len(rows) and zipped:
         assert notice is not None

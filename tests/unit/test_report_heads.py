@@ -7,10 +7,9 @@ import json
 import pytest
 
 from attnpo.errors import InputError
-from attnpo.report.data.heads import chosen_table, head_charts
-from attnpo.report.data.run import read_runs
-from attnpo.report.data.stability import find_stability, stability_chart
 from attnpo.report.page import report_html
+from attnpo.report.run import read_runs
+from attnpo.report.views.heads import chosen_table, find_stability, head_charts, stability_chart
 
 CONTENT = {
     "heads": [[2, 1]],

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpo.report.data import library
-from attnpo.report.data.library import collect
-from attnpo.report.data.packing import HEAD, PIECE, level, pack
-from attnpo.report.data.rollouts import Response, _response
-from attnpo.report.data.run import read_run
-from attnpo.report.data.selection import ends_first, evenly, pick_evaluated, pick_pairs
+from attnpo.report.packing import HEAD, PIECE, ends_first, evenly, level, pack, pick_evaluated, pick_pairs
+from attnpo.report.rollouts import Response, _response
+from attnpo.report.run import read_run
+from attnpo.report.views import responses as library
+from attnpo.report.views.responses import collect
 
 
 def response(**changes) -> Response:

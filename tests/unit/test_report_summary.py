@@ -11,11 +11,11 @@ import pytest
 
 from attnpo.cli.main import main
 from attnpo.errors import InputError
-from attnpo.report.data.rollouts import read_responses
-from attnpo.report.data.run import read_run
-from attnpo.report.data.summary import before_after, findings, sentence
+from attnpo.report.elements import percent, points, small
 from attnpo.report.page import write_report
-from attnpo.report.words import percent, points, small
+from attnpo.report.rollouts import read_responses
+from attnpo.report.run import read_run
+from attnpo.report.views.overview import before_after, findings, sentence
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from attnpo.attention.score import score_steps
+from attnpo.attention.capture import score_steps
 from attnpo.cli.main import main
-from attnpo.probe.prepare import prepare_trace, prompt_ids
+from attnpo.traces.prepared import prepare_trace, prompt_ids
 
 THINKING = "First add 12 and 30, which gives 42. Now I am done with the sum.\nWait, let me check: 12 + 30 = 42, é €."
 RESPONSE = THINKING + "</think>The answer is 42."

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attnpo.errors import InputError
-from attnpo.probe.sra import mean_step_ranking_accuracy, step_ranking_accuracy
+from attnpo.heads.table import mean_step_ranking_accuracy, step_ranking_accuracy
 
 ESSENTIAL = torch.tensor([True, False, True, False])
 

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from attnpo.cli.main import main
+from attnpo.credit.iop.audit import Case, audit_by_rules
+from attnpo.credit.iop.repairs import edit_distance
 from attnpo.errors import InputError
-from attnpo.models.measure import boxed_answer
-from attnpo.repair.audit import Case, audit_by_rules
-from attnpo.repair.choose import edit_distance
+from attnpo.heads.measure import boxed_answer
 from attnpo.task.dataset import build_dataset
 from attnpo.task.repairs import iterate_repairs
 from attnpo.task.traces import TraceStyle, write_twins

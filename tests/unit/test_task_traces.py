@@ -13,9 +13,9 @@ from dataclasses import asdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from overthinker_data import essential_tokens
 
 from attnpo.errors import InputError
-from attnpo.models.stream import essential_tokens
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.segment import segment_steps
 from attnpo.task import phrases

@@ -12,9 +12,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from attnpo.attention.layout import StepLayout
+from attnpo.attention.layout import PackedLayout, StepLayout
 from attnpo.attention.masks import RowMask, index_tensor
-from attnpo.attention.packed import PackedLayout
 
 CHUNK_ELEMENTS = 1 << 25
 """Float32 numbers in the largest temporary (128 MiB); about four of them live at once, whatever T and |F| are.

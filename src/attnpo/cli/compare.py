@@ -39,9 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from attnpo.evaluation.aes import Weights
     from attnpo.evaluation.compare import compare, read_runs
-    from attnpo.evaluation.comparison_files import FILES, write_comparison
+    from attnpo.evaluation.comparison import FILES, print_comparison, write_comparison
     from attnpo.evaluation.metrics import BUDGETS, read_budgets
-    from attnpo.evaluation.terminal_compare import print_comparison
     from attnpo.tables import check_folder
 
     budgets = BUDGETS if args.budgets is None else read_budgets(args.budgets)

@@ -138,8 +138,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _judge(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Any, list[str]]:
-    from attnpo.labels.judge_config import collect_judges
-    from attnpo.labels.judges import label_file
+    from attnpo.judges.config import collect_judges
+    from attnpo.labels.by_judges import label_file
 
     judges = collect_judges(options.pop("judge"), options.pop("judges"), options.pop("api_key_env"))
     confirmed = options.pop("yes")

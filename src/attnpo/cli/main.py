@@ -46,7 +46,8 @@ TOOLS = {
         "overlap": "which problems of a training set are, or nearly are, problems of a benchmark",
     },
 }
-"""Commands of several tools: `attnpo evidence removal …`, in the module attnpo.cli.evidence_removal."""
+"""Commands of several tools: `attnpo evidence removal …` is `run_removal` of attnpo.cli.evidence, with its parser's
+`REMOVAL_PARSER` and `add_removal_arguments`."""
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
@@ -85,13 +86,18 @@ def build_tools_parser(command: str) -> argparse.ArgumentParser:
 def build_command_parser(command: str) -> argparse.ArgumentParser:
     """The parser of one command (a key of ``COMMANDS``, or "COMMAND TOOL"); imports its module and no other."""
     name, _, tool = command.partition(" ")
-    module = importlib.import_module(f"attnpo.cli.{command.replace(' ', '_')}")
+    module = importlib.import_module(f"attnpo.cli.{name}")
     summary = TOOLS[name][tool] if tool else COMMANDS[name]
+    settings, add, run = (
+        (f"{tool.upper()}_PARSER", f"add_{tool}_arguments", f"run_{tool}")
+        if tool
+        else ("PARSER_OPTIONS", "add_arguments", "run")
+    )
     # Options are never abbreviated: `--out` must not change its meaning, or steal another parser's, when one is added.
-    options = {"description": summary, "allow_abbrev": False, **getattr(module, "PARSER_OPTIONS", {})}
+    options = {"description": summary, "allow_abbrev": False, **getattr(module, settings, {})}
     parser = argparse.ArgumentParser(prog=f"attnpo {command}", **options)
-    module.add_arguments(parser)
-    parser.set_defaults(command=command, run=module.run)
+    getattr(module, add)(parser)
+    parser.set_defaults(command=command, run=getattr(module, run))
     return parser
 
 

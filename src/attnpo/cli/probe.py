@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attnpo.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from attnpo.probe.find_heads import Found
+    from attnpo.heads.find import Found
 
 DESCRIPTION = """\
 Measure how every attention head of a model ranks the steps of labelled traces, and write the best ones to a head file
@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from attnpo.probe.find_heads import find_heads
-    from attnpo.ranges import parse_range
+    from attnpo.checks import parse_range
+    from attnpo.heads.find import find_heads
 
     if args.figure is not None:  # seen before the work, not after it
         check_figure(args.figure)
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         )
     print_found(found, args.output)
     if args.figure is not None:
-        from attnpo.probe.figure import draw_head_map
+        from attnpo.heads.figures import draw_head_map
 
         draw_head_map(found.table, found.heads, args.figure, title=f"{args.model or 'overthinker'}: key-focus heads")
 
@@ -84,7 +84,7 @@ def print_found(found: Found, where: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from attnpo.probe.head_table import ESSENTIAL, REDUNDANT, SEPARATES, too_few
+    from attnpo.heads.table import ESSENTIAL, REDUNDANT, SEPARATES, too_few
 
     table, interval = found.table.mean(), found.table.intervals
     essential, redundant = found.table.mean(ESSENTIAL), found.table.mean(REDUNDANT)

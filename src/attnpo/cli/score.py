@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from attnpo.probe.trace_scores import score_file
+    from attnpo.traces.scores import score_file
 
     counts = score_file(
         args.input,

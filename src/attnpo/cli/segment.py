@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from attnpo.steps.trace_steps import segment_file
+    from attnpo.traces.steps import segment_file
 
     rows, steps = segment_file(args.input, args.output, args.lexicon, discard_labels=args.discard_labels)
     print(f"{rows} traces, {steps} steps: {args.output}", file=sys.stderr)

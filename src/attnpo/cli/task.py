@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from attnpo.data.traces import write_jsonl
+    from attnpo.data.jsonl import write_jsonl
     from attnpo.task.dataset import iterate_dataset
     from attnpo.task.problems import parse_difficulty
     from attnpo.task.repairs import iterate_repairs

@@ -18,7 +18,7 @@ Not in the paper, and off by default: what the scores are compared with, B = τ 
 - "median": the median of the response's S_k, which attenuates about half of the steps of any response.
 
 τ, the `threshold`, says at how many yardsticks essential and redundant steps part (1 in the paper; measured when heads
-are found: `attnpo.probe.head_table.parting_scale`). With `sharp`, a step below B counts as one that got no attention at
+are found: `attnpo.heads.table.parting_scale`). With `sharp`, a step below B counts as one that got no attention at
 all, γ_k = (1 − δ)·(1 − p^λ) + δ: right where the threshold parts the two kinds well, since a redundant step of half the
 baseline would keep half of its advantage otherwise.
 

@@ -38,7 +38,7 @@ SIGNAL_SHAPES: dict[str, tuple[str, ...]] = {
     "potential": ("B", "?"),  # Φ where each segment begins, and the outcome
     "mean_segment": ("B",),  # mean length of the batch's segments
     "states_answer": ("B", "S"),  # whether a step states the final answer
-    "repair_role": ("B",),  # what a row is to IOP (credit/iop.py: Role)
+    "repair_role": ("B",),  # what a row is to IOP (credit/iop: Role)
     "repair_gates": ("B", "C"),  # whether a token differs between a wrong response and its repair
     "repair_weight": ("B",),  # of a row in the loss
 }

@@ -8,7 +8,7 @@ final answer of a correct response,
     γ_k = 1      otherwise
 
 and a token of step k gets γ_k·A; the closing tag and the final answer keep A. A response in which no step states the
-answer is left alone. What counts as stating it: steps/stated.py. The rule cannot tell detours before f from work.
+answer is left alone. What counts as stating it: steps/answers.py. The rule cannot tell detours before f from work.
 
 On labelled traces of the built-in task f is the step that finds the answer in 95 % of traces and an earlier one in 5 %;
 steps behind it are redundant in 94 % of cases, and are 40 % of the redundant ones (benchmarks/first_answer.py).
@@ -27,7 +27,7 @@ from attnpo.checks import check_flag, check_number
 from attnpo.credit.attnpo import spread_to_tokens
 from attnpo.credit.base import CreditInputs, CreditResult, register_credit
 from attnpo.errors import InputError
-from attnpo.steps.stated import PLACES
+from attnpo.steps.answers import PLACES
 
 
 @register_credit("first_correct")
@@ -39,7 +39,7 @@ class FirstCorrectCredit:
         keep: scale of a redundant step of a response with A > 0, in [0, 1].
         positive: attenuate redundant steps of responses with A > 0.
         negative: protect essential steps of responses with A < 0.
-        place: where in a step the answer must stand, one of `PLACES` (steps/stated.py).
+        place: where in a step the answer must stand, one of `PLACES` (steps/answers.py).
 
     Raises:
         InputError: an option out of range; the message names it.

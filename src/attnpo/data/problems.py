@@ -13,8 +13,8 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 
+from attnpo.data.jsonl import read_jsonl, row_name, type_name
 from attnpo.data.targets import PLACE, TARGET_COLUMN, LengthTargets, add_targets, check_place
-from attnpo.data.traces import read_jsonl, row_name, type_name
 from attnpo.errors import InputError
 
 BUILT_IN = "task"

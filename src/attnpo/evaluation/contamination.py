@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.samples import Question
 
 WORDS = 8
 SHARE = 0.5

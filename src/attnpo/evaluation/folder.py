@@ -1,18 +1,78 @@
-"""An evaluation as it lies on disk: its options and its samples, every row checked."""
+"""The folder of an evaluation: options, environment and samples, written line by line, read with every row checked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import torch
 import yaml
 
-from attnpo.data.traces import read_numbered_jsonl, row_name, type_name
-from attnpo.errors import InputError
-from attnpo.evaluation.records import Sample
+from attnpo.data.jsonl import drop_unfinished_line, json_line, read_numbered_jsonl, row_name, type_name, write_whole
+from attnpo.errors import InputError, RunError
+from attnpo.evaluation.options import check_same
+from attnpo.evaluation.plan import Key
+from attnpo.evaluation.samples import Sample, has_tag
 from attnpo.rewards.verdict import Verdict
+from attnpo.versions import device_names, versions_of
+
+Results = dict[str, Any]
+"""What results.json holds (`attnpo.evaluation.results` writes it)."""
+
+ENVIRONMENT = "environment.json"
+JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
+_PACKAGES = ("attnpo", "torch", "transformers", "tokenizers", "peft", "math-verify", "vllm")
+
+
+class Environment:
+    """The file, written anew whenever something is added. A continued run adds a call and keeps the earlier ones."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self._file = folder / ENVIRONMENT
+        self._facts: dict[str, Any] = {"calls": []}
+        if self._file.is_file():
+            try:
+                self._facts = json.loads(self._file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise InputError(f"{self._file}: not valid JSON: {error}") from error
+        self._started = time.monotonic()
+        self._call = {
+            "command": command,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": versions(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "devices": device_names(),
+            "threads": torch.get_num_threads(),
+        }
+        self._facts["calls"].append(self._call)
+
+    @property
+    def changed_versions(self) -> list[str]:
+        """Packages whose version is not that of the first call."""
+        first, now = self._facts["calls"][0]["versions"], self._call["versions"]
+        return [f"{name} {first.get(name)} → {now.get(name)}" for name in now if first.get(name) != now[name]]
+
+    def write(self, *, call: dict[str, Any] | None = None, **facts: Any) -> None:
+        """Add facts about the run, and about this call."""
+        self._facts |= facts
+        self._call |= {**(call or {}), "seconds": round(time.monotonic() - self._started, 1)}
+        write_whole(self._file, json.dumps(self._facts, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def versions() -> dict[str, str]:
+    """Those of the packages on which samples and results depend, as far as they are installed."""
+    return versions_of(_PACKAGES)
+
 
 OPTIONS, SAMPLES = "eval.yaml", "samples"
 
@@ -122,3 +182,168 @@ def read_verdict(text: str, where: str) -> Verdict:
     if text not in set(Verdict):
         raise InputError(f"{where}: field 'verdict' is {text!r}, expected {', '.join(Verdict)} or null")
     return Verdict(text)
+
+
+class SampleFiles:
+    """The samples of one folder. A context manager, until whose end the folder belongs to this process.
+
+    Every line is flushed as it is written, so a killed run loses at most the line being written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[str, IO[bytes]] = {}
+        self._lock: int | None = None
+
+    def read(self, benchmarks: Iterable[str]) -> list[Sample]:
+        """What is there; a line that was not finished is cut off its file first.
+
+        Raises:
+            InputError: a row that is no sample; names file and row.
+        """
+        found: list[Sample] = []
+        for file in map(self._file, benchmarks):
+            if file.is_file() and drop_unfinished_line(file):
+                found += read_samples(file)
+        return found
+
+    def append(self, sample: Sample) -> None:
+        """Raises RunError where it cannot be written (disk full, …)."""
+        try:
+            if sample.benchmark not in self._open:
+                self._file(sample.benchmark).parent.mkdir(exist_ok=True)
+                self._open[sample.benchmark] = open(self._file(sample.benchmark), "ab")  # noqa: SIM115 - open to the end
+            self._open[sample.benchmark].write(json_line(sample.as_json()))
+            self._open[sample.benchmark].flush()
+        except OSError as error:
+            raise RunError(f"{self._file(sample.benchmark)}: writing failed ({error.strerror})") from error
+
+    def settle_thinking(self, benchmarks: Iterable[str]) -> tuple[bool, int]:
+        """Whether the model thinks, by its responses. Then untagged ones have no answer; how many that changed.
+
+        That is so if at least half of all responses that ended have a closing tag: some models write it without any
+        opening, and a response that was cut off before it would pass for an answer. Doing it again changes nothing.
+        """
+        benchmarks = list(benchmarks)
+        samples = self.read(benchmarks)
+        ended = [has_tag(sample.text) for sample in samples if not sample.truncated]
+        changed = [sample for sample in samples if not has_tag(sample.text)]
+        if not any(ended) or 2 * sum(ended) < len(ended):
+            return False, 0
+        for name in {sample.benchmark for sample in changed}:
+            write_whole(
+                self._file(name), b"".join(json_line(_unanswered(s).as_json()) for s in samples if s.benchmark == name)
+            )
+        return True, len(changed)
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+        if self._lock is not None:
+            os.close(self._lock)  # which lets go of it, as the end of the process would
+            self._lock = None
+
+    def __enter__(self) -> SampleFiles:
+        """Raises InputError where another process writes to the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise InputError(f"-o {self.folder}: another evaluation is writing to it") from None
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def _file(self, benchmark: str) -> Path:
+        return self.folder / SAMPLES / f"{benchmark}.jsonl"
+
+
+def check_planned(samples: Iterable[Sample], planned: dict[Key, int]) -> set[Key]:
+    """The keys of samples, all of them planned (key → seed).
+
+    Raises:
+        InputError: a sample of another run.
+    """
+    keys: set[Key] = set()
+    for sample in samples:
+        key = (sample.benchmark, sample.id, sample.sample)
+        if planned.get(key) != sample.seed:
+            raise InputError(
+                f"{SAMPLES}/{sample.benchmark}.jsonl: sample {sample.sample} of problem {sample.id!r} has seed "
+                f"{sample.seed}, expected {planned.get(key, 'no such sample')}; --overwrite starts anew"
+            )
+        keys.add(key)
+    return keys
+
+
+def _unanswered(sample: Sample) -> Sample:
+    if has_tag(sample.text):
+        return sample
+    verdict = None if sample.verdict is None else Verdict.NO_ANSWER
+    return replace(sample, verdict=verdict, extracted=None, thinking_tokens=sample.tokens, answer_tokens=0)
+
+
+def check_folder(folder: Path, resolved: dict[str, Any], *, overwrite: bool) -> None:
+    """Whether a run can be written or continued here.
+
+    Raises:
+        InputError: a file, a folder of something else, or a run with other options.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"-o {folder}: found a file, expected a folder")
+    if not folder.exists():
+        return
+    if not (folder / OPTIONS).is_file():
+        if any(folder.iterdir()):
+            raise InputError(f"-o {folder}: found a folder without {OPTIONS}, expected an evaluation or nothing")
+    elif not overwrite and any(file.stat().st_size for file in (folder / SAMPLES).glob("*.jsonl")):
+        found = read_options(folder / OPTIONS)
+        benchmarks = found.get("benchmarks")
+        if not isinstance(benchmarks, dict) or not all(map(_is_resolved, benchmarks.values())):
+            raise InputError(
+                f"{folder / OPTIONS}: found no samples and questions of every benchmark; --overwrite begins anew"
+            )
+        check_same(found, resolved, folder)
+
+
+def _is_resolved(benchmark: Any) -> bool:
+    return isinstance(benchmark, dict) and {"samples", "questions"} <= benchmark.keys()
+
+
+def finished_results(folder: Path, resolved: dict[str, Any], base: Path | None) -> Results | None:
+    """What results.json holds, if a run with these options has ended and no file it depends on changed since."""
+    try:
+        if read_options(folder / OPTIONS) != resolved:
+            return None
+        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        if environment.get("finished") != stamp(folder, base):
+            return None
+        return json.loads((folder / JSON).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # what is missing is made, and what is damaged is reported by who needs it
+        return None
+
+
+def stamp(folder: Path, base: Path | None) -> str:
+    """A hash of samples (of the base too), results and versions. Raises OSError where a file of results is missing."""
+    samples = [file for run in (folder, base) if run is not None for file in sorted((run / SAMPLES).glob("*.jsonl"))]
+    digest = hashlib.blake2b(json.dumps(versions()).encode(), digest_size=16)
+    for file in (*samples, *(folder / name for name in (JSON, CSV, MARKDOWN))):
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def clear(folder: Path) -> None:
+    """Remove what an evaluation has written, and nothing else."""
+    shutil.rmtree(folder / SAMPLES, ignore_errors=True)
+    for name in (OPTIONS, ENVIRONMENT, JSON, CSV, MARKDOWN):
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_options(folder: Path, resolved: dict[str, Any]) -> None:
+    """eval.yaml, put in place whole."""
+    write_whole(folder / OPTIONS, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, encoding="utf-8"))

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 
 from attnpo.evaluation.grading import Graded, Grader
 from attnpo.evaluation.grading.grader import checkable
-from attnpo.evaluation.prompts import letter_of
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.samples import Question, letter_of
 from attnpo.rewards.verdict import Verdict
 
 MATH_FORMS: tuple[str, ...] = (r"So the answer is $\boxed{%s}$.", "Therefore:\n\n\\[\n\\boxed{%s}\n\\]")

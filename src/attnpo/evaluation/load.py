@@ -1,4 +1,4 @@
-"""Questions of a benchmark: from a data folder, the Hub, or the built-in task."""
+"""Questions of a benchmark: from a data folder, the Hub, or made by the benchmark itself."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from attnpo.data.jsonl import read_numbered_jsonl, row_name
 from attnpo.data.problems import load_rows
-from attnpo.data.traces import read_numbered_jsonl, row_name
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import BENCHMARKS, Benchmark, get_benchmark
-from attnpo.evaluation.columns import to_question
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.samples import Question
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
 NumberedRows = Iterator[tuple[int, dict[str, Any]]]
@@ -46,7 +45,7 @@ def load_questions(name: str, *, data_dir: Path | None, limit: int | None = None
     benchmark = get_benchmark(name)
     if limit is not None and limit < 1:
         raise InputError(f"limit: found {limit}, expected at least 1")
-    if name == "task" and (data_dir is None or not _files_in(data_dir, benchmark.files)):
+    if benchmark.make is not None and (data_dir is None or not _files_in(data_dir, benchmark.files)):
         loaded = _built_in(benchmark)
     elif data_dir is not None:
         loaded = load_file(benchmark, find_file(benchmark, data_dir))
@@ -132,7 +131,7 @@ def _collect(
     questions: dict[str, Question] = {}
     for number, row in rows:
         try:
-            question = to_question(benchmark, row, number, where(number))
+            question = benchmark.question(row, number, where(number))
             if question.id in questions:
                 raise InputError(f"{where(number)}: id {question.id!r} was seen before, expected every id once")
         except InputError as error:
@@ -145,10 +144,9 @@ def _collect(
 
 
 def _built_in(benchmark: Benchmark) -> Loaded:
-    from attnpo.task.dataset import iterate_dataset
-
-    rows = iter(enumerate(iterate_dataset(benchmark.rows, seed=0, split="test"), start=1))
-    return _collect(benchmark, rows, lambda number: f"built-in task, row {number}", [], "built-in task, test, seed 0")
+    assert benchmark.make is not None
+    rows = iter(enumerate(benchmark.make(), start=1))
+    return _collect(benchmark, rows, lambda number: f"built-in {benchmark.name}, row {number}", [], "built in")
 
 
 def _from_hub(benchmark: Benchmark) -> Loaded:

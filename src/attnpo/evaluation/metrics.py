@@ -5,11 +5,16 @@ NaN stands inside the columns for "this problem has no such number" (no graded s
 out of the mean, and `Measure.problems` says how many problems were not.
 
 Shapes: N samples, P problems, K columns, D draws of the bootstrap.
+
+How a model thinks: how often it turns, goes forward or looks back, and in how many steps.
+
+Counts, not intervals: they describe the very responses that were sampled.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, median_high
@@ -20,8 +25,11 @@ from torch import Tensor
 
 from attnpo.bootstrap import LEVEL, bootstrap_over_problems, draw_problems, interval
 from attnpo.errors import InputError
-from attnpo.evaluation.records import Sample
+from attnpo.evaluation.samples import Sample
 from attnpo.rewards.verdict import REWARD_OF
+from attnpo.steps.lexicon import PHRASE_KINDS, phrase_counts
+from attnpo.steps.response import thinking_of
+from attnpo.steps.segment import segment_steps
 
 BUDGETS = (2048, 4096, 8192, 16384, 32768)
 KS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -171,3 +179,20 @@ def _weighted_medians(values: Float64[Tensor, "N"], weights: Float64[Tensor, "D 
     half = reached[:, -1:] / 2
     lower, upper = (reached < half).sum(1), (reached <= half).sum(1)
     return (values[order][lower] + values[order][upper]) / 2
+
+
+def behaviour(samples: Sequence[Sample], lexicon: str = "paper") -> dict[str, float | None]:
+    """Triggers of each phrase list per 1,000 thinking tokens, over all samples; mean number of steps per response.
+
+    The frequencies are None where nothing was thought. Raises InputError for an unknown lexicon.
+    """
+    counts: Counter[str] = Counter()
+    steps = []
+    for sample in samples:
+        # A response of a model that does not think has no closing tag either; only its counts tell.
+        thinking = thinking_of(sample.text) if sample.thinking_tokens else ""
+        counts.update(phrase_counts(thinking, lexicon))
+        steps.append(len(segment_steps(thinking, lexicon)))
+    tokens = sum(sample.thinking_tokens for sample in samples)
+    frequencies = {f"{kind}_per_1k": 1000 * counts[kind] / tokens if tokens else None for kind in PHRASE_KINDS}
+    return {**frequencies, "steps": fmean(steps) if steps else None}

@@ -15,7 +15,7 @@ from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import get_benchmark
 from attnpo.evaluation.engines.base import DEFAULT_BATCH_SIZE
 from attnpo.evaluation.plan import fingerprint
-from attnpo.evaluation.records import Question
+from attnpo.evaluation.samples import Question
 from attnpo.models import model_name
 
 THINKING = ("auto", "yes", "no")
@@ -60,8 +60,7 @@ class EvalOptions:
         twice = {name for name in self.benchmarks if list(self.benchmarks).count(name) > 1}
         if twice:
             raise InputError(f"--benchmarks: {', '.join(sorted(twice))} stands there twice")
-        for name in self.benchmarks:
-            get_benchmark(name)
+        object.__setattr__(self, "benchmarks", [get_benchmark(name).name for name in self.benchmarks])
         lowest: Mapping[str, float] = {"samples": 1, "temperature": 0, "max_tokens": 1, "limit": 1, "batch_size": 1}
         for option, low in lowest.items():
             value = getattr(self, option)

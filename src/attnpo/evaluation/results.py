@@ -10,26 +10,22 @@ from statistics import median_low
 from typing import Any
 
 from attnpo.evaluation.aes import Weights
-from attnpo.evaluation.behaviour import behaviour
-from attnpo.evaluation.folder import Evaluation, read_evaluation
+from attnpo.evaluation.folder import CSV, JSON, MARKDOWN, Evaluation, Results, read_evaluation
 from attnpo.evaluation.metrics import (
     BUDGETS,
     Problem,
     accuracy,
+    behaviour,
     by_problem,
     columns,
     graded,
     measure,
     median_tokens,
 )
-from attnpo.evaluation.paired import against
-from attnpo.evaluation.records import Sample
-from attnpo.evaluation.shared import problem_table, shared_problems
+from attnpo.evaluation.paired import against, problem_table, shared_problems
+from attnpo.evaluation.samples import Sample
 from attnpo.tables import Cell, Table, write_table, writing
 
-Results = dict[str, Any]
-
-JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
 BINS = 24
 _PLAIN = ("accuracy", "tokens", "thinking_tokens", "answer_tokens", "truncated")
 

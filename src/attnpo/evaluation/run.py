@@ -2,32 +2,198 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import queue
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from attnpo.errors import InputError, RunError
-from attnpo.evaluation.background import BackgroundGrading
 from attnpo.evaluation.engines.base import Completion, Engine, Sampling
-from attnpo.evaluation.environment import Environment
-from attnpo.evaluation.folder import read_evaluation
+from attnpo.evaluation.folder import (
+    ENVIRONMENT,
+    Environment,
+    SampleFiles,
+    check_folder,
+    check_planned,
+    clear,
+    finished_results,
+    read_evaluation,
+    stamp,
+    write_options,
+)
 from attnpo.evaluation.grading import Grader
 from attnpo.evaluation.load import Loaded, load_questions
 from attnpo.evaluation.metrics import BUDGETS
 from attnpo.evaluation.options import EvalOptions
-from attnpo.evaluation.own_folder import check_folder, clear, finished_results, stamp, write_options
-from attnpo.evaluation.plan import Key, Plan, Request, make_plan
-from attnpo.evaluation.progress import EvalProgress
-from attnpo.evaluation.prompting import Prompter
-from attnpo.evaluation.reading import read_response
-from attnpo.evaluation.records import Sample
+from attnpo.evaluation.plan import Key, Plan, Prompter, Request, make_plan
 from attnpo.evaluation.results import Results, write_results
-from attnpo.evaluation.samples import SampleFiles, check_planned
-from attnpo.evaluation.telling import tell_problems, tell_versions
+from attnpo.evaluation.samples import Question, Sample, read_response
+from attnpo.rewards.verdict import REWARD_OF
 
 if TYPE_CHECKING:
-    from attnpo.evaluation.engines.loading import Source
+    from attnpo.models.loading import Source
+
+
+PLAIN_EVERY = 60.0
+"""Seconds between two plain lines."""
+SETTLED, FEW = 2.0, 4
+"""Seconds of sampling before a rate is shown, and samples of this call before the time left is."""
+
+
+class EvalProgress:
+    """Counts samples and tokens, and shows them; a context manager.
+
+    Args:
+        total: samples of the whole run; `kept`: those that were there before.
+    """
+
+    def __init__(self, console: Console, total: int, kept: Iterable[Sample] = ()) -> None:
+        self._console, self._total = console, total
+        self._done = self._tokens = self._right = self._graded = self._generated = 0
+        for sample in kept:
+            self._count(sample)
+        self._kept = self._done
+        self._said = time.monotonic()
+        self._started: float | None = None
+        columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
+        self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self._task: Any = None
+
+    def tokens(self, count: int) -> None:
+        """So many were generated; the clock of the rate starts at the first of them."""
+        if self._started is None:
+            self._started = time.monotonic()
+        self._generated += count
+        self._show()
+
+    def sample(self, sample: Sample) -> None:
+        """One more is graded and written."""
+        self._count(sample)
+        self._show()
+
+    @property
+    def done(self) -> int:
+        return self._done
+
+    @property
+    def summary(self) -> str:
+        return f"{self._done} of {self._total} samples{self._facts()}"
+
+    def __enter__(self) -> EvalProgress:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._total, completed=self._done, facts="")
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _count(self, sample: Sample) -> None:
+        reward = None if sample.verdict is None else REWARD_OF[sample.verdict]
+        self._done += 1
+        self._tokens += sample.tokens
+        self._graded += reward is not None
+        self._right += reward == 1
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, facts=self._facts())
+        elif time.monotonic() - self._said >= PLAIN_EVERY:
+            self._said = time.monotonic()
+            self._console.print(self.summary, highlight=False)
+
+    def _facts(self) -> str:
+        seconds = 0.0 if self._started is None else time.monotonic() - self._started
+        speed = self._generated / seconds if seconds >= SETTLED else None
+        text = "" if speed is None else f", {speed:,.0f} tokens/s"
+        if self._graded:
+            text += f", accuracy {self._right / self._graded:.1%}"
+        if self._done:
+            mean = self._tokens / self._done
+            text += f", mean {mean:,.0f} tokens"
+            if speed and self._done < self._total and self._done - self._kept >= FEW:
+                text += f", about {_duration((self._total - self._done) * mean / speed)} left"
+        return text
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{max(minutes, 1)} min"
+
+
+MOST_KINDS = 3
+
+
+def tell_problems(console: Console, problems: Mapping[str, int], left_out: Mapping[str, Sequence[str]]) -> None:
+    """A line per benchmark, and one for each of the commonest kinds of reasons why questions were left out."""
+    for name, count in problems.items():
+        reasons = left_out[name]
+        tail = f" (left out: {len(reasons)}, see {ENVIRONMENT})" if reasons else ""
+        console.print(f"{name}: {count} problem{'' if count == 1 else 's'}{tail}")
+        for found, first in kinds(reasons)[:MOST_KINDS]:
+            console.print(f"  {found} left out; {first}" if found == 1 else f"  {found} left out; the first: {first}")
+
+
+def kinds(reasons: Sequence[str]) -> list[tuple[int, str]]:
+    """(how many, the first) of reasons that differ in where and what was found alone; the commonest kind first."""
+    found: dict[str, list[str]] = {}
+    for reason in reasons:
+        what = reason.partition(": ")[2]  # behind file and row, or benchmark and problem
+        found.setdefault(re.sub(r"\d+|id '[^']*'", "", re.split(r",? \(?found ", what)[0]), []).append(reason)
+    return sorted(((len(alike), alike[0]) for alike in found.values()), key=lambda kind: -kind[0])
+
+
+def tell_versions(console: Console, environment: Environment) -> None:
+    """A warning where a run goes on under other versions than it began with."""
+    if environment.changed_versions:
+        changed = ", ".join(environment.changed_versions)
+        console.print(f"not the versions that this run began with, so its samples may differ: {changed}")
+
+
+class BackgroundGrading:
+    """Grades what is handed to it, all that waits at once, in one thread; a context manager.
+
+    `done` is called with every graded sample, in that thread. What fails there is raised by the next `submit`, or at
+    the end.
+    """
+
+    def __init__(self, grader: Grader, done: Callable[[Sample], None]) -> None:
+        self._grader, self._done = grader, done
+        self._waiting: queue.SimpleQueue[tuple[Question, str | None, Sample]] = queue.SimpleQueue()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="grade")
+        self._futures: list[Future[None]] = []
+
+    def submit(self, question: Question, answer: str | None, sample: Sample) -> None:
+        """A sample whose verdict and extracted answer are to be filled in."""
+        self._waiting.put((question, answer, sample))
+        while self._futures and self._futures[0].done():  # they end in order
+            self._futures.pop(0).result()
+        self._futures.append(self._thread.submit(self._grade_waiting))
+
+    def _grade_waiting(self) -> None:
+        items: list[tuple[Question, str | None, Sample]] = []
+        while not self._waiting.empty():  # nobody else takes from it
+            items.append(self._waiting.get())
+        graded = self._grader.grade([(question, answer) for question, answer, _ in items]) if items else []
+        for (_, _, sample), found in zip(items, graded, strict=True):
+            self._done(replace(sample, extracted=found.extracted, verdict=found.verdict))
+
+    def __enter__(self) -> BackgroundGrading:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Waits for what was handed in; an error raised inside goes before one of the grading."""
+        self._thread.shutdown(wait=True)
+        if error is None:
+            for future in self._futures:
+                future.result()
 
 
 def evaluate(options: EvalOptions, *, command: str = "", console: Console | None = None) -> Results:
@@ -50,7 +216,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
         return finished
     if options.base is not None and not read_evaluation(options.base).samples.keys() & set(options.benchmarks):
         raise InputError(f"--base {options.base}: has none of the benchmarks {', '.join(options.benchmarks)}")
-    from attnpo.evaluation.engines.loading import find_model  # takes seconds, which a finished run does not need
+    from attnpo.models.loading import find_model  # takes seconds, which a finished run does not need
 
     source = find_model(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
     tokenizer = source.tokenizer()

@@ -1,135 +1,128 @@
-"""The files `samples/BENCHMARK.jsonl` of an evaluation: written line by line, read again to go on."""
+"""What travels through an evaluation: a question of a benchmark, a sampled response as it is read and graded, and the
+sample with its verdict.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-from collections.abc import Iterable
-from dataclasses import replace
-from pathlib import Path
-from typing import IO, Any
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from attnpo.errors import InputError, RunError
-from attnpo.evaluation.folder import SAMPLES, read_samples
-from attnpo.evaluation.plan import Key
-from attnpo.evaluation.reading import has_tag
-from attnpo.evaluation.records import Sample
-from attnpo.files import write_whole
+from attnpo.rewards.accuracy import decode_completion
 from attnpo.rewards.verdict import Verdict
+from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, split_response
+from attnpo.steps.spans import token_offsets
+
+AnswerKind = Literal["math", "choice", "code"]
 
 
-class SampleFiles:
-    """The samples of one folder. A context manager, until whose end the folder belongs to this process.
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One problem of a benchmark, in the one shape all benchmarks are brought into.
 
-    Every line is flushed as it is written, so a killed run loses at most the line being written.
+    Attributes:
+        benchmark: its short name, e.g. "math500".
+        id: as in the data set; unique within the benchmark.
+        problem: the statement alone, without instructions or choices.
+        kind: how its answers are checked.
+        reference: the gold answer (a letter for choices); None where there is none to check against.
+        choices: of a multiple-choice question, in the order shown.
+        level: the group it counts to in a breakdown (a level, a difficulty, a subject); None: no breakdown.
+        tests: of a code question, as `attnpo.evaluation.grading.code` reads them.
+        extra: what else checking needs (unit, answer type, starter code …), JSON values only.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._open: dict[str, IO[bytes]] = {}
-        self._lock: int | None = None
-
-    def read(self, benchmarks: Iterable[str]) -> list[Sample]:
-        """What is there; a line that was not finished is cut off its file first.
-
-        Raises:
-            InputError: a row that is no sample; names file and row.
-        """
-        found: list[Sample] = []
-        for file in map(self._file, benchmarks):
-            if file.is_file() and _drop_unfinished_line(file):
-                found += read_samples(file)
-        return found
-
-    def append(self, sample: Sample) -> None:
-        """Raises RunError where it cannot be written (disk full, …)."""
-        try:
-            if sample.benchmark not in self._open:
-                self._file(sample.benchmark).parent.mkdir(exist_ok=True)
-                self._open[sample.benchmark] = open(self._file(sample.benchmark), "ab")  # noqa: SIM115 - open to the end
-            self._open[sample.benchmark].write(_line(sample))
-            self._open[sample.benchmark].flush()
-        except OSError as error:
-            raise RunError(f"{self._file(sample.benchmark)}: writing failed ({error.strerror})") from error
-
-    def settle_thinking(self, benchmarks: Iterable[str]) -> tuple[bool, int]:
-        """Whether the model thinks, by its responses. Then untagged ones have no answer; how many that changed.
-
-        That is so if at least half of all responses that ended have a closing tag: some models write it without any
-        opening, and a response that was cut off before it would pass for an answer. Doing it again changes nothing.
-        """
-        benchmarks = list(benchmarks)
-        samples = self.read(benchmarks)
-        ended = [has_tag(sample.text) for sample in samples if not sample.truncated]
-        changed = [sample for sample in samples if not has_tag(sample.text)]
-        if not any(ended) or 2 * sum(ended) < len(ended):
-            return False, 0
-        for name in {sample.benchmark for sample in changed}:
-            write_whole(self._file(name), b"".join(_line(_unanswered(s)) for s in samples if s.benchmark == name))
-        return True, len(changed)
-
-    def close(self) -> None:
-        for file in self._open.values():
-            file.close()
-        self._open.clear()
-        if self._lock is not None:
-            os.close(self._lock)  # which lets go of it, as the end of the process would
-            self._lock = None
-
-    def __enter__(self) -> SampleFiles:
-        """Raises InputError where another process writes to the folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise InputError(f"-o {self.folder}: another evaluation is writing to it") from None
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.close()
-
-    def _file(self, benchmark: str) -> Path:
-        return self.folder / SAMPLES / f"{benchmark}.jsonl"
+    benchmark: str
+    id: str
+    problem: str
+    kind: AnswerKind
+    reference: str | None
+    choices: tuple[str, ...] = ()
+    level: str | None = None
+    tests: tuple[dict[str, Any], ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
-def check_planned(samples: Iterable[Sample], planned: dict[Key, int]) -> set[Key]:
-    """The keys of samples, all of them planned (key → seed).
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One sampled response, graded: a line of `samples/BENCHMARK.jsonl`.
 
-    Raises:
-        InputError: a sample of another run.
+    Attributes:
+        sample: number of the response to this question, from 0.
+        seed: of this response alone.
+        text: the whole response, thinking included; tokens counts it with its end token.
+        thinking_tokens, answer_tokens: before and after the closing tag; a response without a tag that belongs to a
+            model that does not think is all answer.
+        truncated: it met the token limit.
+        extracted: the answer that was read out of it, for people; None where none was found.
+        verdict: None only where the question has no reference or tests to check against.
     """
-    keys: set[Key] = set()
-    for sample in samples:
-        key = (sample.benchmark, sample.id, sample.sample)
-        if planned.get(key) != sample.seed:
-            raise InputError(
-                f"{SAMPLES}/{sample.benchmark}.jsonl: sample {sample.sample} of problem {sample.id!r} has seed "
-                f"{sample.seed}, expected {planned.get(key, 'no such sample')}; --overwrite starts anew"
-            )
-        keys.add(key)
-    return keys
+
+    benchmark: str
+    id: str
+    sample: int
+    seed: int
+    text: str
+    prompt_tokens: int
+    tokens: int
+    thinking_tokens: int
+    answer_tokens: int
+    truncated: bool
+    extracted: str | None
+    verdict: Verdict | None
+    reference: str | None
+    level: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def _line(sample: Sample) -> bytes:
-    # Half of a surrogate pair can only be carried by its escape, which is the one of JSON.
-    return json.dumps(sample.as_json(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+def letter_of(index: int) -> str:
+    """A, B, C … for 0, 1, 2 …"""
+    return chr(ord("A") + index)
 
 
-def _unanswered(sample: Sample) -> Sample:
-    if has_tag(sample.text):
-        return sample
-    verdict = None if sample.verdict is None else Verdict.NO_ANSWER
-    return replace(sample, verdict=verdict, extracted=None, thinking_tokens=sample.tokens, answer_tokens=0)
+@dataclass(frozen=True)
+class Graded:
+    """The verdict on a response, and the answer that was read out of it.
+
+    Attributes:
+        verdict: None only for a question without a reference or tests.
+        extracted: for people to look at; None where no answer was found.
+    """
+
+    verdict: Verdict | None
+    extracted: str | None
 
 
-def _drop_unfinished_line(file: Path) -> int:
-    """Cut a file behind its last line break; its size then."""
-    content = file.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        with open(file, "r+b") as opened:
-            opened.truncate(end)
-    return end
+@dataclass(frozen=True)
+class Reading:
+    """`answer`: the text to be graded, None where the response has none. Thinking: tokens before the closing tag."""
+
+    text: str
+    answer: str | None
+    thinking_tokens: int
+    answer_tokens: int
+
+
+def read_response(tokenizer: Any, ids: Sequence[int], thinks: bool | None) -> Reading:
+    """Read a response by its sampled ids, end token included.
+
+    Args:
+        thinks: whether the model thinks; None: it does where the response holds a thinking tag.
+    """
+    text = decode_completion(tokenizer, ids)
+    if thinks is False or (thinks is None and not has_tag(text)):
+        return Reading(text, text, 0, len(ids))
+    whole, starts = token_offsets(tokenizer, ids)  # with end and padding tokens, behind the text
+    parts = split_response(whole)
+    if parts.answer_start is None:
+        return Reading(text, None, len(ids), 0)
+    thinking, answer = bisect_left(starts, parts.thinking_end), bisect_left(starts, parts.answer_start)
+    return Reading(text, text[parts.answer_start :], thinking, len(ids) - answer)
+
+
+def has_tag(text: str) -> bool:
+    """Whether a thinking tag stands in a response."""
+    return OPEN_TAG in text or CLOSE_TAG in text

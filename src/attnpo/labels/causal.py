@@ -16,13 +16,14 @@ from rich.progress import track
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from attnpo.data.traces import read_numbered_jsonl, row_name, write_jsonl
+from attnpo.data.jsonl import read_numbered_jsonl, row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.labels.hiding import iterate_drops
 from attnpo.models import resolve_model
-from attnpo.probe.labelled import longest
-from attnpo.probe.prepare import PreparedTrace, Span, load_model, prepare_trace
+from attnpo.models.loading import load_model
 from attnpo.steps.lexicon import load_lexicon
+from attnpo.traces.labelled import longest
+from attnpo.traces.prepared import PreparedTrace, Span, prepare_trace
 
 SHARE = 0.01
 """A step is essential if its drop is above this share of the trace's largest drop. Why: docs/labels.md."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from attnpo.attention.capture import unwrap_model
 from attnpo.errors import InputError
-from attnpo.probe.prepare import PreparedTrace, Span, pad_right
+from attnpo.traces.prepared import PreparedTrace, Span, pad_right
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from transformers.generation import logits_process as known
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
-from attnpo.attention.interface import unwrap_model
+from attnpo.attention.model import unwrap_model
 from attnpo.errors import InputError
 from attnpo.models.growing_cache import GrowingLayer, growing_cache
 from attnpo.models.rollout_loop import rollout_loop

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,19 +15,17 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from attnpo import __version__
+from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
-from attnpo.report.data.evaluation import Evaluation, is_evaluation, read_evaluations
-from attnpo.report.data.library import Shelf, collect
-from attnpo.report.data.run import Run, read_runs
-from attnpo.report.data.stability import Stability, find_stability
+from attnpo.report.elements import View, embedded_json, esc
+from attnpo.report.evaluation import Evaluation, is_evaluation, read_evaluations
+from attnpo.report.run import Run, read_runs
 from attnpo.report.views.behaviour import behaviour
 from attnpo.report.views.compare import compare
 from attnpo.report.views.configuration import configuration
-from attnpo.report.views.elements import View
-from attnpo.report.views.heads import heads
+from attnpo.report.views.heads import Stability, find_stability, heads
 from attnpo.report.views.overview import overview
-from attnpo.report.views.responses import responses
-from attnpo.report.words import embedded_json, esc
+from attnpo.report.views.responses import Shelf, collect, responses
 
 STYLES = ("colours.css", "page.css", "responses.css")
 # In this order, in one function: each file may use what those before it define.
@@ -54,13 +51,10 @@ def write_report(paths: list[Path], output: Path) -> int:
     row), and an output that cannot be written.
     """
     page = report_html(paths).encode("utf-8", errors="replace")
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(page)
-        os.replace(unfinished, output)
+        write_whole(output, page)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise InputError(f"--output {output}: cannot be written: {error.strerror}") from error
     return len(page)
 

@@ -6,8 +6,8 @@ import random
 import zlib
 from dataclasses import dataclass
 
+from attnpo.checks import parse_range
 from attnpo.errors import InputError
-from attnpo.ranges import parse_range
 from attnpo.task.stories import FAMILIES, NAMES_A, NAMES_B, Event, Family
 
 SPLITS = ("train", "test")

@@ -1,4 +1,4 @@
-"""Wrong responses with their repairs: data for the cold start of the repair mode (credit/iop.py)."""
+"""Wrong responses with their repairs: data for the cold start of the repair mode (credit/iop)."""
 
 from __future__ import annotations
 

@@ -16,16 +16,18 @@ from trl.trainer.grpo_config import GRPOConfig
 from attnpo.credit.advantages import KINDS, check_group_size
 from attnpo.credit.base import CreditMethod, credit_names
 from attnpo.errors import InputError
-from attnpo.probe.head_table import FEWEST
+from attnpo.heads.table import FEWEST
 from attnpo.rewards.length import LengthReward
-from attnpo.training.credit_options import (
+from attnpo.training.method_options import (
     ATTNPO_OPTIONS,
     check_loss,
+    check_targets,
+    describe_length_rewards,
     fixed_threshold,
     import_modules,
     make_credit,
+    make_length_reward,
 )
-from attnpo.training.length_options import check_targets, describe_length_rewards, make_length_reward
 
 
 def _option(default: Any, text: str) -> Any:

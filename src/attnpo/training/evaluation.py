@@ -13,8 +13,7 @@ from accelerate.utils import gather_object
 from transformers import set_seed
 from transformers.trainer_utils import has_length
 
-from attnpo.training.metrics import evaluation_metrics
-from attnpo.training.recording import RecordedRollouts
+from attnpo.training.recording import RecordedRollouts, evaluation_metrics
 from attnpo.training.records import Record, add_credit
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attnpo.attention.heads import (
     HEADS,
@@ -16,16 +16,14 @@ from attnpo.attention.heads import (
     warn_of_other_model,
 )
 from attnpo.errors import InputError
+from attnpo.training.policy import Trained
 from attnpo.training.processes import from_main
 from attnpo.training.records import HEADS_TRACES
-
-if TYPE_CHECKING:
-    from attnpo.training.trainer import AttnPOTrainer
 
 AUTO = "auto"
 
 
-def known_heads(trainer: AttnPOTrainer, given: list[Head] | None) -> tuple[list[Head] | None, Path | None]:
+def known_heads(trainer: Trained, given: list[Head] | None) -> tuple[list[Head] | None, Path | None]:
     """The heads to train with and their file, as far as known before the model has answered anything.
 
     No heads: the credit method needs none, or they are to be found (`AttnPOTrainer.find_heads`). No file: they were
@@ -52,7 +50,7 @@ def known_heads(trainer: AttnPOTrainer, given: list[Head] | None) -> tuple[list[
     return from_main(trainer.accelerator, read)
 
 
-def kept_heads(trainer: AttnPOTrainer, resumed: str | bool) -> tuple[list[Head] | None, Path | None]:
+def kept_heads(trainer: Trained, resumed: str | bool) -> tuple[list[Head] | None, Path | None]:
     """The heads that a resumed run goes on with and their file: those it has, wherever it found them.
 
     resumed: its checkpoint, or true for the last one in the trainer's folder. Its heads lie beside the checkpoint, or
@@ -78,7 +76,7 @@ def kept_heads(trainer: AttnPOTrainer, resumed: str | bool) -> tuple[list[Head] 
     return from_main(trainer.accelerator, read)
 
 
-def found_at_start(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[Head] | None:
+def found_at_start(trainer: Trained, say: Callable[[str], None]) -> list[Head] | None:
     """The heads found for this model by a run that got no further (`RunFolder.heads_of_a_start`); None: none."""
 
     def read() -> list[Head] | None:
@@ -93,7 +91,7 @@ def found_at_start(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
     return from_main(trainer.accelerator, read)
 
 
-def spare_found_heads(trainer: AttnPOTrainer) -> None:
+def spare_found_heads(trainer: Trained) -> None:
     """InputError where a new run would put other heads in the place of found ones, or none: a search is not cheap."""
 
     def check() -> None:
@@ -110,11 +108,11 @@ def spare_found_heads(trainer: AttnPOTrainer) -> None:
     from_main(trainer.accelerator, check)
 
 
-def _are_of(file: Path, trainer: AttnPOTrainer) -> bool:
+def _are_of(file: Path, trainer: Trained) -> bool:
     """Whether a head file names the trainer's model."""
     recorded, name = recorded_model(file), getattr(_config(trainer), "_name_or_path", "")
     return bool(recorded and name) and same_model(recorded, name)
 
 
-def _config(trainer: AttnPOTrainer) -> Any:
+def _config(trainer: Trained) -> Any:
     return trainer.accelerator.unwrap_model(trainer.model).config

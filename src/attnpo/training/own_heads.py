@@ -1,4 +1,6 @@
-"""`heads: auto`: the key-focus heads of the model itself, found before the first step.
+"""Responses of the starting model on which its heads can be ranked: right ones, of problems that it mostly solves.
+
+`heads: auto`: the key-focus heads of the model itself, found before the first step.
 
 Responses of the starting model → the right ones of problems it mostly solves → steps labelled by hiding each of them
 from attention → all heads ranked → heads.json in the run folder. Nothing but the model and the problems is needed.
@@ -7,40 +9,146 @@ from attention → all heads ranked → heads.json in the run folder. Nothing bu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, gather_object
 from transformers.trainer_utils import has_length
 
 from attnpo.attention.heads import HEADS, Head
-from attnpo.attention.interface import scorable_layers
-from attnpo.data.traces import write_jsonl
+from attnpo.attention.model import scorable_layers
+from attnpo.data.jsonl import write_jsonl
 from attnpo.errors import InputError, RunError
+from attnpo.heads.find import Found, write_head_file
+from attnpo.heads.table import FEWEST, FEWEST_PROBLEMS, SEPARATES, HeadTable, probe_traces, separating
 from attnpo.labels.causal import label_steps, without_endings
 from attnpo.labels.hiding import step_drops
 from attnpo.models import model_name
-from attnpo.probe.find_heads import Found, write_head_file
-from attnpo.probe.head_table import FEWEST, FEWEST_PROBLEMS, SEPARATES, HeadTable, probe_traces, separating
-from attnpo.probe.prepare import PreparedTrace
-from attnpo.training.own_responses import OwnResponse, as_in_an_evaluation, left_out, sample_responses
+from attnpo.traces.prepared import PreparedTrace
+from attnpo.training.policy import Response, Trained, as_in_an_evaluation, respond, rollouts_together
 from attnpo.training.processes import from_main, together
 from attnpo.training.records import HEADS_TRACES
 
-if TYPE_CHECKING:
-    from attnpo.training.trainer import AttnPOTrainer
+SAMPLES = 4  # responses per problem
+EASY = 0.75  # least share of right ones among them: on such problems the answer comes from the steps, not from luck
+GIVE_UP = 16  # times the traces wanted: after so many responses without enough of them, there will not be any
+SEED = 7919  # added to the run's: no draw of the search is a draw of the training
+
+OwnResponse = tuple[PreparedTrace, dict[str, Any]]  # as tokens, and as the row that is written down
+
+
+def sample_responses(trainer: Trained, wanted: int) -> tuple[list[OwnResponse], Counter[str]]:
+    """Responses of this process that can be labelled, and counts over all processes.
+
+    Stops with `wanted` of them on all processes together, with `GIVE_UP` times as many sampled, or when every problem
+    was asked. One whose problems are hard leaves its part to the others.
+    """
+    process = trainer.accelerator.process_index
+    found: list[OwnResponse] = []
+    totals: Counter[str] = Counter()
+    for rows in _batches(trainer):
+        counts: Counter[str] = Counter()
+        with rollouts_together(trainer):
+            usable = _usable(_respond(trainer, rows), max(1, wanted // FEWEST_PROBLEMS), counts)
+        # Known to all processes, so that they stop together and none takes what another has.
+        round_counts, lengths = zip(*gather_object([(counts, len(usable))]), strict=True)
+        totals = sum(round_counts, totals)
+        found += usable[: max(0, wanted - totals["used"] - sum(lengths[:process]))]
+        totals["used"] = min(wanted, totals["used"] + sum(lengths))
+        if totals["used"] == wanted or totals["sampled"] >= GIVE_UP * wanted:
+            break
+    return found, totals
+
+
+def left_out(counts: Counter[str]) -> Counter[str]:
+    """The responses that were sampled and not used, by the reason."""
+    easy = counts["right, of easy problems"]
+    reasons = {
+        "wrong": counts["sampled"] - counts["right"],
+        "of harder problems": counts["right"] - easy,
+        "without steps to compare, or not needed": easy - counts["used"],
+    }
+    return Counter({reason: count for reason, count in reasons.items() if count})
+
+
+def _batches(trainer: Trained) -> Iterator[list[dict[str, Any]]]:
+    """This process's problems, each `SAMPLES` times, as many rows at a time as an evaluation takes.
+
+    In an order of their own, since a file may have the hard ones first. Every problem comes once; where they do not
+    fill the last round, the first ones come again, so that all processes take part in every round.
+    """
+    accelerator = trainer.accelerator
+    data: Any = trainer.train_dataset
+    processes = accelerator.num_processes
+    count = min(max(1, trainer.args.per_device_eval_batch_size // SAMPLES), -(-len(data) // processes))
+    draw = torch.Generator().manual_seed(trainer.args.seed + SEED)  # the same on all processes
+    order = torch.randperm(len(data), generator=draw).tolist()
+    for first in range(0, len(data), count * processes):
+        start = first + accelerator.process_index * count
+        yield [data[order[i % len(data)]] for i in range(start, start + count) for _ in range(SAMPLES)]
+
+
+def _respond(trainer: Trained, rows: list[dict[str, Any]]) -> list[tuple[bool, OwnResponse | None]]:
+    """For one batch, generated and verified as in an evaluation: is it right, and the response; None: of no use."""
+    responses: list[tuple[bool, OwnResponse | None]] = []
+    for i, response in enumerate(respond(trainer, rows)):
+        trace = _trace(response, f"response {i % SAMPLES + 1} to problem {response.record['id']}")
+        responses.append((response.record["correct"], trace and (trace, _row(response.record, rows[i], trace))))
+    return responses
+
+
+def _usable(responses: list[tuple[bool, OwnResponse | None]], most: int, counts: Counter[str]) -> list[OwnResponse]:
+    """The usable right responses of problems that are easy, at most `most` of each; `counts` gets all there are."""
+    found: list[OwnResponse] = []
+    for first in range(0, len(responses), SAMPLES):
+        right = [response for correct, response in responses[first : first + SAMPLES] if correct]
+        counts["sampled"] += SAMPLES
+        counts["right"] += len(right)
+        if len(right) >= EASY * SAMPLES:
+            counts["right, of easy problems"] += len(right)
+            found += [response for response in right if response is not None][:most]
+    return found
+
+
+def _trace(response: Response, where: str) -> PreparedTrace | None:
+    """The response as tokens; None where it has no answer or nothing to compare."""
+    prompt, completion, located = response.prompt, response.completion, response.located
+    if located.answer is None or not located.has_answer_text or len(located.steps) < 2:
+        return None
+    shift = len(prompt)
+    return PreparedTrace(
+        ids=[*prompt, *completion],
+        steps=[{"start": s.start, "end": s.end, "kind": s.kind} for s in located.steps],
+        spans=[(start + shift, end + shift) for start, end in located.spans],
+        answer=(located.answer[0] + shift, located.answer[1] + shift),
+        skipped=None,
+        where=where,
+    )
+
+
+def _row(record: dict[str, Any], row: dict[str, Any], trace: PreparedTrace) -> dict[str, Any]:
+    """A trace-file row of one response."""
+    return {
+        "id": record["id"],
+        "problem": record["prompt"],
+        "response": record["text"],
+        "reference": row.get("reference"),
+        "steps": trace.steps,
+        "completion_ids": trace.ids[record["tokens"]["prompt"] :],
+    }
+
 
 Measured = tuple[str, list[Any]]  # a response's problem, and its figures [3, L, H] as lists
 
 
-def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[Head]:
+def find_own_heads(trainer: Trained, say: Callable[[str], None]) -> list[Head]:
     """Find the key-focus heads with the trainer's own rollouts, verifier and model; write heads.json.
 
     Also written: heads-traces.jsonl.gz, the labelled responses. The run that follows is the same, number for number,
     as with these heads given (rollouts by transformers). All processes take part and return the same heads; where one
     fails, all fail. Raises InputError for FSDP, DeepSpeed and streamed data, RunError, with the figures, when too few
-    responses can be used or no head separates (`attnpo.probe.head_table.SEPARATES`).
+    responses can be used or no head separates (`attnpo.heads.table.SEPARATES`).
     """
     _refuse(trainer)
     wanted, is_main = trainer.args.heads_traces, trainer.accelerator.is_main_process
@@ -49,7 +157,7 @@ def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
         f"no head file: sampling responses to find the key-focus heads ({wanted} right ones of problems that the model "
         "mostly solves) …"
     )
-    with as_in_an_evaluation(trainer):
+    with as_in_an_evaluation(trainer, SAMPLES, trainer.args.seed + SEED):
         responses, counts = sample_responses(trainer, wanted)
         tell(f"{counts['used']} of {counts['sampled']} responses can be used; hiding each of their steps once …")
         with together(trainer.accelerator):
@@ -63,7 +171,7 @@ def find_own_heads(trainer: AttnPOTrainer, say: Callable[[str], None]) -> list[H
     return from_main(trainer.accelerator, choose)
 
 
-def _measure(trainer: AttnPOTrainer, responses: list[OwnResponse]) -> tuple[list[dict[str, Any]], list[Measured]]:
+def _measure(trainer: Trained, responses: list[OwnResponse]) -> tuple[list[dict[str, Any]], list[Measured]]:
     """Rows with labelled steps; and of those with both kinds of step the problem and the figures of every head."""
     traces = [trace for trace, _ in responses]
     size = max(1, trainer.args.per_device_train_batch_size)
@@ -77,16 +185,14 @@ def _measure(trainer: AttnPOTrainer, responses: list[OwnResponse]) -> tuple[list
     return rows, [(rows[i]["problem"], results[i].tolist()) for i in sorted(results)]
 
 
-def causal_labels(trainer: AttnPOTrainer, traces: list[PreparedTrace], batch_size: int) -> list[list[bool]]:
+def causal_labels(trainer: Trained, traces: list[PreparedTrace], batch_size: int) -> list[list[bool]]:
     """Essential or redundant, by what hiding a step from attention does to the answer (docs/labels.md)."""
     to_hide = [without_endings(trace, trainer._tokenizer) for trace in traces]
     drops = step_drops(trainer.model, to_hide, batch_size)
     return [label_steps(drop).tolist() for drop in drops if drop is not None]
 
 
-def _choose(
-    trainer: AttnPOTrainer, measured: list[Measured], counts: Counter[str], say: Callable[[str], None]
-) -> list[Head]:
+def _choose(trainer: Trained, measured: list[Measured], counts: Counter[str], say: Callable[[str], None]) -> list[Head]:
     """The best heads by the figures of all processes, written down. Raises RunError where none separates."""
     different = len({problem for problem, _ in measured})
     if len(measured) < FEWEST or different < FEWEST_PROBLEMS:
@@ -124,7 +230,7 @@ def _choose(
     return chosen
 
 
-def _refuse(trainer: AttnPOTrainer) -> None:
+def _refuse(trainer: Trained) -> None:
     kind = trainer.accelerator.distributed_type
     if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP):
         raise InputError(

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import nn
-from trl.trainer.utils import is_async_callable
 
 from attnpo.errors import AttnPOError, InputError, RunError
-
-if TYPE_CHECKING:
-    from attnpo.training.trainer import AttnPOTrainer
 
 T = TypeVar("T")
 
@@ -57,55 +52,3 @@ def from_main(accelerator: Accelerator, make: Callable[[], T]) -> T:
         if accelerator.is_main_process:
             made[0] = make()
     return broadcast_object_list(made)[0]
-
-
-@contextmanager
-def rollouts_together(trainer: AttnPOTrainer) -> Iterator[None]:
-    """`together`, where TRL samples and verifies responses, which takes gathers: a process that fails at either, or
-    after the last of them, fails all.
-
-    Not with vLLM, which gathers while it generates: there a failed process leaves, and its launcher ends the others.
-    """
-    if trainer.accelerator.num_processes == 1 or trainer.use_vllm:
-        yield
-        return
-    generate = trainer._generate_single_turn
-    functions: list[Any] = trainer.reward_funcs
-    errors: list[Exception] = []
-
-    def generate_together(*args: Any, **kwargs: Any) -> Any:
-        with together(trainer.accelerator):
-            return generate(*args, **kwargs)
-
-    with together(trainer.accelerator):
-        trainer._generate_single_turn = generate_together
-        trainer.reward_funcs = [f if isinstance(f, nn.Module) else _failing_later(f, errors) for f in functions]
-        try:
-            yield
-        finally:
-            trainer._generate_single_turn, trainer.reward_funcs = generate, functions
-            if errors:  # what else went wrong came of it
-                raise errors[0]
-
-
-def _failing_later(function: Callable[..., Any], errors: list[Exception]) -> Callable[..., Any]:
-    """`function`, which instead of raising adds to `errors` and gives no rewards, so that the gathers go on."""
-
-    @contextmanager
-    def kept() -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - raised once the gathers are over
-            errors.append(error)
-
-    def call(completions: list[Any], **kwargs: Any) -> list[Any]:
-        with kept():
-            return function(completions=completions, **kwargs)
-        return [None] * len(completions)
-
-    async def call_async(completions: list[Any], **kwargs: Any) -> list[Any]:
-        with kept():
-            return await function(completions=completions, **kwargs)
-        return [None] * len(completions)
-
-    return call_async if is_async_callable(function) else call

@@ -6,19 +6,18 @@ Training only writes these files; the report only reads them. Formats: docs/flow
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from attnpo.attention.heads import HEADS
+from attnpo.data.jsonl import drop_unfinished_line, json_line, read_jsonl, write_whole
 from attnpo.data.targets import TARGET_COLUMN
 from attnpo.errors import InputError
-from attnpo.files import write_whole
 from attnpo.steps.spans import LocatedSteps
 
 Record = dict[str, Any]
@@ -178,31 +177,22 @@ class RunFolder:
             return
         folder = self.path / "rollouts"
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{name}.part"
-        with gzip.open(partial, "wt", encoding="utf-8", compresslevel=4) as file:
-            for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        partial.replace(folder / f"{name}.jsonl.gz")
+        lines = b"".join(map(json_line, records))
+        write_whole(folder / f"{name}.jsonl.gz", gzip.compress(lines, compresslevel=4, mtime=0))
 
     def append(self, name: str, values: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl or evaluations.jsonl."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / name, "a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(values), ensure_ascii=False) + "\n")
+        with open(self.path / name, "ab") as file:
+            file.write(json_line(values))
 
     def forget_after(self, step: int) -> None:
         """Drop what was written after `step`: a run resumed there writes those steps again, once."""
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             file = self.path / name
             if file.exists():
-                kept = [line for line in _whole_lines(file) if json.loads(line)["step"] <= step]
-                write_whole(file, "".join(line + "\n" for line in kept).encode())
+                rows = read_jsonl(file, ("step",)) if drop_unfinished_line(file) else []
+                write_whole(file, b"".join(json_line(row) for row in rows if row["step"] <= step))
         for file in (self.path / "rollouts").glob("*-*.jsonl.gz"):
             if int(file.name.split("-")[1].split(".")[0]) > step:
                 file.unlink()
-
-
-def _whole_lines(file: Path) -> Sequence[str]:
-    """The complete lines; a last line cut off by a kill is not one."""
-    text = file.read_text(encoding="utf-8")
-    return text.split("\n")[:-1] if text else []

@@ -1,16 +1,28 @@
-"""One training run, from options to a finished run folder. `attnpo train` calls `train`."""
+"""One training run, from options to a finished run folder and its summary. `attnpo train` calls `train`."""
 
 from __future__ import annotations
 
+import json
+import logging
+import platform
+import shlex
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import datasets
+import torch
+import yaml
 from datasets import Dataset
 from rich.console import Console
+from rich.table import Table
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerState
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging as transformers_logging
 from trl.import_utils import is_vllm_available
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
@@ -28,12 +40,116 @@ from attnpo.task.traces import redundant_style
 from attnpo.training.callbacks import LiveProgress, StopAfterMinutes, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
-from attnpo.training.length_options import length_targets
-from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse
-from attnpo.training.quiet import quiet_screen
+from attnpo.training.method_options import length_targets
+from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse, resolved_options
 from attnpo.training.records import HEADS_TRACES, RunFolder
-from attnpo.training.summary import evaluated, print_summary, write_description
 from attnpo.training.trainer import AttnPOTrainer
+from attnpo.versions import device_names, versions_of
+
+PACKAGES = ("attnpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "math-verify", "vllm")
+
+
+def write_description(
+    folder: Path,
+    data: DataConfig,
+    args: AttnPOConfig,
+    model_config: ModelConfig,
+    argv: list[str],
+    notes: dict[str, Any],
+) -> None:
+    """config.yaml (every option as resolved; it can be given back to --config) and environment.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    resolved = resolved_options(data, args, model_config)
+    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=True, allow_unicode=True), encoding="utf-8")
+    environment = {
+        "command": shlex.join(["attnpo", "train", *argv]),
+        "versions": versions_of(PACKAGES),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": device_names(),
+        "threads": torch.get_num_threads(),
+        "processes": args.world_size,
+        "seed": args.seed,
+        "data_seed": args.data_seed,
+        "problems": notes,
+    }
+    (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
+
+
+def evaluated(folder: Path, step: int) -> bool:
+    """Whether evaluations.jsonl has this step already."""
+    return any(row["step"] == step for row in read_evaluations(folder))
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run, in order."""
+    file = folder / "evaluations.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def print_summary(folder: Path, console: Console) -> None:
+    """The table before/after, with 95 % intervals."""
+    evaluations = read_evaluations(folder)
+    console.print(f"run folder: {folder}")
+    if len(evaluations) < 2:
+        return
+    before, after = evaluations[0], evaluations[-1]
+    table = Table(title=f"Held-out problems (n = {after['n']}), 95 % intervals")
+    for column in ("", f"step {before['step']}", f"step {after['step']}", "change"):
+        table.add_column(column, justify="right" if column else "left")
+
+    def row(name: str, key: str, spread: bool, form: str) -> None:
+        cells = []
+        for values in (before, after):
+            cell = format(values[key], form)
+            if spread:
+                cell += f" [{values[f'{key}_low']:{form}}, {values[f'{key}_high']:{form}}]"
+            cells.append(cell)
+        difference = after[key] - before[key]
+        if form.endswith("%"):
+            change = f"{100 * difference:+.1f} points"
+        else:
+            change = f"{difference / before[key]:+.0%}" if before[key] else ""
+        table.add_row(name, *cells, change)
+
+    row("accuracy", "accuracy", True, ".1%")
+    row("tokens per response", "length/completion", True, ".0f")
+    row("  thinking", "length/thinking", False, ".0f")
+    row("  final answer", "length/answer", False, ".0f")
+    row("truncated", "truncated", False, ".1%")
+    row("steps per response", "steps/per_response", False, ".1f")
+    console.print(table)
+
+
+RENAMED = "checkpointing"
+"""In transformers' notices about its renaming of gradient_checkpointing, which TRL still sets under the old name."""
+
+UNJUDGED = "All reward functions returned None"
+"""Start of TRL's notice about a response that could not be verified. It prints the whole response for each batch; the
+verdict counts say the same."""
+
+
+class _NotUnjudged(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(UNJUDGED)
+
+
+@contextmanager
+def quiet_screen() -> Iterator[None]:
+    """Without bars for loading and writing files, and without exactly these notices; all is put back at the end."""
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message=f".*{RENAMED}.* is deprecated", category=FutureWarning)
+        logger, silent = logging.getLogger("trl.trainer.grpo_trainer"), _NotUnjudged()
+        logger.addFilter(silent)
+        stack.callback(logger.removeFilter, silent)
+        if transformers_logging.is_progress_bar_enabled():
+            transformers_logging.disable_progress_bar()
+            stack.callback(transformers_logging.enable_progress_bar)
+        if datasets.are_progress_bars_disabled() is False:
+            datasets.disable_progress_bars()
+            stack.callback(datasets.enable_progress_bars)
+        yield
 
 
 def train(argv: list[str], *, console: Console | None = None) -> Path:

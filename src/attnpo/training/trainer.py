@@ -28,9 +28,9 @@ from attnpo.models.fast_rollouts import fast_rollouts
 from attnpo.steps.spans import locate_steps
 from attnpo.training.callbacks import GradientGuard, LengthState, MetricsFile, NotFiniteError, StopAfterMinutes
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.credit_options import OF_HEADS
 from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
+from attnpo.training.method_options import OF_HEADS
 from attnpo.training.own_heads import find_own_heads
 from attnpo.training.processes import from_main
 from attnpo.training.records import Record, RunFolder

@@ -18,9 +18,8 @@ from transformers import (
 )
 
 from attnpo.errors import RunError
-from attnpo.evaluation.engines.base import Completion, Deliver, Sampling
+from attnpo.evaluation.engines.base import Completion, Deliver, Sampling, unused_settings
 from attnpo.evaluation.engines.choice import SeededChoice, TopP, Uniforms
-from attnpo.evaluation.engines.settings import unused_settings
 from attnpo.evaluation.plan import Request
 from attnpo.models.generation import end_tokens, pad_left, padding_token
 

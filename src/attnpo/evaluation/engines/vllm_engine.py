@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnpo.errors import InputError
-from attnpo.evaluation.engines.base import Completion, Deliver, Sampling
-from attnpo.evaluation.engines.loading import Source
-from attnpo.evaluation.engines.settings import unused_settings
+from attnpo.evaluation.engines.base import Completion, Deliver, Sampling, unused_settings
 from attnpo.evaluation.plan import Request
 from attnpo.models.generation import end_tokens
+from attnpo.models.loading import Source
 
 
 class VllmEngine:

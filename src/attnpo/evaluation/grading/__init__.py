@@ -1,6 +1,6 @@
 """Grading: is a final answer right? One grader for mathematics, multiple choice and code."""
 
-from attnpo.evaluation.grading.graded import Graded
 from attnpo.evaluation.grading.grader import Grader
+from attnpo.evaluation.samples import Graded
 
 __all__ = ["Graded", "Grader"]

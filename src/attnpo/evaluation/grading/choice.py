@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from attnpo.evaluation.grading.graded import Graded
+from attnpo.evaluation.samples import Graded
 from attnpo.rewards.boxed import boxed_texts
 from attnpo.rewards.verdict import Verdict
 

@@ -7,13 +7,23 @@ from types import TracebackType
 
 from attnpo.evaluation.grading.choice import grade_choice
 from attnpo.evaluation.grading.code import grade_codes
-from attnpo.evaluation.grading.graded import Graded
-from attnpo.evaluation.grading.math import rules_of
-from attnpo.evaluation.records import Question
-from attnpo.evaluation.sandbox.records import Limits
-from attnpo.evaluation.sandbox.sandbox import Sandbox
+from attnpo.evaluation.samples import Graded, Question
+from attnpo.rewards.closeness import Rules
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import Verdict
+from attnpo.sandbox.sandbox import Limits, Sandbox
+
+
+def rules_of(question: Question) -> Rules:
+    """How close a number must come to the reference: exactly, unless the question says otherwise in `extra`."""
+    extra, rules = question.extra, Rules()
+    if extra.get("unit"):
+        rules["unit"] = extra["unit"]
+    if extra.get("tolerance"):
+        rules["tolerance"] = extra["tolerance"]
+    if extra.get("measured"):
+        rules["measured"] = True
+    return rules
 
 
 class Grader:
@@ -23,7 +33,7 @@ class Grader:
         workers: processes for mathematics, and as many for programs; default: the machine's cores, at most 8.
         timeout: seconds one mathematical answer may take. Telling two long formulas apart can take ten, and an answer
             that was not done in time is left out of the accuracy, so there is more room than in training.
-        limits: of the programs' sandbox; default: as :class:`~attnpo.evaluation.sandbox.records.Limits`.
+        limits: of the programs' sandbox; default: as :class:`~attnpo.sandbox.sandbox.Limits`.
     """
 
     def __init__(self, *, workers: int | None = None, timeout: float = 30.0, limits: Limits | None = None) -> None:

@@ -9,10 +9,8 @@ import re
 import shlex
 from typing import Any
 
-from attnpo.report.data.charts import Table
-from attnpo.report.data.run import Run
-from attnpo.report.views.elements import View, table_html
-from attnpo.report.words import esc
+from attnpo.report.elements import Table, View, esc, table_html
+from attnpo.report.run import Run
 
 MAPPED = ("sra", "sra_interval")  # one number or pair per head: the map shows them
 SECRETS = ("hub_token", "api_key", "apikey", "password", "secret", "access_token", "auth_token")

@@ -1,13 +1,196 @@
-"""What happened, in plain language and in a handful of numbers and curves."""
+"""What happened in a run, in plain language: one sentence, a few findings, and a table of before and after.
+
+What happened, in plain language and in a handful of numbers and curves.
+"""
 
 from __future__ import annotations
 
-from attnpo.report.data.curves import OVERVIEW, curves
-from attnpo.report.data.evaluation import Evaluation
-from attnpo.report.data.run import Run
-from attnpo.report.data.summary import before_after, facts, findings, sentence
-from attnpo.report.views.elements import View, charts_html, facts_html, nothing, notices_html, table_html
-from attnpo.report.words import esc, plural
+from statistics import fmean
+
+from attnpo.report.elements import (
+    NBSP,
+    Table,
+    View,
+    change,
+    charts_html,
+    count,
+    duration,
+    esc,
+    facts_html,
+    nothing,
+    notices_html,
+    percent,
+    plural,
+    points,
+    small,
+    table_html,
+)
+from attnpo.report.evaluation import Evaluation
+from attnpo.report.run import Measured, Run
+from attnpo.report.views.behaviour import OVERVIEW, curves
+
+ROWS = (
+    ("Accuracy", "accuracy", "share"),
+    ("Response length", "length/completion", "tokens"),
+    ("Thinking", "length/thinking", "tokens"),
+    ("Final answer", "length/answer", "tokens"),
+    ("Cut off at the limit", "truncated", "share"),
+)
+
+
+def sentence(run: Run) -> str:
+    """One plain sentence about `run` (text, not HTML); it names its source if that is not the held-out evaluation."""
+    rows = [
+        row for row in run.evaluations if row.get("length/completion") is not None or row.get("accuracy") is not None
+    ]
+    if len(rows) > 1:
+        first, last = rows[0], rows[-1]
+        begin = f"After {_steps(last)}" if not first["step"] else f"From step {first['step']:.0f} to {last['step']:.0f}"
+        return f"{begin} {_length(first, last)} and {_accuracy(first, last)}."
+    if len(rows) == 1:
+        only = rows[0]
+        return (
+            f"One evaluation so far, after {_steps(only)}: responses of {count(only.get('length/completion'))} tokens, "
+            f"accuracy {percent(only.get('accuracy'))}."
+        )
+    if len(run.metrics) < 2:
+        return "Nothing was measured yet."
+    window = min(5, len(run.metrics) // 2)
+    first, last = _mean_of(run.metrics[:window]), _mean_of(run.metrics[-window:])
+    return (
+        f"Over {_steps(run.metrics[-1])} of training {_length(first, last)} and {_accuracy(first, last)} (mean of the "
+        f"first and the last {plural(window, 'step')} of training; nothing was measured on held-out problems)."
+    )
+
+
+def _steps(row: Measured) -> str:
+    return plural(row["step"] or 0, "step")
+
+
+def _mean_of(rows: list[Measured]) -> Measured:
+    keys = ("accuracy", "length/completion")
+    values = {key: [value for row in rows if (value := row.get(key)) is not None] for key in keys}
+    return {key: fmean(values[key]) if values[key] else None for key in keys}
+
+
+def _length(first: Measured, last: Measured) -> str:
+    before, after = first.get("length/completion"), last.get("length/completion")
+    if not before or after is None:
+        return "the length of responses is not known"
+    relative = round(100 * (after - before) / before)
+    tokens = f"({count(before)} → {count(after)} tokens)"
+    if not relative:
+        return f"responses are as long as before {tokens}"
+    return f"responses are {abs(relative)}{NBSP}% {'shorter' if relative < 0 else 'longer'} {tokens}"
+
+
+def _accuracy(first: Measured, last: Measured) -> str:
+    before, after = first.get("accuracy"), last.get("accuracy")
+    if before is None or after is None:
+        return "accuracy is not known"
+    if percent(before) == percent(after):
+        return f"accuracy stayed at {percent(after)}"
+    return f"accuracy went from {percent(before)} to {percent(after)}"
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Names and values of what was trained, how, and for how long."""
+    labels = {"advantage": "Advantage", "length_reward": "Length reward", "credit": "Credit"}
+    found = [("Model", run.model), ("Method", run.method or "")]
+    found += [(labels[key], value) for key, value in run.choices.items()]
+    seconds = sum(row.get("seconds") or 0 for row in run.metrics)
+    if seconds:
+        found.append(("Training", f"{plural(run.last_step, 'step')} in {duration(seconds)}"))
+    return [(name, value) for name, value in found if value]
+
+
+def findings(run: Run) -> list[str]:
+    """What else changed, each in a sentence, with the source of its numbers."""
+    held_out = len(run.evaluations) > 1
+    first, last = _ends(run.evaluations if held_out else run.metrics)
+    source = "" if held_out else " in training batches"
+    said = []
+    before, after = first.get("steps/per_response"), last.get("steps/per_response")
+    if before is not None and after is not None:
+        now, then = small(after, digits=2), small(before, digits=2)
+        said.append(f"A response takes {now} steps{source}, {'as before' if now == then else f'instead of {then}'}.")
+    before, after = first.get("phrases/transition_per_1k"), last.get("phrases/transition_per_1k")
+    if before is not None and after is not None:
+        said.append(
+            f"Phrases that doubt or turn round (“wait”, “alternatively”){source}: {small(before, digits=2)} → "
+            f"{small(after, digits=2)} per 1,000 thinking tokens."
+        )
+    early, late = _ends(run.metrics)
+    before, after = early.get("steps/attenuated"), late.get("steps/attenuated")
+    if before is not None and after is not None:
+        protected = late.get("steps/protected")
+        also = "" if protected is None else f" and protected {percent(protected)}"
+        said.append(
+            f"The method attenuated {percent(after)} of the steps in the last training batches ({percent(before)} in "
+            f"the first){also}."
+        )
+    without = late.get("groups/without_signal")
+    if without:
+        said.append(f"{percent(without)} of the last prompts gave no signal: all their responses were worth the same.")
+    return said
+
+
+def _ends(rows: list[Measured]) -> tuple[Measured, Measured]:
+    """The first and the last rows, means of a few where they are steps of training."""
+    if not rows:
+        return {}, {}
+    window = max(1, min(5, len(rows) // 2)) if "n" not in rows[0] else 1
+    return _means(rows[:window]), _means(rows[-window:])
+
+
+def _means(rows: list[Measured]) -> Measured:
+    values = {key: [value for row in rows if (value := row.get(key)) is not None] for key in rows[0]}
+    return {key: fmean(found) if found else None for key, found in values.items()}
+
+
+def before_after(run: Run) -> Table | None:
+    """The first and the last evaluation side by side, with intervals; None without evaluations."""
+    if not run.evaluations:
+        return None
+    columns = run.evaluations[:1] if len(run.evaluations) == 1 else [run.evaluations[0], run.evaluations[-1]]
+    two = len(columns) == 2
+    names = ["Before", "After"] if two else ["Measured"]
+    heads = [f"{name}, step {row['step']:.0f}" for name, row in zip(names, columns, strict=True)]
+    rows = []
+    for label, key, unit in ROWS:
+        if all(row.get(key) is None for row in columns):
+            continue
+        cells = [_cell(row, key, unit) for row in columns]
+        if two:
+            cells.append(_change(columns[0].get(key), columns[1].get(key), unit))
+        rows.append((label, *cells))
+    return Table(("", *heads, *(["Change"] if two else [])), rows, _caption(columns[-1]))
+
+
+def _caption(row: Measured) -> str:
+    size, level = row.get("n"), row.get("confidence")
+    measured = f"Measured on {count(size)} held-out problems" if size else "Measured on held-out problems"
+    interval = f"{percent(level)} intervals" if level else "intervals"
+    return f"{measured}; {interval} in brackets." if row.get("accuracy_low") is not None else f"{measured}."
+
+
+def _cell(row: Measured, key: str, unit: str) -> str:
+    def show(value: float | None) -> str:
+        return percent(value, 1) if unit == "share" else count(value)
+
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+    interval = "" if low is None or high is None else f" [{_bare(show(low))}, {_bare(show(high))}]"
+    return f"{show(row.get(key))}{interval}"
+
+
+def _bare(shown: str) -> str:
+    return shown.removesuffix(f"{NBSP}%")
+
+
+def _change(before: float | None, after: float | None, unit: str) -> str:
+    if before is None or after is None:
+        return "–"
+    return points(after - before) if unit == "share" else change(before, after)
 
 
 def overview(runs: list[Run], evaluations: list[Evaluation]) -> View:

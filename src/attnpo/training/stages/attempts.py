@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from attnpo.credit.iop import IopCredit
-from attnpo.repair.align import Edit, align
-from attnpo.repair.audit import Audit, Case
-from attnpo.repair.choose import best, edit_distance, score
-from attnpo.repair.prompts import repair_prompt
-from attnpo.repair.truncate import truncate
+from attnpo.credit.iop.audit import Audit, Case
+from attnpo.credit.iop.edits import Edit, align, truncate
+from attnpo.credit.iop.repairs import best, edit_distance, repair_prompt, score
 from attnpo.steps.spans import LocatedSteps, locate_steps
+from attnpo.training.policy import Policy
 from attnpo.training.records import prompt_text
-from attnpo.training.stages.base import Rollouts, Tools
+from attnpo.training.stages.base import Rollouts
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Attempt:
 
 
 def try_repairs(
-    pairs: Sequence[tuple[int, int]], rollouts: Rollouts, method: IopCredit, audit: Audit, tools: Tools
+    pairs: Sequence[tuple[int, int]], rollouts: Rollouts, method: IopCredit, audit: Audit, tools: Policy
 ) -> list[Attempt]:
     """One attempt per (wrong, anchor) whose repair prompt is not too long; everything that happens is counted."""
     prompts = [_prompt(wrong, anchor, rollouts, method.prompt) for wrong, anchor in pairs]
@@ -81,13 +80,13 @@ def _prompt(wrong: int, anchor: int, rollouts: Rollouts, template: str) -> Any:
 
 
 def _verify(
-    owners: Sequence[int], completions: Sequence[list[int]], rollouts: Rollouts, tools: Tools
+    owners: Sequence[int], completions: Sequence[list[int]], rollouts: Rollouts, tools: Policy
 ) -> list[bool | None]:
     """Whether each completion, to the problem of response `owners[i]`, is right."""
     return tools.judge([rollouts.rows[i] for i in owners], completions)
 
 
-def _candidate(rollouts: Rollouts, wrong: int, ids: list[int], right: bool | None, tools: Tools) -> Candidate:
+def _candidate(rollouts: Rollouts, wrong: int, ids: list[int], right: bool | None, tools: Policy) -> Candidate:
     own = rollouts.completion_ids[wrong]
     refused = None if right else "not verified"
     if ids == own:
@@ -121,7 +120,7 @@ def _audited(attempts: list[Attempt], rollouts: Rollouts, method: IopCredit, aud
     return [replace(attempt, candidates=[scored(c) for c in attempt.candidates]) for attempt in attempts]
 
 
-def _choose(attempts: list[Attempt], rollouts: Rollouts, method: IopCredit, tools: Tools) -> list[Attempt]:
+def _choose(attempts: list[Attempt], rollouts: Rollouts, method: IopCredit, tools: Policy) -> list[Attempt]:
     """The best candidate of each attempt, and how many of its edits are kept."""
     chosen = [best([c.score for c in a.candidates], [c.refused is None for c in a.candidates]) for a in attempts]
     found = [(a, a.candidates[k]) for a, k in zip(attempts, chosen, strict=True) if k is not None]
@@ -141,7 +140,7 @@ def _choose(attempts: list[Attempt], rollouts: Rollouts, method: IopCredit, tool
     ]
 
 
-def _count(attempts: Sequence[Attempt], tools: Tools) -> None:
+def _count(attempts: Sequence[Attempt], tools: Policy) -> None:
     """Metrics of the step, and the repairs in the records of the wrong responses."""
     candidates = [candidate for attempt in attempts for candidate in attempt.candidates]
     tools.note("repair/tried", len(attempts))

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 
 from attnpo.credit.first_correct import FirstCorrectCredit
+from attnpo.steps.answers import final_answer, states_answer
 from attnpo.steps.spans import LocatedSteps
-from attnpo.steps.stated import final_answer, states_answer
+from attnpo.training.policy import Policy
 from attnpo.training.rollout import STAGE_SIGNAL
-from attnpo.training.stages.base import Batch, Rollouts, Tools
+from attnpo.training.stages.base import Batch, Rollouts
 
 
 class FirstAnswer:
     """Looks for each response's own final answer in its steps."""
 
     def __init__(self, method: FirstCorrectCredit, trainer: Any) -> None:
-        self.place, self.tools = method.place, Tools(trainer)
+        self.place, self.tools = method.place, Policy(trainer)
 
     def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
         states = torch.zeros(batch["step_lengths"].shape, dtype=torch.bool)

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from attnpo.credit.segments import SegmentOptions, cut_points, segment_ids
 from attnpo.steps.spans import LocatedSteps
+from attnpo.training.policy import Policy, refuse_uneven_generation
 from attnpo.training.rollout import STAGE_SIGNAL
-from attnpo.training.stages.base import Batch, Rollouts, Tools, refuse_uneven_generation
+from attnpo.training.stages.base import Batch, Rollouts
 from attnpo.training.stages.prefixes import can_share, read
 
 Place = tuple[int, int]
@@ -36,7 +37,7 @@ class Potentials:
 
     def __init__(self, method: SegmentOptions, trainer: Any) -> None:
         refuse_uneven_generation(trainer, "the processes continue different numbers of prefixes")
-        self.method, self.tools = method, Tools(trainer)
+        self.method, self.tools = method, Policy(trainer)
         self.ending: list[int] = self.tools.tokenizer(method.closing, add_special_tokens=False)["input_ids"]
         self.share = method.share_prefixes and can_share(trainer)
 

@@ -24,7 +24,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from trl.models.utils import unwrap_model_for_generation
 
-from attnpo.training.stages.base import Tools
+from attnpo.training.policy import Policy
 
 Prefix = tuple[int, int]
 """(sequence, n): the first n ≥ 1 tokens of that sequence."""
@@ -52,7 +52,7 @@ class Reading:
         cache: keys and values at every position; None where prefixes are computed anew.
     """
 
-    tools: Tools
+    tools: Policy
     sequences: Sequence[list[int]]
     entropy: Float[Tensor, "N T"] | None
     cache: DynamicCache | None
@@ -104,7 +104,7 @@ class Reading:
         return [sampled[i : i + count] for i in range(0, len(sampled), count)]
 
 
-def read(tools: Tools, sequences: Sequence[list[int]], *, entropy: bool, share: bool) -> Reading:
+def read(tools: Policy, sequences: Sequence[list[int]], *, entropy: bool, share: bool) -> Reading:
     """Sequences ready to be continued; one forward over them if their entropies or a cache are asked for."""
     if not (entropy or share):
         return Reading(tools, sequences, None, None)
@@ -138,7 +138,7 @@ def gather_cache(cache: DynamicCache, rows: Tensor, length: int) -> DynamicCache
 
 
 @contextmanager
-def generating(tools: Tools) -> Iterator[Any]:
+def generating(tools: Policy) -> Iterator[Any]:
     """The policy as TRL generates with it, without gradients."""
     trainer = tools.trainer
     with (

@@ -1,4 +1,4 @@
-"""Repairs of wrong responses, and the batch that is trained on instead of the one that was sampled (credit/iop.py).
+"""Repairs of wrong responses, and the batch that is trained on instead of the one that was sampled (credit/iop).
 
 1. Plan: in every group with correct and wrong responses an anchor for each wrong one; other groups fall back.
 2. Sample candidates under the repair prompt, verify, audit, choose (attempts.py).
@@ -17,14 +17,14 @@ import torch
 
 from attnpo.credit.advantages import outcome_advantages
 from attnpo.credit.iop import IopCredit, Role
+from attnpo.credit.iop.audit import make_audit
+from attnpo.credit.iop.edits import masks
+from attnpo.credit.iop.repairs import plan_repairs
 from attnpo.errors import InputError
-from attnpo.repair.align import masks
-from attnpo.repair.audit import make_audit
-from attnpo.repair.choose import plan_repairs
+from attnpo.training.policy import Policy, refuse_uneven_generation
 from attnpo.training.rollout import STAGE_SIGNAL
 from attnpo.training.stages.attempts import Attempt, try_repairs
-from attnpo.training.stages.base import Batch, Rollouts, Tools, refuse_uneven_generation
-from attnpo.training.stages.rows import Row, rebuild
+from attnpo.training.stages.base import Batch, Rollouts, Row, rebuild
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Repairs:
     def __init__(self, method: Any, trainer: Any) -> None:
         if not isinstance(method, IopCredit):
             raise InputError(f"credit {method.name!r}: repairs are made with the options of the method 'iop'")
-        self.method, self.tools = method, Tools(trainer)
+        self.method, self.tools = method, Policy(trainer)
         refuse_what_cannot_work(trainer, self.tools.responses)
         self.audit = make_audit(
             method.audit, judge=method.judge, api_key_env=method.judge_api_key_env, cache=method.judge_cache

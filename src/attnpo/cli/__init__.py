@@ -1,0 +1,1 @@
+"""The commands of `attnpo`: a file parses its options and calls one function."""

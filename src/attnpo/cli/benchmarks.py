@@ -1,0 +1,297 @@
+"""`attnpo benchmarks list`, `check` and `overlap`: which benchmarks there are, the grader against every gold answer,
+and training problems that are, or nearly are, problems of a benchmark.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attnpo.evaluation.benchmarks import Benchmark
+    from attnpo.evaluation.gold import GoldCheck
+    from attnpo.evaluation.load import Loaded
+
+
+def add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="name and count the files of this folder, not those of the Hub",
+    )
+
+
+def run_list(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from attnpo.evaluation.benchmarks import BENCHMARKS
+    from attnpo.evaluation.load import check_data_dir
+
+    if args.data_dir is not None:
+        check_data_dir(args.data_dir)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("name", "kind"):
+        table.add_column(column, no_wrap=True)
+    for column in ("rows", "samples"):
+        table.add_column(column, justify="right")
+    table.add_column("source", no_wrap=True)  # an id is copied from here: the licence takes two lines instead
+    table.add_column("licence")
+    for benchmark in BENCHMARKS.values():
+        source, rows = benchmark.hub_id or "this package", str(benchmark.rows)
+        if args.data_dir is not None and benchmark.hub_id:
+            source, rows = _in_folder(benchmark, args.data_dir)
+        licence = benchmark.licence + (", gated" if benchmark.gated else "")
+        table.add_row(benchmark.name, benchmark.kind, rows, str(benchmark.samples), source, licence)
+    Console().print(table)
+
+
+def _in_folder(benchmark: Benchmark, data_dir: Path) -> tuple[str, str]:
+    """The file of a data folder that is used, and how many questions it has."""
+    from attnpo.errors import InputError
+    from attnpo.evaluation.load import find_file, load_file
+
+    try:
+        path = find_file(benchmark, data_dir)
+    except InputError:
+        return "no file", "–"
+    try:
+        return path.name, str(len(load_file(benchmark, path).questions))
+    except InputError:
+        return f"{path.name} (not usable)", "–"
+
+
+CHECK_SHOWN = 5
+"""Rows listed of each kind without --all."""
+
+CHECK_DESCRIPTION = """\
+Grade the gold answer of every problem, written as a model would write it: it must be right. Grade the gold of another
+problem, and the gold with another last digit: they must be wrong. Ends with 1 if a gold answer is not graded right or a
+file cannot be used."""
+
+CHECK_PARSER = {"description": CHECK_DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="a folder of JSONL files (default: the Hub)")
+    parser.add_argument("--benchmarks", metavar="A,B", help="(default: all; with --data-dir all that have a file)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core, 8 at most)")
+    parser.add_argument("--all", action="store_true", help=f"list every row, not the first {CHECK_SHOWN} of a kind")
+
+
+def run_check(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from attnpo.errors import RunError
+    from attnpo.evaluation.gold import check_gold
+    from attnpo.evaluation.grading import Grader
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("source", no_wrap=True)
+    for column in ("rows", "right", "failed", "unchecked", "left out", "wrong", "accepted"):
+        table.add_column(column, justify="right")
+    notes: list[str] = []
+    unusable: list[str] = []
+    failures = 0
+    with Grader(workers=args.workers) as grader:
+        for name, loaded in _sources(args, notes, unusable):
+            with _progress(name, len(loaded.questions)) as told:
+                check = check_gold(loaded.questions, grader, told)
+            failures += len(check.failed)
+            unchecked = sum(map(len, check.unchecked.values()))
+            wrong = check.others + check.altered
+            cells = (check.rows, check.right, len(check.failed), unchecked, len(loaded.left_out), wrong)
+            table.add_row(name, *map(str, cells), str(len(check.accepted)))
+            notes += _notes(name, check, loaded.left_out, None if args.all else CHECK_SHOWN)
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    for error in unusable:
+        console.print(f"\nnot usable: {error}", markup=False, highlight=False, soft_wrap=True)
+    said = [f"{failures} gold answers are not graded right"] if failures else []
+    if unusable:
+        said.append(f"{len(unusable)} {'file' if len(unusable) == 1 else 'files'} cannot be used")
+    if said:
+        raise RunError(f"{' and '.join(said)}; listed above")
+
+
+@contextmanager
+def _progress(name: str, problems: int) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal; elsewhere a line when a source is begun."""
+    from rich.console import Console
+
+    from attnpo.cli.progress import progress_bar
+
+    if Console(stderr=True).is_terminal:
+        with progress_bar(name, unit="problems") as told:
+            yield told
+    else:
+        print(f"{name}: {problems} problems", file=sys.stderr, flush=True)
+        yield None
+
+
+def _sources(args: argparse.Namespace, notes: list[str], unusable: list[str]) -> Iterator[tuple[str, Loaded]]:
+    """Every file, or every data set, with its name.
+
+    Of a data set that is not available there is a note; what is wrong with a file that has no usable row goes to
+    `unusable`.
+    """
+    from attnpo.errors import InputError
+    from attnpo.evaluation.benchmarks import BENCHMARKS, get_benchmark
+    from attnpo.evaluation.load import files_of, find_file, load_file, load_questions
+
+    benchmarks = [get_benchmark(name) for name in args.benchmarks.split(",")] if args.benchmarks else None
+    found = False
+    for benchmark in benchmarks or BENCHMARKS.values():
+        if args.data_dir is None or benchmark.hub_id is None:
+            try:
+                yield benchmark.name, load_questions(benchmark.name, data_dir=args.data_dir)
+            except InputError as error:  # a gated one must not keep the others from being checked
+                if benchmarks:
+                    raise
+                notes.append(f"\nnot available: {error}")
+            continue
+        paths = files_of(benchmark, args.data_dir)
+        if benchmarks and not paths:
+            find_file(benchmark, args.data_dir)  # says what was expected
+        for path in paths:
+            found = True
+            try:
+                loaded = load_file(benchmark, path)
+            except InputError as error:  # nor must a spoilt file
+                unusable.append(str(error))
+            else:
+                yield path.name, loaded
+    if args.data_dir is not None and not args.benchmarks and not found:
+        raise InputError(f"data folder {args.data_dir}: no file of any benchmark (docs/benchmarks.md names them)")
+
+
+def _notes(name: str, check: GoldCheck, left_out: Sequence[str], limit: int | None) -> list[str]:
+    listed = [
+        ("not graded right", check.failed),
+        ("left out", left_out),
+        ("accepted although different", check.accepted),
+    ]
+    notes = []
+    for what, lines in listed:
+        if lines:
+            notes += [f"\n{name}, {what}:", *(f"  {line}" for line in lines[:limit])]
+            if limit is not None and len(lines) > limit:
+                notes.append(f"  … and {len(lines) - limit} more (--all lists them)")
+    for reason, ids in check.unchecked.items():
+        shown = ", ".join(ids[:limit]) + (" …" if limit is not None and len(ids) > limit else "")
+        notes.append(f"\n{name}, not checked ({reason}): {len(ids)} rows: {shown}")
+    return notes
+
+
+OVERLAP_SHOWN = 10
+"""Pairs shown."""
+
+OVERLAP_DESCRIPTION = """\
+Compare every problem of a training set with every problem of the benchmarks: the same text; the same but for its
+numbers; or one that holds at least half of a question's 8-word sequences. docs/benchmarks.md says how it is counted."""
+
+OVERLAP_PARSER = {"description": OVERLAP_DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def add_overlap_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--train", required=True, metavar="FILE", help="training problems, or a data set of the Hub")
+    parser.add_argument("--split", default="train", help="of a data set of the Hub (default: train)")
+    parser.add_argument("--problem-column", metavar="NAME", help="(default: problem, question or prompt)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the benchmarks' files (default: the Hub)")
+    parser.add_argument("--benchmarks", metavar="A,B", help="(default: all; with --data-dir all that have a file)")
+    parser.add_argument("-o", "--output", metavar="OUT.jsonl", help="write every pair with both texts")
+    parser.add_argument("--strict", action="store_true", help="end with 1 if there is any overlap")
+
+
+def run_overlap(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from attnpo.data.jsonl import write_jsonl
+    from attnpo.data.problems import load_rows
+    from attnpo.errors import InputError, RunError
+    from attnpo.evaluation.contamination import DEGREES, find_overlaps
+    from attnpo.evaluation.load import load_all
+
+    loaded = load_all(args.benchmarks.split(",") if args.benchmarks else None, data_dir=args.data_dir)
+    rows = load_rows(args.train, split=args.split)
+    column = _problem_column(rows, args.problem_column, args.train)
+    problems: dict[str, str] = {}
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get(column), str):
+            raise InputError(f"{args.train}, row {number}: column {column!r} is {row.get(column)!r}, expected a text")
+        problems[str(number)] = row[column]
+    train = ((id_, text, _choices(row)) for (id_, text), row in zip(problems.items(), rows, strict=True))
+    overlaps = list(find_overlaps(train, [q for item in loaded.values() for q in item.questions]))
+    overlaps.sort(key=lambda overlap: (DEGREES.index(overlap.degree), -overlap.share))
+    worst: dict[tuple[str, str], str] = {}
+    for overlap in overlaps:
+        worst.setdefault((overlap.question.benchmark, overlap.question.id), overlap.degree)
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("benchmark")
+    for heading in ("problems", *DEGREES):
+        table.add_column(heading, justify="right")
+    for name, item in loaded.items():
+        degrees = [degree for (benchmark, _), degree in worst.items() if benchmark == name]
+        table.add_row(name, str(len(item.questions)), *(str(degrees.count(degree)) for degree in DEGREES))
+    console = Console()
+    console.print(table)
+    records = [
+        {
+            "degree": overlap.degree,
+            "share": round(overlap.share, 3),
+            "benchmark": overlap.question.benchmark,
+            "id": overlap.question.id,
+            "problem": overlap.question.problem,
+            "train_row": int(overlap.train_id),
+            "train_problem": problems[overlap.train_id],
+        }
+        for overlap in overlaps
+    ]
+    if records:
+        console.print(f"\nWorst first, rows of {args.train}:", markup=False, highlight=False, soft_wrap=True)
+    for record in records[:OVERLAP_SHOWN]:
+        where = f"{record['benchmark']} {record['id']}, row {record['train_row']}"
+        lines = f"{record['degree']:7} {record['share']:.2f}  {where}\n    {_excerpt(record['problem'])}"
+        console.print(lines, markup=False, highlight=False, soft_wrap=True)
+    if len(records) > OVERLAP_SHOWN:
+        console.print(f"… and {len(records) - OVERLAP_SHOWN} more pairs (-o OUT.jsonl writes them all)")
+    if args.output:
+        write_jsonl(args.output, records)
+    if args.strict and records:
+        raise RunError(f"{len(records)} pairs of {args.train} and the benchmarks overlap")
+
+
+def _problem_column(rows: Sequence[dict[str, Any]], asked: str | None, source: str) -> str:
+    from attnpo.data.problems import PROBLEM_COLUMNS
+    from attnpo.errors import InputError
+
+    candidates = (asked,) if asked else PROBLEM_COLUMNS
+    for name in candidates:
+        if name in rows[0]:
+            return name
+    raise InputError(
+        f"{source}: no problem column; expected {' or '.join(map(repr, candidates))}, found {', '.join(rows[0])}. "
+        "Name it with --problem-column"
+    )
+
+
+def _choices(row: dict[str, Any]) -> list[str]:
+    """The choices of a row in this package's form."""
+    choices = row.get("choices")
+    return [str(choice) for choice in choices] if isinstance(choices, list) else []
+
+
+def _excerpt(text: str, width: int = 76) -> str:
+    """The start of a text on one line, without control characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"

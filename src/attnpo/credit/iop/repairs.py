@@ -1,0 +1,150 @@
+"""How repairs are asked for, which wrong responses are repaired with which anchor, what a candidate is worth, and
+which one is taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+from attnpo.errors import InputError
+
+PROMPTS = {
+    "instruct": """\
+{problem}
+
+Below are two attempts at this problem. The first one has a wrong answer. The second one has the right answer.
+
+First attempt:
+{wrong}
+
+Second attempt:
+{anchor}
+
+Write the first attempt again with its error repaired. Keep its steps and its wording wherever they are right, change \
+only what the error makes necessary, and end with the right answer in the same form. Do not mention the attempts.""",
+    "brief": "{problem}\n\nWrong: {wrong}\n\nRight: {anchor}\n\nRepair:",
+}
+"""`instruct` for models that follow instructions; `brief` for small ones that a cold start has taught it."""
+
+_FIELDS = re.compile(r"\{(problem|wrong|anchor)\}")
+
+
+def check_prompt(prompt: str) -> None:
+    """Raises InputError unless `prompt` is the name of a prompt or a text with {problem}, {wrong} and {anchor}."""
+    missing = {"problem", "wrong", "anchor"} - set(_FIELDS.findall(prompt)) if isinstance(prompt, str) else {""}
+    if prompt not in PROMPTS and missing:
+        known = " or ".join(PROMPTS)
+        raise InputError(
+            f"prompt: found {prompt!r}, expected {known}, or a text with {{problem}}, {{wrong}} and {{anchor}}"
+        )
+
+
+def repair_prompt(
+    prompt: Any, *, wrong: str, anchor: str, template: str = "instruct", problem: str | None = None
+) -> Any:
+    """The repair prompt for a prompt of the data set: a conversation, or a text.
+
+    `problem`: the problem alone, for a text that has more in it.
+
+    >>> repair_prompt([{"role": "user", "content": "1 + 1?"}], wrong="3", anchor="2", template="brief")
+    [{'role': 'user', 'content': '1 + 1?\\n\\nWrong: 3\\n\\nRight: 2\\n\\nRepair:'}]
+    """
+    text = PROMPTS.get(template, template)
+    if isinstance(prompt, str):
+        stated = prompt if problem is None else problem
+        return _filled(text, problem=stated, wrong=wrong, anchor=anchor) + "\n\n" + prompt
+    *before, last = prompt
+    content = _filled(text, problem=str(last["content"]), wrong=wrong, anchor=anchor)
+    return [*before, {**last, "content": content}]
+
+
+def _filled(text: str, **values: str) -> str:
+    """One pass, so that what stands in a value is never taken for a field."""
+    return _FIELDS.sub(lambda found: values[found[1]].strip(), text)
+
+
+ANCHORS = ("shortest", "nearest")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do with the responses of whole groups, all by their number in the batch.
+
+    Attributes:
+        repairs: (wrong response, its anchor).
+        fallback: responses of groups without a correct or without a wrong one.
+        fallback_groups: how many groups these are.
+        untried: wrong responses beyond `max_repairs`.
+    """
+
+    repairs: list[tuple[int, int]] = field(default_factory=list)
+    fallback: list[int] = field(default_factory=list)
+    fallback_groups: int = 0
+    untried: int = 0
+
+
+def plan_repairs(
+    correct: Sequence[bool | None],
+    ids: Sequence[Sequence[int]],
+    group_size: int,
+    *,
+    anchor: str = "shortest",
+    max_repairs: int | None = None,
+) -> Plan:
+    """Anchors and wrong responses of every group of `group_size` responses in a row.
+
+    `correct` is None where nobody could judge: such a response is neither repaired nor an anchor. Ties between anchors
+    go to the first.
+    """
+    repairs: list[tuple[int, int]] = []
+    fallback: list[int] = []
+    groups = untried = 0
+    for first in range(0, len(correct), group_size):
+        group = range(first, first + group_size)
+        right = [i for i in group if correct[i]]
+        wrong = [i for i in group if correct[i] is False]
+        if not right or not wrong:
+            fallback += group
+            groups += 1
+            continue
+        tried = wrong[:max_repairs]
+        untried += len(wrong) - len(tried)
+        repairs += [(i, choose_anchor(i, right, ids, anchor)) for i in tried]
+    return Plan(repairs, fallback, groups, untried)
+
+
+def choose_anchor(wrong: int, right: Sequence[int], ids: Sequence[Sequence[int]], rule: str) -> int:
+    """The correct response that a repair may look at."""
+    if rule == "shortest":
+        return min(right, key=lambda i: len(ids[i]))
+    if rule == "nearest":
+        return min(right, key=lambda i: Levenshtein.distance(ids[wrong], ids[i]))
+    raise InputError(f"anchor: found {rule!r}, expected {' or '.join(ANCHORS)}")
+
+
+def edit_distance(wrong: Sequence[int], repaired: Sequence[int]) -> float:
+    """Edits between two lists of token ids, divided by the length of the longer one: from 0 to 1."""
+    return Levenshtein.normalized_distance(wrong, repaired)
+
+
+def score(right: bool, passed: bool, distance: float, lambda_edit: float) -> float:
+    """h·(r − λ_edit·d) of a candidate (IOP, arXiv 2605.05226), r ∈ {0, 1}, h ∈ {0, 1} the audit.
+
+    Choice: a candidate that is wrong scores 0, not −λ_edit·d. Such candidates are never taken, and as a reward of the
+    repair mode a negative score would rank them below a pasted answer, which scores 0.
+
+    >>> score(True, True, 0.2, 0.5), score(True, False, 0.2, 0.5), score(False, True, 0.2, 0.5)
+    (0.9, 0.0, 0.0)
+    """
+    return 1 - lambda_edit * distance if right and passed else 0.0
+
+
+def best(scores: Sequence[float], usable: Sequence[bool]) -> int | None:
+    """The number of the usable candidate that scores highest, the first of equals; None: there is none."""
+    numbers = [i for i, ok in enumerate(usable) if ok]
+    return max(numbers, key=lambda i: scores[i], default=None)

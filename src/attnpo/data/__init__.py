@@ -1,0 +1,1 @@
+"""Files of problems and traces: read, checked and written."""

@@ -1,0 +1,254 @@
+"""Questions to OpenAI-compatible chat endpoints: many at a time, repeated where it can help, every outcome counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from attnpo.errors import InputError, RunError
+from attnpo.judges.config import Judge, scrubbed
+from attnpo.judges.questions import REPEATED, InvalidAnswer, Votes, parse_votes
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+CHARACTERS_PER_TOKEN = 4  # a rough rule for English; formulas and code have fewer
+
+
+def require_client() -> None:
+    """Raises InputError where the package that talks to the endpoints is not installed."""
+    try:
+        import openai  # noqa: F401
+    except ImportError:
+        raise InputError("--by judges needs the package openai: pip install 'attnpo[judges]'") from None
+
+
+def make_client(judge: Judge, key: str | None, *, retries: int, timeout: float) -> AsyncOpenAI:
+    """A client that retries by itself: time-outs, broken connections, HTTP 408, 409, 429 and 5xx, with exponential
+    back-off or as long as Retry-After says (at most two minutes)."""
+    from openai import AsyncOpenAI, Omit
+
+    # The client fills what is not given from OPENAI_* variables. Only OpenAI itself may see those.
+    headers: dict[str, Any] = {} if judge.is_openai else {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+    return AsyncOpenAI(
+        api_key=key or "",
+        admin_api_key="",
+        base_url=judge.base_url,
+        timeout=timeout,
+        max_retries=retries,
+        default_headers=headers,
+    )
+
+
+async def request_answer(client: AsyncOpenAI, judge: Judge, prompt: str) -> tuple[str | None, tuple[int, int] | None]:
+    """The text of the answer and its (prompt, completion) tokens; None for what the reply does not have.
+
+    The reply is read by hand: the client does not check that what it got is a completion.
+
+    Raises:
+        openai.APIError: after the client's own retries.
+    """
+    from openai import Omit
+
+    response = await client.chat.completions.with_raw_response.create(
+        model=judge.model,
+        messages=[{"role": "user", "content": prompt}],
+        extra_body=judge.sampling,
+        extra_headers={} if client.api_key else {"Authorization": Omit()},
+    )
+    body = _json(response.http_response.text)
+    text = _at(body, "choices", 0, "message", "content")
+    tokens_in, tokens_out = _at(body, "usage", "prompt_tokens"), _at(body, "usage", "completion_tokens")
+    counted = all(type(count) is int and count >= 0 for count in (tokens_in, tokens_out))
+    return text if isinstance(text, str) else None, (tokens_in, tokens_out) if counted else None
+
+
+def estimated_tokens(characters: int) -> int:
+    """Rounded up: a quarter of the characters."""
+    return -(-characters // CHARACTERS_PER_TOKEN)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # a proxy's HTML page, say
+        return None
+
+
+def _at(value: Any, *path: str | int) -> Any:
+    """What stands at a path in parsed JSON; None where there is no such place."""
+    for part in path:
+        if isinstance(part, int):
+            value = value[part] if isinstance(value, list) and len(value) > part else None
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+# What will not get better by asking again: the key, the money, the permission, the address or model.
+HOPELESS = frozenset({401, 402, 403, 404})
+GIVE_UP_AFTER = 25  # traces in a row without a vote: the endpoint is down, or the model cannot do it
+LONGEST_PAUSE = 120.0  # seconds between two attempts; an endpoint that wants a longer one is not asked again
+
+Store = Callable[[Judge, "Question", Votes | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One prompt, on so many steps. `key`: under which its answer is kept. `parse`: how its answer is read, where that
+    is not as votes on steps; raises InvalidAnswer."""
+
+    key: str
+    prompt: str
+    steps: int
+    parse: Callable[[str], Votes] | None = None
+
+    def read(self, answer: str) -> Votes:
+        return parse_votes(answer, self.steps) if self.parse is None else self.parse(answer)
+
+
+@dataclass
+class Tally:
+    """What became of the questions to one judge."""
+
+    votes: int = 0  # valid answers received
+    cached: int = 0  # valid answers found on disk
+    invalid: int = 0  # answers that were no valid ones, paid for all the same
+    failures: Counter[str] = field(default_factory=Counter)  # questions that got no vote, by reason
+    last_error: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    estimated: bool = False  # some answers came without token counts
+    failed_in_a_row: int = 0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """retries: after the first attempt, of a request that fails and, apart from these, of an answer that is not
+    valid. concurrency: requests at a time, per judge. timeout: seconds of one attempt."""
+
+    retries: int = 3
+    concurrency: int = 8
+    timeout: float = 120.0
+
+
+def ask_judges(
+    questions: Sequence[tuple[Judge, Sequence[Question]]],
+    tallies: Mapping[str, Tally],
+    patience: Patience,
+    store: Store,
+) -> None:
+    """Ask every judge its questions; `store` gets each valid answer as it arrives, None where there is none.
+    `tallies` (by name) are updated.
+
+    Raises:
+        InputError: a judge's key is missing, or the client's package.
+        RunError: an endpoint refuses for good, or `GIVE_UP_AFTER` questions in a row got no vote. All else under way
+            is stopped; what was stored stays.
+    """
+    require_client()
+    keys = {judge.name: judge.api_key() for judge, _ in questions}
+    asyncio.run(_ask_all(questions, keys, tallies, patience, store))
+
+
+async def _ask_all(
+    questions: Sequence[tuple[Judge, Sequence[Question]]],
+    keys: Mapping[str, str | None],
+    tallies: Mapping[str, Tally],
+    patience: Patience,
+    store: Store,
+) -> None:
+    clients, tasks = [], []
+    for judge, todo in questions:
+        client = make_client(judge, keys[judge.name], retries=patience.retries, timeout=patience.timeout)
+        clients.append(client)
+        pending, one = iter(todo), _Asker(judge, client, keys[judge.name], tallies[judge.name], patience, store)
+        tasks += [asyncio.create_task(one.work(pending)) for _ in range(min(patience.concurrency, len(todo)))]
+    try:
+        if tasks:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+    finally:  # after an error or an interrupt nothing more is sent
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for client in clients:
+            await client.close()
+
+
+@dataclass
+class _Asker:
+    judge: Judge
+    client: AsyncOpenAI
+    key: str | None = field(repr=False)
+    tally: Tally
+    patience: Patience
+    store: Store
+
+    async def work(self, pending: Iterator[Question]) -> None:
+        """Ask what no other worker of the same judge has taken, until nothing is left."""
+        for question in pending:
+            votes = await self._votes(question)
+            self.store(self.judge, question, votes)
+            if votes is not None:
+                self.tally.votes += 1
+                self.tally.failed_in_a_row = 0
+                continue
+            self.tally.failed_in_a_row += 1
+            if self.tally.failed_in_a_row >= GIVE_UP_AFTER:
+                raise RunError(
+                    f"judge {self.judge.name} gave no vote on {GIVE_UP_AFTER} traces in a row "
+                    f"(the last: {self.tally.last_error})"
+                )
+
+    async def _votes(self, question: Question) -> Votes | None:
+        """None: no vote, counted under its reason. An answer that is not valid is asked for again."""
+        import openai
+
+        prompt = question.prompt
+        # The client's time-out starts anew with every byte; a trickle must end too.
+        limit = (self.patience.retries + 1) * (self.patience.timeout + LONGEST_PAUSE)
+        try:
+            for _ in range(self.patience.retries + 1):
+                try:
+                    async with asyncio.timeout(limit):
+                        return question.read(await self._answer(prompt))
+                except InvalidAnswer as fault:
+                    self.tally.invalid += 1
+                    self.tally.last_error = f"not a valid answer: {fault}"
+                    prompt = question.prompt + REPEATED.format(fault=fault)
+            reason = "no valid answer"
+        except openai.APIStatusError as error:
+            reason = f"HTTP {error.status_code}"
+            message = " ".join(scrubbed(error.message, [self.key]).split())[:500]
+            self.tally.last_error = message
+            if error.status_code in HOPELESS:
+                raise RunError(
+                    f"judge {self.judge.name} ({self.judge.model} at {self.judge.base_url}): {message}"
+                ) from None
+        except (openai.APITimeoutError, TimeoutError):
+            reason = f"no answer within {self.patience.timeout:g} s"
+            self.tally.last_error = reason
+        except openai.APIConnectionError as error:
+            reason = "no connection"
+            self.tally.last_error = scrubbed(f"no connection ({error.__cause__ or error})", [self.key])
+        self.tally.failures[reason] += 1
+        return None
+
+    async def _answer(self, prompt: str) -> str:
+        """The text of one answer; its tokens are counted."""
+        text, tokens = await request_answer(self.client, self.judge, prompt)
+        if tokens is None:
+            self.tally.estimated = True
+            tokens = estimated_tokens(len(prompt)), estimated_tokens(len(text or ""))
+        self.tally.tokens_in += tokens[0]
+        self.tally.tokens_out += tokens[1]
+        if text is None or not text.strip():
+            raise InvalidAnswer("it was empty")
+        return scrubbed(text, [self.key])  # before a part of it is quoted as a fault

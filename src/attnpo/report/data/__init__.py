@@ -1,1 +1,0 @@
-"""From run and evaluation folders to numbers: nothing here knows HTML."""

@@ -1,0 +1,243 @@
+"""What the tabs of the page are made of: words and numbers as people read them, charts and tables, and their HTML."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+NBSP = "\N{NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
+# A control character has no glyph and some end the parsing of a page: show its picture instead (U+2400 …).
+_CONTROLS: dict[int, int | str] = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+_CONTROLS[0x7F] = 0x2421
+# Embeddings, overrides and isolates reverse what follows them: show their names instead.
+_CONTROLS |= {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+
+
+def visible(text: str) -> str:
+    """`text` with a visible sign for each character that has none and acts on the text around it."""
+    return text.translate(_CONTROLS)
+
+
+def esc(value: object) -> str:
+    """`value` as HTML text or attribute value; never markup."""
+    return html.escape(visible(str(value)), quote=True)
+
+
+def embedded_json(value: Any) -> str:
+    """JSON that can stand inside a <script> element: no `</`, no `<!--`, no NaN."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    return "–" if share is None else f"{_signed(100 * share, digits)}{NBSP}%"
+
+
+def points(share: float) -> str:
+    """A difference of two shares, in percentage points, with its sign."""
+    return f"{_plus(100 * share, 1)}{NBSP}points"
+
+
+def change(before: float, after: float) -> str:
+    """The relative change from `before` to `after`, with its sign."""
+    return "–" if not before else f"{_plus(100 * (after - before) / before, 0)}{NBSP}%"
+
+
+def count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def small(value: float | None, signed: bool = False, digits: int = 3) -> str:
+    """A few significant digits, without an exponent for the sizes that occur here."""
+    if value is None:
+        return "–"
+    text = f"{abs(value):.{digits}g}"
+    sign = MINUS if value < 0 else "+" if signed and value > 0 else ""
+    return sign + text
+
+
+def score(value: float | None) -> str:
+    """An accuracy–efficiency score: two decimals and its sign."""
+    return "–" if value is None else _plus(value, 2)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f}{NBSP}s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f}{NBSP}min"
+    return f"{seconds / 3600:.1f}{NBSP}h"
+
+
+def plural(number: float, noun: str) -> str:
+    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text.lstrip("-")
+
+
+def _plus(value: float, digits: int) -> str:
+    text = _signed(value, digits)
+    return text if text.startswith(MINUS) or not float(text) else f"+{text}"
+
+
+COLOURS = 6  # --run-0 … in page.css: Okabe and Ito's, darkened or lightened until they can be read
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+MARKS = ("●", "■", "◆", "▲", "✚", "★")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of a legend: a `mark` for points, else a line of the given `dash`."""
+
+    label: str
+    colour: str
+    mark: str = ""
+    dash: str = "solid"
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as they are read; the first of every row names it."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A titled plot; `layout` is laid over what all plots of the page share."""
+
+    id: str
+    title: str
+    explained: str
+    traces: list[dict[str, Any]]
+    layout: dict[str, Any]
+    legend: list[Key] = field(default_factory=list)
+    table: Table | None = None
+
+    def figure(self) -> dict[str, Any]:
+        """What the page hands to plotly."""
+        return {"id": f"plot-{self.id}", "traces": self.traces, "layout": self.layout}
+
+
+def colour(index: int) -> str:
+    return f"--run-{index % COLOURS}"
+
+
+def symbol(index: int) -> str:
+    return SYMBOLS[index % len(SYMBOLS)]
+
+
+def mark(index: int) -> str:
+    return MARKS[index % len(MARKS)]
+
+
+def dash(index: int) -> str:
+    return DASHES[index % len(DASHES)]
+
+
+def short(value: float | None) -> float | None:
+    """Six digits are more than a plot can show."""
+    return None if value is None else float(f"{value:.6g}")
+
+
+def error_bars(
+    values: Sequence[float | None], low: Sequence[float | None], high: Sequence[float | None], colour: str
+) -> dict[str, Any]:
+    """plotly's error bars from the ends of intervals."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": _differences(high, values),
+        "arrayminus": _differences(values, low),
+        "color": colour,
+        "thickness": 1.5,
+        "width": 4,
+    }
+
+
+def _differences(upper: Sequence[float | None], lower: Sequence[float | None]) -> list[float | None]:
+    pairs = zip(upper, lower, strict=True)
+    return [None if a is None or b is None else short(max(0.0, a - b)) for a, b in pairs]
+
+
+INTERVAL = re.compile(r" (\[[^\[\]]*\])")
+
+
+@dataclass(frozen=True)
+class View:
+    """One tab of the page; without `html` there is nothing to show and no tab."""
+
+    id: str
+    title: str
+    html: str
+    charts: list[Chart] = field(default_factory=list)
+
+
+def table_html(table: Table, label: str, classes: str = "") -> str:
+    """A table that scrolls in its own box where it is wider or longer than that; intervals stand smaller."""
+    head = "".join(f'<th scope="col">{esc(name)}</th>' if name else "<td></td>" for name in table.columns)
+    body = "".join(
+        f'<tr><th scope="row">{esc(first)}</th>' + "".join(f"<td>{_cell(cell)}</td>" for cell in rest) + "</tr>\n"
+        for first, *rest in table.rows
+    )
+    caption = f'<p class="aside">{esc(table.caption)}</p>' if table.caption else ""
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(label)}"><table class="{classes}">'
+        f"<thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>{caption}\n"
+    )
+
+
+def _cell(text: str) -> str:
+    return INTERVAL.sub(r" <small>\1</small>", esc(text))
+
+
+def charts_html(charts: list[Chart]) -> str:
+    return '<div class="charts">' + "".join(chart_html(chart) for chart in charts) + "</div>\n" if charts else ""
+
+
+def chart_html(chart: Chart) -> str:
+    """The plot's place, its legend, and its numbers as a table."""
+    legend = "".join(_key(key) for key in chart.legend)
+    title = esc(chart.title)
+    numbers = ""
+    if chart.table is not None:
+        table = table_html(chart.table, f"{chart.title}, numbers", "numbers")
+        numbers = f"<details><summary>{title} as a table</summary>{table}</details>"
+    described = "the numbers are in the table below" if numbers else "its numbers are in a table of this view"
+    return (
+        f'<figure id="{chart.id}"><figcaption><h3>{title}</h3><p>{esc(chart.explained)}</p></figcaption>'
+        f'<ul class="legend">{legend}</ul><div class="plot" id="plot-{chart.id}" role="img" aria-label="{title}; '
+        f'{described}" style="--height: {chart.layout.get("height", 270)}px"></div>{numbers}</figure>\n'
+    )
+
+
+def _key(key: Key) -> str:
+    shape = "points" if key.mark else f"{key.dash} thin" if key.faint else key.dash
+    drawn = f'<span class="key {shape}" style="--colour: var({key.colour})" aria-hidden="true">{key.mark}</span>'
+    return f"<li>{drawn}{esc(key.label)}</li>"
+
+
+def notices_html(notices: list[str], label: str = "What is missing") -> str:
+    items = "".join(f"<li>{esc(notice)}</li>" for notice in notices)
+    return f'<ul class="notice" role="note" aria-label="{esc(label)}">{items}</ul>\n' if items else ""
+
+
+def nothing(text: str) -> str:
+    return f'<p class="notice">{esc(text)}</p>\n'
+
+
+def facts_html(facts: list[tuple[str, str]]) -> str:
+    listed = "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(value)}</dd></div>" for name, value in facts)
+    return f'<dl class="facts">{listed}</dl>\n' if listed else ""

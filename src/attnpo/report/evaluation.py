@@ -1,0 +1,158 @@
+"""An evaluation folder, as `attnpo eval` leaves it: what one model reached on each benchmark."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attnpo.data.jsonl import number
+from attnpo.errors import InputError
+from attnpo.report.run import distinct
+
+RESULTS, OPTIONS = "results.json", "eval.yaml"
+EVALUATION_FILES = (RESULTS, OPTIONS, "samples")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A mean with the ends of its 95 % interval over problems; None: not recorded."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One model on one benchmark. `at_k` and `at_budget` have a measure per number of samples and of tokens."""
+
+    problems: int
+    ungraded: int
+    measures: dict[str, Measure]
+    at_k: dict[int, Measure]
+    at_budget: dict[int, Measure]
+    behaviour: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on several benchmarks; `aes` by benchmark and under "all", against the model `base`.
+
+    `options`: what eval.yaml holds.
+    """
+
+    name: str
+    path: Path
+    benchmarks: dict[str, Benchmark]
+    aes: dict[str, float]
+    base: str | None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def same_problems(self, other: Evaluation, benchmark: str) -> bool:
+        """Whether both answered the same: as many problems, and one hash of the questions or, without it, one limit."""
+        if self.benchmarks[benchmark].problems != other.benchmarks[benchmark].problems:
+            return False
+        ours, theirs = self._questions(benchmark), other._questions(benchmark)
+        if ours is None or theirs is None:
+            return self.options.get("limit") == other.options.get("limit")
+        return ours == theirs
+
+    def _questions(self, benchmark: str) -> Any:
+        """The hash of the questions in eval.yaml; None where it is not recorded."""
+        recorded = self.options.get("benchmarks")
+        found = recorded.get(benchmark) if isinstance(recorded, dict) else None
+        return found.get("questions") if isinstance(found, dict) else None
+
+
+def is_evaluation(path: Path) -> bool:
+    return any((path / name).exists() for name in EVALUATION_FILES)
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read the results in an evaluation folder. Raises InputError where there are none or they do not fit."""
+    file = path / RESULTS
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no {RESULTS}: the evaluation has not ended; run `attnpo eval` again") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from error
+    content = _object(content, str(file))
+    benchmarks = {
+        str(name): _benchmark(_object(values, f"{file}, {name}"), f"{file}, {name}")
+        for name, values in _object(content.get("benchmarks"), f"{file}, benchmarks").items()
+    }
+    recorded = _object(content.get("aes") or {}, f"{file}, aes")
+    aes = _numbers(_object(recorded.get("benchmarks") or {}, f"{file}, aes"), f"{file}, aes")
+    if (overall := number(recorded, "all", f"{file}, aes")) is not None:
+        aes["all"] = overall
+    name = str(content.get("name") or content.get("model") or path.resolve().name)
+    base = recorded.get("base")
+    return Evaluation(name, path, benchmarks, aes, None if base is None else str(base), _options(path / OPTIONS))
+
+
+def read_evaluations(paths: list[Path]) -> list[Evaluation]:
+    """Several evaluation folders; those that share a name are told apart by their folder, or else by a count."""
+    evaluations = [read_evaluation(path) for path in paths]
+    names = distinct([(one.name, one.path) for one in evaluations])
+    return [replace(one, name=name) for one, name in zip(evaluations, names, strict=True)]
+
+
+def _options(file: Path) -> dict[str, Any]:
+    """The options the evaluation was made with; none where the file is not there."""
+    if not file.exists():
+        return {}
+    try:
+        return _object(yaml.safe_load(file.read_text(encoding="utf-8")) or {}, str(file))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from error
+
+
+def _benchmark(values: dict[str, Any], where: str) -> Benchmark:
+    measures = {
+        key: measure
+        for key in (*("accuracy", "tokens", "tokens_median", "thinking_tokens", "answer_tokens", "truncated"),)
+        if (measure := _measure(values.get(key), f"{where}, {key}")) is not None
+    }
+    problems, ungraded = number(values, "problems", where), number(values, "ungraded", where)
+    return Benchmark(
+        int(problems or 0),
+        int(ungraded or 0),
+        measures,
+        _by_number(values.get("pass_at_k"), f"{where}, pass_at_k"),
+        _by_number(values.get("accuracy_at_budget"), f"{where}, accuracy_at_budget"),
+        _numbers(_object(values.get("behaviour") or {}, where), f"{where}, behaviour"),
+    )
+
+
+def _measure(value: Any, where: str) -> Measure | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        value = {"value": value}
+    mean = number(value, "value", where)
+    return None if mean is None else Measure(mean, number(value, "low", where), number(value, "high", where))
+
+
+def _by_number(value: Any, where: str) -> dict[int, Measure]:
+    found = {}
+    for key, inner in _object(value or {}, where).items():
+        if not str(key).isdigit():
+            raise InputError(f"{where}: found {key!r}, expected whole numbers")
+        if (measure := _measure(inner, f"{where}, {key}")) is not None:
+            found[int(key)] = measure
+    return dict(sorted(found.items()))
+
+
+def _numbers(values: dict[str, Any], where: str) -> dict[str, float]:
+    return {str(key): found for key in values if (found := number(values, key, where)) is not None}
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: found {value!r:.80}, expected an object")
+    return value

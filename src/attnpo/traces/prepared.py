@@ -1,0 +1,157 @@
+"""A trace on disk as tokens: the model, the prompt, where its steps and its final answer lie."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from attnpo.attention.capture import score_steps
+from attnpo.errors import InputError
+from attnpo.steps.offsets import token_offsets
+from attnpo.steps.response import OPEN_TAG, split_response, thinking_of
+from attnpo.traces.steps import steps_of
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PreparedTrace:
+    """One trace as tokens: prompt and response `ids`, spans as positions in them. `skipped`: why it is not scored.
+
+    `where`: what errors call it.
+    """
+
+    ids: list[int]
+    steps: list[dict[str, Any]]
+    spans: list[Span]
+    answer: Span | None
+    skipped: str | None
+    where: str = "a trace"
+
+    @property
+    def answer_tokens(self) -> int:
+        """|F|, every token after the closing tag, the end token included."""
+        return 0 if self.answer is None else self.answer[1] - self.answer[0]
+
+
+def prepare_trace(
+    row: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    lexicon: str = "paper",
+    max_length: int | None = None,
+    where: str = "row",
+) -> PreparedTrace:
+    """Tokens and spans of one trace. "completion_ids" of the row are taken as sampled; else the response is tokenised
+    and the end token added. Existing steps keep their offsets. Raises InputError for malformed fields."""
+    response: str = row["response"]
+    steps = steps_of(row, lexicon, where=where)
+    ids = _response_ids(row, tokenizer, where)
+    text, starts = token_offsets(tokenizer, ids)
+    parts = split_response(text)
+    prompt = prompt_ids(row["problem"], tokenizer, opens_itself=parts.thinking_start > 0)
+    spans = [
+        (
+            len(prompt) + bisect_left(starts, parts.thinking_start + step["start"]),
+            len(prompt) + bisect_left(starts, parts.thinking_start + step["end"]),
+        )
+        for step in steps
+    ]
+    answer, skipped = None, None
+    if parts.answer_start is None:
+        skipped = "no closing tag"
+    elif text[parts.thinking_start : parts.thinking_end] != thinking_of(response):
+        skipped = "the tokens do not decode to the response"
+    else:
+        answer = (len(prompt) + bisect_left(starts, parts.answer_start), len(prompt) + len(ids))
+        if max_length is not None and len(prompt) + len(ids) > max_length:
+            skipped = f"longer than {max_length} tokens"
+    return PreparedTrace([*prompt, *ids], steps, spans, answer, skipped, where)
+
+
+def prompt_ids(problem: str, tokenizer: PreTrainedTokenizerBase, *, opens_itself: bool) -> list[int]:
+    """The problem in the tokenizer's chat template. `opens_itself`: the response brings its own opening tag, so one
+    that the template ends with is left out."""
+    if tokenizer.chat_template is None:
+        raise InputError("--model: its tokenizer has no chat template, which the prompt needs")
+    message = [{"role": "user", "content": problem}]
+    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    assert isinstance(text, str)
+    if opens_itself and text.rstrip().endswith(OPEN_TAG):
+        text = text.rstrip().removesuffix(OPEN_TAG)
+    return _encode(text, tokenizer)
+
+
+def score_traces(
+    network: nn.Module, traces: Sequence[PreparedTrace], heads: Sequence[tuple[int, int]], batch_size: int
+) -> Iterator[tuple[int, Float[Tensor, "H S_i"]]]:
+    """(place in `traces`, S(l,h,s_k) of every head and step), on the host, in batches of like length, longest first.
+
+    Skipped traces do not come. One forward per batch; of its attention, only the answers' rows are computed, layer by
+    layer inside the forward (`attnpo.attention.capture`).
+    Raises InputError, naming trace and head, for scores that are not finite: compared, they would pass for low ones.
+    """
+    todo = [i for i, trace in enumerate(traces) if trace.skipped is None]
+    todo.sort(key=lambda i: len(traces[i].ids), reverse=True)
+    device = next(network.parameters()).device
+    for first in range(0, len(todo), batch_size):
+        batch = todo[first : first + batch_size]
+        ids, mask = pad_right([traces[i].ids for i in batch])
+        scores = score_steps(
+            network,
+            ids.to(device),
+            mask.to(device),
+            steps=[traces[i].spans for i in batch],
+            answers=[traces[i].answer for i in batch],
+            heads=heads,
+        )
+        for i, score in zip(batch, scores, strict=True):
+            _check_finite(score, heads, traces[i].where)
+            yield i, score.cpu()
+
+
+def _check_finite(scores: Float[Tensor, "H S"], heads: Sequence[tuple[int, int]], where: str) -> None:
+    finite = torch.isfinite(scores)
+    if finite.all():
+        return
+    place, step = (~finite).nonzero()[0].tolist()
+    layer, head = heads[place]
+    raise InputError(
+        f"{where}: layer {layer}, head {head} scores step {step} {scores[place, step].item()}, expected a finite "
+        "number; is the model damaged?"
+    )
+
+
+def pad_right(rows: Sequence[Sequence[int]]) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+    """Token ids and attention mask of a batch, on the host. What padding holds does not matter."""
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+def _response_ids(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, where: str) -> list[int]:
+    ids = row.get("completion_ids")
+    if ids is None:
+        ids = _encode(row["response"], tokenizer)
+        end = tokenizer.eos_token_id
+        return ids if not isinstance(end, int) or ids[-1:] == [end] else [*ids, end]
+    if not isinstance(ids, list) or not all(type(token) is int and 0 <= token < len(tokenizer) for token in ids):
+        raise InputError(
+            f"{where}: field 'completion_ids', expected a list of token ids from 0 to {len(tokenizer) - 1}"
+        )
+    return ids
+
+
+def _encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    encoded: Any = tokenizer(text, add_special_tokens=False)
+    return list(encoded["input_ids"])

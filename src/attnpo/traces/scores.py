@@ -1,0 +1,102 @@
+"""Score the steps of traces on disk: what `attnpo score` does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from attnpo.attention.heads import HEADS, check_heads, load_heads, warn_of_other_model
+from attnpo.data.jsonl import read_numbered_jsonl, row_name, write_jsonl
+from attnpo.errors import InputError
+from attnpo.models import resolve_model
+from attnpo.models.loading import load_model
+from attnpo.steps.lexicon import load_lexicon
+from attnpo.traces.labelled import longest
+from attnpo.traces.prepared import PreparedTrace, prepare_trace, score_traces
+
+BETA = 2.0  # exponent of the difficulty in the baseline (paper section 5)
+
+
+def score_file(
+    source: str | Path,
+    target: str | Path,
+    *,
+    model: str | None = None,
+    heads: str | Path | None = None,
+    group_accuracy: float = 1.0,
+    batch_size: int = 8,
+    lexicon: str = "paper",
+    max_length: int | None = None,
+) -> Counter[str]:
+    """Write the rows of `source` with scores to `target`, in the same order; returns how many rows were "scored" and,
+    under the reason, how many were skipped.
+
+    heads: a head file; default: heads.json in the model's folder. max_length: tokens of prompt and response; default:
+    what the model's configuration allows. Raises InputError for bad files, rows, heads, options or models.
+    """
+    if not 0 <= group_accuracy <= 1:
+        raise InputError(f"--group-accuracy is {group_accuracy}, expected a share from 0 to 1")
+    if batch_size < 1:
+        raise InputError(f"--batch-size is {batch_size}, expected at least 1")
+    load_lexicon(lexicon)
+    folder = resolve_model(model)
+    file = heads_file(folder, heads)
+    chosen = load_heads(file)
+    rows = list(read_numbered_jsonl(source, required=("problem", "response")))
+    network, tokenizer = load_model(folder)
+    check_heads(network.config, chosen)
+    warn_of_other_model(file, folder)
+    max_length = longest(network.config.get_text_config(), max_length)
+    prepared = [
+        prepare_trace(row, tokenizer, lexicon=lexicon, max_length=max_length, where=row_name(source, number))
+        for number, row in rows
+    ]
+    scores = score_prepared(network, prepared, chosen, batch_size)
+    results = (
+        _result(row, trace, score, group_accuracy)
+        for (_, row), trace, score in zip(rows, prepared, scores, strict=True)
+    )
+    write_jsonl(target, results)
+    return Counter(trace.skipped or "scored" for trace in prepared)
+
+
+def heads_file(folder: str, heads: str | Path | None) -> str | Path:
+    """The head file given, or the one in the model's folder. Raises InputError where there is none."""
+    if heads is not None:
+        return heads
+    beside = Path(folder) / HEADS
+    if not beside.is_file():
+        raise InputError(
+            f"model {folder} has no {HEADS} beside it: give --heads, a JSON file such as "
+            '{"heads": [[16, 2], [20, 9]]} with (layer, head) pairs counted from zero'
+        )
+    return beside
+
+
+def score_prepared(
+    network: nn.Module, traces: Sequence[PreparedTrace], heads: Sequence[tuple[int, int]], batch_size: int
+) -> list[list[float] | None]:
+    """S(s_k), the mean over the heads, per trace in the order given; None where skipped."""
+    scores: list[list[float] | None] = [None] * len(traces)
+    for i, per_head in score_traces(network, traces, heads, batch_size):
+        scores[i] = per_head.mean(dim=0).tolist()
+    return scores
+
+
+def _result(
+    row: dict[str, Any], trace: PreparedTrace, scores: list[float] | None, group_accuracy: float
+) -> dict[str, Any]:
+    listed = [None] * len(trace.steps) if scores is None else scores
+    result = {key: value for key, value in row.items() if key != "skipped"}
+    result["steps"] = [{**step, "score": score} for step, score in zip(trace.steps, listed, strict=True)]
+    result["answer_tokens"] = trace.answer_tokens
+    result["total_tokens"] = len(trace.ids)
+    result["baseline"] = None
+    if trace.skipped is not None:
+        return {**result, "skipped": trace.skipped}
+    result["baseline"] = group_accuracy**BETA * trace.answer_tokens / len(trace.ids)
+    return result

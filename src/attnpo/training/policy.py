@@ -1,0 +1,243 @@
+"""What the work beside TRL's own loop needs of the policy: one facade, so that none of it knows the trainer.
+
+Stages (training/stages) and the search for heads (training/own_heads) sample, verify and score through it. The private
+names of TRL's trainer that this takes are used here and in the trainer's classes, nowhere else.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from trl.data_utils import is_conversational
+from trl.trainer.utils import is_async_callable
+
+from attnpo.attention.heads import Head
+from attnpo.credit.advantages import verdict_of
+from attnpo.credit.base import CreditMethod
+from attnpo.errors import InputError
+from attnpo.steps.spans import LocatedSteps
+from attnpo.training.evaluation import isolated_random_state
+from attnpo.training.processes import together
+from attnpo.training.records import Record, RunFolder
+
+
+class Trained(Protocol):
+    """What the search for heads reads of a trainer."""
+
+    accelerator: Any
+    args: Any
+    model: Any
+    train_dataset: Any
+    credit: CreditMethod
+    folder: RunFolder
+    heads: list[Head] | None
+    heads_file: Path | None
+
+    @property
+    def needs_heads(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response, generated and verified as in an evaluation."""
+
+    prompt: list[int]
+    completion: list[int]
+    located: LocatedSteps
+    record: Record
+
+
+class Policy:
+    """What stages and the search for heads may do with a trainer: sample, judge, score, note a number."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.tokenizer = trainer._tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.accelerator.device
+
+    @property
+    def responses(self) -> int:
+        """Responses of one generation batch on this process."""
+        return self.trainer.args.per_device_train_batch_size * self.trainer.args.steps_per_generation
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens the model can read, by its configuration; None where that does not say."""
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+    def prompt_ids(self, prompts: Sequence[Any]) -> list[list[int]]:
+        """Token ids of prompts of the data set's kind (conversations or texts), as the trainer's own are made."""
+        return [list(ids) for ids in self.trainer._tokenize_prompts(list(prompts))[0]] if prompts else []
+
+    def record(self, response: int, **facts: Any) -> None:
+        """Write something down with response number `response` of the batch, in rollouts/."""
+        self.trainer._ledger.records[response].update(facts)
+
+    def sample(self, prefixes: Sequence[list[int]], count: int, *, max_new_tokens: int | None) -> list[list[list[int]]]:
+        """`count` continuations of every prefix by the current policy, at the run's own temperature.
+
+        Through TRL's own generation, so by whatever engine the run uses; without vLLM no more sequences at a time than
+        the run's own rollouts have. The metrics get the tokens sampled as `extra/rollout_tokens` and those of the
+        prefixes, once per continuation, as `extra/prefix_tokens` (an engine with a prefix cache reads fewer).
+        """
+        trainer = self.trainer
+        if not prefixes:
+            return []
+        config = trainer.vllm_generation if trainer.use_vllm else trainer.generation_config
+        option = "max_completion_length" if trainer.use_vllm else "max_new_tokens"
+        usual = getattr(config, option)
+        at_once = len(prefixes) if trainer.use_vllm else max(1, self.responses // count)
+        sampled: list[list[int]] = []
+        try:
+            setattr(config, option, max_new_tokens)
+            for first in range(0, len(prefixes), at_once):
+                repeated = [list(prefix) for prefix in prefixes[first : first + at_once] for _ in range(count)]
+                sampled += trainer._generate_single_turn(repeated, None, {}, count)[0]
+        finally:
+            setattr(config, option, usual)
+        self.note("extra/rollout_tokens", float(sum(map(len, sampled))))
+        self.note("extra/prefix_tokens", float(count * sum(map(len, prefixes))))
+        return [sampled[i : i + count] for i in range(0, len(sampled), count)]
+
+    def judge(self, rows: Sequence[dict[str, Any]], completion_ids: Sequence[list[int]]) -> list[bool | None]:
+        """Whether these responses are right, by the reward function that says so; None where it gives nothing.
+
+        Raises:
+            InputError: that function is a reward model or asynchronous.
+        """
+        if not rows:
+            return []
+        setup = self.trainer.rewards
+        function = setup.functions[setup.correct_column]
+        if isinstance(function, torch.nn.Module | str):
+            name = self.trainer.reward_func_names[setup.correct_column]
+            raise InputError(f"option correct_reward: {name!r} is a reward model; expected a function of Python")
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
+        columns = {key: [row.get(key) for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
+        rewards = function(
+            prompts=[row["prompt"] for row in rows],
+            completions=[
+                [{"role": "assistant", "content": text}] if is_conversational(row) else text
+                for row, text in zip(rows, texts, strict=True)
+            ],
+            completion_ids=list(completion_ids),
+            **columns,
+        )
+        return [verdict_of(reward) for reward in rewards]
+
+    @torch.no_grad()
+    def forward(
+        self, ids: Int[Tensor, "N T"], mask: Int[Tensor, "N T"], keep: int
+    ) -> tuple[Float[Tensor, "N {keep}"], Float[Tensor, "N {keep}"]]:
+        """Log-probabilities and entropies (nats) of the last `keep` tokens under the current policy."""
+        trainer = self.trainer
+        logps, entropy, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, keep, trainer.args.per_device_train_batch_size, compute_entropy=True
+        )
+        self.note("extra/forward_tokens", float(mask.sum()))
+        return logps, entropy
+
+    def note(self, name: str, value: float) -> None:
+        """A number for the metrics of the current step; several of one name are added up, processes are averaged."""
+        self.trainer.stage_numbers[name] = self.trainer.stage_numbers.get(name, 0.0) + value
+
+
+def refuse_uneven_generation(trainer: Any, why: str) -> None:
+    """Raises InputError where processes may only generate together, for a stage in which each does so on its own."""
+    shared_engine = trainer.use_vllm and (trainer.vllm_mode == "server" or trainer.vllm_tensor_parallel_size > 1)
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if trainer.accelerator.num_processes > 1 and (shared_engine or sharded):
+        raise InputError(
+            f"credit={trainer.args.credit!r} on several processes: found FSDP, DeepSpeed, or a vLLM that processes "
+            f"share, expected plain data parallelism and vllm_mode 'colocate': {why}, and there they may only generate "
+            "together"
+        )
+
+
+@contextmanager
+def as_in_an_evaluation(trainer: Any, samples: int, seed: int) -> Iterator[None]:
+    """Evaluation mode, `samples` responses per problem, random numbers of its own; then all is as it was."""
+    training, group = trainer.model.training, trainer.num_generations_eval
+    logs = copy.deepcopy((trainer._logs, trainer._metrics["eval"]))  # these responses belong to no evaluation
+    trainer.model.eval()
+    trainer.num_generations_eval = samples
+    try:
+        with isolated_random_state(seed + trainer.accelerator.process_index):
+            yield
+    finally:
+        trainer.model.train(training)
+        trainer.num_generations_eval = group
+        trainer._logs, trainer._metrics["eval"] = logs
+
+
+def respond(trainer: Any, rows: list[dict[str, Any]]) -> list[Response]:
+    """One batch, generated and verified as in an evaluation (inside of `as_in_an_evaluation`)."""
+    trainer._eval_records = []
+    trainer._generate_and_score_completions(rows)
+    records, trainer._eval_records = trainer._eval_records, []
+    parts = zip(trainer._prompt_ids, trainer._completion_ids, trainer._located, records, strict=True)
+    return [Response(list(prompt), list(ids), located, record) for prompt, ids, located, record in parts]
+
+
+@contextmanager
+def rollouts_together(trainer: Any) -> Iterator[None]:
+    """`together`, where TRL samples and verifies responses, which takes gathers: a process that fails at either, or
+    after the last of them, fails all.
+
+    Not with vLLM, which gathers while it generates: there a failed process leaves, and its launcher ends the others.
+    """
+    if trainer.accelerator.num_processes == 1 or trainer.use_vllm:
+        yield
+        return
+    generate = trainer._generate_single_turn
+    functions: list[Any] = trainer.reward_funcs
+    errors: list[Exception] = []
+
+    def generate_together(*args: Any, **kwargs: Any) -> Any:
+        with together(trainer.accelerator):
+            return generate(*args, **kwargs)
+
+    with together(trainer.accelerator):
+        trainer._generate_single_turn = generate_together
+        trainer.reward_funcs = [f if isinstance(f, nn.Module) else _failing_later(f, errors) for f in functions]
+        try:
+            yield
+        finally:
+            trainer._generate_single_turn, trainer.reward_funcs = generate, functions
+            if errors:  # what else went wrong came of it
+                raise errors[0]
+
+
+def _failing_later(function: Callable[..., Any], errors: list[Exception]) -> Callable[..., Any]:
+    """`function`, which instead of raising adds to `errors` and gives no rewards, so that the gathers go on."""
+
+    @contextmanager
+    def kept() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised once the gathers are over
+            errors.append(error)
+
+    def call(completions: list[Any], **kwargs: Any) -> list[Any]:
+        with kept():
+            return function(completions=completions, **kwargs)
+        return [None] * len(completions)
+
+    async def call_async(completions: list[Any], **kwargs: Any) -> list[Any]:
+        with kept():
+            return await function(completions=completions, **kwargs)
+        return [None] * len(completions)
+
+    return call_async if is_async_callable(function) else call
