@@ -11,27 +11,7 @@ from torch import nn
 
 from attnpo.attention.heads import Head
 from attnpo.errors import InputError
-
-
-def unwrap_model(model: nn.Module) -> Any:
-    """The transformers causal language model inside its wrappers (DDP, torch.compile, PEFT).
-
-    Raises InputError if there is none.
-    """
-    while True:
-        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
-        if not isinstance(inner, nn.Module):
-            break
-        model = inner
-    get_base_model: Any = getattr(model, "get_base_model", None)
-    if get_base_model is not None:
-        model = get_base_model()
-    config = getattr(model, "config", None)
-    if config is None or not hasattr(model, "get_decoder"):
-        raise InputError(f"model: {type(model).__name__} is not a transformers model, expected a causal language model")
-    if getattr(config, "is_encoder_decoder", False):
-        raise InputError(f"model: {type(model).__name__} is an encoder-decoder, expected a causal language model")
-    return model
+from attnpo.models.loading import unwrap_model
 
 
 def scorable_layers(model: nn.Module) -> list[int]:

@@ -26,9 +26,9 @@ from transformers.generation import logits_process as known
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
-from attnpo.attention.model import unwrap_model
 from attnpo.errors import InputError
 from attnpo.models.growing_cache import GrowingLayer, growing_cache
+from attnpo.models.loading import unwrap_model
 from attnpo.models.rollout_loop import rollout_loop
 
 _METHODS = ("_sample", "_prefill", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation")

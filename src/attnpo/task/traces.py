@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from attnpo.checks import check_number
 from attnpo.errors import InputError
@@ -189,7 +189,7 @@ class _Writer:
         self.parts.append((text, essential, role))
         self.templates.append(template)
 
-    def _add_further(self, mean: float, kinds: dict[str, int], words: dict[str, object], *, right: bool = True) -> None:
+    def _add_further(self, mean: float, kinds: dict[str, int], words: dict[str, Any], *, right: bool = True) -> None:
         """A Poisson number of redundant steps of these kinds; `words` fill in the templates of all of them."""
         if not self.further:
             return
@@ -229,7 +229,7 @@ class _Writer:
     def _restate(self) -> None:
         self._add(self.words.restatements, "restatement", **self._story())
 
-    def _story(self) -> dict[str, object]:
+    def _story(self) -> dict[str, Any]:
         """The words of the templates that speak of the whole story."""
         numbers = [str(self.problem.start), *(str(op.operand) for op in self.problem.operations)]
         first, second = self.problem.start, self.problem.operations[-1].operand
@@ -262,7 +262,7 @@ class _Writer:
         return lines, counts
 
     @staticmethod
-    def _event(operation: Operation, count: int, result: int) -> dict[str, object]:
+    def _event(operation: Operation, count: int, result: int) -> dict[str, Any]:
         """The words of the templates that speak of one event."""
         said = {"count": count, "operand": operation.operand, "result": result}
         return said | {"word": phrases.WORDS[operation.symbol], "inverse": phrases.INVERSE[operation.symbol]}

@@ -40,6 +40,7 @@ class Trained(Protocol):
     folder: RunFolder
     heads: list[Head] | None
     heads_file: Path | None
+    _tokenizer: Any
 
     @property
     def needs_heads(self) -> bool: ...
