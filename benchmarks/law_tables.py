@@ -221,7 +221,11 @@ def main() -> None:
     for cell in cells:
         arms = args.arms or sorted({file.stem.rsplit("-", 1)[0] for file in (args.records / cell).glob("*.json")})
         arms = [PLAIN, *(arm for arm in arms if arm != PLAIN)]
-        everything[cell] = load(args.records, cell, arms)
+        runs = load(args.records, cell, arms)
+        if PLAIN not in runs:
+            print(f"{cell}: no run of {PLAIN} yet\n")
+            continue
+        everything[cell] = runs
         print(table(cell, everything[cell]), end="\n\n")
         print(sides(cell, everything[cell]), end="\n\n")
     draw(everything, args.figure)

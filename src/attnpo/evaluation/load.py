@@ -145,7 +145,7 @@ def _collect(
 
 def _built_in(benchmark: Benchmark) -> Loaded:
     assert benchmark.make is not None
-    rows = iter(enumerate(benchmark.make(), start=1))
+    rows: NumberedRows = ((number, dict(row)) for number, row in enumerate(benchmark.make(), start=1))
     return _collect(benchmark, rows, lambda number: f"built-in {benchmark.name}, row {number}", [], "built in")
 
 

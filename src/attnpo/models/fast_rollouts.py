@@ -19,10 +19,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import GenerationMixin, LogitsProcessorList, StoppingCriteriaList
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.cache_utils import DynamicCache, DynamicLayer
-from transformers.generation import EosTokenCriteria, GenerationConfig, GenerationMode, MaxLengthCriteria
 from transformers.generation import logits_process as known
+from transformers.generation.configuration_utils import GenerationMode
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
@@ -31,6 +32,7 @@ from attnpo.models.growing_cache import GrowingLayer, growing_cache
 from attnpo.models.loading import unwrap_model
 from attnpo.models.rollout_loop import rollout_loop
 
+_MIXIN: Any = GenerationMixin  # declares its methods in a way that pyright cannot follow
 _METHODS = ("_sample", "_prefill", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
 _INPUTS = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
 _ROPE = ("default", "linear", "llama3", "yarn")
@@ -56,12 +58,13 @@ _MORE_THAN_SAMPLING += ("prefix_allowed_tokens_fn", "streamer", "synced_gpus", "
 @contextmanager
 def fast_rollouts(model: nn.Module) -> Iterator[None]:
     """Within, `generate` of this model (also inside DDP, PEFT, …) uses the loop where it can; caches grow in place."""
+    inner: Any
     with growing_cache():
         try:
             inner = unwrap_model(model)
         except InputError:
-            inner = None
-        if getattr(type(inner), "generate", None) is not GenerationMixin.generate or "generate" in vars(inner):
+            inner = model
+        if getattr(type(inner), "generate", None) is not _MIXIN.generate or "generate" in vars(inner):
             yield  # generates in a way of its own, or in this way already
             return
         inner.generate = _Generate(inner)  # found before the method of the class
@@ -118,7 +121,7 @@ def _covers_model(model: Any) -> bool:
     """Whether it takes ready masks and positions, and each row is computed alone and without random numbers."""
     config = model.config
     return (
-        all(getattr(type(model), name) is getattr(GenerationMixin, name) for name in _METHODS)
+        all(getattr(type(model), name) is getattr(_MIXIN, name) for name in _METHODS)
         and not any(name in vars(model) for name in _METHODS)
         and model._can_compile_fullgraph  # transformers' word for: takes a ready mask of four dimensions
         and config._attn_implementation == "sdpa"

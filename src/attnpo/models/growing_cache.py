@@ -48,8 +48,9 @@ class GrowingLayer(DynamicLayer):
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., filled:total, :] = new
             views.append(buffer[..., :total, :])
-        self.keys, self.values = views
-        return self.keys, self.values
+        keys, values = views
+        self.keys, self.values = keys, values
+        return keys, values
 
     def batch_select_indices(self, indices: Int[Tensor, " n"]) -> None:
         """Keep these rows only, with the room they have: one copy, where `super` would have `update` make a second."""
@@ -57,8 +58,9 @@ class GrowingLayer(DynamicLayer):
         if self._buffers is None or not self._fits(filled):
             super().batch_select_indices(indices)
             return
-        self._buffers = (self._buffers[0][indices], self._buffers[1][indices])
-        self.keys, self.values = (buffer[..., :filled, :] for buffer in self._buffers)
+        keys, values = (buffer[indices] for buffer in self._buffers)
+        self._buffers = (keys, values)
+        self.keys, self.values = keys[..., :filled, :], values[..., :filled, :]
 
     def reset(self) -> None:
         """Forget everything, the buffers too."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import LogitsProcessorList, StoppingCriteriaList
-from transformers.generation import EosTokenCriteria, GenerationConfig, MaxLengthCriteria
+from transformers import GenerationConfig, StoppingCriteriaList
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 
 PATIENCE = 2
 """Ended rows leave once they were computed in vain so many times the number of rows that go on. To drop rows copies
@@ -22,7 +22,7 @@ the cache of the others, which costs about as much as the attention to it in a f
 def rollout_loop(
     model: Any,
     input_ids: Int[Tensor, "B L"],
-    logits_processor: LogitsProcessorList,
+    logits_processor: Any,  # LogitsProcessorList
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
     **model_kwargs: Any,
@@ -31,7 +31,7 @@ def rollout_loop(
     batch, width = input_ids.shape
     limit = min(c.max_length for c in stopping_criteria if isinstance(c, MaxLengthCriteria))
     ends = [c.eos_token_id.to(input_ids.device) for c in stopping_criteria if isinstance(c, EosTokenCriteria)]
-    pad = int(generation_config._pad_token_tensor) if ends else 0
+    pad = 0 if generation_config._pad_token_tensor is None else int(generation_config._pad_token_tensor)
     room = max(limit, width + 1) - width
     sequences = torch.nn.functional.pad(input_ids, (0, room), value=pad)
     outputs = model._prefill(input_ids, generation_config, model_kwargs)

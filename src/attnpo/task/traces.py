@@ -65,9 +65,10 @@ class TraceStyle:
         """The style whose rates make at most `redundancy` redundant steps of a story with that many events, and how
         many further ones a trace of mean verbosity needs. Optional kinds go before checks, which are worth something.
         """
-        if self.redundancy is None:
+        wanted = self.redundancy
+        if wanted is None:
             return self, 0.0
-        style = replace(self, least_redundant=min(self.least_redundant, int(self.redundancy / 2)))
+        style = replace(self, least_redundant=min(self.least_redundant, int(wanted / 2)))
         verbosity = fmean(style.verbosity)
         slip, check = style.error_rate, min(1.0, style.check_rate * verbosity)
         unseen = 0.0 if style.catch_all else slip * (1 - check)
@@ -75,11 +76,11 @@ class TraceStyle:
         checks = events * (check + (slip * (1 - check) if style.catch_all else 0.0))
         once = style.restatement_rate + style.plan_rate + style.false_start_rate + style.recap_rate + style.closing_rate
         optional = verbosity * (once + events * (style.alternative_rate * (1 - unseen) + style.remark_rate))
-        if style.redundancy >= checks + optional:
-            return style, style.redundancy - checks - optional
-        fewer = max(0.0, style.redundancy - checks) / max(optional, 1e-9)
+        if wanted >= checks + optional:
+            return style, wanted - checks - optional
+        fewer = max(0.0, wanted - checks) / max(optional, 1e-9)
         optional_rates = {name: getattr(style, name) * fewer for name in OPTIONAL_RATES}
-        check_rate = style.check_rate * min(1.0, style.redundancy / max(checks, 1e-9))
+        check_rate = style.check_rate * min(1.0, wanted / max(checks, 1e-9))
         return replace(style, **optional_rates, check_rate=check_rate), 0.0
 
 
