@@ -21,9 +21,16 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: setup ## train the small shipped model on a CPU and write a report page
-	$(BIN)/attnpo train --config configs/demo.yaml --overwrite_run true
-	$(BIN)/attnpo report runs/demo -o runs/demo/report.html
+# Two runs of one thread each, side by side: what the second prints goes to a file.
+DEMO := OMP_NUM_THREADS=1 $(BIN)/attnpo train --config configs/demo.yaml --overwrite_run true
+demo: setup ## train a small model on a CPU with and without credit per step, and write a page that compares them
+	@mkdir -p runs/demo
+	@$(DEMO) --credit outcome --output_dir runs/demo/tlmre > runs/demo/tlmre.log 2>&1 & other=$$!; \
+		echo "side by side: a plain length penalty (runs/demo/tlmre.log) and AttnPO:"; \
+		$(DEMO) || { kill $$other; exit 1; }; \
+		wait $$other || { cat runs/demo/tlmre.log; exit 1; }; \
+		echo "the plain length penalty, after as many steps:"; grep -A 100 "Held-out problems" runs/demo/tlmre.log
+	$(BIN)/attnpo report runs/demo/attnpo runs/demo/tlmre -o runs/demo/report.html
 
 test: setup-dev $(if $(SLOW),test-models) ## the quick tests; SLOW=1: all of them; JOBS=4; ARGS="-k name" goes to pytest
 	$(PYTEST) $(if $(SLOW),,-m "not slow") $(ARGS)

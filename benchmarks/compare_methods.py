@@ -32,7 +32,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/demo.yaml", help="what all arms have in common")
+    parser.add_argument("--config", default="configs/short.yaml", help="what all arms have in common")
     parser.add_argument(
         "--arms", nargs="*", default=list(ARMS), choices=list(ARMS), metavar="ARM", help=", ".join(ARMS)
     )

@@ -1,6 +1,6 @@
 """The arms of `compare_methods.py`: every method of the package, and ablations, on the shipped small model.
 
-One optimiser, batch, loss (token mean, no KL term) and learning rate for all, those of configs/demo.yaml, so that only
+One optimiser, batch, loss (token mean, no KL term) and learning rate for all, those of configs/short.yaml, so that only
 the reward, the credit and what a method cannot do without (Dr. GRPO's and IOP's loss, SHAPE's and DAPO's clip) differ;
 the recipes in configs/methods have each paper's own. Group advantages are RLOO's except where GRPO's belong to the
 method.

@@ -52,7 +52,7 @@ class Method:
 
     def __init__(self, arm: str, responses: int, folder: Path, pool: VerifierPool) -> None:
         folder.mkdir()
-        options = ["--config", "configs/demo.yaml", *options_of(arm, 0, folder), "--output_dir", str(folder)]
+        options = ["--config", "configs/short.yaml", *options_of(arm, 0, folder), "--output_dir", str(folder)]
         options += ["--learning_rate", "0", "--max_steps", "1000", "--eval_strategy", "no", "--credit_delay", "0"]
         with quiet_screen():
             data, args, model = parse([*options, "--per_device_train_batch_size", str(responses)])
