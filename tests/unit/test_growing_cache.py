@@ -9,7 +9,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING, DynamicLayer
 
-from attnpo.models import generation as module
+from attnpo.models import growing_cache as module
 from attnpo.models.growing_cache import GrowingLayer, growing_cache
 
 
