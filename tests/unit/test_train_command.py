@@ -353,7 +353,8 @@ def test_only_a_runs_own_files_are_removed(tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupted_and_resumed(argv, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed(how, argv, tmp_path):
     """Ctrl-C in a real process: the step is finished, a checkpoint saved, exit code 1; resuming completes the run."""
     command = [sys.executable, "-m", "attnpo", *argv("--max_steps", "400", "--save_steps", "1000")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -361,7 +362,7 @@ def test_interrupted_and_resumed(argv, tmp_path):
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 2/"):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(how)
             break
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, out + err
