@@ -143,12 +143,13 @@ def evaluation(folder: Path, model: Path) -> dict[str, Any]:
     command("eval", *words, "-o", folder / "eval")
     command("eval", *words, "--seed", 1, "-o", folder / "other")
     said = command("compare", folder / "eval", folder / "other", "--names", "a,b", "-o", folder / "compared")
+    compared = (folder / "compared" / "comparison.json").read_text(encoding="utf-8").replace(str(folder), "")
     rows = read_lines(folder / "eval" / "samples" / "task.jsonl")
     return {
         "samples": [[row["id"], row["sample"], row["tokens"], row["verdict"], digest(timeless(row))] for row in rows],
         "results": timeless(json.loads((folder / "eval" / "results.json").read_text(encoding="utf-8"))),
         "tables": [(folder / "eval" / f"results.{kind}").read_text(encoding="utf-8") for kind in ("csv", "md")],
-        "compared": digest(timeless(json.loads((folder / "compared" / "comparison.json").read_text(encoding="utf-8")))),
+        "compared": digest(timeless(json.loads(compared))),
         "said": digest(said.replace(str(folder), "")),
     }
 
