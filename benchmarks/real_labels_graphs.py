@@ -1,0 +1,160 @@
+"""ReasoningFlow for `real_labels.py`: responses as graphs of nodes, each node an ancestor of the conclusion or not.
+
+A row: {"problem", "response", "steps": [{"start", "end", "label", "essential"}], "annotator", "model", "domain"}; start
+and end are characters of the response, which the nodes tile. Their labels: reasoning, planning, reflection,
+restatement, fact, assumption, example, conclusion. "essential" marks the ancestors of the last conclusion and the
+conclusion itself, which is thus the last essential node.
+
+The thinking is what stands before </think>, the final answer all behind it. Where there is no such tag (models that
+do not mark their thinking), the answer is the conclusion with the nodes of the kind conclusion right before it, the
+thinking all before them, and what follows the conclusion is cut off: attention cannot look ahead.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from real_labels_data import Labelled, Scored, label_rows
+from torch import Tensor
+
+from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
+from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, split_response, thinking_of
+from attnpo.steps.segment import segment_steps
+
+KINDS = ("nodes", "segments")
+"""What a step is: a node as annotated, or a step that the package itself finds in the thinking."""
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One row as a response with a closing tag; spans are characters of its thinking text (`thinking_of`)."""
+
+    response: str
+    nodes: list[Span]
+    essential: list[bool]
+
+
+def read_graphs(left_out: Counter[str]) -> list[Labelled]:
+    """The rows, cut into the pieces that nodes and segments have in common, so that one forward scores both.
+
+    Label "nodes: step" says which node a piece is part of (−1: none), "nodes: redundant" whether that node is no
+    ancestor of the conclusion; for segments alike. Of a response annotated twice the first row is taken.
+    """
+    rows = label_rows("reasoningflow.jsonl")
+    found, seen = [], set()
+    for row in rows:
+        if row["response"] in seen:
+            left_out["the same response once more"] += 1
+            continue
+        seen.add(row["response"])
+        graph = as_graph(row)
+        thinking = thinking_of(graph.response)
+        segments = [(step.start, step.end) for step in segment_steps(thinking)]
+        steps = {"nodes": graph.nodes, "segments": segments}
+        essential = {"nodes": graph.essential, "segments": mostly_essential(segments, graph.nodes, graph.essential)}
+        bounds = sorted({0, len(thinking), *(x for spans in steps.values() for span in spans for x in span)})
+        pieces = list(pairwise(bounds))
+        labels: dict[str, list[float]] = {}
+        for kind in KINDS:
+            owners = owners_of(pieces, steps[kind])
+            labels[f"{kind}: step"] = [float(owner) for owner in owners]
+            labels[f"{kind}: redundant"] = [float(owner >= 0 and not essential[kind][owner]) for owner in owners]
+        trace = {
+            "problem": row["problem"],
+            "response": graph.response,
+            "steps": [{"start": start, "end": end} for start, end in pieces],
+        }
+        annotator = "people" if row["annotator"].startswith("Human") else "a model"
+        about = {"annotated by": annotator, "response by": row["model"].split("/")[-1], "domain": row["domain"]}
+        found.append(Labelled(trace, labels, row["problem"], about))
+    return found
+
+
+def as_graph(row: dict[str, Any]) -> Graph:
+    """The row with its thinking between tags and its answer behind them; nodes without text in the thinking go.
+
+    A space before a node is part of it, as it is part of its first token (rows put it at the end of the node before).
+    """
+    text, nodes = row["response"], row["steps"]
+    parts = split_response(text)
+    begin, end, answer = parts.thinking_start, parts.thinking_end, text[parts.answer_start or 0 :]
+    if not parts.has_close:
+        last = max(place for place, node in enumerate(nodes) if node["essential"])
+        first = last
+        while first > 0 and nodes[first - 1]["label"] == "conclusion":
+            first -= 1
+        end, answer = nodes[first]["start"], text[nodes[first]["start"] : nodes[last]["end"]]
+    thinking = text[begin:end]
+    begin += len(thinking) - len(thinking.lstrip())
+    thinking = thinking.strip()
+
+    def moved(place: int) -> int:
+        place = min(max(place - begin, 0), len(thinking))
+        place -= 0 < place < len(thinking) and thinking[place - 1] == " " and not thinking[place].isspace()
+        return place + 1  # the line break behind the opening tag
+
+    spans = [(moved(node["start"]), moved(node["end"])) for node in nodes]
+    response = f"{OPEN_TAG}\n{thinking}\n{CLOSE_TAG}\n\n{answer.strip()}"
+    kept = [place for place, (a, b) in enumerate(spans) if thinking_of(response)[a:b].strip()]
+    return Graph(response, [spans[place] for place in kept], [bool(nodes[place]["essential"]) for place in kept])
+
+
+def mostly_essential(steps: Sequence[Span], nodes: Sequence[Span], essential: Sequence[bool]) -> list[bool]:
+    """Whether more than half of a step's characters lie in essential nodes."""
+    marked = [span for span, yes in zip(nodes, essential, strict=True) if yes]
+    return [2 * sum(max(0, min(end, b) - max(start, a)) for a, b in marked) > end - start for start, end in steps]
+
+
+def owners_of(pieces: Sequence[Span], steps: Sequence[Span]) -> list[int]:
+    """For each piece the step that it lies in, −1 where in none; steps in order, no piece across a step's bounds."""
+    starts = [start for start, _ in steps]
+    found = []
+    for start, end in pieces:
+        owner = bisect_right(starts, start) - 1
+        found.append(owner if owner >= 0 and end <= steps[owner][1] else -1)
+    return found
+
+
+def steps_of_pieces(trace: Scored, kind: str) -> Scored:
+    """The trace with its steps of this kind instead of pieces: S is a mean over tokens, so theirs is the mean of the
+    pieces' weighted by tokens. Labels: "redundant" and "essential", 0 or 1."""
+    owners = trace.labels[f"{kind}: step"].long()
+    inside = owners >= 0
+    owners, lengths = owners[inside], trace.lengths[inside]
+    count = int(owners.max()) + 1
+    summed = torch.zeros(len(trace.scores), count, dtype=torch.float64)
+    summed.index_add_(1, owners, trace.scores[:, inside].double() * lengths)
+    tokens = torch.zeros(count, dtype=torch.int64).index_add_(0, owners, lengths)
+    redundant = torch.zeros(count, dtype=torch.float64)
+    redundant[owners] = trace.labels[f"{kind}: redundant"][inside]
+    labels = {"redundant": redundant, "essential": 1 - redundant}
+    return Scored(summed / tokens.clamp(min=1), tokens, labels, trace.group, trace.about)
+
+
+def annotated_twice() -> list[float]:
+    """How well one annotation ranks the nodes of another of the same response (SRA): the score of a node is the share
+    of its characters that the other calls essential. What scores can reach at most, on the few responses there are."""
+    first: dict[str, Graph] = {}
+    found = []
+    for row in label_rows("reasoningflow.jsonl"):
+        graph = as_graph(row)
+        other = first.setdefault(row["response"], graph)
+        if other is not graph and has_both_kinds(torch.tensor(graph.essential)):
+            accuracy = step_ranking_accuracy(shares(graph.nodes, other), torch.tensor(graph.essential))
+            found.append(accuracy.item())
+    return found
+
+
+def shares(nodes: Sequence[Span], other: Graph) -> Tensor:
+    """[1, S]: the share of each node's characters that lies in essential nodes of another annotation."""
+    marked = [span for span, yes in zip(other.nodes, other.essential, strict=True) if yes]
+    covered = [sum(max(0, min(end, b) - max(start, a)) for a, b in marked) / (end - start) for start, end in nodes]
+    return torch.tensor([covered])
