@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 
 from attnpo.evaluation.grading.graded import Graded
-from attnpo.rewards.boxed import boxed_texts
+from attnpo.rewards.extraction import boxed_texts
 from attnpo.rewards.verdict import Verdict
 
 LONGEST_ANSWER = 20_000

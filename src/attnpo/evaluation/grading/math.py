@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attnpo.evaluation.records import Question
-from attnpo.rewards.closeness import Rules
+from attnpo.rewards.verdict import Rules
 
 
 def rules_of(question: Question) -> Rules:
