@@ -262,7 +262,7 @@ def _scaled(gold: str) -> Iterator[str]:
         yield from (f"{gold} {word}" for word in ("million", "dozen", "hundredths", "lakh", "squared"))
         yield from (gold + letter for letter in ("x", "i", r"\pi", " n"))
         yield rf"{gold}\frac{{1}}{{2}}"
-        yield rf"{gold}!!+1"
+        yield rf"{gold}+1"
     elif not parts_of(gold)[1:] and not _UNIT.search(gold) and "=" not in gold and "text" not in gold:
         yield f"10 ({gold})"
 

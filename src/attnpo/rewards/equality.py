@@ -19,7 +19,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanFunction
 
 from attnpo.rewards.normal_form import squeezed
-from attnpo.rewards.reading import Reading, UnreadableError, plain_words, read_parts, with_imaginary_unit
+from attnpo.rewards.reading import Reading, UnreadableError, is_name, plain_words, read_parts, with_imaginary_unit
 from attnpo.rewards.verdict import Rules
 
 MEASURED_SHARE = 0.01
@@ -113,7 +113,7 @@ class Comparison:
         """``x = 5`` and 5. What is left of the sign must be a name: 5 is not ``2x = 5``, nor 0 ``5x - 7y = 0``."""
         named, name = (gold, gold.name) if gold.name else (answer, answer.name)
         chained = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", name)) is None
-        if not chained and not _is_name(name, may_be_sum=not gold.name):
+        if not chained and not is_name(name, may_be_sum=not gold.name):
             return None
         if chained and not self.same(replace(read_parts(name)), replace(named, name="")):
             return None
@@ -146,15 +146,18 @@ class Comparison:
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _same_parts(self, gold: Reading, answer: Reading) -> bool:
-        ours, theirs = (_thousands_as_list(one, other) for one, other in ((gold, answer), (answer, gold)))
+        ours, theirs = (_other_commas(one, other) for one, other in ((gold, answer), (answer, gold)))
         kinds = {ours.kind, theirs.kind}
+        if not (ours.parts or theirs.parts):
+            return self._same_formula(ours, theirs)
         if not (ours.parts and theirs.parts):
             single, other = (ours, theirs) if theirs.parts else (theirs, ours)
             if "matrix" in single.text and "tuple" in kinds:
                 return False
             return other.kind == "set" and len(other.parts) == 1 and self.same(single, other.parts[0])
-        if "set" in kinds:
-            ours, theirs = (_without_repetitions(one, self.same) for one in (ours, theirs))
+        distinct = _without_repetitions(ours)
+        if "set" in kinds or len(distinct.parts) == len(ours.parts) and ours.kind == theirs.kind == "list":
+            ours, theirs = distinct, _without_repetitions(theirs)
         if len(ours.parts) != len(theirs.parts):
             return False
         pairs = list(zip(ours.parts, theirs.parts, strict=True))
@@ -261,6 +264,8 @@ class Comparison:
             ours.atoms(sympy.Float) and theirs.atoms(sympy.Float)
         )
         first, second = with_imaginary_unit(ours), with_imaginary_unit(theirs)
+        if first == second:
+            return True
         if not first.free_symbols and not second.free_symbols:
             pair = _number(first), _number(second)
             if None in pair:
@@ -285,15 +290,6 @@ def _same_words(ours: str, theirs: str) -> bool:
     return len(ours) > 1 and ours == theirs or re.sub(r"[() ]", "", ours) == re.sub(r"[() ]", "", theirs) != ""
 
 
-def _is_name(name: str, may_be_sum: bool) -> bool:
-    r"""Whether `name` names a value: ``x``, ``f(2)``, ``(p,q)``, ``\angle ABC``; not ``2x``, ``x^2``."""
-    bare = re.sub(r"_\{?(?:[^{}]|\{[^{}]*\})*?\}|_\w|\\text\{[^{}]*\}|\^\{?(?:\\prime)+\}?|(?<=[A-Za-z])\([^()]*\)", "", name)
-    bare = re.sub(r"\\[A-Za-z]+", "", bare)
-    return re.fullmatch(r"[A-Za-z|(){},\s:/'" + ("+-" if may_be_sum else "") + "]*", bare) is not None and (
-        "+" not in bare or may_be_sum
-    )
-
-
 def _matched(ours: Sequence[Any], theirs: Sequence[Any], same: Callable[[Any, Any], bool]) -> bool:
     """Whether the two have the same members, in any order."""
     left = list(theirs)
@@ -305,7 +301,7 @@ def _matched(ours: Sequence[Any], theirs: Sequence[Any], same: Callable[[Any, An
     return not left
 
 
-def _without_repetitions(reading: Reading, same: Callable[[Reading, Reading], bool]) -> Reading:
+def _without_repetitions(reading: Reading) -> Reading:
     kept: list[Reading] = []
     for part in reading.parts:
         if not any(squeezed(part.text) == squeezed(other.text) and part.name == other.name for other in kept):
@@ -313,8 +309,10 @@ def _without_repetitions(reading: Reading, same: Callable[[Reading, Reading], bo
     return replace(reading, parts=tuple(kept))
 
 
-def _thousands_as_list(one: Reading, other: Reading) -> Reading:
-    """``100,200,300`` is one number, unless it is compared with a list."""
+def _other_commas(one: Reading, other: Reading) -> Reading:
+    """`one` with its commas read as `other` has them: ``1,22`` next to a decimal number, ``1,234`` next to a list."""
+    if one.kind == "list" and other.is_decimal and re.fullmatch(r"-?\d+,\d+", squeezed(one.text)) and " " not in one.text:
+        return Reading(one.text.replace(",", "."))
     return one
 
 

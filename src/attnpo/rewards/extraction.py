@@ -16,9 +16,11 @@ from math_verify.parser import get_extraction_regexes
 _BOX = re.compile(r"\\f?(?:boxed|box)\s*\{")
 _BARE_BOX = re.compile(r"\\f?(?:boxed|box)\s*([^\s{}$\\][^\s{}$]*|\\(?:frac|sqrt|pi)\S*)")
 _TAG = re.compile(r"(?:<answer>((?:(?!<answer>).)*)</answer>|(?:^|\n)[^\n]*?\banswer\W{0,4}\s*([^\n]*)</answer>)", re.S | re.I)
-_BETWEEN_BOXES = re.compile(r"(?:[\s$,;&]|\\[()\[\],;:! ]|\\q?quad|\\text\s*\{\s*(?:and|or)\s*\}|\band\b|\bor\b)*")
+_BETWEEN_BOXES = re.compile(r"(?:[\s$,;&]|\\[()\[\],;:! ]|\\q?quad|\\text\s*\{[^{}]*\b(?:and|or)\s*\}|(?:\s[a-z]+)?\s(?:and|or)\s)*")
+_HOPED = re.compile(r"final answer is:?\s*(?:\$([^$\n]+)\$|\\\((.+?)\\\))\.?\s*I hope", re.IGNORECASE)
 _ANNOUNCED = re.compile(r"(?:\banswer(?:\s+is)?\s*(?::|\bis\b)|^####)[\s*:]*([^\n]{1,100})", re.IGNORECASE | re.MULTILINE)
 _COUNT_WORD = re.compile(r"(?:[A-Za-zπ²³^/°%\\]|\s+(?:hundred|thousand|[mbtr]?illion|dozen|lakh|crore|or|and)\b)+[\w^{}.²³]*")
+_FORMULA = re.compile(r"\$\$[^$]+\$\$|(?<![\\\d])\$(?=[^\n$]*[\\=^_{])[^\n$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 MOST_CANDIDATES = 6
 
 
@@ -76,22 +78,33 @@ def final_box(text: str) -> tuple[int, str] | None:
     return boxes[-1][1], ", ".join(contents)
 
 
-def candidates(answer: str) -> Iterator[str]:
+class Candidate(str):
+    """A text that may be the answer. `is_final`: of a box or a tag, where there is no other."""
+
+    is_final = False
+
+
+class FinalText(Candidate):
+    is_final = True
+
+
+def candidates(answer: str) -> Iterator[Candidate]:
     """Texts that may be the answer, the most likely first; a box or a tag is the only one."""
     box, tag = final_box(answer), next(reversed(list(_TAG.finditer(answer))), None)
     if tag is not None and (box is None or tag.end() > box[0]):
         content = tag[1] if tag[1] is not None else tag[2]
         inner = final_box(content)
         if content.strip():
-            yield inner[1] if inner else content.strip()
+            yield FinalText(inner[1] if inner else content.strip())
             return
     if box is not None:
-        yield box[1]
+        hoped = _HOPED.search(answer, box[0])
+        yield FinalText(hoped[1] or hoped[2] if hoped else box[1])
         return
     if announced := _ANNOUNCED.findall(answer):
         said = announced[-1].strip(" *")
         if not re.search(r"\\[(\[]|(?<!\\)\$|\*\*", said):
-            yield re.sub(r"[.!]$", "", said)
+            yield Candidate(re.sub(r"[.!]$", "", said))
     yield from _found_by_math_verify(re.sub(r"\\\$\s?(?=[\d.])", "", answer))
 
 
@@ -103,13 +116,17 @@ def _patterns() -> list[tuple[int, list[re.Pattern[str]]]]:
     return [(priority, [pattern for _, pattern in group]) for priority, group in groupby(found, lambda item: item[0])]
 
 
-def _found_by_math_verify(text: str) -> Iterator[str]:
+def _found_by_math_verify(text: str) -> Iterator[Candidate]:
     """What math-verify's own patterns find, in its order: by priority, the rightmost first."""
     count = 0
+    formulas = [found.span() for found in _FORMULA.finditer(text)]
     for _, patterns in _patterns():
         matches = [match for pattern in patterns for match in pattern.finditer(text)]
         for match in sorted(matches, key=lambda match: (match.end(), -match.start()), reverse=True):
-            yield _matched_text(match, text)
+            is_digits = not any(value and "latex" in name for name, value in match.groupdict().items())
+            if is_digits and any(start < match.end() - 1 < end - 1 for start, end in formulas):
+                continue  # a number out of a formula is a part of the answer
+            yield Candidate(_matched_text(match, text))
             count += 1
             if count == MOST_CANDIDATES:
                 return

@@ -201,7 +201,7 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
         r"\1 \\pmod{\2\3}")),
     ("set builder", (r"^\\\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid|\||:|\\colon)\s*(.+?)\s*\\\}$", r"\1")),
     ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?or(?:\s+else)?\s*,?\s*\}|\bor\b|\\(?:lor|vee)(?![A-Za-z]))\s*", r" \\lor ")),
-    ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?and\s*,?\s*\}|\band\b|\\(?:land|wedge)(?![A-Za-z])|\\&|\s&(?=\s))\s*", r" \\land ")),
+    ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?and\s*,?\s*\}|\band\b|\\(?:land|wedge)(?![A-Za-z])|\\&)\s*", r" \\land ")),
 )  # fmt: skip
 """(name, rule): a function of the text, or a pattern and what replaces it. Several rules may share a name."""
 

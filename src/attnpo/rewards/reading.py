@@ -95,9 +95,6 @@ _FOR_THE_PARSER = (
         r"\\(?:text|begin|end|mathcal|mathbb)\s*\{[^{}]*\}|\\[A-Za-z]+|([A-Z])(?![a-z]{2})",
         lambda found: rf"\mathcal{{{found[1]}}}" if found[1] else found[0],
     ),
-    # Nor may an index hold a command.
-    (r"_\s*(?:\\(max|min|odot|text)|\{\s*\\(max|min|odot)\s*\})", r"_{\1\2}"),
-    (r"_\s*\{([^{}]*(?:\{[^{}]*\})?[^{}]*)\}", lambda found: f"_{{{re.sub(r'[^A-Za-z0-9+,-]|text|mathcal', '', found[1])}}}"),
     (r"(?<![A-Za-z\\])e(?=\s*_)", r"\\mathcal{e}"),
     # dv/dt is an unknown of its own: sympy differentiates the bare symbol v, to 0.
     (
@@ -106,6 +103,19 @@ _FOR_THE_PARSER = (
     ),
     (r"\\text\s*\{([^{}]*)\}", lambda found: rf"\text{{{found[1].strip().lower()}}}"),
 )  # fmt: skip
+
+
+_INDEX = re.compile(
+    r"(\\(?:log|sum|prod|int|lim|limsup|liminf|sup|bigcup|bigcap)\s*)?_\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\\[a-z]+|\w)"
+)
+
+
+def _plain_index(found: re.Match[str]) -> str:
+    r"""An index without commands and capitals, which latex2sympy does not read or keep: ``_{\max}``, ``_{AB}``."""
+    if found[1]:
+        return found[0]
+    plain = re.sub(r"\\text|[\\{}\s]", "", found[2])
+    return f"_{{{re.sub('[A-Z]', lambda capital: f'cap{capital[0].lower()}', plain)}}}"
 
 
 @lru_cache(maxsize=4096)
@@ -117,8 +127,7 @@ def parse_formula(text: str) -> Any:
     Raises:
         UnreadableError: latex2sympy does not understand it.
     """
-    capitals = re.compile(_FOR_THE_PARSER[0][0])
-    latex = re.sub(r"_\s*(\{[^{}]*\}|\w)", lambda index: capitals.sub(lambda c: f"cap{c[1]}" if c[1] else c[0], index[0]), text)
+    latex = _INDEX.sub(_plain_index, text)
     for pattern, change in _FOR_THE_PARSER:
         latex = re.sub(pattern, change, latex)
     try:
@@ -245,12 +254,16 @@ def _with_unit(text: str, declared: str) -> tuple[str, str, bool]:
 
 _OPEN, _CLOSE = "([{", ")]}"
 _SEPARATOR = re.compile(r"\\(?:land|lor)(?![A-Za-z])|\\[{}]|\\(?:begin|end)\{\w*matrix\}|[()\[\]{},;]")
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_THOUSANDS = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin|to|approx|equiv|subset)(?![A-Za-z])")
 
 
 def split_parts(text: str, keep_thousands: bool = True) -> tuple[list[str], str]:
     """`text` cut at the separators outside of its brackets, and which one there was."""
+    if keep_thousands and not re.search(r",\S", _THOUSANDS.sub("", re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", text))):
+        outside = re.split(r"(\([^()]*\)|\[[^\[\]]*\])", text)
+        outside[::2] = [_THOUSANDS.sub(lambda digits: digits[0].replace(",", ""), piece) for piece in outside[::2]]
+        text = "".join(outside)
     parts, depth, start, joint = [], 0, 0, ","
     for found in _SEPARATOR.finditer(text):
         mark = found[0].lstrip("\\")
@@ -263,8 +276,6 @@ def split_parts(text: str, keep_thousands: bool = True) -> tuple[list[str], str]
             start = found.end()
             joint = found[0] if found[0].startswith("\\") else joint
     parts.append(text[start:])
-    if keep_thousands and _THOUSANDS.fullmatch(text.strip()):
-        return [text.replace(",", "")], joint
     parts = [part.strip(" ,") for part in parts]
     return [part for part in parts if part] or [text], joint
 
@@ -291,6 +302,9 @@ def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozens
     if len(parts) > 1:
         if is_words(text):
             return Reading(text, "words")
+        groups = re.split(r";(?![^(\[{]*[)\]}])", text)
+        if 1 < len(groups) < len(parts) and "," in text and not re.search(r"\),|\],", text):
+            return Reading(text, "list", tuple(read_parts(group, declared_unit, off) for group in groups if group.strip()))
         return _as_list([read_parts(part, declared_unit, off) for part in parts], text, joint)
     text = parts[0]
     if text.count("=") and (named := _read_named(text, declared_unit, off)) is not None:
@@ -331,9 +345,18 @@ def _as_list(parts: list[Reading], text: str, joint: str) -> Reading:
 
 def _read_named(text: str, declared_unit: str, off: frozenset[str]) -> Reading | None:
     sides = [side.strip() for side in re.split(r"(?<![<>!\\])=", text)]
-    if len(sides) < 2 or not sides[0] or not sides[-1] or _RELATION.search(text):
+    if len(sides) < 2 or not all(sides) or _RELATION.search(text):
         return None
-    return replace(read_parts(sides[-1], declared_unit, off), name=squeezed(sides[0]))
+    name = next((side for side in sides[:-1] if is_name(side)), sides[0])
+    return replace(read_parts(sides[-1], declared_unit, off), name=squeezed(name))
+
+
+def is_name(name: str, may_be_sum: bool = False) -> bool:
+    r"""Whether `name` names a value: ``x``, ``f(2)``, ``(p,q)``, ``\angle ABC``; not ``2x``, ``x^2``."""
+    bare = re.sub(
+        r"_\{(?:[^{}]|\{[^{}]*\})*\}|_\w|\\text\{[^{}]*\}|\^\{?(?:\\prime)+\}?|(?<=[A-Za-z])\([^()]*\)|\\[A-Za-z]+", "", name
+    )
+    return re.fullmatch(r"[A-Za-z|(){},\s:/']*" if not may_be_sum else r"[A-Za-z|(){},\s:/'+-]*", bare) is not None
 
 
 def _read_enclosed(text: str, declared_unit: str, off: frozenset[str]) -> Reading:

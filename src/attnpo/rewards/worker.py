@@ -44,33 +44,36 @@ def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str,
         # From the start of a line, where there is one: an inline formula ends in the line it began in.
         answer = answer[-LONGEST_ANSWER:]
         answer = answer[answer.find("\n") + 1 :]
-    text, reading, fired = None, None, []
     gold, gold_fired = read_reference(reference, rules.get("unit") or "", off)
-    for candidate in candidates(answer):
-        if text is None:
-            text = candidate
-        if squeezed(candidate) == squeezed(reference.strip()):
-            return "right", candidate[:LONGEST_EXTRACT], ["equal strings"]
-        if len(candidate) > LONGEST_TEXT:
+    text, kind = None, "no_answer"
+    for text in candidates(answer):
+        if squeezed(text) == squeezed(reference.strip()):
+            return "right", text[:LONGEST_EXTRACT], ["equal strings"]
+        if gold is None:
+            return "unverifiable", text[:LONGEST_EXTRACT], []
+        if len(text) > LONGEST_TEXT:
             continue
-        found, changed = read(candidate, rules.get("unit") or "", off)
-        if found.is_readable() and (found.kind != "words" or gold is None or gold.kind == "words" or final_box(answer)):
-            text, reading, fired = candidate, found, list(changed)
-            break
-    if text is None:
-        return "no_answer" if gold is not None else "unverifiable", None, []
-    if gold is None:
-        return "unverifiable", text[:LONGEST_EXTRACT], []
-    if reading is None:
-        return "wrong" if final_box(answer) else "no_answer", text[:LONGEST_EXTRACT], []
-    comparison = Comparison(tolerance_of(reference, rules), off)
-    right = comparison.same(gold, reading)
-    verdict = "right" if right else "unverifiable" if comparison.failed else "wrong"
-    return verdict, text[:LONGEST_EXTRACT], list(dict.fromkeys([*gold_fired, *fired, *comparison.fired]))
+        reading, fired = read(text, rules.get("unit") or "", off)
+        if not text.is_final and reading.kind == "words" != gold.kind:
+            continue  # a sentence about the answer, which comes later
+        comparison = Comparison(tolerance_of(reference, rules), off)
+        if comparison.same(gold, reading):
+            kind = "right"
+        elif not gold.is_readable() or comparison.failed:
+            kind = "unverifiable"
+        elif text.is_final or reading.is_readable():
+            kind = "wrong"
+        else:
+            continue
+        fired = dict.fromkeys([*gold_fired, *fired, *comparison.fired])
+        return kind, text[:LONGEST_EXTRACT], list(fired)
+    return kind if gold is not None and gold.is_readable() else "unverifiable", text and text[:LONGEST_EXTRACT], []
 
 
-def read_reference(reference: str, unit: str = "", off: frozenset[str] = frozenset()) -> tuple[Reading | None, tuple[str, ...]]:
-    r"""What a reference says; None if it cannot be read.
+def read_reference(
+    reference: str, unit: str = "", off: frozenset[str] = frozenset()
+) -> tuple[Reading | None, tuple[str, ...]]:
+    r"""What a reference says, which may still be no formula; None for nothing.
 
     References come bare (``\frac{1}{2}``, ``(3, \pi)``), delimited (``$12$``, ``$x = 1$ and $y = 2$``, ``\boxed{…}``),
     with a unit (``12 units``), as words (``even``) or as a sentence with a formula in it.
@@ -80,13 +83,12 @@ def read_reference(reference: str, unit: str = "", off: frozenset[str] = frozens
         return None, ()
     box = final_box(text)
     reading, fired = read(box[1] if box else text, unit, off)
-    if reading.is_readable() and (reading.kind != "words" or "$" not in text):
-        return reading, fired
-    for candidate in candidates(text) if "$" in text and not box else ():
-        found, fired = read(candidate, unit, off)
-        if found.is_readable():
-            return found, fired
-    return None, ()
+    if "$" in text and not box and (reading.kind == "words" or not reading.is_readable()):
+        for candidate in candidates(text):
+            found, changed = read(candidate, unit, off)
+            if found.is_readable():
+                return found, changed
+    return reading, fired
 
 
 def answer_request(request: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +100,8 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any]:
         judged = judge(texts["answer"], texts["reference"], request.get("rules"))
         reply["verdict"], reply["extracted"], reply["fired"] = judged
     else:
-        reply["readable"] = read_reference(texts["reference"])[0] is not None
+        gold, _ = read_reference(texts["reference"])
+        reply["readable"] = gold is not None and gold.is_readable()
     return reply
 
 
