@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnpo.evaluation.gold import GoldCheck
+    from rich.table import Table as RichTable
+
+    from attnpo.evaluation.gold import GoldCheck, RuleTally, Tally
     from attnpo.evaluation.load import Loaded
 
+LEAST_READ = 0.995
+"""Share of the golds that must be right in every way of spelling."""
 SHOWN = 5
 """Rows listed of each kind without --all."""
 
 DESCRIPTION = """\
-Grade the gold answer of every problem, written as a model would write it: it must be right. Grade the gold of another
-problem, and the gold with another last digit: they must be wrong. Ends with 1 if a gold answer is not graded right or a
-file cannot be used."""
+Grade the gold answer of every problem, written as a model would write it and in some thirty other spellings: it must be
+right. Grade near-misses of it, and the gold of another problem: they must be wrong. Count for every rule of the verifier
+how many of these verdicts it changes. Ends with 1 if a gold answer is not graded right, a spelling is misread more often
+than 1 time in 200, a near-miss is accepted, or a file cannot be used."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -28,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="a folder of JSONL files (default: the Hub)")
     parser.add_argument("--benchmarks", metavar="A,B", help="(default: all; with --data-dir all that have a file)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core, 8 at most)")
+    parser.add_argument("--no-rules", action="store_true", help="do not count what each rule changes (half the time)")
     parser.add_argument("--all", action="store_true", help=f"list every row, not the first {SHOWN} of a kind")
 
 
@@ -41,32 +48,66 @@ def run(args: argparse.Namespace) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("source", no_wrap=True)
-    for column in ("rows", "right", "failed", "unchecked", "left out", "wrong", "accepted"):
+    for column in ("rows", "right", "failed", "unchecked", "left out", "spellings", "misread", "misses", "accepted"):
         table.add_column(column, justify="right")
+    ways: dict[str, Tally] = {}
+    rules: dict[str, RuleTally] = {}
     notes: list[str] = []
     unusable: list[str] = []
-    failures = 0
+    failures = accepted = 0
     with Grader(workers=args.workers) as grader:
         for name, loaded in _sources(args, notes, unusable):
             with _progress(name, len(loaded.questions)) as told:
-                check = check_gold(loaded.questions, grader, told)
+                check = check_gold(loaded.questions, grader, told, with_rules=not args.no_rules)
             failures += len(check.failed)
+            accepted += len(check.accepted)
             unchecked = sum(map(len, check.unchecked.values()))
-            wrong = check.others + check.altered
-            cells = (check.rows, check.right, len(check.failed), unchecked, len(loaded.left_out), wrong)
-            table.add_row(name, *map(str, cells), str(len(check.accepted)))
+            spelt, missed = (sum(tally.tried for tally in one.values()) for one in (check.ways, check.misses))
+            cells = (check.rows, check.right, len(check.failed), unchecked, len(loaded.left_out), spelt)
+            table.add_row(name, *map(str, (*cells, len(check.misread), missed, len(check.accepted))))
             notes += _notes(name, check, loaded.left_out, None if args.all else SHOWN)
+            _add(ways, check.ways)
+            _add(rules, check.rules)
     console = Console()
     console.print(table)
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     for error in unusable:
         console.print(f"\nnot usable: {error}", markup=False, highlight=False, soft_wrap=True)
+    if rules:
+        console.print(_rules_table(rules))
     said = [f"{failures} gold answers are not graded right"] if failures else []
+    if accepted:
+        said.append(f"{accepted} near-misses are accepted")
+    said += [
+        f"{tally.tried - tally.good} of {tally.tried} spellings {way!r} are misread"
+        for way, tally in ways.items()
+        if tally.good < LEAST_READ * tally.tried
+    ]
     if unusable:
         said.append(f"{len(unusable)} {'file' if len(unusable) == 1 else 'files'} cannot be used")
     if said:
         raise RunError(f"{' and '.join(said)}; listed above")
+
+
+def _add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add the tallies of one source, number by number and list by list."""
+    for name, tally in more.items():
+        known = sums.setdefault(name, type(tally)())
+        for part in fields(tally):
+            setattr(known, part.name, getattr(known, part.name) + getattr(tally, part.name))
+
+
+def _rules_table(rules: Mapping[str, RuleTally]) -> RichTable:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), title="verdicts that a rule changes")
+    for column in ("rule", "golds", "spellings", "misses", "of them to right"):
+        table.add_column(column, justify="left" if column == "rule" else "right")
+    for rule, tally in sorted(rules.items()):
+        cells = (tally.golds, tally.respellings, tally.near_misses, len(tally.harmful))
+        table.add_row(rule, *map(str, cells))
+    return table
 
 
 @contextmanager
@@ -124,7 +165,10 @@ def _notes(name: str, check: GoldCheck, left_out: Sequence[str], limit: int | No
     listed = [
         ("not graded right", check.failed),
         ("left out", left_out),
-        ("accepted although different", check.accepted),
+        ("misread", check.misread),
+        ("near-misses accepted", check.accepted),
+        ("golds of other problems accepted", check.foreign),
+        *((f"near-misses right because of {rule!r}", tally.harmful) for rule, tally in check.rules.items()),
     ]
     notes = []
     for what, lines in listed:

@@ -65,9 +65,9 @@ UNICODE = (
     (r"\\(?:ge|geq|geqslant)(?![A-Za-z])\s?", "≥"),
     (r"\\in(?![A-Za-z])\s?", "∈"),
     (r"\\cup(?![A-Za-z])\s?", "∪"),
-    (r"\\sqrt\s?\{?(\d)\}?(?!\d)", r"√\1"),
-    (r"\^\{?\\circ\}?", "°"),
-    (r"\^\{?2\}?(?!\d)", "²"),
+    (r"\\sqrt\s?(?:\{(\d+)\}|(\d)(?!\d))", r"√\1\2"),
+    (r"\^(?:\{\\circ\}|\\circ)", "°"),
+    (r"\^(?:\{2\}|2(?!\d))", "²"),
     (r"^\\frac\{1\}\{2\}$", "½"),
     (r"^-", "−"),
 )
@@ -75,10 +75,12 @@ UNICODE = (
 
 def _plain(gold: str) -> str | None:
     r"""As one types it into a computer: ``pi``, ``sqrt(2)``, ``3*x``, ``(1)/(2)``, without commands."""
-    text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"(\1)/(\2)", gold)
+    if re.search(r"\d\s*\\[dt]?frac|\{d ?[a-zA-Z]", gold):  # a mixed number, a derivative
+        return None
+    text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))", gold)
     text = re.sub(r"\\sqrt\s*\{([^{}]*)\}", r"sqrt(\1)", text)
     text = re.sub(r"\\pi(?![A-Za-z])", "pi", re.sub(r"\\cdot", "*", re.sub(r"\\(?:left|right)", "", text)))
-    text = re.sub(r"(\d)\s*(pi|sqrt|\(|[a-z](?![a-z]))", r"\1*\2", text)
+    text = re.sub(r"(\d)\s*(pi|sqrt|\(|(?!e-?\d)[a-z](?![a-z]))", r"\1*\2", text)
     if "\\" in text or text == gold or re.search(r"[A-Za-z]\(|_", text.replace("sqrt(", "")):
         return None
     return boxed(text)
@@ -172,12 +174,16 @@ RESPELLINGS: tuple[tuple[str, Way], ...] = (
         if re.fullmatch(rf"[\d.]+{_CIRC}", gold) else None),
     ("other order or separator", _reordered),
     ("powers of ten", _replaced(r"^(-?[\d.]+)e(-?\d+)$", r"\1 \\times 10^{\2}")),
-    ("upright i and e", _replaced(r"(?<![A-Za-z\\_])([ie])(?![A-Za-z])", r"\\mathrm{\1}")),
+    ("upright i and e", _replaced(r"(?<![A-Za-z\\_\d.])([ie])(?![A-Za-z\d])|(?<=\d)(i)(?![A-Za-z\d])", r"\\mathrm{\1\2}")),
     ("words", _words),
     ("number in words", _small_number_word),
 )
 _CIRC = r"\^\{?\\circ\}?"
 """The ways a gold may be written. `docs/verifier.md` lists them."""
+
+
+OWN_FORMS = ("box", "displayed box")
+"""The ways in which a model is asked to write an answer: every gold must be right in these."""
 
 
 def respellings(gold: str) -> Iterator[tuple[str, str]]:
@@ -259,11 +265,12 @@ def _scaled(gold: str) -> Iterator[str]:
         yield gold + r" \times 10"
         yield gold + r" \times 10^{-1}"
         yield gold + "e1"
-        yield from (f"{gold} {word}" for word in ("million", "dozen", "hundredths", "lakh", "squared"))
+        words = ("million", "dozen", "hundredths", "lakh", *(() if gold in ("0", "1") else ("squared",)))
+        yield from (f"{gold} {word}" for word in words)
         yield from (gold + letter for letter in ("x", "i", r"\pi", " n"))
         yield rf"{gold}\frac{{1}}{{2}}"
         yield rf"{gold}+1"
-    elif not parts_of(gold)[1:] and not _UNIT.search(gold) and "=" not in gold and "text" not in gold:
+    elif not parts_of(gold)[1:] and not _UNIT.search(gold) and "=" not in gold and "text" not in gold and gold != "0":
         yield f"10 ({gold})"
 
 
@@ -300,11 +307,13 @@ NEAR_MISSES: tuple[tuple[str, Callable[[str], Iterator[str]]], ...] = (
 )
 
 
-def near_misses(gold: str) -> Iterator[tuple[str, str]]:
-    """(way, response) pairs that must be wrong; each response once, none the gold itself."""
+def near_misses(gold: str, tolerance: float = 0.0) -> Iterator[tuple[str, str]]:
+    """(way, response) pairs that must be wrong; each response once, none the gold itself or within its tolerance."""
     made = {_squeezed(gold)}
     for name, way in NEAR_MISSES:
         for changed in way(gold):
+            if tolerance and NUMBER.fullmatch(changed) and abs(float(changed) - float(gold)) <= tolerance * 1.001:
+                continue
             if _squeezed(changed) not in made:
                 made.add(_squeezed(changed))
                 yield name, boxed(changed)

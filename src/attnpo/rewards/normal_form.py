@@ -35,9 +35,9 @@ COUNT_WORDS: dict[str, str] = {
     "half": r"\frac{1}{2}", "third": r"\frac{1}{3}", "quarter": r"\frac{1}{4}", "fourth": r"\frac{1}{4}",
     "fifth": r"\frac{1}{5}", "sixth": r"\frac{1}{6}", "seventh": r"\frac{1}{7}", "eighth": r"\frac{1}{8}",
     "ninth": r"\frac{1}{9}", "tenth": r"\frac{1}{10}", "twelfth": r"\frac{1}{12}", "hundredth": "10^{-2}",
-    "thousandth": "10^{-3}", "millionth": "10^{-6}", "billionth": "10^{-9}",
+    "thousandth": "10^{-3}", "millionth": "10^{-6}", "billionth": "10^{-9}", "grand": "10^{3}", "gross": "144",
 }  # fmt: skip
-_COUNT = "|".join(sorted({*COUNT_WORDS, "gross", "googol"}, key=len, reverse=True))
+_COUNT = "|".join(sorted({*COUNT_WORDS, "googol", "myriad"}, key=len, reverse=True))
 _TENS = "|".join(word for word, value in NUMBER_WORDS.items() if value >= 20)
 _ONES = "|".join(word for word, value in NUMBER_WORDS.items() if value < 20)
 
@@ -171,11 +171,11 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
         r"exact|is|it|we|get|have|value|result|solution|answer|are|there|exactly|equals?|to|of|total)\s*)+[:=,]?\s*\})+\s*(?=[^\s=:,])", "")),
     ("leading words", (r"^\\text\s*\{\s*\(?[A-H][.)]+\s*\}\s*(?=[\d\\-])", "")),
     ("leading words", (r"^(?:\\approx|\\text\s*\{\s*(?:approximately|about)\s*\}|approximately|about)\s*(?=\S)", "")),
-    ("ordinal", (r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\s*\{\s*(?:th|st|nd|rd)\s*\}\s*\}?|\^\{?(?:th|st|nd|rd)\}?|\s*\\text\{\s*(?:th|st|nd|rd)\s*\})", "")),
+    ("ordinal", (r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\s*\{\s*(?:th|st|nd|rd)\s*\}\s*\}?|\^\{?(?:th|st|nd|rd)\}?|\s*\\text\{\s*(?:th|st|nd|rd)\s*\}|(?:th|st|nd|rd)\b)", "")),
     ("number words", (rf"(?<![A-Za-z\\])(?:(?:{_TENS})(?:[- ](?:{_ONES}))?|{_ONES})(?![A-Za-z])", _number_word)),
-    ("number words", (r"^\\text\s*\{\s*(\d+)\s*\}$", r"\1")),
     ("count words", (rf"(?P<number>{_NUM})\s*-?(?:\\text\s*\{{\s*)?(?P<word>(?:{_COUNT}|halve)s?)\b(?:\s*\}})?", _count_word)),
     ("count words", (rf"({_NUM})\s*(?:\\text\s*\{{\s*)?(squared|cubed)\b(?:\s*\}})?", lambda found: f"({found[1]})^{{{2 if found[2] == 'squared' else 3}}}")),
+    ("words", (r"^\\text\s*\{\s*([+-]?\d[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}$", r"\1")),
     ("plain text", (r"\*\*", "^")),
     ("plain text", (r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty ")),
     ("plain text", (r">=|=>", r"\\ge ")),

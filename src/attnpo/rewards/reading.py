@@ -155,20 +155,21 @@ def with_imaginary_unit(value: Any) -> Any:
 
 # -- words and units ---------------------------------------------------------------------------------------------------
 
-_SHORT_WORDS = "yes no odd even all any none one not the and or east west north south true false both red blue".split()
+_SHORT_WORDS = "yes no odd even all any none one east west north south true false both red blue".split()
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|lim|max|min|det|exp|mod|gcd|lcm|sqrt|frac|deg|arg)\b")
 
 
 def plain_words(text: str) -> str:
     r"""Text without its commands and case: ``\text{No solution.}`` is ``no solution``."""
-    text = re.sub(r"\\text(?![a-z])|[{}$\\\"“”.!?]|(?<=\w)-(?=\w)|\\land", " ", text)
-    return " ".join(text.casefold().replace(",", " ").split())
+    text = re.sub(r"\\l(and|or)(?![a-z])", r"\1", text)
+    text = re.sub(r"\\text(?![a-z])|[{}$\\\"“”.!?,]|(?<=\w)-(?=\w)", " ", text)
+    return re.sub(r"^(?:an?|the) (?=\w)", "", " ".join(text.casefold().split()))
 
 
 def is_words(text: str) -> bool:
     r"""Whether `text` is language: ``\text{even}``, ``Evelyn``, ``no solution``; not ``rst``, ``u - v``, ``ABC``."""
-    bare = _TEXT.sub(r"\1", text).strip()
+    bare = re.sub(r"\\l(and|or)(?![a-z])", r"\1", _TEXT.sub(r"\1", text)).strip()
     if not re.fullmatch(r"[A-Za-z][A-Za-z' .,-]*|\([A-Z]\)", bare) or _FUNCTION.search(bare):
         return False
     if _TEXT.fullmatch(text):
@@ -307,11 +308,13 @@ def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozens
             return Reading(text, "list", tuple(read_parts(group, declared_unit, off) for group in groups if group.strip()))
         return _as_list([read_parts(part, declared_unit, off) for part in parts], text, joint)
     text = parts[0]
+    if text.startswith("{") and text.endswith("}") and _enclosed(text):
+        return read_parts(text[1:-1].strip(), declared_unit, off)
     if text.count("=") and (named := _read_named(text, declared_unit, off)) is not None:
         return named
     if found := re.fullmatch(r"([A-Za-z]|\\[a-z]+)\s*\\in(?![a-z])\s*(.+)", text):
         return replace(read_parts(found[2], declared_unit, off), name=squeezed(found[1]))
-    if re.match(r"[(\[{]|\\\{", text) and (_enclosed(text) or re.fullmatch(r"[\[(][^()\[\]]*,[^()\[\]]*[\])]", text)):
+    if re.match(r"[(\[]|\\\{", text) and (_enclosed(text) or re.fullmatch(r"[\[(][^()\[\]]*,[^()\[\]]*[\])]", text)):
         return _read_enclosed(text, declared_unit, off)
     if re.search(r"\\pm(?![a-z])", text) and not _RELATION.search(text):
         plus, minus = (
@@ -335,12 +338,11 @@ def _as_list(parts: list[Reading], text: str, joint: str) -> Reading:
     """One list of `parts`: what belongs to all of them (x = 1, 2; 3 or 4 apples) is said once."""
     flat = [inner for part in parts for inner in (part.parts if part.kind == "list" and not part.name else (part,))]
     names, units = {part.name for part in flat}, {part.unit for part in flat if part.unit}
-    name = next(iter(names - {""}), "") if len(names - {""}) == 1 and (names == {""} or flat[0].name) else ""
-    if name:
-        flat = [replace(part, name="") for part in flat]
+    if len(names - {""}) == 1 and flat[0].name:
+        flat = [replace(part, name=flat[0].name) for part in flat]
     if len(units) == 1 and flat[-1].unit:
         flat = [replace(part, unit=flat[-1].unit) for part in flat]
-    return Reading(text, "list", tuple(flat), name=name, joint=joint)
+    return Reading(text, "list", tuple(flat), joint=joint)
 
 
 def _read_named(text: str, declared_unit: str, off: frozenset[str]) -> Reading | None:
@@ -367,7 +369,5 @@ def _read_enclosed(text: str, declared_unit: str, off: frozenset[str]) -> Readin
     if is_set:
         return replace(_as_list(list(read_inner), text, joint), kind="set")
     if len(parts) == 1:
-        return read_inner[0] if text[0] + text[-1] in ("()", "{}") and not is_words(text) else Reading(text)
-    if text[0] == "{":
-        return _as_list(list(read_inner), text, joint)
+        return read_inner[0] if text[0] + text[-1] == "()" and not is_words(text) else Reading(text)
     return Reading(text, "tuple", read_inner, brackets=text[0] + text[-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attnpo.rewards.verdict import Verdict
 
@@ -14,7 +14,9 @@ class Graded:
     Attributes:
         verdict: None only for a question without a reference or tests.
         extracted: for people to look at; None where no answer was found.
+        fired: rules of the verifier that took part (mathematics).
     """
 
     verdict: Verdict | None
     extracted: str | None
+    fired: tuple[str, ...] = field(default=(), kw_only=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attnpo.evaluation.records import Question
 from attnpo.rewards.verdict import Rules
 
 
-def rules_of(question: Question) -> Rules:
+def rules_of(question: Question, off: Sequence[str] = ()) -> Rules:
     """How close a number must come to the reference: exactly, unless the question says otherwise in `extra`."""
     extra, rules = question.extra, Rules()
     if extra.get("unit"):
@@ -15,4 +17,6 @@ def rules_of(question: Question) -> Rules:
         rules["tolerance"] = extra["tolerance"]
     if extra.get("measured"):
         rules["measured"] = True
+    if off:
+        rules["off"] = list(off)
     return rules
