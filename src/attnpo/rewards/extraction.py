@@ -13,8 +13,8 @@ from itertools import groupby
 from math_verify import ExprExtractionConfig, LatexExtractionConfig
 from math_verify.parser import get_extraction_regexes
 
-_BOX = re.compile(r"\\f?(?:boxed|box)\s*\{")
-_BARE_BOX = re.compile(r"\\f?(?:boxed|box)\s*([^\s{}$\\][^\s{}$]*|\\(?:frac|sqrt|pi)\S*)")
+_BOX = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
+_BARE_BOX = re.compile(r"\\(?:f?boxed|fbox)\s*([^\s{}$\\][^\s{}$]*|\\(?:frac|sqrt|pi)\S*)")
 _TAG = re.compile(r"(?:<answer>((?:(?!<answer>).)*)</answer>|(?:^|\n)[^\n]*?\banswer\W{0,4}\s*([^\n]*)</answer>)", re.S | re.I)
 _BETWEEN_BOXES = re.compile(r"(?:[\s$,;&]|\\[()\[\],;:! ]|\\q?quad|\\text\s*\{[^{}]*\b(?:and|or)\s*\}|(?:\s[a-z]+)?\s(?:and|or)\s)*")
 _HOPED = re.compile(r"final answer is:?\s*(?:\$([^$\n]+)\$|\\\((.+?)\\\))\.?\s*I hope", re.IGNORECASE)
@@ -67,10 +67,10 @@ def final_box(text: str) -> tuple[int, str] | None:
     if not boxes:
         opened = text.rfind("\\boxed{")
         content = text[opened + 7 :].split("\n")[0].strip(" $.") if opened >= 0 else ""
-        return (len(text), content) if content else None
+        return (len(text), content) if content.strip("} ") else None
     first = len(boxes) - 1
     while first > 0:
-        before = re.sub(r"\\f?(?:boxed|box)\s*\{$", "", text[boxes[first - 1][1] + 1 : boxes[first][0]])
+        before = re.sub(r"\\(?:f?boxed|fbox)\s*\{$", "", text[boxes[first - 1][1] + 1 : boxes[first][0]])
         if not _BETWEEN_BOXES.fullmatch(before):
             break
         first -= 1

@@ -131,7 +131,7 @@ def _number_word(found: re.Match[str]) -> str:
 
 
 def _count_word(found: re.Match[str]) -> str:
-    word = found["word"].lower()
+    word = (found["word"] or found["plain"]).lower()
     factor = COUNT_WORDS.get(word) or COUNT_WORDS.get(word.removesuffix("s").replace("halve", "half"))
     return found[0] if factor is None else rf"{found['number']} \times {factor}"
 
@@ -173,7 +173,7 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("leading words", (r"^(?:\\approx|\\text\s*\{\s*(?:approximately|about)\s*\}|approximately|about)\s*(?=\S)", "")),
     ("ordinal", (r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\s*\{\s*(?:th|st|nd|rd)\s*\}\s*\}?|\^\{?(?:th|st|nd|rd)\}?|\s*\\text\{\s*(?:th|st|nd|rd)\s*\}|(?:th|st|nd|rd)\b)", "")),
     ("number words", (rf"(?<![A-Za-z\\])(?:(?:{_TENS})(?:[- ](?:{_ONES}))?|{_ONES})(?![A-Za-z])", _number_word)),
-    ("count words", (rf"(?P<number>{_NUM})\s*-?(?:\\text\s*\{{\s*)?(?P<word>(?:{_COUNT}|halve)s?)\b(?:\s*\}})?", _count_word)),
+    ("count words", (rf"(?P<number>{_NUM})\s*-?(?:\\text\s*\{{\s*(?P<word>(?:{_COUNT}|halve)s?)\b\s*\}}|(?P<plain>(?:{_COUNT}|halve)s?)\b)", _count_word)),
     ("count words", (rf"({_NUM})\s*(?:\\text\s*\{{\s*)?(squared|cubed)\b(?:\s*\}})?", lambda found: f"({found[1]})^{{{2 if found[2] == 'squared' else 3}}}")),
     ("words", (r"^\\text\s*\{\s*([+-]?\d[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}$", r"\1")),
     ("plain text", (r"\*\*", "^")),

@@ -171,7 +171,7 @@ def is_words(text: str) -> bool:
     r"""Whether `text` is language: ``\text{even}``, ``Evelyn``, ``no solution``; not ``rst``, ``u - v``, ``ABC``."""
     bare = re.sub(r"\\l(and|or)(?![a-z])", r"\1", _TEXT.sub(r"\1", text)).strip()
     if not re.fullmatch(r"[A-Za-z][A-Za-z' .,-]*|\([A-Z]\)", bare) or _FUNCTION.search(bare):
-        return False
+        return not text.count("\\") and len(re.findall(r"[A-Za-z][a-z]{2,}", _FUNCTION.sub("", text))) > 1  # a sentence
     if _TEXT.fullmatch(text):
         return True
     tokens = re.findall(r"[A-Za-z']+", bare)
