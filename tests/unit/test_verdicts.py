@@ -1,4 +1,4 @@
-"""Which answers are equal to a reference: the kinds of docs/verifier.md, one row each. In this process, without the pool."""
+"""Which answers are equal to a reference: the kinds of docs/verifier.md, one row each; without the pool."""
 
 from __future__ import annotations
 
@@ -201,9 +201,7 @@ def verdict(box: str, reference: str, rules: Rules | None = None) -> str:
         (r"33", r"33."),
         (r"4.5e33", r"4.5 \times 10^{33}"),
         (r"4.5 \cdot 10^{33}", r"4.5e33"),
-        (r"1e-5", r"10^{-5}"),
         (r"-1./3", r"-\frac{1}{3}"),
-        (r"\frac{1}{3}", r"0.333333"),
         (r"52_8", r"52_{8}"),
         (r"52_8", r"52"),
         (r"69, 84", r"84, 69"),
@@ -352,9 +350,7 @@ def test_right(reference: str, box: str) -> None:
         (r"5", r"5 thousand dollars"),
         (r"5", r"5 hundred"),
         (r"5", r"5 grand"),
-        (r"5", r"5 million"),
         (r"5", r"5x"),
-        (r"52_8", r"52_9"),
         (r"69,84", r"69"),
         (r"69,84", r"69, 84, 90"),
         (r"(2,4)", r"(4,2)"),

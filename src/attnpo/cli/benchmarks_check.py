@@ -22,10 +22,10 @@ SHOWN = 5
 """Rows listed of each kind without --all."""
 
 DESCRIPTION = """\
-Grade the gold answer of every problem, written as a model would write it and in some thirty other spellings: it must be
-right. Grade near-misses of it, and the gold of another problem: they must be wrong. Count for every rule of the verifier
-how many of these verdicts it changes. Ends with 1 if a gold answer is not graded right, a spelling is misread more often
-than 1 time in 200, a near-miss is accepted, or a file cannot be used."""
+Grade the gold answer of every problem, written as a model would write it and in some thirty other spellings: it must
+be right. Grade near-misses of it, and the gold of another problem: they must be wrong. Count for every rule of the
+verifier how many of these verdicts it changes. Ends with 1 if a gold answer is not graded right, a spelling is misread
+more often than 1 time in 200, a near-miss is accepted, or a file cannot be used."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -101,7 +101,9 @@ def _add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
 def _rules_table(rules: Mapping[str, RuleTally]) -> RichTable:
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), title="verdicts that a rule changes")
+    table = Table(
+        box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), title="verdicts that a rule changes"
+    )
     for column in ("rule", "golds", "spellings", "misses", "of them to right"):
         table.add_column(column, justify="left" if column == "rule" else "right")
     for rule, tally in sorted(rules.items()):
@@ -136,7 +138,8 @@ def _sources(args: argparse.Namespace, notes: list[str], unusable: list[str]) ->
     from attnpo.evaluation.load import files_of, find_file, load_file, load_questions
 
     benchmarks = [get_benchmark(name) for name in args.benchmarks.split(",")] if args.benchmarks else None
-    found = False
+    if args.data_dir and not benchmarks and not any(files_of(one, args.data_dir) for one in BENCHMARKS.values()):
+        raise InputError(f"data folder {args.data_dir}: no file of any benchmark (docs/benchmarks.md names them)")
     for benchmark in benchmarks or BENCHMARKS.values():
         if args.data_dir is None or benchmark.hub_id is None:
             try:
@@ -150,15 +153,12 @@ def _sources(args: argparse.Namespace, notes: list[str], unusable: list[str]) ->
         if benchmarks and not paths:
             find_file(benchmark, args.data_dir)  # says what was expected
         for path in paths:
-            found = True
             try:
                 loaded = load_file(benchmark, path)
             except InputError as error:  # nor must a spoilt file
                 unusable.append(str(error))
             else:
                 yield path.name, loaded
-    if args.data_dir is not None and not args.benchmarks and not found:
-        raise InputError(f"data folder {args.data_dir}: no file of any benchmark (docs/benchmarks.md names them)")
 
 
 def _notes(name: str, check: GoldCheck, left_out: Sequence[str], limit: int | None) -> list[str]:

@@ -2,9 +2,9 @@ r"""The grader against the gold answers: each must be right for its own question
 
 Of every gold are made responses that must be right (:func:`~attnpo.evaluation.variants.respellings`; for choices the
 forms below) and responses that must be wrong: near-misses, and the gold of the next question that has a different one.
-Foreign golds that are accepted are listed: a few are equal in value (``x=5`` and ``5``). Every verdict in which a rule of
-the verifier took part is taken once more without that rule: a rule earns its place by the respellings it makes right,
-and a near-miss that is right because of it is its end.
+Foreign golds that are accepted are listed: a few are equal in value (``x=5`` and ``5``). Every verdict in which a rule
+of the verifier took part is taken once more without that rule: a rule earns its place by the respellings it makes
+right, and a near-miss that is right because of it is its end.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def _grouped(gold: str) -> list[str] | None:
 
 def _reordered(gold: str) -> list[str] | None:
     parts = parts_of(gold)
-    if len(parts) < 2 or "=" in parts[0] and "=" not in parts[1]:
+    if len(parts) < 2 or ("=" in parts[0] and "=" not in parts[1]):
         return None
     return [
         boxed(", ".join(reversed(parts))),
@@ -133,7 +133,7 @@ def _sized(gold: str) -> str | None:
 
 
 def _small_number_word(gold: str) -> str | None:
-    names = "zero one two three four five six seven eight nine ten eleven twelve".split()
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
     return boxed(rf"\text{{{names[int(gold)]}}}") if gold.isdigit() and int(gold) < len(names) else None
 
 
@@ -169,12 +169,24 @@ RESPELLINGS: tuple[tuple[str, Way], ...] = (
     ("separated thousands", _grouped),
     ("leading plus or zero", _number(boxed("%s").replace("%s", "0%s"))),
     ("named", lambda gold: boxed(f"x = {gold}") if NUMBER.fullmatch(gold) else None),
-    ("unit", lambda gold: [boxed(gold + r" \text{ units}"), f"The answer is {gold} apples."] if gold.isdigit() else None),
-    ("degrees", lambda gold: [boxed(re.sub(_CIRC, text, gold)) for text in ("°", "", r"^\\circ", r"\\text{ degrees}")]
-        if re.fullmatch(rf"[\d.]+{_CIRC}", gold) else None),
+    (
+        "unit",
+        lambda gold: [boxed(gold + r" \text{ units}"), f"The answer is {gold} apples."] if gold.isdigit() else None,
+    ),
+    (
+        "degrees",
+        lambda gold: (
+            [boxed(re.sub(_CIRC, text, gold)) for text in ("°", "", r"^\\circ", r"\\text{ degrees}")]
+            if re.fullmatch(rf"[\d.]+{_CIRC}", gold)
+            else None
+        ),
+    ),
     ("other order or separator", _reordered),
     ("powers of ten", _replaced(r"^(-?[\d.]+)e(-?\d+)$", r"\1 \\times 10^{\2}")),
-    ("upright i and e", _replaced(r"(?<![A-Za-z\\_\d.])([ie])(?![A-Za-z\d])|(?<=\d)(i)(?![A-Za-z\d])", r"\\mathrm{\1\2}")),
+    (
+        "upright i and e",
+        _replaced(r"(?<![A-Za-z\\_\d.])([ie])(?![A-Za-z\d])|(?<=\d)(i)(?![A-Za-z\d])", r"\\mathrm{\1\2}"),
+    ),
     ("words", _words),
     ("number in words", _small_number_word),
 )
@@ -200,7 +212,9 @@ def _applied(ways: Iterable[tuple[str, Way]], gold: str) -> Iterator[tuple[str, 
 
 def _places(gold: str, pattern: str) -> list[re.Match[str]]:
     """Matches outside of words and units (``\\text{…}``), which are no part of the formula."""
-    hidden = [found.span() for found in re.finditer(r"\\(?:text|mbox|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?|\\[a-zA-Z]+", gold)]
+    hidden = [
+        found.span() for found in re.finditer(r"\\(?:text|mbox|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?|\\[a-zA-Z]+", gold)
+    ]
     return [
         found for found in re.finditer(pattern, gold) if not any(start <= found.start() < end for start, end in hidden)
     ]
@@ -215,7 +229,7 @@ def _neighbours(gold: str) -> Iterator[str]:
             if value < 0:
                 continue
             text = str(value).zfill(len(digits) + 1)
-            number = f"{text[: len(text) - len(digits)]}.{text[-len(digits):]}" if digits else text
+            number = f"{text[: len(text) - len(digits)]}.{text[-len(digits) :]}" if digits else text
             yield gold[: found.start()] + number + gold[found.end() :]
 
 

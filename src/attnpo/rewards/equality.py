@@ -5,14 +5,15 @@ Imports only the standard library, math-verify and sympy: every verifying proces
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
+import mpmath
 import sympy
 from math_verify import verify
 from sympy.core.relational import Relational
@@ -160,7 +161,7 @@ class Comparison:
                 return False
             return other.kind == "set" and len(other.parts) == 1 and self.same(single, other.parts[0])
         distinct = _without_repetitions(ours)
-        if "set" in kinds or len(distinct.parts) == len(ours.parts) and ours.kind == theirs.kind == "list":
+        if "set" in kinds or (len(distinct.parts) == len(ours.parts) and ours.kind == theirs.kind == "list"):
             ours, theirs = distinct, _without_repetitions(theirs)
         if len(ours.parts) != len(theirs.parts):
             return False
@@ -172,7 +173,7 @@ class Comparison:
             brackets = ours.brackets or theirs.brackets
             return "set" not in kinds and brackets == "()" and all(self.same(*pair) for pair in pairs)
         names = {part.name for part in ours.parts}, {part.name for part in theirs.parts}
-        if len(names[0]) == len(pairs) and names[1] == {""} or len(names[1]) == len(pairs) and names[0] == {""}:
+        if (len(names[0]) == len(pairs) and names[1] == {""}) or (len(names[1]) == len(pairs) and names[0] == {""}):
             # Of values with names of their own, without these only the order says which is which.
             return all(self.same(*pair) for pair in pairs)
         return _matched(ours.parts, theirs.parts, self.same)
@@ -229,7 +230,10 @@ class Comparison:
         if gold.percent == answer.percent or "per cent" in self.off:
             return [(gold, answer)]
         self.fired.append("per cent")
-        hundredth = [replace(one, text=rf"\frac{{1}}{{100}} \cdot ({one.text})") if one.percent else one for one in (gold, answer)]
+        hundredth = [
+            replace(one, text=rf"\frac{{1}}{{100}} \cdot ({one.text})") if one.percent else one
+            for one in (gold, answer)
+        ]
         return [(gold, answer), (hundredth[0], hundredth[1])]
 
     def _same_numbers(self, gold: Reading, answer: Reading) -> bool | None:
@@ -276,15 +280,17 @@ class Comparison:
             pair = _number(first), _number(second)
             if None in pair:
                 return None
-            if self.tolerance and abs(pair[0] - pair[1]) <= self.tolerance * (1 + 1e-9):
+            if self.tolerance and abs(_minus(*pair)) <= self.tolerance * (1 + 1e-9):
                 return True
-            if _is_zero(pair[0] - pair[1], *pair):
+            if _is_zero(_minus(*pair), *pair):
                 return True
-            if inexact and pair[0].is_real and pair[1].is_real:
-                return _rounds_to(pair[0], pair[1], DECIMALS)
-            return False
+            return inexact and _rounds_to(_complex(pair[0]), _complex(pair[1]), DECIMALS)
         if first.free_symbols != second.free_symbols:
-            return None if any(len(s.name) > 1 for s in first.free_symbols ^ second.free_symbols) else _same_in_points(first, second) or False
+            return (
+                None
+                if any(len(s.name) > 1 for s in first.free_symbols ^ second.free_symbols)
+                else _same_in_points(first, second) or False
+            )
         return _same_in_points(first, second)
 
 
@@ -293,7 +299,7 @@ RULE_NAMES = ("equations", "names", "regions", "bases", "per cent", "exact")
 
 def _same_words(ours: str, theirs: str) -> bool:
     ours, theirs = plain_words(ours), plain_words(theirs)
-    return len(ours) > 1 and ours == theirs or re.sub(r"[() ]", "", ours) == re.sub(r"[() ]", "", theirs) != ""
+    return (len(ours) > 1 and ours == theirs) or re.sub(r"[() ]", "", ours) == re.sub(r"[() ]", "", theirs) != ""
 
 
 def _matched(ours: Sequence[Any], theirs: Sequence[Any], same: Callable[[Any, Any], bool]) -> bool:
@@ -317,7 +323,12 @@ def _without_repetitions(reading: Reading) -> Reading:
 
 def _other_commas(one: Reading, other: Reading) -> Reading:
     """`one` with its commas read as `other` has them: ``1,22`` next to a decimal number, ``1,234`` next to a list."""
-    if one.kind == "list" and other.is_decimal and re.fullmatch(r"-?\d+,\d+", squeezed(one.text)) and " " not in one.text:
+    if (
+        one.kind == "list"
+        and other.is_decimal
+        and re.fullmatch(r"-?\d+,\d+", squeezed(one.text))
+        and " " not in one.text
+    ):
         return Reading(one.text.replace(",", "."))
     return one
 
@@ -325,25 +336,47 @@ def _other_commas(one: Reading, other: Reading) -> Reading:
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
+_MP = mpmath.MPContext()
+_MP.dps = DIGITS
+
+
 def _rounds_to(ours: Any, theirs: Any, decimals: int) -> bool:
     """Equal when rounded, and near even where rounding leaves few digits."""
     difference = abs(ours - theirs)
-    small = max(abs(ours), abs(theirs))
-    return bool(difference < sympy.Rational(6, 10 ** (decimals + 1)) and difference <= SMALL_NUMBERS * small)
+    largest = max(abs(ours), abs(theirs))
+    return bool(difference < 0.6 / 10**decimals and difference <= SMALL_NUMBERS * largest)
 
 
 def _number(value: Any) -> Any:
-    """`value` as an exact rational or with `DIGITS` digits; None if it is no finite number."""
-    value = value.doit() if not value.is_Rational else value
+    """`value` as an exact rational, or a complex number of `DIGITS` digits; None if it is no finite number."""
     if not value.is_Rational:
-        value = value.evalf(DIGITS, maxn=1000)
-    return value if value.is_number and value.is_finite and (value.is_Rational or value.as_real_imag()[0].is_Number) else None
+        value = value.doit()
+    if value.is_Rational:
+        return Fraction(int(value.p), int(value.q))
+    value = value.evalf(DIGITS, maxn=1000)
+    if not value.is_number or value.is_finite is not True:
+        return None
+    parts = value.as_real_imag()
+    if not all(part.is_Rational or part.is_Float for part in parts):
+        return None
+    return _MP.mpc(*(_MP.mpf(part.p) / part.q if part.is_Rational else _MP.mpf(part._mpf_) for part in parts))
+
+
+def _minus(ours: Any, theirs: Any) -> Any:
+    """Exact if both are; a fraction next to a complex number becomes one."""
+    if isinstance(ours, Fraction) and isinstance(theirs, Fraction):
+        return ours - theirs
+    return _complex(ours) - _complex(theirs)
+
+
+def _complex(value: Any) -> Any:
+    return _MP.mpc(_MP.mpf(value.numerator) / value.denominator) if isinstance(value, Fraction) else value
 
 
 def _is_zero(difference: Any, *sizes: Any) -> bool:
-    if difference.is_Rational:
+    if isinstance(difference, Fraction):
         return difference == 0
-    return bool(abs(difference) <= sympy.Float(10) ** (10 - DIGITS) * max(abs(size) for size in sizes))
+    return bool(abs(difference) <= _MP.mpf(10) ** (10 - DIGITS) * max(abs(_complex(size)) for size in sizes))
 
 
 def _points(symbols: Sequence[sympy.Symbol]) -> list[dict[Any, Any]]:
@@ -378,7 +411,7 @@ def _same_in_points(first: Any, second: Any) -> bool | None:
             if (ours is None) != (theirs is None):
                 return None
             continue
-        if not _is_zero(ours - theirs, ours, theirs):
+        if not _is_zero(_minus(ours, theirs), ours, theirs):
             return False
         seen += 1
         if seen == 4:
@@ -389,7 +422,7 @@ def _same_in_points(first: Any, second: Any) -> bool | None:
 def _same_value(ours: Any, theirs: Any) -> bool:
     if not ours.free_symbols and not theirs.free_symbols:
         pair = _number(ours), _number(theirs)
-        return None not in pair and _is_zero(pair[0] - pair[1], *pair)
+        return None not in pair and _is_zero(_minus(*pair), *pair)
     return bool(_same_in_points(ours, theirs))
 
 
@@ -397,12 +430,12 @@ def _constant_ratio(first: Any, second: Any) -> Any:
     """The number c with first = c · second wherever they are evaluated; None if there is none."""
     ratios = []
     for ours, theirs in _values(first, second, enough=3):
-        if _is_zero(theirs, 1) or _is_zero(ours, 1):
+        if _is_zero(theirs, Fraction(1)) or _is_zero(ours, Fraction(1)):
             return None
-        ratios.append(sympy.N(ours / theirs, DIGITS))
-    if len(ratios) < 2 or any(not _is_zero(one - other, one, other) for one, other in combinations(ratios, 2)):
+        ratios.append(_complex(ours) / _complex(theirs))
+    if len(ratios) < 2 or any(not _is_zero(_minus(one, other), one, other) for one, other in combinations(ratios, 2)):
         return None
-    return ratios[0] if ratios[0].is_real else None
+    return ratios[0].real if abs(ratios[0].imag) <= 1e-30 * abs(ratios[0]) else None
 
 
 def _same_base(ours: str, theirs: str) -> bool | None:

@@ -1,4 +1,4 @@
-r"""Which text of a final answer is the answer: the last ``\boxed{…}`` or ``<answer>…</answer>``, else what is announced.
+r"""Which text of a response is the answer: the last ``\boxed{…}`` or ``<answer>…</answer>``, else what is announced.
 
 Imports only the standard library and math-verify: every verifying process loads it.
 """
@@ -15,11 +15,19 @@ from math_verify.parser import get_extraction_regexes
 
 _BOX = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
 _BARE_BOX = re.compile(r"\\(?:f?boxed|fbox)\s*([^\s{}$\\][^\s{}$]*|\\(?:frac|sqrt|pi)\S*)")
-_TAG = re.compile(r"(?:<answer>((?:(?!<answer>).)*)</answer>|(?:^|\n)[^\n]*?\banswer\W{0,4}\s*([^\n]*)</answer>)", re.S | re.I)
-_BETWEEN_BOXES = re.compile(r"(?:[\s$,;&]|\\[()\[\],;:! ]|\\q?quad|\\text\s*\{[^{}]*\b(?:and|or)\s*\}|(?:\s[a-z]+)?\s(?:and|or)\s)*")
+_TAG = re.compile(
+    r"(?:<answer>((?:(?!<answer>).)*)</answer>|(?:^|\n)[^\n]*?\banswer\W{0,4}\s*([^\n]*)</answer>)", re.S | re.I
+)
+_BETWEEN_BOXES = re.compile(
+    r"(?:[\s$,;&]|\\[()\[\],;:! ]|\\q?quad|\\text\s*\{[^{}]*\b(?:and|or)\s*\}|(?:\s[a-z]+)?\s(?:and|or)\s)*"
+)
 _HOPED = re.compile(r"final answer is:?\s*(?:\$([^$\n]+)\$|\\\((.+?)\\\))\.?\s*I hope", re.IGNORECASE)
-_ANNOUNCED = re.compile(r"(?:\banswer(?:\s+is)?\s*(?::|\bis\b)|^####)[\s*:]*([^\n]{1,100})", re.IGNORECASE | re.MULTILINE)
-_COUNT_WORD = re.compile(r"(?:[A-Za-zπ²³^/°%\\]|\s+(?:hundred|thousand|[mbtr]?illion|dozen|lakh|crore|or|and)\b)+[\w^{}.²³]*")
+_ANNOUNCED = re.compile(
+    r"(?:\banswer(?:\s+is)?\s*(?::|\bis\b)|^####)[\s*:]*([^\n]{1,100})", re.IGNORECASE | re.MULTILINE
+)
+_COUNT_WORD = re.compile(
+    r"(?:[A-Za-zπ²³^/°%\\]|\s+(?:hundred|thousand|[mbtr]?illion|dozen|lakh|crore|or|and)\b)+[\w^{}.²³]*"
+)
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|(?<![\\\d])\$(?=[^\n$]*[\\=^_{])[^\n$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 MOST_CANDIDATES = 6
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the table has one rule a line
 r"""One spelling of many: decoration, Unicode, plain text and old commands → the LaTeX that latex2sympy reads.
 
 Every rule has a name, can be switched off and is accounted for by ``attnpo benchmarks check``. Rules work on the text
@@ -25,10 +26,33 @@ _WORD_COMMANDS = r"\\(?:mathrm|textrm|textbf|textit|textsf|texttt|mbox|hbox|text
 NUMBER_WORDS = {
     word: value
     for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+        ]
     )
-} | {word: 20 + 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())}
+} | {
+    word: 20 + 10 * n
+    for n, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"])
+}
 COUNT_WORDS: dict[str, str] = {
     "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}",
     "quadrillion": "10^{15}", "quintillion": "10^{18}", "lakh": "10^{5}", "crore": "10^{7}", "dozen": "12", "score": "20",
@@ -206,7 +230,16 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
 """(name, rule): a function of the text, or a pattern and what replaces it. Several rules may share a name."""
 
 _COMPILED: tuple[tuple[str, Callable[[str], str]], ...] = tuple(
-    (name, rule if callable(rule) else (lambda text, p=re.compile(rule[0], re.I if name in ("leading words", "number words", "count words") else 0), r=rule[1]: p.sub(r, text)))
+    (
+        name,
+        rule
+        if callable(rule)
+        else (
+            lambda text, p=re.compile(rule[0], re.I if name in ("leading words", "number words", "count words") else 0), r=rule[1]: (
+                p.sub(r, text)
+            )
+        ),
+    )
     for name, rule in RULES
 )
 RULE_NAMES = tuple(dict.fromkeys(name for name, _ in RULES))

@@ -155,7 +155,25 @@ def with_imaginary_unit(value: Any) -> Any:
 
 # -- words and units ---------------------------------------------------------------------------------------------------
 
-_SHORT_WORDS = "yes no odd even all any none one east west north south true false both red blue".split()
+_SHORT_WORDS = [
+    "yes",
+    "no",
+    "odd",
+    "even",
+    "all",
+    "any",
+    "none",
+    "one",
+    "east",
+    "west",
+    "north",
+    "south",
+    "true",
+    "false",
+    "both",
+    "red",
+    "blue",
+]
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|lim|max|min|det|exp|mod|gcd|lcm|sqrt|frac|deg|arg)\b")
 
@@ -184,27 +202,34 @@ def is_words(text: str) -> bool:
 
 
 _UNIT_NAMES = {
-    "m": "m meter metre meters metres", "cm": "cm centimeter centimetre centimeters centimetres cms", "mm": "mm millimeters",
-    "km": "km kilometer kilometre kilometers kilometres", "in": "inch inches", "ft": "ft foot feet", "mi": "mile miles mi",
-    "yd": "yard yards yd", "s": "sec second seconds secs s", "min": "minute minutes min mins", "h": "hour hours hr hrs h",
+    "m": "m meter metre meters metres", "cm": "cm centimeter centimetre centimeters centimetres cms",
+    "mm": "mm millimeters",
+    "km": "km kilometer kilometre kilometers kilometres",
+    "in": "inch inches", "ft": "ft foot feet", "mi": "mile miles mi",
+    "yd": "yard yards yd", "s": "sec second seconds secs s", "min": "minute minutes min mins",
+    "h": "hour hours hr hrs h",
     "day": "day days", "week": "week weeks", "month": "month months", "year": "year years yr yrs", "g": "gram grams g",
     "kg": "kg kilogram kilograms kgs", "mg": "mg milligrams", "lb": "lb lbs pound pounds", "oz": "oz ounce ounces",
     "l": "liter litre liters litres l", "ml": "ml milliliters", "$": r"$ \$ dollar dollars usd", "¢": "cent cents ¢",
     "€": "€ euro euros eur", "£": "£ gbp", "¥": "¥ yen yuan", "Rs": "rs rupee rupees", "deg": r"degree degrees deg",
-    "mph": "mph", "kmh": "kmh kph", "am": "am a.m", "pm": "pm p.m", "unit": "unit units", "N": "newton newtons", "J": "joule joules kj",
-    "W": "watt watts kw", "Hz": "hz hertz", "mol": "mol mole moles", "Pa": "pa kpa", "rad": "rad radian radians",
+    "mph": "mph", "kmh": "kmh kph", "am": "am a.m", "pm": "pm p.m", "unit": "unit units", "N": "newton newtons",
+    "J": "joule joules", "kJ": "kj", "W": "watt watts", "kW": "kw", "Hz": "hz hertz", "mol": "mol mole moles",
+    "Pa": "pa", "kPa": "kpa", "rad": "rad radian radians",
 }  # fmt: skip
 UNITS = {word: unit for unit, words in _UNIT_NAMES.items() for word in words.split()}
 _SYMBOLS = {word for word in UNITS if len(word) == 1 and word.isalpha()}
 _MODIFIERS = re.compile(
     r"\b(?:not|no|least|most|more|less|than|over|under|above|below|half|twice|double|triple|times|minus|negative|plus|"
-    r"except|between|squared|cubed|factorial|root|gross|googol|base|mod|choose|point|if|when|where|for|while|with)\b|[0-9]|=|\^\{?\\text"
+    r"except|between|squared|cubed|factorial|root|gross|googol|base|mod|choose|point|if|when|where|for|while|with)\b|"
+    r"[0-9]|=|\^\{?\\text"
 )
 _CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?([$€£¥])|(USD|EUR|GBP|Rs)\b\.?)\s*(?=[\d.\\-])")
 _TEXT_UNIT = re.compile(r"^(.*?[^\s\\({\[^_])\s*((?:\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?[\s/]*)+)$", re.DOTALL)
 _PLAIN_UNIT = re.compile(
-    r"^(.*?[\d})%])\s*(?:(?<=\d)\s*([cdkm]?m\s*(?:\^\s*\{?[23]\}?|[23]))|([A-Za-z][A-Za-z/. ]*?(?:\s*\^\s*\{?-?\d\}?)?)|(\\?[$€£¥¢]))$", re.DOTALL
-)  # fmt: skip
+    r"^(.*?[\d})%])\s*(?:(?<=\d)\s*([cdkm]?m\s*(?:\^\s*\{?[23]\}?|[23]))|"
+    r"([A-Za-z][A-Za-z/. ]*?(?:\s*\^\s*\{?-?\d\}?)?)|(\\?[$€£¥¢]))$",
+    re.DOTALL,
+)
 
 
 def _unit_of(words: str) -> str | None:
@@ -234,7 +259,9 @@ def _with_unit(text: str, declared: str) -> tuple[str, str, bool]:
         return percent, "", True
     if declared and text.endswith(declared) and text != declared:
         return text.removesuffix(declared).strip(" ~{"), declared, False
-    degrees = re.sub(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|\\deg)\s*(?:\\text\s*\{\s*)?([CFK]?)(?:\s*\})?$", "", text)
+    degrees = re.sub(
+        r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|\\deg)\s*(?:\\text\s*\{\s*)?([CFK]?)(?:\s*\})?$", "", text
+    )
     if degrees != text:
         return degrees, "deg", False
     if found := re.fullmatch(r"(.*\S)\s*(\\pmod\{\w+\})", text):
@@ -305,7 +332,9 @@ def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozens
             return Reading(text, "words")
         groups = re.split(r";(?![^(\[{]*[)\]}])", text)
         if 1 < len(groups) < len(parts) and "," in text and not re.search(r"\),|\],", text):
-            return Reading(text, "list", tuple(read_parts(group, declared_unit, off) for group in groups if group.strip()))
+            return Reading(
+                text, "list", tuple(read_parts(group, declared_unit, off) for group in groups if group.strip())
+            )
         return _as_list([read_parts(part, declared_unit, off) for part in parts], text, joint)
     text = parts[0]
     if text.startswith("{") and text.endswith("}") and _enclosed(text):
@@ -356,7 +385,9 @@ def _read_named(text: str, declared_unit: str, off: frozenset[str]) -> Reading |
 def is_name(name: str, may_be_sum: bool = False) -> bool:
     r"""Whether `name` names a value: ``x``, ``f(2)``, ``(p,q)``, ``\angle ABC``; not ``2x``, ``x^2``."""
     bare = re.sub(
-        r"_\{(?:[^{}]|\{[^{}]*\})*\}|_\w|\\text\{[^{}]*\}|\^\{?(?:\\prime)+\}?|(?<=[A-Za-z])\([^()]*\)|\\[A-Za-z]+", "", name
+        r"_\{(?:[^{}]|\{[^{}]*\})*\}|_\w|\\text\{[^{}]*\}|\^\{?(?:\\prime)+\}?|(?<=[A-Za-z])\([^()]*\)|\\[A-Za-z]+",
+        "",
+        name,
     )
     return re.fullmatch(r"[A-Za-z|(){},\s:/']*" if not may_be_sum else r"[A-Za-z|(){},\s:/'+-]*", bare) is not None
 

@@ -37,7 +37,7 @@ LONGEST_EXTRACT = 500
 
 
 def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str, str | None, list[str]]:
-    """The verdict on one answer (right, wrong, no_answer or unverifiable), what was read out of it, and by which rules."""
+    """The verdict on one answer (right, wrong, no_answer or unverifiable), what was read, and by which rules."""
     rules = rules or {}
     off = frozenset(rules.get("off", ()))
     if len(answer) > LONGEST_ANSWER:

@@ -2,14 +2,14 @@ r"""Multiple choice: which letter a response settles on.
 
 The first of these that the text has, and within it the last occurrence:
 
-1. ``\boxed{C}``, ``\boxed{\text{(C)}}``, ``\boxed{Option C}``, ``<answer>C</answer>``; or the text of exactly one choice;
-2. ``Answer: C``, ``the answer is (C)``, ``should be C``, ``C is correct``, ``I choose C``, also ``Antwort: C`` and the like;
+1. ``\boxed{C}``, ``\boxed{\text{(C)}}``, ``\boxed{Option C}``, ``<answer>C</answer>``; or the text of one choice;
+2. ``Answer: C``, ``the answer is (C)``, ``should be C``, ``C is correct``, ``I choose C``, ``Antwort: C`` and the like;
    or the text of exactly one choice after the colon;
-3. a last line that is a letter (``(C)``, ``**C.**``, ``c``, ``C) some text``) with no other in brackets, but in a choice;
+3. a last line that is a letter (``(C)``, ``**C.**``, ``c``, ``C) text``) with no other in brackets, but in a choice;
 4. the last letter in brackets, ``(C)``.
 
-An "A" or "I" in running prose is never taken for a choice; nor are several letters (``A, B``, ``A or C``). A small letter
-counts where it stands alone. A letter beyond the last choice is an answer, and wrong.
+An "A" or "I" in running prose is never taken for a choice; nor are several letters (``A, B``, ``A or C``). A small
+letter counts where it stands alone. A letter beyond the last choice is an answer, and wrong.
 """
 
 from __future__ import annotations
@@ -46,14 +46,22 @@ _ANSWER_WORDS = (
     r"answer|choice|option|antwort|antwoord|réponse|reponse|respuesta|risposta|resposta|ответ|cevap|odpowiedź|svar|vastaus|"
     r"đáp án|jawaban|答案|答え|回答|答|정답|답|الإجابة|उत्तर"
 )
-_IS = r"is|should be|must be|would be|will be|has to be|ought to be|can only be|ist|lautet|est|es|è|é|는|은|是|为|は|:|="
-_FILLER = r"(?:clearly|definitely|indeed|therefore|thus|probably|most likely|simply|just|then|for sure|actually|(?:the\s+)?(?:option|choice|letter)|:|\s)*"
-_ANNOUNCED = re.compile(rf"(?<![^\W_])(?:{_ANSWER_WORDS})\s*(?:{_IS})\s*{_FILLER}(?=(?P<rest>\S[^\n]{{0,999}}))", re.IGNORECASE)
+_IS = (
+    r"is|should be|must be|would be|will be|has to be|ought to be|can only be|ist|lautet|est|es|è|é|는|은|是|为|は|:|="
+)
+_FILLER = (
+    r"(?:clearly|definitely|indeed|therefore|thus|probably|most likely|simply|just|then|for sure|actually|"
+    r"(?:the\s+)?(?:option|choice|letter)|:|\s)*"
+)
+_ANNOUNCED = re.compile(
+    rf"(?<![^\W_])(?:{_ANSWER_WORDS})\s*(?:{_IS})\s*{_FILLER}(?=(?P<rest>\S[^\n]{{0,999}}))", re.IGNORECASE
+)
 _CHOSEN = re.compile(
-    rf"(?i:\b(?:it is|it's|it must be|it should be|should be|must be|choose|chose|select|pick|go with|going with))\s+(?i:option\s+|choice\s+)?"
+    r"(?i:\b(?:it is|it's|should be|must be|choose|chose|select|pick|go with|going with))\s+(?i:option\s+|choice\s+)?"
     rf"(?P<rest>\(?[A-Z](?!{_AND_ANOTHER})\)?(?=\s*(?:[.,;!]|$|\s{_BECAUSE}\b)))|"
-    rf"(?<!\band\s)(?<!\bor\s)(?<![A-Z],\s)(?<![/&]\s)(?:^|(?<=[\s(.,]))(?i:option\s+|choice\s+)?(?P<named>\(?[A-Z]\)?)\s+is\s+"
-    rf"(?:(?:clearly|definitely|therefore|thus|indeed|the)\s+)*(?:(?:correct|right|best|only\s+\w+)(?:\s+(?:one|answer|choice|option))?|answer)\b",
+    r"(?<!\band\s)(?<!\bor\s)(?<![A-Z],\s)(?<![/&]\s)(?:^|(?<=[\s(.,]))(?i:option\s+|choice\s+)?"
+    r"(?P<named>\(?[A-Z]\)?)\s+is\s+(?:(?:clearly|definitely|therefore|thus|indeed|the)\s+)*"
+    r"(?:(?:correct|right|best|only\s+\w+)(?:\s+(?:one|answer|choice|option))?|answer)\b",
     re.MULTILINE,
 )
 _IN_BRACKETS = re.compile(r"\(([A-Z])\)")

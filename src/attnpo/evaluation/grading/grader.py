@@ -35,7 +35,8 @@ class Grader:
     def grade(self, pairs: Sequence[tuple[Question, str | None]], *, off: Sequence[str] = ()) -> list[Graded]:
         """Verdicts in order. The text is a response's final answer, without its thinking; None: it has none.
 
-        `off`: names of the verifier's rules not to apply. A question without a reference (code: without tests) gets the verdict None.
+        `off`: names of the verifier's rules not to apply. A question without a reference (code: without tests) gets the
+        verdict None.
 
         Raises:
             InputError: programs cannot be confined on this system, or a test is malformed.
