@@ -23,9 +23,10 @@ import torch
 from real_labels_data import Labelled, Scored, label_rows
 from torch import Tensor
 
-from attnpo.probe.sra import has_both_kinds, step_ranking_accuracy
+from attnpo.heads.table import step_ranking_accuracy
 from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, split_response, thinking_of
 from attnpo.steps.segment import segment_steps
+from attnpo.traces.labelled import has_both_kinds
 
 KINDS = ("nodes", "segments")
 """What a step is: a node as annotated, or a step that the package itself finds in the thinking."""
