@@ -100,5 +100,6 @@ def speed_ups(axis: Any, cells: Cells) -> None:
         xscale="log", xlabel="redundant steps per response", ylabel="TLMRE's samples / the arm's, until half is left"
     )
     axis.set_xticks([4, 12, 30], ["4", "12", "30"])
+    axis.minorticks_off()
     axis.set_title("speed-up over TLMRE; lines: simulation")
     axis.legend(fontsize=7, frameon=False)
