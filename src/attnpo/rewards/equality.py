@@ -497,5 +497,6 @@ def _inequalities(value: Any) -> list[tuple[str, Any]]:
     left, right = with_imaginary_unit(value.lhs), with_imaginary_unit(value.rhs)
     if isinstance(value, sympy.Ne):
         return [("!=", left - right)]
-    greater = value.rel_op in (">", ">=")
-    return [(">=" if "=" in value.rel_op else ">", left - right if greater else right - left)]
+    sign = str(getattr(value, "rel_op"))  # noqa: B009 - declared in a way that pyright cannot follow
+    greater = sign in (">", ">=")
+    return [(">=" if "=" in sign else ">", left - right if greater else right - left)]

@@ -57,7 +57,7 @@ class Reading:
             return None
         if int(below) == 0 or len(self.text) > MOST_DIGITS:
             return None
-        return sympy.Rational(above) / int(below) * (-1 if found[1] == "-" else 1)
+        return sympy.Rational(sympy.Rational(above), int(below)) * (-1 if found[1] == "-" else 1)
 
     @cached_property
     def value(self) -> Any:
@@ -146,7 +146,8 @@ def with_imaginary_unit(value: Any) -> Any:
     if not isinstance(value, sympy.Basic):
         return value
     exchanged: dict[Any, Any] = {number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}
-    for symbol in value.free_symbols:
+    symbols: Any = value.free_symbols
+    for symbol in symbols:
         exchanged[symbol] = sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name)
     value = value.xreplace(exchanged)
     applied = {call: sympy.Symbol(f"{call}") for call in value.atoms(AppliedUndef)}
