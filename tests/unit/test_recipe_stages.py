@@ -157,7 +157,7 @@ RECIPE = """
     quick = [sys.executable, "-S", "-c", "open({two!r}, 'a').write('done')"]
     one = Stage("one", 0.5, lambda left: [slow if not (folder / "one").exists() else ["true"]], (folder / "one").exists)
     two = Stage("two", 0.5, lambda left: [quick], (folder / "two").exists)
-    main_of(lambda: run_stages([one, two], folder, 2))
+    main_of(lambda: run_stages([one, two], folder, 2, patience=0.3))
 """
 
 
@@ -191,6 +191,20 @@ def test_stopped_by_a_signal_and_called_again(how, recipes, tmp_path, repository
     after = json.loads((tmp_path / "stages.json").read_text())
     assert [known["done"] for known in after.values()] == ["finished", "finished"]
     assert after["one"]["seconds"] > state["one"]["seconds"]
+
+
+def test_waiting_for_another_call_to_end(stages, stage, tmp_path):
+    one, file, _ = stage("one")
+    held = program(f"""
+        import fcntl, time
+        fcntl.flock(open({str(tmp_path / ".lock")!r}, "w"), fcntl.LOCK_EX)
+        open({str(tmp_path / "held")!r}, "w")
+        time.sleep(0.5)
+    """)
+    with subprocess.Popen(held):
+        wait_for(tmp_path / "held")
+        assert stages.run_stages([one], tmp_path, 1)["one"]["done"] == "finished"
+    assert file.exists()
 
 
 def wait_for(file: Path) -> None:
