@@ -115,11 +115,16 @@ def read_state(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        for known in state.values():
-            known["done"], known["seconds"] + 0.0
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise InputError(f"{file}: not the state of a recipe ({error}); remove it to begin anew") from error
+    except ValueError as error:
+        raise InputError(f"{file}: not valid JSON: {error}; remove it to begin anew") from error
+    stages = list(state.values()) if isinstance(state, dict) else [state]
+    if not all(isinstance(known, dict) and _is_number(known.get("seconds")) and "done" in known for known in stages):
+        raise InputError(f'{file}: found something else than stages with "done" and "seconds"; remove it to begin anew')
     return state
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _write_state(folder: Path, state: dict[str, dict[str, Any]]) -> None:

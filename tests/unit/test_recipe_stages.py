@@ -218,7 +218,7 @@ def wait_for(file: Path) -> None:
 def test_a_state_that_is_none(text, stages, stage, tmp_path):
     (tmp_path / "stages.json").write_text(text)
     one, _, _ = stage("one")
-    with pytest.raises(InputError, match=r"stages\.json: not the state of a recipe"):
+    with pytest.raises(InputError, match=r"stages\.json: (not valid JSON|found something else)"):
         stages.run_stages([one], tmp_path, 1)
 
 
