@@ -34,6 +34,8 @@ from attnpo.errors import InputError, RunError
 STATE, LOCK = "stages.json", ".lock"
 GRACE = 60.0
 """Seconds for finishing a step and saving a checkpoint, after SIGTERM."""
+PATIENCE = 30.0
+"""Seconds to wait for another call in the folder to end: a killed training is some time in giving back its memory."""
 NOTHING_MADE = "its time was up before it had made anything; give it more"
 
 
@@ -61,7 +63,13 @@ class Stopped(Exception):
 
 
 def run_stages(
-    stages: Sequence[Stage], folder: Path, minutes: float, *, say: Callable[[str], None] = print, grace: float = GRACE
+    stages: Sequence[Stage],
+    folder: Path,
+    minutes: float,
+    *,
+    say: Callable[[str], None] = print,
+    grace: float = GRACE,
+    patience: float = PATIENCE,
 ) -> dict[str, dict[str, Any]]:
     """Do the stages that are not done yet; what stages.json says in the end.
 
@@ -73,7 +81,7 @@ def run_stages(
     if not minutes > 0:
         raise InputError(f"minutes: found {minutes:g}, expected more than 0")
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder) as lock, _stop_requests() as stop:
+    with _alone_in(folder, patience) as lock, _stop_requests() as stop:
         state = read_state(folder)
         for number, stage in enumerate(stages, 1):
             title = f"[{number}/{len(stages)}] {stage.name}"
@@ -107,11 +115,16 @@ def read_state(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        for known in state.values():
-            known["done"], known["seconds"] + 0.0
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise InputError(f"{file}: not the state of a recipe ({error}); remove it to begin anew") from error
+    except ValueError as error:
+        raise InputError(f"{file}: not valid JSON: {error}; remove it to begin anew") from error
+    stages = list(state.values()) if isinstance(state, dict) else [state]
+    if not all(isinstance(known, dict) and _is_number(known.get("seconds")) and "done" in known for known in stages):
+        raise InputError(f'{file}: found something else than stages with "done" and "seconds"; remove it to begin anew')
     return state
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _write_state(folder: Path, state: dict[str, dict[str, Any]]) -> None:
@@ -194,18 +207,23 @@ def _stop_requests() -> Iterator[_StopRequests]:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[int]:
+def _alone_in(folder: Path, patience: float) -> Iterator[int]:
     """A lock on the folder; the commands hold it too, so that one that outlives a killed recipe still has it.
 
-    Raises InputError where somebody has it.
+    Raises InputError where somebody has it for longer than `patience` seconds.
     """
+    end = time.monotonic() + patience
     with open(folder / LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another call of the recipe, or one of its commands, is at work there"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise InputError(
+                        f"{folder}: another call of the recipe, or one of its commands, is at work there"
+                    ) from None
+                time.sleep(0.1)
         yield file.fileno()
 
 

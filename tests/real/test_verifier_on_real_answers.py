@@ -64,13 +64,6 @@ def grader() -> Iterator[Grader]:
         yield made
 
 
-ACCEPTED = {
-    "math500.jsonl": 3,  # x=5 for 5, and two whose altered digit is the exponent of a unit
-    "olympiadbench.jsonl": 1,  # 4.3 for 4.2, which may be off by 0.1
-}
-"""Golds of other questions, and golds with another last digit, that are graded right."""
-
-
 @pytest.mark.parametrize(
     ("benchmark", "name", "rows"),
     [
@@ -85,14 +78,17 @@ ACCEPTED = {
         ("mmlu", "mmlu_stem_test.jsonl", 3018),
     ],
 )
-def test_every_gold_answer_is_right_and_a_different_one_wrong(
+def test_every_gold_answer_is_right_however_spelt_and_no_near_miss(
     grader: Grader, shared_dir: Path, benchmark: str, name: str, rows: int
 ) -> None:
     loaded = load_file(get_benchmark(benchmark), shared_dir / "data" / "bench" / name)
     assert loaded.left_out == []
-    check = check_gold(loaded.questions, grader)
+    check = check_gold(loaded.questions, grader, with_rules=False)
     assert (check.rows, check.right, check.failed, check.unchecked) == (rows, rows, [], {})
-    assert len(check.accepted) == ACCEPTED.get(name, 0), check.accepted
+    assert check.accepted == []
+    for way, tally in check.ways.items():
+        assert tally.good >= 0.995 * tally.tried, (way, check.misread)
+    assert len(check.foreign) <= 1, check.foreign  # x=5 for 5
 
 
 def test_statements_without_tests_are_loaded_and_not_checked(grader: Grader, shared_dir: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from attnpo.cli.main import main
 from attnpo.evaluation.benchmarks import BENCHMARKS
-from attnpo.evaluation.gold import check_gold
+from attnpo.evaluation.gold import CHOICE_FORMS, check_gold
 from attnpo.evaluation.grading import Graded, Grader
 from attnpo.evaluation.samples import Question
+from attnpo.evaluation.variants import RESPELLINGS, boxed, near_misses, respellings
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import Verdict
 
@@ -35,31 +36,61 @@ def grader(session_pool: VerifierPool) -> Grader:
 
 
 def test_all_is_well(grader: Grader) -> None:
-    check = check_gold([*sums("72", r"\frac{1}{2}", "(3,4]"), CHOICE], grader)
-    assert (check.rows, check.right, check.failed, check.accepted) == (4, 4, [], [])
-    assert (check.others, check.altered) == (3 + 2, 3)  # the gold of the next, two other letters; digits raised
+    check = check_gold([*sums("72", r"\frac{1}{2}", "(3,4]", "72"), CHOICE], grader)
+    assert (check.rows, check.right, check.failed, check.misread, check.accepted) == (5, 5, [], [], [])
+    assert (check.others, check.foreign) == (3, [])  # each of the three golds for the next
+    assert check.ways["box"].tried == 3 + len(CHOICE_FORMS) + 1  # the second 72 is the first again
+    assert check.misses["another letter"].tried == 2
+    assert all(tally.good == tally.tried > 0 for tally in (*check.ways.values(), *check.misses.values()))
+
+
+def test_rules_are_counted_by_what_they_change(grader: Grader) -> None:
+    """1,200 is read with separators by one rule, 1200 in bold by another; none makes a near-miss right."""
+    rules = check_gold(sums("1200"), grader).rules
+    assert rules["thousands"].respellings >= 2
+    assert rules["font and colour"].respellings >= 3
+    assert all(tally.harmful == [] for tally in rules.values())
+
+
+def test_a_rule_that_makes_a_near_miss_right_is_named() -> None:
+    class Generous(Grader):
+        def grade(self, pairs, *, off=()):
+            verdict = Verdict.WRONG if "anything goes" in off else Verdict.RIGHT
+            return [Graded(verdict, "5", fired=("anything goes",)) for _ in pairs]
+
+    tally = check_gold(sums("5"), Generous()).rules["anything goes"]
+    assert tally.near_misses == len(tally.harmful) > 5
 
 
 def test_equal_golds_and_what_cannot_be_read_or_checked(grader: Grader) -> None:
-    check = check_gold([*sums("5", "x=5", "x^", None), CODE], grader)
-    assert (check.rows, check.right) == (5, 2)
-    assert len(check.failed) == 1
-    assert check.failed[0].startswith("2: ")
-    assert "unverifiable" in check.failed[0]
+    check = check_gold([*sums("5", "x=5", "x^", None), CODE], grader, with_rules=False)
+    assert (check.rows, check.right) == (5, 3)  # a letter-for-letter copy is right, whatever it is
     assert check.unchecked == {"no answer": ["3"], "no tests": ["k"]}
-    assert check.accepted == ["0: gold '5', accepted 'x=5' (other)"]
+    assert check.foreign == ["0: gold '5', accepted 'x=5'"]
 
 
 @pytest.mark.parametrize(
-    ("verdict", "failed", "accepted"), [(Verdict.RIGHT, 0, 4), (Verdict.WRONG, 2, 0), (Verdict.TIMED_OUT, 2, 0)]
+    ("verdict", "failed", "is_accepted"),
+    [(Verdict.RIGHT, 0, True), (Verdict.WRONG, 2, False), (Verdict.TIMED_OUT, 2, False)],
 )
-def test_a_grader_that_always_says_the_same_is_found_out(verdict: Verdict, failed: int, accepted: int) -> None:
+def test_a_grader_that_always_says_the_same_is_found_out(verdict: Verdict, failed: int, is_accepted: bool) -> None:
     class Always(Grader):
-        def grade(self, pairs):
+        def grade(self, pairs, *, off=()):
             return [Graded(verdict, "5") for _ in pairs]
 
     check = check_gold(sums("5", "7"), Always())
-    assert (len(check.failed), len(check.accepted)) == (failed, accepted)
+    assert (len(check.failed), bool(check.accepted), bool(check.foreign)) == (failed, is_accepted, is_accepted)
+    assert bool(check.misread) == (failed > 0)
+
+
+def test_variants_of_one_gold() -> None:
+    spelt, missed = dict(respellings(r"\frac{1}{2}")), [response for _, response in near_misses("(1,2]")]
+    assert spelt["plain text"] == boxed("((1)/(2))")
+    assert spelt["dfrac"] == boxed(r"\dfrac{1}{2}")
+    assert boxed("(2,2]") in missed
+    assert boxed("[1,2]") in missed
+    assert boxed("4.3") not in [response for _, response in near_misses("4.2", tolerance=0.1)]
+    assert len(RESPELLINGS) >= 30
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
@@ -70,16 +101,17 @@ def test_check_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     rows = [{"problem": f"{number}?", "answer": str(number)} for number in (3, 4)]
     write_rows(tmp_path / "gsm8k_test.jsonl", [*rows, {"problem": "?"}])
     write_rows(tmp_path / "livecodebench_279.jsonl", [{"id": "a", "problem": "?", "answer": None}])
-    command = ["benchmarks", "check", "--data-dir", str(tmp_path), "--workers", "1", "--benchmarks"]
+    command = ["benchmarks", "check", "--no-rules", "--data-dir", str(tmp_path), "--workers", "1", "--benchmarks"]
     assert main([*command, "gsm8k,livecodebench"]) == 0
     shown = capsys.readouterr().out
     assert "row 3: field 'answer' is missing" in shown
     assert "livecodebench_279.jsonl, not checked (no tests): 1 rows: a" in shown
-    write_rows(tmp_path / "gsm8k_test.jsonl", [*rows, {"problem": "?", "answer": "x^"}])
+    write_rows(tmp_path / "gsm8k_test.jsonl", [*rows, {"problem": "?", "answer": r"\frac{1}{"}])
     assert main([*command, "gsm8k"]) == 1
     said = capsys.readouterr()
-    assert "gold 'x^'" in said.out
+    assert r"gold '\\frac{1}{'" in said.out  # no box of it closes
     assert "1 gold answers are not graded right" in said.err
+    assert "spellings 'bold' are misread" in said.err
 
 
 def test_a_web_page_in_place_of_a_file_fails_the_check_but_not_the_others(
@@ -87,7 +119,8 @@ def test_a_web_page_in_place_of_a_file_fails_the_check_but_not_the_others(
 ) -> None:
     (tmp_path / "gsm8k.jsonl").write_text("\n<!DOCTYPE html>\n<html>Not found</html>\n")
     write_rows(tmp_path / "math500.jsonl", [{"problem": "?", "answer": "5"}, {"problem": "?", "answer": "7"}])
-    assert main(["benchmarks", "check", "--data-dir", str(tmp_path), "--workers", "1"]) == 1
+    command = ["benchmarks", "check", "--data-dir", str(tmp_path), "--workers", "1", "--no-rules"]
+    assert main([*command, "--benchmarks", "gsm8k,math500"]) == 1
     said = capsys.readouterr()
     assert "math500.jsonl 2 2 0" in " ".join(said.out.split())
     assert "gsm8k.jsonl: begins with '<' and looks like a web page" in said.out

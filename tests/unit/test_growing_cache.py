@@ -101,6 +101,20 @@ def test_an_append_within_the_room_copies_nothing():
     assert layer.keys.data_ptr() != where
 
 
+@torch.no_grad()
+def test_the_room_stays_where_rows_leave():
+    layers = []
+    for kind in (DynamicLayer, GrowingLayer):
+        layer = appended(kind(), 4, 1)
+        layer.batch_select_indices(torch.tensor([1]))
+        where = layer.keys.data_ptr()
+        layers.append(appended(layer, 1, 1, seed=1, rows=1))
+    plain, fast = layers
+    assert torch.equal(plain.keys, fast.keys)
+    assert torch.equal(plain.values, fast.values)
+    assert fast.keys.data_ptr() == where
+
+
 def test_gradients_pass_where_they_are_recorded(tiny_qwen2):
     ids = torch.arange(5, 13)[None]
     grads = []

@@ -157,7 +157,7 @@ RECIPE = """
     quick = [sys.executable, "-S", "-c", "open({two!r}, 'a').write('done')"]
     one = Stage("one", 0.5, lambda left: [slow if not (folder / "one").exists() else ["true"]], (folder / "one").exists)
     two = Stage("two", 0.5, lambda left: [quick], (folder / "two").exists)
-    main_of(lambda: run_stages([one, two], folder, 2))
+    main_of(lambda: run_stages([one, two], folder, 2, patience=0.3))
 """
 
 
@@ -193,6 +193,20 @@ def test_stopped_by_a_signal_and_called_again(how, recipes, tmp_path, repository
     assert after["one"]["seconds"] > state["one"]["seconds"]
 
 
+def test_waiting_for_another_call_to_end(stages, stage, tmp_path):
+    one, file, _ = stage("one")
+    held = program(f"""
+        import fcntl, time
+        fcntl.flock(open({str(tmp_path / ".lock")!r}, "w"), fcntl.LOCK_EX)
+        open({str(tmp_path / "held")!r}, "w")
+        time.sleep(0.5)
+    """)
+    with subprocess.Popen(held):
+        wait_for(tmp_path / "held")
+        assert stages.run_stages([one], tmp_path, 1)["one"]["done"] == "finished"
+    assert file.exists()
+
+
 def wait_for(file: Path) -> None:
     end = time.monotonic() + 60
     while not file.exists():
@@ -204,7 +218,7 @@ def wait_for(file: Path) -> None:
 def test_a_state_that_is_none(text, stages, stage, tmp_path):
     (tmp_path / "stages.json").write_text(text)
     one, _, _ = stage("one")
-    with pytest.raises(InputError, match=r"stages\.json: not the state of a recipe"):
+    with pytest.raises(InputError, match=r"stages\.json: (not valid JSON|found something else)"):
         stages.run_stages([one], tmp_path, 1)
 
 

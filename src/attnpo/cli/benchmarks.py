@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
     from attnpo.evaluation.benchmarks import Benchmark
-    from attnpo.evaluation.gold import GoldCheck
+    from attnpo.evaluation.gold import GoldCheck, RuleTally, Tally
     from attnpo.evaluation.load import Loaded
 
 
@@ -66,13 +69,17 @@ def _in_folder(benchmark: Benchmark, data_dir: Path) -> tuple[str, str]:
         return f"{path.name} (not usable)", "–"
 
 
+LEAST_READ = 0.995
+"""Share of the golds that must be right in every way of spelling."""
+
 CHECK_SHOWN = 5
 """Rows listed of each kind without --all."""
 
 CHECK_DESCRIPTION = """\
-Grade the gold answer of every problem, written as a model would write it: it must be right. Grade the gold of another
-problem, and the gold with another last digit: they must be wrong. Ends with 1 if a gold answer is not graded right or a
-file cannot be used."""
+Grade the gold answer of every problem, written as a model would write it and in some thirty other spellings: it must
+be right. Grade near-misses of it, and the gold of another problem: they must be wrong. Count for every rule of the
+verifier how many of these verdicts it changes. Ends with 1 if a gold answer is not graded right, a spelling is misread
+more often than 1 time in 200, a near-miss is accepted, or a file cannot be used."""
 
 CHECK_PARSER = {"description": CHECK_DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -81,6 +88,7 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="a folder of JSONL files (default: the Hub)")
     parser.add_argument("--benchmarks", metavar="A,B", help="(default: all; with --data-dir all that have a file)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core, 8 at most)")
+    parser.add_argument("--no-rules", action="store_true", help="do not count what each rule changes (half the time)")
     parser.add_argument("--all", action="store_true", help=f"list every row, not the first {CHECK_SHOWN} of a kind")
 
 
@@ -94,32 +102,68 @@ def run_check(args: argparse.Namespace) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("source", no_wrap=True)
-    for column in ("rows", "right", "failed", "unchecked", "left out", "wrong", "accepted"):
+    for column in ("rows", "right", "failed", "unchecked", "left out", "spellings", "misread", "misses", "accepted"):
         table.add_column(column, justify="right")
+    ways: dict[str, Tally] = {}
+    rules: dict[str, RuleTally] = {}
     notes: list[str] = []
     unusable: list[str] = []
-    failures = 0
+    failures = accepted = 0
     with Grader(workers=args.workers) as grader:
         for name, loaded in _sources(args, notes, unusable):
             with _progress(name, len(loaded.questions)) as told:
-                check = check_gold(loaded.questions, grader, told)
+                check = check_gold(loaded.questions, grader, told, with_rules=not args.no_rules)
             failures += len(check.failed)
+            accepted += len(check.accepted)
             unchecked = sum(map(len, check.unchecked.values()))
-            wrong = check.others + check.altered
-            cells = (check.rows, check.right, len(check.failed), unchecked, len(loaded.left_out), wrong)
-            table.add_row(name, *map(str, cells), str(len(check.accepted)))
+            spelt, missed = (sum(tally.tried for tally in one.values()) for one in (check.ways, check.misses))
+            cells = (check.rows, check.right, len(check.failed), unchecked, len(loaded.left_out), spelt)
+            table.add_row(name, *map(str, (*cells, len(check.misread), missed, len(check.accepted))))
             notes += _notes(name, check, loaded.left_out, None if args.all else CHECK_SHOWN)
+            _add(ways, check.ways)
+            _add(rules, check.rules)
     console = Console()
     console.print(table)
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     for error in unusable:
         console.print(f"\nnot usable: {error}", markup=False, highlight=False, soft_wrap=True)
+    if rules:
+        console.print(_rules_table(rules))
     said = [f"{failures} gold answers are not graded right"] if failures else []
+    if accepted:
+        said.append(f"{accepted} near-misses are accepted")
+    said += [
+        f"{tally.tried - tally.good} of {tally.tried} spellings {way!r} are misread"
+        for way, tally in ways.items()
+        if tally.good < LEAST_READ * tally.tried
+    ]
     if unusable:
         said.append(f"{len(unusable)} {'file' if len(unusable) == 1 else 'files'} cannot be used")
     if said:
         raise RunError(f"{' and '.join(said)}; listed above")
+
+
+def _add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add the tallies of one source, number by number and list by list."""
+    for name, tally in more.items():
+        known = sums.setdefault(name, type(tally)())
+        for part in fields(tally):
+            setattr(known, part.name, getattr(known, part.name) + getattr(tally, part.name))
+
+
+def _rules_table(rules: Mapping[str, RuleTally]) -> RichTable:
+    from rich.table import Table
+
+    table = Table(
+        box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), title="verdicts that a rule changes"
+    )
+    for column in ("rule", "golds", "spellings", "misses", "of them to right"):
+        table.add_column(column, justify="left" if column == "rule" else "right")
+    for rule, tally in sorted(rules.items()):
+        cells = (tally.golds, tally.respellings, tally.near_misses, len(tally.harmful))
+        table.add_row(rule, *map(str, cells))
+    return table
 
 
 @contextmanager
@@ -148,7 +192,8 @@ def _sources(args: argparse.Namespace, notes: list[str], unusable: list[str]) ->
     from attnpo.evaluation.load import files_of, find_file, load_file, load_questions
 
     benchmarks = [get_benchmark(name) for name in args.benchmarks.split(",")] if args.benchmarks else None
-    found = False
+    if args.data_dir and not benchmarks and not any(files_of(one, args.data_dir) for one in BENCHMARKS.values()):
+        raise InputError(f"data folder {args.data_dir}: no file of any benchmark (docs/benchmarks.md names them)")
     for benchmark in benchmarks or BENCHMARKS.values():
         if args.data_dir is None or benchmark.hub_id is None:
             try:
@@ -162,22 +207,22 @@ def _sources(args: argparse.Namespace, notes: list[str], unusable: list[str]) ->
         if benchmarks and not paths:
             find_file(benchmark, args.data_dir)  # says what was expected
         for path in paths:
-            found = True
             try:
                 loaded = load_file(benchmark, path)
             except InputError as error:  # nor must a spoilt file
                 unusable.append(str(error))
             else:
                 yield path.name, loaded
-    if args.data_dir is not None and not args.benchmarks and not found:
-        raise InputError(f"data folder {args.data_dir}: no file of any benchmark (docs/benchmarks.md names them)")
 
 
 def _notes(name: str, check: GoldCheck, left_out: Sequence[str], limit: int | None) -> list[str]:
     listed = [
         ("not graded right", check.failed),
         ("left out", left_out),
-        ("accepted although different", check.accepted),
+        ("misread", check.misread),
+        ("near-misses accepted", check.accepted),
+        ("golds of other problems accepted", check.foreign),
+        *((f"near-misses right because of {rule!r}", tally.harmful) for rule, tally in check.rules.items()),
     ]
     notes = []
     for what, lines in listed:

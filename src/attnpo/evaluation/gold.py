@@ -1,13 +1,15 @@
-r"""The grader against the gold answers: each must be right for its own question, and wrong for another.
+r"""The grader against the gold answers: each must be right for its own question however it is spelt, and nothing else.
 
-Three kinds of response are made of gold answers. The gold itself, in the forms a model would write it in (a box in a
-sentence, a displayed box; a letter for choices); the gold of the next question that has a different one; and the gold
-with its last digit raised by one. The first must all be graded right. The other two must be wrong, and those accepted
-are listed: a few are equal in value (``x=5`` and ``5``), any other is a parser that drops part of what it reads.
+Of every gold are made responses that must be right (:func:`~attnpo.evaluation.variants.respellings`; for choices the
+forms below) and responses that must be wrong: near-misses, and the gold of the next question that has a different one.
+Foreign golds that are accepted are listed: a few are equal in value (``x=5`` and ``5``). Every verdict in which a rule
+of the verifier took part is taken once more without that rule: a rule earns its place by the respellings it makes
+right, and a near-miss that is right because of it is its end.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,113 +17,174 @@ from dataclasses import dataclass, field
 from attnpo.evaluation.grading import Graded, Grader
 from attnpo.evaluation.grading.grader import checkable
 from attnpo.evaluation.samples import Question, letter_of
+from attnpo.evaluation.variants import OWN_FORMS, boxed, near_misses, respellings
 from attnpo.rewards.verdict import Verdict
 
-MATH_FORMS: tuple[str, ...] = (r"So the answer is $\boxed{%s}$.", "Therefore:\n\n\\[\n\\boxed{%s}\n\\]")
 CHOICE_FORMS: tuple[str, ...] = ("Answer: %s", r"\boxed{%s}", "The correct answer is **(%s)**.", r"\boxed{\text{(%s)}}")
 
-LAST_DIGIT = re.compile(r"\d(?=\D*$)")
+
+@dataclass
+class Tally:
+    """Verdicts on responses of one way: how many, and how many were as they must be."""
+
+    tried: int = 0
+    good: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
+class RuleTally:
+    """Verdicts that one rule of the verifier changes, by what the response was made to be."""
+
+    golds: int = 0
+    respellings: int = 0
+    near_misses: int = 0
+    harmful: list[str] = field(default_factory=list)
+    """Near-misses that are right with the rule and not without it."""
+
+
+@dataclass
 class GoldCheck:
     """What came of one file or data set.
 
     Attributes:
         rows: questions read.
-        right: questions whose gold was graded right in every form.
+        right: questions whose gold was graded right in its own forms (a box in a sentence, a displayed box).
         failed: "ID: what happened", for every question whose gold was not.
         unchecked: reason → ids of the questions that have nothing to check.
-        others, altered: foreign and altered golds that were graded.
-        accepted: those of them that were graded right.
+        ways: way of spelling → tally of the golds' respellings; misread: those that were not right.
+        misses: way of missing → tally; accepted: near-misses that were right.
+        others: foreign golds that were graded; foreign: those of them that were right.
+        rules: rule → verdicts it changes.
     """
 
     rows: int
-    right: int
-    failed: list[str]
+    right: int = 0
+    failed: list[str] = field(default_factory=list)
     unchecked: dict[str, list[str]] = field(default_factory=dict)
-    others: int = 0
-    altered: int = 0
+    ways: dict[str, Tally] = field(default_factory=dict)
+    misread: list[str] = field(default_factory=list)
+    misses: dict[str, Tally] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)
+    others: int = 0
+    foreign: list[str] = field(default_factory=list)
+    rules: dict[str, RuleTally] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Try:
+    """One response to a question. `way`: of spelling, of missing, or "other"; `must`: be right."""
+
+    question: Question
+    response: str
+    way: str
+    must: bool
 
 
 def check_gold(
-    questions: Sequence[Question], grader: Grader, told: Callable[[int, int], None] | None = None
+    questions: Sequence[Question],
+    grader: Grader,
+    told: Callable[[int, int], None] | None = None,
+    *,
+    with_rules: bool = True,
 ) -> GoldCheck:
-    """Grade the gold answers of `questions`; `told` hears (done, of how many) questions."""
-    checked = [question for question in questions if checkable(question) and question.reference is not None]
-    unchecked: dict[str, list[str]] = {}
+    """Grade responses made of the gold answers of `questions`; `told` hears (done, of how many) golds.
+
+    Questions that share gold, choices and tolerance are graded once. `with_rules`: count what each rule changes, which
+    takes as long again.
+    """
+    check = GoldCheck(len(questions))
+    groups: dict[str, list[Question]] = {}
     for question in questions:
         if not checkable(question):
-            unchecked.setdefault("no tests" if question.kind == "code" else "no answer", []).append(question.id)
+            check.unchecked.setdefault("no tests" if question.kind == "code" else "no answer", []).append(question.id)
         elif question.reference is None:
-            unchecked.setdefault("tests, but no program to try them on", []).append(question.id)
-    failed, accepted = [], []
-    counts = {"other": 0, "altered": 0}
-    for start in range(0, len(checked), CHUNK):
-        chunk = checked[start : start + CHUNK]
-        own = [(question, response) for question in chunk for response in _responses(question)]
-        wrong = [item for index, question in enumerate(chunk, start) for item in _wrong(question, index, checked)]
-        graded = grader.grade([*own, *((question, response) for question, response, _ in wrong)])
-        failed += _failures(own, graded[: len(own)])
-        for (question, _, kind), result in zip(wrong, graded[len(own) :], strict=True):
-            counts[kind] += 1
-            if result.verdict == Verdict.RIGHT:
-                accepted.append(f"{question.id}: gold {question.reference!r}, accepted {result.extracted!r} ({kind})")
+            check.unchecked.setdefault("tests, but no program to try them on", []).append(question.id)
+        else:
+            extra = {name: question.extra.get(name) for name in ("unit", "tolerance", "measured")}
+            key = json.dumps([question.kind, question.reference, question.choices, extra], default=str)
+            groups.setdefault(key, []).append(question)
+    distinct = [group[0] for group in groups.values()]
+    failed: dict[str, str] = {}
+    for start in range(0, len(distinct), CHUNK):
+        chunk = distinct[start : start + CHUNK]
+        tries = [made for index, question in enumerate(chunk, start) for made in _tries(question, index, distinct)]
+        graded = grader.grade([(one.question, one.response) for one in tries])
+        for one, result in zip(tries, graded, strict=True):
+            _count(check, failed, one, result)
+        if with_rules:
+            _count_rules(check, grader, tries, graded)
         if told:
-            told(start + len(chunk), len(checked))
-    return GoldCheck(
-        rows=len(questions),
-        right=len(checked) - len(failed),
-        failed=failed,
-        unchecked=unchecked,
-        others=counts["other"],
-        altered=counts["altered"],
-        accepted=accepted,
-    )
+            told(start + len(chunk), len(distinct))
+    for group in groups.values():
+        said = failed.get(group[0].id)
+        check.right += len(group) if said is None else 0
+        check.failed += [] if said is None else [f"{question.id}: {said}" for question in group]
+    return check
+
+
+def _count(check: GoldCheck, failed: dict[str, str], one: _Try, result: Graded) -> None:
+    question, is_right = one.question, result.verdict == Verdict.RIGHT
+    said = f"{one.response!r} is {result.verdict}, gold {question.reference!r}"
+    if one.way == "other":
+        check.others += 1
+        if is_right:
+            check.foreign.append(f"{question.id}: gold {question.reference!r}, accepted {result.extracted!r}")
+        return
+    tally = (check.ways if one.must else check.misses).setdefault(one.way, Tally())
+    tally.tried += 1
+    tally.good += is_right == one.must
+    if is_right == one.must:
+        return
+    (check.misread if one.must else check.accepted).append(f"{question.id} ({one.way}): {said}")
+    if one.way in OWN_FORMS:
+        failed.setdefault(question.id, said)
+
+
+def _count_rules(check: GoldCheck, grader: Grader, tries: Sequence[_Try], graded: Sequence[Graded]) -> None:
+    """Every verdict again without each rule that took part in it."""
+    for rule in sorted({rule for result in graded for rule in result.fired}):
+        tally = check.rules.setdefault(rule, RuleTally())
+        used = [(one, before) for one, before in zip(tries, graded, strict=True) if rule in before.fired]
+        again = grader.grade([(one.question, one.response) for one, _ in used], off=(rule,))
+        for (one, before), after in zip(used, again, strict=True):
+            if (before.verdict == Verdict.RIGHT) == (after.verdict == Verdict.RIGHT) or one.way == "other":
+                continue
+            if not one.must:
+                tally.near_misses += 1
+                if before.verdict == Verdict.RIGHT:
+                    tally.harmful.append(f"{one.question.reference!r}: {one.response!r}")
+            elif one.way in OWN_FORMS:
+                tally.golds += 1
+            else:
+                tally.respellings += 1
 
 
 CHUNK = 1000
 """Questions graded at a time: often enough for a progress bar; the pool grades equal pairs of one call once."""
 
 
-def _responses(question: Question) -> list[str]:
+def _tries(question: Question, index: int, all_questions: Sequence[Question]) -> list[_Try]:
     gold = question.reference
-    forms = list(CHOICE_FORMS if question.kind == "choice" else MATH_FORMS)
-    responses = [form.replace("%s", str(gold)) for form in forms]
+    assert gold is not None
     if question.kind == "choice":
-        responses.append(f"So the right one is\n({gold}) {question.choices[ord(str(gold)) - ord('A')]}")
-    elif str(gold).isdigit():
-        responses.append(f"The answer is {gold}.")
-    return responses
-
-
-def _failures(pairs: Sequence[tuple[Question, str]], graded: Sequence[Graded]) -> list[str]:
-    first: dict[str, str] = {}
-    for (question, response), result in zip(pairs, graded, strict=True):
-        if result.verdict != Verdict.RIGHT:
-            first.setdefault(
-                question.id, f"{question.id}: {response!r} is {result.verdict}, gold {question.reference!r}"
-            )
-    return list(first.values())
-
-
-def _wrong(question: Question, index: int, all_questions: Sequence[Question]) -> list[tuple[Question, str, str]]:
-    """Responses to `question` that must not be right, each with its kind."""
-    assert question.reference is not None
-    if question.kind == "choice":
-        others = [letter_of(i) for i in range(len(question.choices)) if letter_of(i) != question.reference]
-        return [(question, CHOICE_FORMS[0].replace("%s", letter), "other") for letter in others]
-    found = []
+        forms = [*(form.replace("%s", gold) for form in CHOICE_FORMS)]
+        forms.append(f"So the right one is\n({gold}) {question.choices[ord(gold) - ord('A')]}")
+        others = [letter_of(i) for i in range(len(question.choices)) if letter_of(i) != gold]
+        wrong = [CHOICE_FORMS[0].replace("%s", letter) for letter in others]
+        return [_Try(question, form, "box", True) for form in forms] + [
+            _Try(question, form, "another letter", False) for form in wrong
+        ]
+    found = [_Try(question, response, way, True) for way, response in respellings(gold)]
+    found += [_Try(question, response, way, False) for way, response in near_misses(gold, _tolerance(question))]
     for step in range(1, len(all_questions)):
         other = all_questions[(index + step) % len(all_questions)].reference
-        if other is not None and _squeezed(other) != _squeezed(question.reference):
-            found.append((question, MATH_FORMS[0].replace("%s", other), "other"))
-            break
-    altered = LAST_DIGIT.sub(lambda digit: str((int(digit[0]) + 1) % 10), question.reference)
-    if altered != question.reference:
-        found.append((question, MATH_FORMS[0].replace("%s", altered), "altered"))
+        if other is not None and _squeezed(other) != _squeezed(gold):
+            return [*found, _Try(question, boxed(other), "other", False)]
     return found
+
+
+def _tolerance(question: Question) -> float:
+    return float(question.extra.get("tolerance") or 0)
 
 
 def _squeezed(gold: str) -> str:

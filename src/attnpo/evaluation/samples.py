@@ -90,10 +90,12 @@ class Graded:
     Attributes:
         verdict: None only for a question without a reference or tests.
         extracted: for people to look at; None where no answer was found.
+        fired: rules of the verifier that took part (mathematics).
     """
 
     verdict: Verdict | None
     extracted: str | None
+    fired: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -20,26 +20,16 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from attnpo.errors import InputError, RunError
-from attnpo.rewards.closeness import Rules
-from attnpo.rewards.verdict import Verdict
+from attnpo.rewards.verdict import Judgement, Rules, Verdict
 
 WORKER_SCRIPT = Path(__file__).with_name("worker.py")
 START_TIMEOUT = 120.0
 """Seconds a worker may take to import math-verify (about one on an idle machine)."""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A verdict, and the answer it is about as it was read; None where none was."""
-
-    verdict: Verdict
-    extracted: str | None
 
 
 class _WorkerDied(Exception):
@@ -182,20 +172,19 @@ class VerifierPool:
     def judge(self, items: Iterable[tuple[str | None, str | None, Rules]]) -> list[Judgement]:
         """Like :meth:`verify` on (answer, reference, rules); also says what was read out of the answers.
 
-        `rules`: how close a number must come to its reference (:mod:`attnpo.rewards.closeness`); {} for "equal".
+        `rules`: how close a number must come to its reference; {} for "equal".
 
         Raises:
             RunError: the pool is closed, or a worker cannot even start.
         """
         items = list(items)
-        unreadable = set(self.validate_references([reference for _, reference, _ in items if reference is not None]))
         judged: list[Judgement | None] = []
         jobs: dict[str, list[int]] = {}
         requests: list[dict[str, Any]] = []
         for index, (answer, reference, rules) in enumerate(items):
             if answer is None or not answer.strip():
                 judged.append(Judgement(Verdict.NO_ANSWER, None))
-            elif reference is None or reference in unreadable:
+            elif reference is None:
                 judged.append(Judgement(Verdict.UNVERIFIABLE, None))
             else:
                 judged.append(None)
@@ -208,7 +197,7 @@ class VerifierPool:
                 judged[index] = (
                     Judgement(reply, None)
                     if isinstance(reply, Verdict)
-                    else Judgement(Verdict(reply["verdict"]), reply["extracted"])
+                    else Judgement(Verdict(reply["verdict"]), reply["extracted"], tuple(reply["fired"]))
                 )
         return [judgement for judgement in judged if judgement is not None]
 

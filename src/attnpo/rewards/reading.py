@@ -1,118 +1,405 @@
-r"""Answers and references as text → values that can be compared, by math-verify and a few repairs of what it misreads.
+r"""A normal form → what it says: a number, formula, words, list, set, tuple or interval, with its name and unit.
 
-Imports only the standard library and math-verify: every verifying process loads it.
+math-verify reads formulas (latex2sympy). How a text falls into parts is read here, so that no part of it is dropped:
+``30 mph, 40 mph`` is a list of two quantities, ``(2,5]`` two ends with their brackets, ``-2,-2`` two numbers.
+Imports only the standard library, math-verify and sympy: every verifying process loads it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
-from sympy import And, Ge, Gt, Le, Lt
+import sympy
+from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, latex2sympy, normalize_latex
+from sympy.core.function import AppliedUndef
 
-# A box is what these models are taught to answer in: it comes before "the final answer is".
-LATEX = LatexExtractionConfig(boxed_match_priority=0)
-EXPRESSION = ExprExtractionConfig()
+from attnpo.rewards.normal_form import COUNT_WORDS, normal_form, squeezed
 
-INEQUALITY = (Ge, Gt, Le, Lt)
 
-PARSER_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
+class UnreadableError(ValueError):
+    """No formula that latex2sympy understands."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a text says.
+
+    Attributes:
+        text: its normal form, without the name, the unit and a per cent sign.
+        kind: ``formula``, ``words``, or of several parts ``list`` (any order), ``set`` (and no repetitions), ``tuple``.
+        parts: of the last three.
+        brackets: of a tuple: its first and last character, ``(]``.
+        name: left of ``=`` or ``∈``.
+        unit: ``mph``, ``$``, ``^\\circ``; "" for none. percent: a per cent sign.
+        joint: what separates the parts: ``,``, ``\\land`` or ``\\lor``.
+    """
+
+    text: str
+    kind: str = "formula"
+    parts: tuple[Reading, ...] = ()
+    brackets: str = ""
+    name: str = ""
+    unit: str = ""
+    percent: bool = False
+    joint: str = ","
+
+    @cached_property
+    def number(self) -> sympy.Rational | None:
+        """The exact value of digits, or of one fraction of them; None of anything else."""
+        if found := re.fullmatch(r"([+-]?)\s*(\d+(?:\.\d*)?|\.\d+)(?:\s*/\s*(\d+))?", self.text):
+            below, above = found[3] or "1", found[2]
+        elif found := re.fullmatch(r"([+-]?)\s*\\frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)(\d))", self.text):
+            above, below = found[2] or found[4], found[3] or found[5]
+        else:
+            return None
+        if int(below) == 0 or len(self.text) > MOST_DIGITS:
+            return None
+        return sympy.Rational(sympy.Rational(above), int(below)) * (-1 if found[1] == "-" else 1)
+
+    @cached_property
+    def value(self) -> Any:
+        """What math-verify's parser reads; raises UnreadableError."""
+        return self.number if self.number is not None else parse_formula(self.text)
+
+    @cached_property
+    def is_decimal(self) -> bool:
+        return re.fullmatch(r"[+-]?(?:\d*\.\d+)", self.text) is not None
+
+    def is_readable(self) -> bool:
+        if self.kind == "words":
+            return True
+        if self.parts:
+            return all(part.is_readable() for part in self.parts)
+        try:
+            return self.value is not None
+        except UnreadableError:
+            return False
+
+    def words(self) -> str:
+        return plain_words(f"{self.name} {self.text} {self.unit}")
+
+
+MOST_DIGITS = 4000
+
+# -- formulas ----------------------------------------------------------------------------------------------------------
+
+_LATEX = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
 )
-"""What parsing and comparing odd expressions raises. Anything else ends the worker, which the pool can tell as well."""
-
-HAS_BOX = re.compile(r"\\boxed\{(?!\s*\})")
-HAS_DELIMITERS = re.compile(r"\\boxed|\\\(|\\\[|(?<!\\)\$")
-NUMBER_AND_UNIT = re.compile(r"""^[+-]?[$€£]?\s*(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?\s+[A-Za-z][A-Za-z .]*$""")
-WORDS = re.compile(r"^[A-Za-z][A-Za-z' -]+[A-Za-z]\.?$")
-
-REPAIRS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
-    # Boxes in another spelling: \boxed {5}, \boxed5, \fbox{5}.
-    (re.compile(r"\\(?:f?boxed|fbox)\s*(?=\{)"), r"\\boxed"),
-    (re.compile(r"\\f?boxed\s*(\d)"), r"\\boxed{\1}"),
-    # Separated thousands inside a command: \frac{1}{29,\!322}.
-    (re.compile(r"(?<=\d)(?:,\\!|\{,\})\s?(?=\d{3})"), ""),
-    # An escaped dollar sign before an amount in running text: **\$180**.
-    (re.compile(r"\\\$\s?(?=[\d.])"), ""),
-    # 4.5e33 is a number, not 4.5·e·33.
-    (re.compile(r"(?<![\w.\\])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,3})(?![\w.^])"), r"\1 \\times 10^{\2}"),
-    # A number that ends in a point: \boxed{33.}, 1./3.
-    (re.compile(r"(?<=\d)\.(?=\s*(?:[/}$]|\\[)\]]))"), ""),
-    # E with an index is a name (an energy), not Euler's number.
-    (re.compile(r"(?<![A-Za-z\\])E(?=\s*_)"), r"\\mathcal{E}"),
-    # dv/dt is an unknown of its own; sympy would differentiate the bare symbol v, to 0.
+_FOR_THE_PARSER = (
+    # latex2sympy forgets the case of letters and takes E and I for numbers; \mathcal keeps them apart.
     (
-        re.compile(
-            r"\\frac\s*\{\s*d\s*(?P<order>\^\s*\{?\d\}?)?\s*(?P<name>\\?[A-Za-z]+(?:_\{?\w+\}?)?)\s*\}"
-            r"\s*\{\s*d\s*(?P<by>[A-Za-z])\s*(?:\^\s*\{?\d\}?)?\s*\}"
-        ),
+        r"\\(?:text|begin|end|mathcal|mathbb)\s*\{[^{}]*\}|\\[A-Za-z]+|([A-Z])(?![a-z]{2})",
+        lambda found: rf"\mathcal{{{found[1]}}}" if found[1] else found[0],
+    ),
+    (r"(?<![A-Za-z\\])e(?=\s*_)", r"\\mathcal{e}"),
+    # dv/dt is an unknown of its own: sympy differentiates the bare symbol v, to 0.
+    (
+        r"\\frac\s*\{\s*d\s*(?:\^\s*\{?\d\}?)?\s*(?:\\mathcal\{\w\}|\\?[A-Za-z]+)(?:_\{?\w+\}?)?\s*\}\s*\{\s*d\s*[A-Za-z]\s*(?:\^\s*\{?\d\}?)?\s*\}",
         lambda found: rf"\Delta_{{{re.sub(r'[^A-Za-z0-9]', '', found[0])}}}",
     ),
-    # Commands in an index: m_{\max}, L_{\odot}.
-    (re.compile(r"_\s*(?:\{\s*\\(max|min|odot)\s*\}|\\(max|min|odot)\b)"), r"_{\1\2}"),
+    (r"\\text\s*\{([^{}]*)\}", lambda found: rf"\text{{{found[1].strip().lower()}}}"),
+)  # fmt: skip
+
+
+_INDEX = re.compile(
+    r"(\\(?:log|sum|prod|int|lim|limsup|liminf|sup|bigcup|bigcap)\s*)?_\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\\[a-z]+|\w)"
 )
-"""What math-verify stumbles over, and how to write it instead."""
 
 
-def extract(text: str) -> list[Any]:
-    """Everything math-verify reads in `text`: sympy expressions, then the string it read them from; [] for nothing."""
-    for pattern, replacement in REPAIRS:
-        text = pattern.sub(replacement, text)
-    # Where the formula in a box cannot be read, its last number is no answer: only text without a box is searched for
-    # bare numbers.
-    targets = (LATEX,) if HAS_BOX.search(text) else (LATEX, EXPRESSION)
-    found = parse(text, extraction_config=targets, parsing_timeout=None, raise_on_error=True)  # type: ignore[arg-type]
-    return [_as_interval(value) for value in found]
+def _plain_index(found: re.Match[str]) -> str:
+    r"""An index without commands and capitals, which latex2sympy does not read or keep: ``_{\max}``, ``_{AB}``."""
+    if found[1]:
+        return found[0]
+    plain = re.sub(r"\\text|[\\{}\s]", "", found[2])
+    return f"_{{{re.sub('[A-Z]', lambda capital: f'cap{capital[0].lower()}', plain)}}}"
 
 
-def _as_interval(value: Any) -> Any:
-    """The interval (0, 4] for 0 < t ≤ 4, [4, ∞) for 4 ≤ t; anything else unchanged."""
-    bound = isinstance(value, INEQUALITY) and {value.lhs.is_Symbol, value.rhs.is_Symbol} == {True, False}
-    if not (bound or isinstance(value, And)) or len(value.free_symbols) != 1:
-        return value
+@lru_cache(maxsize=4096)
+def parse_formula(text: str) -> Any:
+    """The sympy value of one formula.
+
+    ``i`` is the imaginary unit, every other letter a symbol that may be complex.
+
+    Raises:
+        UnreadableError: latex2sympy does not understand it.
+    """
+    latex = _INDEX.sub(_plain_index, text)
+    for pattern, change in _FOR_THE_PARSER:
+        latex = re.sub(pattern, change, latex)
     try:
-        return value.as_set()
-    except PARSER_ERRORS:
+        value = latex2sympy(
+            normalize_latex(latex, _LATEX), is_real=True, convert_degrees=False, normalization_config=None
+        )
+    except Exception as error:  # latex2sympy raises nothing more special
+        raise UnreadableError(text) from error
+    if not isinstance(value, sympy.Basic | sympy.MatrixBase):
+        raise UnreadableError(text)
+    return value
+
+
+def with_imaginary_unit(value: Any) -> Any:
+    """`value` with i for the symbol ``i``, exact decimals, and unknown functions as symbols."""
+    if not isinstance(value, sympy.Basic):
         return value
+    exchanged: dict[Any, Any] = {number: sympy.Rational(str(number)) for number in value.atoms(sympy.Float)}
+    symbols: Any = value.free_symbols
+    for symbol in symbols:
+        exchanged[symbol] = sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name)
+    value = value.xreplace(exchanged)
+    applied = {call: sympy.Symbol(f"{call}") for call in value.atoms(AppliedUndef)}
+    return value.xreplace(applied) if applied else value
+
+
+# -- words and units ---------------------------------------------------------------------------------------------------
+
+_SHORT_WORDS = [
+    "yes",
+    "no",
+    "odd",
+    "even",
+    "all",
+    "any",
+    "none",
+    "one",
+    "east",
+    "west",
+    "north",
+    "south",
+    "true",
+    "false",
+    "both",
+    "red",
+    "blue",
+]
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|lim|max|min|det|exp|mod|gcd|lcm|sqrt|frac|deg|arg)\b")
+
+
+def plain_words(text: str) -> str:
+    r"""Text without its commands and case: ``\text{No solution.}`` is ``no solution``."""
+    text = re.sub(r"\\l(and|or)(?![a-z])", r"\1", text)
+    text = re.sub(r"\\text(?![a-z])|[{}$\\\"“”.!?,]|(?<=\w)-(?=\w)", " ", text)
+    return re.sub(r"^(?:an?|the) (?=\w)", "", " ".join(text.casefold().split()))
+
+
+def is_words(text: str) -> bool:
+    r"""Whether `text` is language: ``\text{even}``, ``Evelyn``, ``no solution``; not ``rst``, ``u - v``, ``ABC``."""
+    bare = re.sub(r"\\l(and|or)(?![a-z])", r"\1", _TEXT.sub(r"\1", text)).strip()
+    if not re.fullmatch(r"[A-Za-z][A-Za-z' .,-]*|\([A-Z]\)", bare) or _FUNCTION.search(bare):
+        return not text.count("\\") and len(re.findall(r"[A-Za-z][a-z]{2,}", _FUNCTION.sub("", text))) > 1  # a sentence
+    if _TEXT.fullmatch(text):
+        return True
+    tokens = re.findall(r"[A-Za-z']+", bare)
+    if any(token.lower() in _SHORT_WORDS for token in tokens):
+        return True
+    # Letters in alphabetical order (abcd) or capitals (ABCD) are names of quantities.
+    return any(
+        len(token) >= 4 and not token.isupper() and list(token.lower()) != sorted(token.lower()) for token in tokens
+    )
+
+
+_UNIT_NAMES = {
+    "m": "m meter metre meters metres", "cm": "cm centimeter centimetre centimeters centimetres cms",
+    "mm": "mm millimeters",
+    "km": "km kilometer kilometre kilometers kilometres",
+    "in": "inch inches", "ft": "ft foot feet", "mi": "mile miles mi",
+    "yd": "yard yards yd", "s": "sec second seconds secs s", "min": "minute minutes min mins",
+    "h": "hour hours hr hrs h",
+    "day": "day days", "week": "week weeks", "month": "month months", "year": "year years yr yrs", "g": "gram grams g",
+    "kg": "kg kilogram kilograms kgs", "mg": "mg milligrams", "lb": "lb lbs pound pounds", "oz": "oz ounce ounces",
+    "l": "liter litre liters litres l", "ml": "ml milliliters", "$": r"$ \$ dollar dollars usd", "¢": "cent cents ¢",
+    "€": "€ euro euros eur", "£": "£ gbp", "¥": "¥ yen yuan", "Rs": "rs rupee rupees", "deg": r"degree degrees deg",
+    "mph": "mph", "kmh": "kmh kph", "am": "am a.m", "pm": "pm p.m", "unit": "unit units", "N": "newton newtons",
+    "J": "joule joules", "kJ": "kj", "W": "watt watts", "kW": "kw", "Hz": "hz hertz", "mol": "mol mole moles",
+    "Pa": "pa", "kPa": "kpa", "rad": "rad radian radians",
+}  # fmt: skip
+UNITS = {word: unit for unit, words in _UNIT_NAMES.items() for word in words.split()}
+_SYMBOLS = {word for word in UNITS if len(word) == 1 and word.isalpha()}
+_MODIFIERS = re.compile(
+    r"\b(?:not|no|least|most|more|less|than|over|under|above|below|half|twice|double|triple|times|minus|negative|plus|"
+    r"except|between|squared|cubed|factorial|root|gross|googol|base|mod|choose|point|if|when|where|for|while|with)\b|"
+    r"[0-9]|=|\^\{?\\text"
+)
+_CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?([$€£¥])|(USD|EUR|GBP|Rs)\b\.?)\s*(?=[\d.\\-])")
+_TEXT_UNIT = re.compile(r"^(.*?[^\s\\({\[^_])\s*((?:\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?[\s/]*)+)$", re.DOTALL)
+_PLAIN_UNIT = re.compile(
+    r"^(.*?[\d})%])\s*(?:(?<=\d)\s*([cdkm]?m\s*(?:\^\s*\{?[23]\}?|[23]))|"
+    r"([A-Za-z][A-Za-z/. ]*?(?:\s*\^\s*\{?-?\d\}?)?)|(\\?[$€£¥¢]))$",
+    re.DOTALL,
+)
+
+
+def _unit_of(words: str) -> str | None:
+    """The unit that `words` name; None if they are more than a unit."""
+    words = " ".join(_TEXT.sub(r" \1 ", words).replace("{", "").replace("}", "").split())
+    if _MODIFIERS.search(re.sub(r"\s*\^\s*-?\d|(?<=m)[23]$", "", words.lower())):
+        return None
+    tokens = [token for token in re.split(r"\s*/\s*|\s+per\s+|\s+", words.strip(" .")) if token]
+    return "/".join(UNITS.get(token.strip(".").lower(), token.lower()) for token in tokens) or None
+
+
+def _is_plain_unit(words: str) -> bool:
+    """Words without ``\\text`` that are a unit: known ones, or a plural; single letters only after a division."""
+    tokens = re.findall(r"[A-Za-z]+", words)
+    return not any(token.lower().removesuffix("s") in COUNT_WORDS for token in tokens) and all(
+        (token.lower() in UNITS and (token not in _SYMBOLS or "/" in words))
+        or token == "per"
+        or (len(token) >= 4 and token.islower() and re.search(r"[aeiouy]", token) and token != "".join(sorted(token)))
+        for token in tokens
+    )
+
+
+def _with_unit(text: str, declared: str) -> tuple[str, str, bool]:
+    """`text` without its unit, the unit, and whether there was a per cent sign."""
+    percent = re.sub(r"\s*(?:\\?%|\\text\s*\{\s*(?:%|percent|per cent|\\%)\s*\}|\bper\s?cent(?:age)?\b)$", "", text)
+    if percent != text:
+        return percent, "", True
+    if declared and text.endswith(declared) and text != declared:
+        return text.removesuffix(declared).strip(" ~{"), declared, False
+    degrees = re.sub(
+        r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|\\deg)\s*(?:\\text\s*\{\s*)?([CFK]?)(?:\s*\})?$", "", text
+    )
+    if degrees != text:
+        return degrees, "deg", False
+    if found := re.fullmatch(r"(.*\S)\s*(\\pmod\{\w+\})", text):
+        return found[1], found[2], False
+    if found := _CURRENCY.match(text):
+        rest, _, _ = _with_unit(text[found.end() :], "")
+        return found[1] + rest, UNITS.get((found[2] or found[3]).lower(), ""), False
+    if (found := _TEXT_UNIT.fullmatch(text)) and (unit := _unit_of(found[2])):
+        return found[1], unit, False
+    if found := _PLAIN_UNIT.fullmatch(text):
+        words = found[2] or found[3] or found[4]
+        if (not found[3] or _is_plain_unit(words)) and (unit := _unit_of(words)):
+            return found[1], unit, False
+    return text, "", False
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+_OPEN, _CLOSE = "([{", ")]}"
+_SEPARATOR = re.compile(r"\\(?:land|lor)(?![A-Za-z])|\\[{}]|\\(?:begin|end)\{\w*matrix\}|[()\[\]{},;]")
+_THOUSANDS = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin|to|approx|equiv|subset)(?![A-Za-z])")
+
+
+def split_parts(text: str, keep_thousands: bool = True) -> tuple[list[str], str]:
+    """`text` cut at the separators outside of its brackets, and which one there was."""
+    if keep_thousands and not re.search(r",\S", _THOUSANDS.sub("", re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", text))):
+        outside = re.split(r"(\([^()]*\)|\[[^\[\]]*\])", text)
+        outside[::2] = [_THOUSANDS.sub(lambda digits: digits[0].replace(",", ""), piece) for piece in outside[::2]]
+        text = "".join(outside)
+    parts, depth, start, joint = [], 0, 0, ","
+    for found in _SEPARATOR.finditer(text):
+        mark = found[0].lstrip("\\")
+        if mark[0] in _OPEN or mark.startswith("begin"):
+            depth += 1
+        elif mark[0] in _CLOSE or mark.startswith("end"):
+            depth -= 1
+        elif depth <= 0:
+            parts.append(text[start : found.start()])
+            start = found.end()
+            joint = found[0] if found[0].startswith("\\") else joint
+    parts.append(text[start:])
+    parts = [part.strip(" ,") for part in parts]
+    return [part for part in parts if part] or [text], joint
+
+
+def _enclosed(text: str) -> bool:
+    r"""Whether the first bracket of `text` closes at its end: ``(1,2)``, ``[3,4)``; not ``(1)(2)``, ``(1,2),(3,4)``."""
+    depth = 0
+    for found in re.finditer(r"[()\[\]]|\\?[{}]", text):
+        depth += 1 if found[0][-1] in _OPEN else -1
+        if depth == 0:
+            return found.end() == len(text)
+    return False
 
 
 @lru_cache(maxsize=8192)
-def read_reference(reference: str) -> list[Any]:
-    r"""The values a reference stands for; [] if it cannot be read.
+def read(text: str, declared_unit: str = "", off: frozenset[str] = frozenset()) -> tuple[Reading, tuple[str, ...]]:
+    """What `text` says, and the rules of the normal form that changed it."""
+    fired: list[str] = []
+    return read_parts(normal_form(text, off, fired), declared_unit, off), tuple(dict.fromkeys(fired))
 
-    References come bare (``\frac{1}{2}``, ``50\%``, ``(3, \pi)``), delimited (``$12$``, ``\boxed{…}``), with a unit
-    (``12 units``) or as words (``even``). Bare ones are boxed: outside delimiters math-verify sees only digits, and
-    would read ``2k+2`` as 2.
-    """
-    text = reference.strip()
-    if not text:
-        return []
-    boxed = rf"\boxed{{{text}}}"
-    values: list[Any] = []
-    if HAS_DELIMITERS.search(text):
-        forms = [text]
-    elif NUMBER_AND_UNIT.match(text):
-        forms = [text, boxed]
-    elif WORDS.match(text):
-        # Without \text, math-verify reads a word as a product of letters and forgets their order: compare as text.
-        word = text.rstrip(".")
-        forms = [rf"\boxed{{\text{{{word}}}}}"]
-        values.extend(dict.fromkeys([word, word.lower(), word.capitalize()]))
-    else:
-        forms = [boxed]
-    for form in forms:
-        try:
-            values.extend(extract(form))
-        except PARSER_ERRORS:
-            return []
-    # A string alone means that parsing failed: only a letter-for-letter copy would be right, anything else "wrong".
-    return values if any(not isinstance(value, str) for value in values) else []
+
+def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozenset()) -> Reading:
+    parts, joint = split_parts(text)
+    if len(parts) > 1:
+        if is_words(text):
+            return Reading(text, "words")
+        groups = re.split(r";(?![^(\[{]*[)\]}])", text)
+        if 1 < len(groups) < len(parts) and "," in text and not re.search(r"\),|\],", text):
+            return Reading(
+                text, "list", tuple(read_parts(group, declared_unit, off) for group in groups if group.strip())
+            )
+        return _as_list([read_parts(part, declared_unit, off) for part in parts], text, joint)
+    text = parts[0]
+    if text.startswith("{") and text.endswith("}") and _enclosed(text):
+        return read_parts(text[1:-1].strip(), declared_unit, off)
+    if text.count("=") and (named := _read_named(text, declared_unit, off)) is not None:
+        return named
+    if found := re.fullmatch(r"([A-Za-z]|\\[a-z]+)\s*\\in(?![a-z])\s*(.+)", text):
+        return replace(read_parts(found[2], declared_unit, off), name=squeezed(found[1]))
+    if re.match(r"[(\[]|\\\{", text) and (_enclosed(text) or re.fullmatch(r"[\[(][^()\[\]]*,[^()\[\]]*[\])]", text)):
+        return _read_enclosed(text, declared_unit, off)
+    if re.search(r"\\pm(?![a-z])", text) and not _RELATION.search(text):
+        plus, minus = (
+            re.sub(r"\\([pm])[pm](?![a-z])", lambda sign, s=signs: s[sign[1]], text)
+            for signs in ({"p": "+", "m": "-"}, {"p": "-", "m": "+"})
+        )
+        both = [read_parts(re.sub(r"^\s*\+", "", sign), declared_unit, off) for sign in (plus, minus)]
+        return _as_list(both, text, ",")
+    if is_words(text) and not _RELATION.search(text):
+        return Reading(text, "words")
+    if "units" in off:
+        return Reading(text)
+    value, unit, percent = _with_unit(text, declared_unit)
+    if value != text and value:
+        inner = read_parts(value, "", off)
+        return replace(inner, unit=inner.unit or unit, percent=percent or inner.percent)
+    return Reading(text)
+
+
+def _as_list(parts: list[Reading], text: str, joint: str) -> Reading:
+    """One list of `parts`: what belongs to all of them (x = 1, 2; 3 or 4 apples) is said once."""
+    flat = [inner for part in parts for inner in (part.parts if part.kind == "list" and not part.name else (part,))]
+    names, units = {part.name for part in flat}, {part.unit for part in flat if part.unit}
+    if len(names - {""}) == 1 and flat[0].name:
+        flat = [replace(part, name=flat[0].name) for part in flat]
+    if len(units) == 1 and flat[-1].unit:
+        flat = [replace(part, unit=flat[-1].unit) for part in flat]
+    return Reading(text, "list", tuple(flat), joint=joint)
+
+
+def _read_named(text: str, declared_unit: str, off: frozenset[str]) -> Reading | None:
+    sides = [side.strip() for side in re.split(r"(?<![<>!\\])=", text)]
+    if len(sides) < 2 or not all(sides) or _RELATION.search(text):
+        return None
+    name = next((side for side in sides[:-1] if is_name(side)), sides[0])
+    return replace(read_parts(sides[-1], declared_unit, off), name=squeezed(name))
+
+
+def is_name(name: str, may_be_sum: bool = False) -> bool:
+    r"""Whether `name` names a value: ``x``, ``f(2)``, ``(p,q)``, ``\angle ABC``; not ``2x``, ``x^2``."""
+    bare = re.sub(
+        r"_\{(?:[^{}]|\{[^{}]*\})*\}|_\w|\\text\{[^{}]*\}|\^\{?(?:\\prime)+\}?|(?<=[A-Za-z])\([^()]*\)|\\[A-Za-z]+",
+        "",
+        name,
+    )
+    return re.fullmatch(r"[A-Za-z|(){},\s:/']*" if not may_be_sum else r"[A-Za-z|(){},\s:/'+-]*", bare) is not None
+
+
+def _read_enclosed(text: str, declared_unit: str, off: frozenset[str]) -> Reading:
+    is_set = text.startswith(r"\{")
+    inner = text[2:-2] if is_set else text[1:-1]
+    parts, joint = split_parts(inner, keep_thousands=False)
+    read_inner = tuple(read_parts(part, declared_unit, off) for part in parts)
+    if is_set:
+        return replace(_as_list(list(read_inner), text, joint), kind="set")
+    if len(parts) == 1:
+        return read_inner[0] if text[0] + text[-1] == "()" and not is_words(text) else Reading(text)
+    return Reading(text, "tuple", read_inner, brackets=text[0] + text[-1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict
 
 
 class Verdict(StrEnum):
@@ -16,6 +18,37 @@ class Verdict(StrEnum):
     """The reference cannot be read, the comparison raised, or the worker died (out of memory, a crash)."""
     TIMED_OUT = "timed_out"
     """The verifier did not come to an end in time."""
+
+
+class Rules(TypedDict, total=False):
+    """What a benchmark declares for one reference, and what a comparison is to leave out.
+
+    Attributes:
+        tolerance: largest absolute difference.
+        measured: the reference was computed from data and rounded; half a unit of its last digit is allowed.
+        unit: what the reference is counted in, as the data set writes it; an answer may name it.
+        off: names of rules not to apply (``attnpo benchmarks check`` counts what each one changes).
+    """
+
+    tolerance: float
+    measured: bool
+    unit: str
+    off: list[str]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, and the answer it is about as it was read; None where none was.
+
+    Attributes:
+        fired: the rules that changed a text or decided something.
+        by_judge: the verdict is a language model's, asked because the rules had none.
+    """
+
+    verdict: Verdict
+    extracted: str | None
+    fired: tuple[str, ...] = ()
+    by_judge: bool = False
 
 
 REWARD_OF: dict[Verdict, float | None] = {

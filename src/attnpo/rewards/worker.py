@@ -1,13 +1,13 @@
 """One verifying process: reads a JSON request per line, answers with a JSON line. :mod:`attnpo.rewards.pool` starts it.
 
-It is run as a plain script and imports only the standard library, math-verify and four files of this folder that do
+It is run as a plain script and imports only the standard library, math-verify and five files of this folder that do
 the same, so that it starts in about a second beside a trainer of any size. It has no time limit of its own in Python:
 sympy can spend hours inside one C call, where no signal handler runs. The pool kills a worker that is late; should the
 pool itself be gone, the kernel does (SIGALRM with its default action). math-verify's own timeouts, which are such
 handlers, are switched off.
 
 Requests: {"id", "reference"} → {"id", "readable"}; {"id", "reference", "answer", "rules"} → {"id", "verdict",
-"extracted"}; rules are optional.
+"extracted", "fired"}; rules are optional.
 """
 
 from __future__ import annotations
@@ -18,59 +18,77 @@ import logging
 import os
 import signal
 import sys
-from itertools import product
 from typing import Any
 
-from math_verify import verify
-
-from attnpo.rewards.boxed import boxed_texts
-from attnpo.rewards.closeness import Rules, is_close, is_other_base, is_rounded_away, tolerance_of, without_unit
-from attnpo.rewards.quantities import bare_number
-from attnpo.rewards.reading import PARSER_ERRORS, extract, read_reference
+from attnpo.rewards.equality import Comparison, tolerance_of
+from attnpo.rewards.extraction import candidates, final_box
+from attnpo.rewards.normal_form import squeezed
+from attnpo.rewards.reading import Reading, read
+from attnpo.rewards.verdict import Rules
 
 LONGEST_ANSWER = 20_000
 """Characters. Of a longer answer the end is read: math-verify's patterns are quadratic in unclosed delimiters."""
+
+LONGEST_TEXT = 2_000
+"""Characters of what is taken for the answer; a longer one is no answer that is looked for."""
 
 LONGEST_EXTRACT = 500
 """Characters of the extracted answer that are handed back."""
 
 
-def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str, str | None]:
-    """The verdict on one answer (right, wrong, no_answer or unverifiable), and what was read out of it."""
+def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str, str | None, list[str]]:
+    """The verdict on one answer (right, wrong, no_answer or unverifiable), what was read, and by which rules."""
     rules = rules or {}
-    golds = read_reference(reference)
-    if not golds:
-        return "unverifiable", None
+    off = frozenset(rules.get("off", ()))
     if len(answer) > LONGEST_ANSWER:
         # From the start of a line, where there is one: an inline formula ends in the line it began in.
         answer = answer[-LONGEST_ANSWER:]
         answer = answer[answer.find("\n") + 1 :]
-    try:
-        found = extract(without_unit(answer, rules))
-    except PARSER_ERRORS:
-        return "unverifiable", None
-    if not found:
-        return "no_answer", None
-    boxes = boxed_texts(answer)
-    # Of one box its own text, before the repairs; else what math-verify made of several, or of running text.
-    read = boxes[0] if len(boxes) == 1 else next((item for item in reversed(found) if isinstance(item, str)), "")
-    if is_other_base(reference, read):
-        return "wrong", read[:LONGEST_EXTRACT]
-    failed, tolerance = False, tolerance_of(reference, rules)
-    for gold, value in product(golds, [*found, *read_quantity(read, golds)]):
-        try:
-            equal = verify(gold, value, timeout_seconds=None, raise_on_error=True) and not is_rounded_away(gold, value)
-            if equal or is_close(gold, value, tolerance):
-                return "right", read[:LONGEST_EXTRACT]
-        except PARSER_ERRORS:
-            failed = True
-    return "unverifiable" if failed else "wrong", read[:LONGEST_EXTRACT]
+    gold, gold_fired = read_reference(reference, rules.get("unit") or "", off)
+    text, kind = None, "no_answer"
+    for text in candidates(answer):
+        if squeezed(text) == squeezed(reference.strip()):
+            return "right", text[:LONGEST_EXTRACT], ["equal strings"]
+        if gold is None:
+            return "unverifiable", text[:LONGEST_EXTRACT], []
+        if len(text) > LONGEST_TEXT:
+            continue
+        reading, fired = read(text, rules.get("unit") or "", off)
+        if not text.is_final and reading.kind == "words" != gold.kind:
+            continue  # a sentence about the answer, which comes later
+        comparison = Comparison(tolerance_of(reference, rules), off)
+        if comparison.same(gold, reading):
+            kind = "right"
+        elif not gold.is_readable() or comparison.failed:
+            kind = "unverifiable"
+        elif text.is_final or reading.is_readable():
+            kind = "wrong"
+        else:
+            continue
+        fired = dict.fromkeys([*gold_fired, *fired, *comparison.fired])
+        return kind, text[:LONGEST_EXTRACT], list(fired)
+    return kind if gold is not None and gold.is_readable() else "unverifiable", text and text[:LONGEST_EXTRACT], []
 
 
-def read_quantity(read: str, golds: list[Any]) -> list[Any]:
-    """The number of an answer that is a number and its unit, where the reference is a number."""
-    number = bare_number(read) if any(getattr(gold, "is_number", False) for gold in golds) else None
-    return [] if number is None else extract(rf"\boxed{{{number}}}")
+def read_reference(
+    reference: str, unit: str = "", off: frozenset[str] = frozenset()
+) -> tuple[Reading | None, tuple[str, ...]]:
+    r"""What a reference says, which may still be no formula; None for nothing.
+
+    References come bare (``\frac{1}{2}``, ``(3, \pi)``), delimited (``$12$``, ``$x = 1$ and $y = 2$``, ``\boxed{…}``),
+    with a unit (``12 units``), as words (``even``) or as a sentence with a formula in it.
+    """
+    text = reference.strip()
+    if not text or len(text) > LONGEST_ANSWER:
+        return None, ()
+    box = final_box(text)
+    reading, fired = read(box[1] if box else text, unit, off)
+    if "$" in text and not box and (reading.kind == "words" or not reading.is_readable()):
+        for candidate in candidates(text):
+            found, changed = read(candidate, unit, off)
+            if found.is_readable():
+                return found, changed
+    return reading, fired
 
 
 def answer_request(request: dict[str, Any]) -> dict[str, Any]:
@@ -79,9 +97,11 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any]:
     texts = {key: request[key].encode("utf-8", "replace").decode() for key in ("reference", "answer") if key in request}
     reply: dict[str, Any] = {"id": request["id"]}
     if "answer" in texts:
-        reply["verdict"], reply["extracted"] = judge(texts["answer"], texts["reference"], request.get("rules"))
+        judged = judge(texts["answer"], texts["reference"], request.get("rules"))
+        reply["verdict"], reply["extracted"], reply["fired"] = judged
     else:
-        reply["readable"] = bool(read_reference(texts["reference"]))
+        gold, _ = read_reference(texts["reference"])
+        reply["readable"] = gold is not None and gold.is_readable()
     return reply
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 
 from attnpo.evaluation.grading.choice import grade_choice
 from attnpo.evaluation.grading.code import grade_codes
 from attnpo.evaluation.samples import Graded, Question
-from attnpo.rewards.closeness import Rules
 from attnpo.rewards.pool import VerifierPool
-from attnpo.rewards.verdict import Verdict
+from attnpo.rewards.verdict import Rules, Verdict
 from attnpo.sandbox.sandbox import Limits, Sandbox
 
 
-def rules_of(question: Question) -> Rules:
+def rules_of(question: Question, off: Sequence[str] = ()) -> Rules:
     """How close a number must come to the reference: exactly, unless the question says otherwise in `extra`."""
     extra, rules = question.extra, Rules()
     if extra.get("unit"):
@@ -23,6 +23,8 @@ def rules_of(question: Question) -> Rules:
         rules["tolerance"] = extra["tolerance"]
     if extra.get("measured"):
         rules["measured"] = True
+    if off:
+        rules["off"] = list(off)
     return rules
 
 
@@ -41,10 +43,11 @@ class Grader:
         self._pool: VerifierPool | None = None
         self._sandbox: Sandbox | None = None
 
-    def grade(self, pairs: Sequence[tuple[Question, str | None]]) -> list[Graded]:
+    def grade(self, pairs: Sequence[tuple[Question, str | None]], *, off: Sequence[str] = ()) -> list[Graded]:
         """Verdicts in order. The text is a response's final answer, without its thinking; None: it has none.
 
-        A question without a reference (code: without tests) gets the verdict None.
+        `off`: names of the verifier's rules not to apply. A question without a reference (code: without tests) gets the
+        verdict None.
 
         Raises:
             InputError: programs cannot be confined on this system, or a test is malformed.
@@ -62,16 +65,16 @@ class Grader:
                 graded[index] = grade_choice(answer, question.reference, question.choices)
             else:
                 waiting[question.kind].append((index, question, answer))
-        for kind, grade in (("math", self._math), ("code", self._code)):
+        for kind, grade in (("math", partial(self._math, off=off)), ("code", self._code)):
             if items := waiting[kind]:
                 graded.update(zip((index for index, _, _ in items), grade(items), strict=True))
         return [graded[index] for index in range(len(pairs))]
 
-    def _math(self, items: list[tuple[int, Question, str]]) -> Sequence[Graded]:
+    def _math(self, items: list[tuple[int, Question, str]], off: Sequence[str] = ()) -> Sequence[Graded]:
         if self._pool is None:
             self._pool = VerifierPool(self.workers, timeout=self.timeout)
-        asked = [(answer, question.reference, rules_of(question)) for _, question, answer in items]
-        return [Graded(judgement.verdict, judgement.extracted) for judgement in self._pool.judge(asked)]
+        asked = [(answer, question.reference, rules_of(question, off)) for _, question, answer in items]
+        return [Graded(judged.verdict, judged.extracted, fired=judged.fired) for judged in self._pool.judge(asked)]
 
     def _code(self, items: list[tuple[int, Question, str]]) -> Sequence[Graded]:
         if self._sandbox is None:

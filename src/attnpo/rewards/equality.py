@@ -1,0 +1,502 @@
+r"""Whether two readings say the same: parts by their structure, formulas by math-verify, numbers and equations exactly.
+
+Imports only the standard library, math-verify and sympy: every verifying process loads it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import combinations
+from typing import Any
+
+import mpmath
+import sympy
+from math_verify import verify
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import BooleanFunction
+
+from attnpo.rewards.normal_form import squeezed
+from attnpo.rewards.reading import Reading, UnreadableError, is_name, plain_words, read_parts, with_imaginary_unit
+from attnpo.rewards.verdict import Rules
+
+MEASURED_SHARE = 0.01
+"""A measured quantity may be off by 1 % at most, however few digits its reference has."""
+DECIMALS = 6
+"""A decimal number and an exact one are equal if they are so when rounded to this many decimals."""
+SMALL_NUMBERS = 1e-4
+"""…and, if that leaves few digits, within this share of their size."""
+DIGITS = 40
+"""Digits of the evaluations that tell two formulas apart."""
+
+COMPARISON_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What sympy raises on odd expressions. Anything else ends the worker, which the pool can tell as well."""
+
+
+def tolerance_of(reference: str, rules: Rules) -> float:
+    """Largest absolute difference between an answer and `reference`; 0: they must be equal.
+
+    A whole number is exact. Any other measured number may be off by half a unit of its last digit, or 1 %, whichever is
+    less: 3.61e-10 by 0.005e-10, 0.5 by 0.005.
+    """
+    if "tolerance" in rules:
+        return rules["tolerance"]
+    number = re.fullmatch(r"[+-]?(\d*\.?\d+)(?:e([+-]?\d+))?", reference.strip(), re.IGNORECASE)
+    if not rules.get("measured") or number is None or reference.strip().lstrip("+-").isdigit():
+        return 0.0
+    last_digit = 10.0 ** (int(number[2] or 0) - len(number[1].partition(".")[2]))
+    return min(last_digit / 2, MEASURED_SHARE * abs(float(reference)))
+
+
+class Comparison:
+    """Compares readings under one set of rules.
+
+    Args:
+        tolerance: as :func:`tolerance_of` has it.
+        off: names of rules not to apply: those of :data:`RULE_NAMES`.
+
+    Attributes:
+        fired: names of the rules that decided something.
+        failed: whether sympy gave up on a pair of formulas.
+    """
+
+    def __init__(self, tolerance: float = 0.0, off: frozenset[str] = frozenset()) -> None:
+        self.tolerance, self.off = tolerance, off
+        self.fired: list[str] = []
+        self.failed = False
+
+    def _by_rule(self, name: str, decided: Callable[[], bool | None]) -> bool | None:
+        """What the rule decides; None if it does not, or is switched off."""
+        if name in self.off:
+            return None
+        result = decided()
+        if result is not None:
+            self.fired.append(name)
+        return result
+
+    def same(self, gold: Reading, answer: Reading) -> bool:
+        """Whether `answer` is right where `gold` is the reference."""
+        if gold.name and answer.name:
+            if squeezed(gold.name) == squeezed(answer.name) or _same_words(gold.name, answer.name):
+                if self.same(replace(gold, name=""), replace(answer, name="")):
+                    return True
+                if is_name(gold.name):
+                    return False
+            if gold.parts or answer.parts or "words" in (gold.kind, answer.kind):
+                return False
+            return bool(self._by_rule("equations", lambda: self._same_equation(gold, answer)))
+        if gold.name or answer.name:
+            return bool(self._by_rule("names", lambda: self._without_name(gold, answer)))
+        if gold.unit and answer.unit and gold.unit != answer.unit:
+            return False
+        if squeezed(gold.text) == squeezed(answer.text) and gold.percent == answer.percent:
+            return True
+        if "words" in (gold.kind, answer.kind):
+            return _same_words(gold.words(), answer.words())
+        if region := self._by_rule("regions", lambda: self._same_region(gold, answer)):
+            return region
+        if gold.parts or answer.parts:
+            return self._same_parts(gold, answer)
+        return self._same_formula(gold, answer)
+
+    # -- names ---------------------------------------------------------------------------------------------------------
+
+    def _without_name(self, gold: Reading, answer: Reading) -> bool | None:
+        """``x = 5`` and 5. What is left of the sign must be a name: 5 is not ``2x = 5``, nor 0 ``5x - 7y = 0``."""
+        named, name = (gold, gold.name) if gold.name else (answer, answer.name)
+        chained = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", name)) is None
+        if not chained and not is_name(name, may_be_sum=not gold.name):
+            return None
+        if chained and not self.same(replace(read_parts(name)), replace(named, name="")):
+            return None
+        return self.same(replace(gold, name=""), replace(answer, name="")) or None
+
+    def _same_equation(self, gold: Reading, answer: Reading) -> bool | None:
+        """Equations are equal if one is a multiple of the other, or both have the same solutions."""
+        try:
+            ours, theirs = ((read_parts(side.name).value, side.value) for side in (gold, answer))
+            first, second = (with_imaginary_unit(left) - with_imaginary_unit(right) for left, right in (ours, theirs))
+        except (UnreadableError, *COMPARISON_ERRORS):
+            return None
+        if not first.free_symbols or first.free_symbols != second.free_symbols:
+            return None
+        ratio = _constant_ratio(first, second)
+        if ratio is not None:
+            return True
+        return self._same_roots(first, second) or None
+
+    def _same_roots(self, first: Any, second: Any) -> bool:
+        for symbol in sorted(first.free_symbols, key=str)[:3]:
+            try:
+                if any(not side.is_polynomial(symbol) or sympy.degree(side, symbol) > 2 for side in (first, second)):
+                    continue
+                roots = [sympy.solve(side, symbol) for side in (first, second)]
+            except COMPARISON_ERRORS:
+                continue
+            if roots[0] and len(roots[0]) == len(roots[1]) and _matched(roots[0], roots[1], _same_value):
+                return True
+        return False
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def _same_parts(self, gold: Reading, answer: Reading) -> bool:
+        ours, theirs = (_other_commas(one, other) for one, other in ((gold, answer), (answer, gold)))
+        kinds = {ours.kind, theirs.kind}
+        if not (ours.parts or theirs.parts):
+            return self._same_formula(ours, theirs)
+        if not (ours.parts and theirs.parts):
+            single, other = (ours, theirs) if theirs.parts else (theirs, ours)
+            if "matrix" in single.text and "tuple" in kinds:
+                return False
+            return other.kind == "set" and len(other.parts) == 1 and self.same(single, other.parts[0])
+        distinct = _without_repetitions(ours)
+        if "set" in kinds or (len(distinct.parts) == len(ours.parts) and ours.kind == theirs.kind == "list"):
+            ours, theirs = distinct, _without_repetitions(theirs)
+        if len(ours.parts) != len(theirs.parts):
+            return False
+        pairs = list(zip(ours.parts, theirs.parts, strict=True))
+        if kinds == {"tuple"}:
+            same_brackets = ours.brackets == theirs.brackets or len(ours.parts) > 2
+            return same_brackets and all(self.same(*pair) for pair in pairs)
+        if "tuple" in kinds:
+            brackets = ours.brackets or theirs.brackets
+            return "set" not in kinds and brackets == "()" and all(self.same(*pair) for pair in pairs)
+        names = {part.name for part in ours.parts}, {part.name for part in theirs.parts}
+        if (len(names[0]) == len(pairs) and names[1] == {""}) or (len(names[1]) == len(pairs) and names[0] == {""}):
+            # Of values with names of their own, without these only the order says which is which.
+            return all(self.same(*pair) for pair in pairs)
+        return _matched(ours.parts, theirs.parts, self.same)
+
+    def _same_region(self, gold: Reading, answer: Reading) -> bool | None:
+        """Inequalities, intervals and unions as sets of numbers; the name of the unknown must be the same."""
+        if not (_is_region(gold) or _is_region(answer)):
+            return None
+        if gold.kind == answer.kind == "formula" and (decided := self._same_inequality(gold, answer)) is not None:
+            return decided
+        try:
+            (ours, our_name), (theirs, their_name) = _region(gold), _region(answer)
+            if our_name and their_name and our_name != their_name:
+                return False
+            if ours == theirs or verify(ours, theirs, timeout_seconds=None, raise_on_error=True):
+                return True
+        except (UnreadableError, *COMPARISON_ERRORS):
+            return None
+        return None
+
+    def _same_inequality(self, gold: Reading, answer: Reading) -> bool | None:
+        try:
+            chains = [_inequalities(side.value) for side in (gold, answer)]
+        except (UnreadableError, *COMPARISON_ERRORS):
+            return None
+        if not chains[0] or not chains[1]:
+            return None
+        if set().union(*(c[1].free_symbols for c in chains[0])) != set().union(*(c[1].free_symbols for c in chains[1])):
+            return False
+
+        def same(ours: tuple[str, Any], theirs: tuple[str, Any]) -> bool:
+            ratio = _constant_ratio(ours[1], theirs[1]) if ours[0] == theirs[0] else None
+            return ratio is not None and (ours[0] == "!=" or ratio > 0)
+
+        return True if len(chains[0]) == len(chains[1]) and _matched(chains[0], chains[1], same) else None
+
+    # -- formulas ------------------------------------------------------------------------------------------------------
+
+    def _same_formula(self, gold: Reading, answer: Reading) -> bool:
+        if re.search(r"\d:0\d", gold.text + " " + answer.text):
+            return False  # a time of day, which was not the same text
+        if (decided := self._by_rule("bases", lambda: _same_base(gold.text, answer.text))) is not None:
+            return decided
+        for ours, theirs in self._interpretations(gold, answer):
+            decided = self._same_numbers(ours, theirs)
+            if decided is None:
+                decided = self._same_values(ours, theirs)
+            if decided:
+                return True
+        return False
+
+    def _interpretations(self, gold: Reading, answer: Reading) -> list[tuple[Reading, Reading]]:
+        """The pairs to compare: a per cent sign on one side only may be left out, or be 1/100."""
+        if gold.percent == answer.percent or "per cent" in self.off:
+            return [(gold, answer)]
+        self.fired.append("per cent")
+        hundredth = [
+            replace(one, text=rf"\frac{{1}}{{100}} \cdot ({one.text})") if one.percent else one
+            for one in (gold, answer)
+        ]
+        return [(gold, answer), (hundredth[0], hundredth[1])]
+
+    def _same_numbers(self, gold: Reading, answer: Reading) -> bool | None:
+        """Rational numbers exactly; decimals to the digits that both have; None for anything else."""
+        ours, theirs = gold.number, answer.number
+        if ours is None or theirs is None:
+            return None
+        if ours == theirs:
+            return True
+        if self.tolerance and abs(float(ours - theirs)) <= self.tolerance * (1 + 1e-9):
+            return True
+        if not gold.is_decimal and not answer.is_decimal:
+            return False
+        if gold.is_decimal and answer.is_decimal:
+            decimals = min(len(one.text.partition(".")[2]) for one in (gold, answer))
+            return decimals >= DECIMALS and _rounds_to(ours, theirs, decimals)
+        return _rounds_to(ours, theirs, DECIMALS)
+
+    def _same_values(self, gold: Reading, answer: Reading) -> bool:
+        try:
+            ours, theirs = gold.value, answer.value
+        except UnreadableError:
+            return False
+        try:
+            exact = self._by_rule("exact", lambda: self._exactly(ours, theirs, gold, answer))
+            if exact is not None:
+                return exact
+            return verify(ours, theirs, timeout_seconds=None, raise_on_error=True)
+        except COMPARISON_ERRORS:
+            self.failed = True
+            return False
+
+    def _exactly(self, ours: Any, theirs: Any, gold: Reading, answer: Reading) -> bool | None:
+        """By values of the two formulas in the same points; None where there are none."""
+        if not (isinstance(ours, sympy.Expr) and isinstance(theirs, sympy.Expr)):
+            return None
+        inexact = bool(ours.atoms(sympy.Float) or theirs.atoms(sympy.Float)) and not (
+            ours.atoms(sympy.Float) and theirs.atoms(sympy.Float)
+        )
+        first, second = with_imaginary_unit(ours), with_imaginary_unit(theirs)
+        if first == second:
+            return True
+        if not first.free_symbols and not second.free_symbols:
+            pair = _number(first), _number(second)
+            if None in pair:
+                return None
+            if self.tolerance and abs(_minus(*pair)) <= self.tolerance * (1 + 1e-9):
+                return True
+            if _is_zero(_minus(*pair), *pair):
+                return True
+            return inexact and _rounds_to(_complex(pair[0]), _complex(pair[1]), DECIMALS)
+        if first.free_symbols != second.free_symbols:
+            return (
+                None
+                if any(len(s.name) > 1 for s in first.free_symbols ^ second.free_symbols)
+                else _same_in_points(first, second) or False
+            )
+        return _same_in_points(first, second)
+
+
+RULE_NAMES = ("equations", "names", "regions", "bases", "per cent", "exact")
+
+
+def _same_words(ours: str, theirs: str) -> bool:
+    ours, theirs = plain_words(ours), plain_words(theirs)
+    return (len(ours) > 1 and ours == theirs) or re.sub(r"[() ]", "", ours) == re.sub(r"[() ]", "", theirs) != ""
+
+
+def _matched(ours: Sequence[Any], theirs: Sequence[Any], same: Callable[[Any, Any], bool]) -> bool:
+    """Whether the two have the same members, in any order."""
+    left = list(theirs)
+    for one in ours:
+        index = next((index for index, other in enumerate(left) if same(one, other)), None)
+        if index is None:
+            return False
+        left.pop(index)
+    return not left
+
+
+def _without_repetitions(reading: Reading) -> Reading:
+    kept: list[Reading] = []
+    for part in reading.parts:
+        if not any(squeezed(part.text) == squeezed(other.text) and part.name == other.name for other in kept):
+            kept.append(part)
+    return replace(reading, parts=tuple(kept))
+
+
+def _other_commas(one: Reading, other: Reading) -> Reading:
+    """`one` with its commas read as `other` has them: ``1,22`` next to a decimal number, ``1,234`` next to a list."""
+    if (
+        one.kind == "list"
+        and other.is_decimal
+        and re.fullmatch(r"-?\d+,\d+", squeezed(one.text))
+        and " " not in one.text
+    ):
+        return Reading(one.text.replace(",", "."))
+    return one
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+_MP = mpmath.MPContext()
+_MP.dps = DIGITS
+
+
+def _rounds_to(ours: Any, theirs: Any, decimals: int) -> bool:
+    """Equal when rounded, and near even where rounding leaves few digits."""
+    difference = abs(ours - theirs)
+    largest = max(abs(ours), abs(theirs))
+    return bool(difference < 0.6 / 10**decimals and difference <= SMALL_NUMBERS * largest)
+
+
+def _number(value: Any) -> Any:
+    """`value` as an exact rational, or a complex number of `DIGITS` digits; None if it is no finite number."""
+    if not value.is_Rational:
+        value = value.doit()
+    if value.is_Rational:
+        return Fraction(int(value.p), int(value.q))
+    value = value.evalf(DIGITS, maxn=1000)
+    if not value.is_number or value.is_finite is not True:
+        return None
+    parts = value.as_real_imag()
+    if not all(part.is_Rational or part.is_Float for part in parts):
+        return None
+    return _MP.mpc(*(_MP.mpf(part.p) / part.q if part.is_Rational else _MP.mpf(part._mpf_) for part in parts))
+
+
+def _minus(ours: Any, theirs: Any) -> Any:
+    """Exact if both are; a fraction next to a complex number becomes one."""
+    if isinstance(ours, Fraction) and isinstance(theirs, Fraction):
+        return ours - theirs
+    return _complex(ours) - _complex(theirs)
+
+
+def _complex(value: Any) -> Any:
+    return _MP.mpc(_MP.mpf(value.numerator) / value.denominator) if isinstance(value, Fraction) else value
+
+
+def _is_zero(difference: Any, *sizes: Any) -> bool:
+    if isinstance(difference, Fraction):
+        return difference == 0
+    return bool(abs(difference) <= _MP.mpf(10) ** (10 - DIGITS) * max(abs(_complex(size)) for size in sizes))
+
+
+def _points(symbols: Sequence[sympy.Symbol]) -> list[dict[Any, Any]]:
+    """Where formulas are evaluated: fixed irregular values of either sign."""
+    draw = random.Random(17)
+    signs = ((1, 1), (1, 1), (-1, 1), (-1, -1), (1, -1), (1, 1), (-1, 1), (1, 1))
+    return [
+        {symbol: sympy.Rational(draw.randint(300, 2900), 997) * pair[n % 2] for n, symbol in enumerate(symbols)}
+        for pair in signs
+    ]
+
+
+def _values(first: Any, second: Any, enough: int = 4) -> list[tuple[Any, Any]]:
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    found = []
+    for point in _points(symbols):
+        pair = _number(first.xreplace(point)), _number(second.xreplace(point))
+        if None not in pair:
+            found.append(pair)
+            if len(found) == enough:
+                break
+    return found
+
+
+def _same_in_points(first: Any, second: Any) -> bool | None:
+    """Whether two formulas have the same values; None where they have too few."""
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    seen = 0
+    for point in _points(symbols):
+        ours, theirs = _number(first.xreplace(point)), _number(second.xreplace(point))
+        if ours is None or theirs is None:
+            if (ours is None) != (theirs is None):
+                return None
+            continue
+        if not _is_zero(_minus(ours, theirs), ours, theirs):
+            return False
+        seen += 1
+        if seen == 4:
+            return True
+    return None
+
+
+def _same_value(ours: Any, theirs: Any) -> bool:
+    if not ours.free_symbols and not theirs.free_symbols:
+        pair = _number(ours), _number(theirs)
+        return None not in pair and _is_zero(_minus(*pair), *pair)
+    return bool(_same_in_points(ours, theirs))
+
+
+def _constant_ratio(first: Any, second: Any) -> Any:
+    """The number c with first = c · second wherever they are evaluated; None if there is none."""
+    ratios = []
+    for ours, theirs in _values(first, second, enough=3):
+        if _is_zero(theirs, Fraction(1)) or _is_zero(ours, Fraction(1)):
+            return None
+        ratios.append(_complex(ours) / _complex(theirs))
+    if len(ratios) < 2 or any(not _is_zero(_minus(one, other), one, other) for one, other in combinations(ratios, 2)):
+        return None
+    return ratios[0].real if abs(ratios[0].imag) <= 1e-30 * abs(ratios[0]) else None
+
+
+def _same_base(ours: str, theirs: str) -> bool | None:
+    """``52_8`` is ``52_{8}`` and 52, not ``52_9``; None where neither names a base."""
+    pattern = re.compile(r"(\d[0-9A-Z]*)\s*_\s*\{?\s*(\d+)\s*\}?")
+    bases = pattern.fullmatch(ours), pattern.fullmatch(theirs)
+    if bases == (None, None):
+        return None
+    digits = [base[1] if base else text for base, text in zip(bases, (ours, theirs), strict=True)]
+    return digits[0] == digits[1] and (None in bases or bases[0][2] == bases[1][2])  # type: ignore[index]
+
+
+# -- regions -----------------------------------------------------------------------------------------------------------
+
+
+def _is_region(reading: Reading) -> bool:
+    if reading.parts:
+        return reading.kind != "tuple" and any(_is_region(part) for part in reading.parts)
+    return re.search(r"[<>]|\\(?:le|ge|ne|cup|cap|setminus|mathbb)(?![a-z])", reading.text) is not None
+
+
+def _region(reading: Reading) -> tuple[Any, str]:
+    """The set of numbers, and the name of the unknown; raises UnreadableError."""
+    if reading.kind == "tuple" and len(reading.parts) == 2:
+        start, end = (part.value for part in reading.parts)
+        return sympy.Interval(start, end, reading.brackets[0] == "(", reading.brackets[1] == ")"), reading.name
+    if reading.parts:
+        sets = [_region(part) for part in reading.parts]
+        names = {name for _, name in sets if name}
+        if len(names) > 1 or reading.kind == "tuple":
+            raise UnreadableError(reading.text)
+        join = sympy.Intersection if reading.joint == r"\land" else sympy.Union
+        return join(*(one for one, _ in sets)), next(iter(names), "")
+    value = reading.value
+    if isinstance(value, sympy.Set):
+        return value, reading.name
+    if isinstance(value, Relational | BooleanFunction):
+        value = with_function_symbols(value)
+        if len(value.free_symbols) == 1:
+            name = next(iter(value.free_symbols)).name
+            return value.as_set(), name
+        raise UnreadableError(reading.text)
+    return sympy.FiniteSet(value), reading.name
+
+
+def with_function_symbols(value: Any) -> Any:
+    from sympy.core.function import AppliedUndef
+
+    applied = {call: sympy.Symbol(f"{call}", real=True) for call in value.atoms(AppliedUndef)}
+    return value.xreplace(applied) if applied else value
+
+
+def _inequalities(value: Any) -> list[tuple[str, Any]]:
+    """(kind, left - right) of every inequality of a chain, turned so that it is "> 0" or ">= 0"."""
+    if isinstance(value, sympy.And):
+        return [pair for argument in value.args for pair in _inequalities(argument)]
+    if not isinstance(value, Relational) or isinstance(value, sympy.Eq):
+        return []
+    left, right = with_imaginary_unit(value.lhs), with_imaginary_unit(value.rhs)
+    if isinstance(value, sympy.Ne):
+        return [("!=", left - right)]
+    sign = str(getattr(value, "rel_op"))  # noqa: B009 - declared in a way that pyright cannot follow
+    greater = sign in (">", ">=")
+    return [(">=" if "=" in sign else ">", left - right if greater else right - left)]

@@ -1,0 +1,152 @@
+r"""Which text of a response is the answer: the last ``\boxed{…}`` or ``<answer>…</answer>``, else what is announced.
+
+Imports only the standard library and math-verify: every verifying process loads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import groupby
+
+from math_verify import ExprExtractionConfig, LatexExtractionConfig
+from math_verify.parser import get_extraction_regexes
+
+_BOX = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
+_BARE_BOX = re.compile(r"\\(?:f?boxed|fbox)\s*([^\s{}$\\][^\s{}$]*|\\(?:frac|sqrt|pi)\S*)")
+_TAG = re.compile(
+    r"(?:<answer>((?:(?!<answer>).)*)</answer>|(?:^|\n)[^\n]*?\banswer\W{0,4}\s*([^\n]*)</answer>)", re.S | re.I
+)
+_BETWEEN_BOXES = re.compile(
+    r"(?:[\s$,;&]|\\[()\[\],;:! ]|\\q?quad|\\text\s*\{[^{}]*\b(?:and|or)\s*\}|(?:\s[a-z]+)?\s(?:and|or)\s)*"
+)
+_HOPED = re.compile(r"final answer is:?\s*(?:\$([^$\n]+)\$|\\\((.+?)\\\))\.?\s*I hope", re.IGNORECASE)
+_ANNOUNCED = re.compile(
+    r"(?:\banswer(?:\s+is)?\s*(?::|\bis\b)|^####)[\s*:]*([^\n]{1,100})", re.IGNORECASE | re.MULTILINE
+)
+_COUNT_WORD = re.compile(
+    r"(?:[A-Za-zπ²³^/°%\\]|\s+(?:hundred|thousand|[mbtr]?illion|dozen|lakh|crore|or|and)\b)+[\w^{}.²³]*"
+)
+_FORMULA = re.compile(r"\$\$[^$]+\$\$|(?<![\\\d])\$(?=[^\n$]*[\\=^_{])[^\n$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
+MOST_CANDIDATES = 6
+
+
+def boxed_texts(text: str) -> list[str]:
+    r"""Contents of every closed box, in order, braces balanced. Linear in the length of the text.
+
+    >>> boxed_texts(r"\boxed{1}, so \boxed{\frac{1}{2}} and \boxed{3")
+    ['1', '\\frac{1}{2}']
+    """
+    return [text[start:end].strip() for start, end in _boxes(text)]
+
+
+def _boxes(text: str) -> list[tuple[int, int]]:
+    found, start = [], 0
+    while box := _BOX.search(text, start):
+        end = closing(text, box.end())
+        if end is None:
+            break
+        found.append((box.end(), end))
+        start = end
+    return found
+
+
+def closing(text: str, start: int) -> int | None:
+    """Where the brace opened just before `start` closes; escaped braces do not count."""
+    depth = 1
+    for brace in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return brace.start()
+    return None
+
+
+def final_box(text: str) -> tuple[int, str] | None:
+    r"""Where the last box ends, and its content; boxes with nothing but separators between are one list.
+
+    >>> final_box(r"\boxed{1} is wrong. $\boxed{2}$, $\boxed{3}$")[1]
+    '2, 3'
+    """
+    boxes = [(start, end) for start, end in _boxes(text) if text[start:end].strip()]
+    bare = None if boxes else next(reversed(list(_BARE_BOX.finditer(text))), None)
+    if bare is not None:
+        return bare.end(), bare[1].rstrip(".,;")
+    if not boxes:
+        opened = text.rfind("\\boxed{")
+        content = text[opened + 7 :].split("\n")[0].strip(" $.") if opened >= 0 else ""
+        return (len(text), content) if content.strip("} ") else None
+    first = len(boxes) - 1
+    while first > 0:
+        before = re.sub(r"\\(?:f?boxed|fbox)\s*\{$", "", text[boxes[first - 1][1] + 1 : boxes[first][0]])
+        if not _BETWEEN_BOXES.fullmatch(before):
+            break
+        first -= 1
+    contents = dict.fromkeys(text[start:end].strip() for start, end in boxes[first:])
+    return boxes[-1][1], ", ".join(contents)
+
+
+class Candidate(str):
+    """A text that may be the answer. `is_final`: of a box or a tag, where there is no other."""
+
+    is_final = False
+
+
+class FinalText(Candidate):
+    is_final = True
+
+
+def candidates(answer: str) -> Iterator[Candidate]:
+    """Texts that may be the answer, the most likely first; a box or a tag is the only one."""
+    box, tag = final_box(answer), next(reversed(list(_TAG.finditer(answer))), None)
+    if tag is not None and (box is None or tag.end() > box[0]):
+        content = tag[1] if tag[1] is not None else tag[2]
+        inner = final_box(content)
+        if content.strip():
+            yield FinalText(inner[1] if inner else content.strip())
+            return
+    if box is not None:
+        hoped = _HOPED.search(answer, box[0])
+        yield FinalText(hoped[1] or hoped[2] if hoped else box[1])
+        return
+    if announced := _ANNOUNCED.findall(answer):
+        said = announced[-1].strip(" *")
+        if not re.search(r"\\[(\[]|(?<!\\)\$|\*\*", said):
+            yield Candidate(re.sub(r"[.!]$", "", said))
+    yield from _found_by_math_verify(re.sub(r"\\\$\s?(?=[\d.])", "", answer))
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> list[tuple[int, list[re.Pattern[str]]]]:
+    targets = (LatexExtractionConfig(boxed_match_priority=-1), ExprExtractionConfig())
+    found = [(priority, pattern) for group, _ in get_extraction_regexes(targets) for pattern, priority in group]
+    found.sort(key=lambda item: item[0])
+    return [(priority, [pattern for _, pattern in group]) for priority, group in groupby(found, lambda item: item[0])]
+
+
+def _found_by_math_verify(text: str) -> Iterator[Candidate]:
+    """What math-verify's own patterns find, in its order: by priority, the rightmost first."""
+    count = 0
+    formulas = [found.span() for found in _FORMULA.finditer(text)]
+    for _, patterns in _patterns():
+        matches = [match for pattern in patterns for match in pattern.finditer(text)]
+        for match in sorted(matches, key=lambda match: (match.end(), -match.start()), reverse=True):
+            is_digits = not any(value and "latex" in name for name, value in match.groupdict().items())
+            if is_digits and any(start < match.end() - 1 < end - 1 for start, end in formulas):
+                continue  # a number out of a formula is a part of the answer
+            yield Candidate(_matched_text(match, text))
+            count += 1
+            if count == MOST_CANDIDATES:
+                return
+
+
+def _matched_text(match: re.Match[str], text: str) -> str:
+    groups = {name: value for name, value in match.groupdict().items() if value}
+    formulas = [value for name, value in groups.items() if "latex" in name]
+    if formulas:
+        return ", ".join(formulas) + (r"\%" if any("percent" in name for name in groups) else "")
+    spans = [match.span(name) for name in groups]
+    start, end = min(start for start, _ in spans), max(end for _, end in spans)
+    # math-verify stops behind the digits: "8x" and "8 million" are not 8.
+    more = None if "expr" in groups else _COUNT_WORD.match(text, end)
+    return text[start : more.end() if more else end].strip()

@@ -1,0 +1,271 @@
+# ruff: noqa: E501 - the table has one rule a line
+r"""One spelling of many: decoration, Unicode, plain text and old commands → the LaTeX that latex2sympy reads.
+
+Every rule has a name, can be switched off and is accounted for by ``attnpo benchmarks check``. Rules work on the text
+of an answer, in order; a reference goes through the same ones. Imports only the standard library.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Collection
+from fractions import Fraction
+
+from attnpo.rewards.extraction import closing
+
+Change = str | Callable[[re.Match[str]], str]
+
+_FUNCTIONS = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|lg|max|min|gcd|lcm|det"
+_ARGUMENT_COMMANDS = (
+    r"\\(?:boldsymbol|bm|pmb|mathbf|mathit|mathsf|mathtt|mathnormal|underline|uline|emph|ensuremath|mathop|mathstrut|"
+    r"f?boxed|fbox|textcolor\s*\{[^{}]*\}|color\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|mathord|mathclose)\s*(?=\{)"
+)
+_WORD_COMMANDS = r"\\(?:mathrm|textrm|textbf|textit|textsf|texttt|mbox|hbox|textnormal|operatorname\*?|mathtext|textup)"
+
+NUMBER_WORDS = {
+    word: value
+    for value, word in enumerate(
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+        ]
+    )
+} | {
+    word: 20 + 10 * n
+    for n, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"])
+}
+COUNT_WORDS: dict[str, str] = {
+    "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}",
+    "quadrillion": "10^{15}", "quintillion": "10^{18}", "lakh": "10^{5}", "crore": "10^{7}", "dozen": "12", "score": "20",
+    "half": r"\frac{1}{2}", "third": r"\frac{1}{3}", "quarter": r"\frac{1}{4}", "fourth": r"\frac{1}{4}",
+    "fifth": r"\frac{1}{5}", "sixth": r"\frac{1}{6}", "seventh": r"\frac{1}{7}", "eighth": r"\frac{1}{8}",
+    "ninth": r"\frac{1}{9}", "tenth": r"\frac{1}{10}", "twelfth": r"\frac{1}{12}", "hundredth": "10^{-2}",
+    "thousandth": "10^{-3}", "millionth": "10^{-6}", "billionth": "10^{-9}", "grand": "10^{3}", "gross": "144",
+}  # fmt: skip
+_COUNT = "|".join(sorted({*COUNT_WORDS, "googol", "myriad"}, key=len, reverse=True))
+_TENS = "|".join(word for word, value in NUMBER_WORDS.items() if value >= 20)
+_ONES = "|".join(word for word, value in NUMBER_WORDS.items() if value < 20)
+
+_CHARACTERS = {
+    **dict.fromkeys("−–—‒﹣－", "-"), **dict.fromkeys("×✕", r"\times "), **dict.fromkeys("·⋅∙", r"\cdot "),
+    **dict.fromkeys("\u00a0\u2009\u202f\u3000\u2002\u2003\u200a\t\n", " "), **dict.fromkeys("\u200b\ufeff\u2060", ""),
+    **dict.fromkeys("′’", "'"), **dict.fromkeys("，、", ","), **dict.fromkeys("。．", "."), "″": "''", "÷": "/", "∕": "/",
+    "⁄": "/", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ",
+    "∞": r"\infty ", "±": r"\pm ", "∓": r"\mp ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ",
+    "Ø": r"\emptyset ", "∨": r"\lor ", "∧": r"\land ", "→": r"\to ", "∠": r"\angle ", "△": r"\triangle ", "°": r"^\circ ",
+    "º": r"^\circ ", "∖": r"\setminus ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}",
+    "ℂ": r"\mathbb{C}", "∣": "|", "【": "[", "】": "]", "∑": r"\sum ", "∫": r"\int ", "ℓ": r"\ell ", "µ": r"\mu ",
+}  # fmt: skip
+
+
+def _unicode(text: str) -> str:
+    if text.isascii():
+        return text.translate({9: 32, 10: 32})
+    text = re.sub(r"√\s*(\d+(?:\.\d+)?|[A-Za-zπ])", r"\\sqrt{\1}", text).replace("√", r"\sqrt")
+    text = re.sub(r"∛\s*(\d+|[A-Za-z])", r"\\sqrt[3]{\1}", text)
+    return re.sub(r"(?<=\})\^\{", " ^{", re.sub(r"[⁰¹²³⁴-⁹⁺⁻ⁿⁱ]+|[₀-₉]+|.", _character, text)) if text else text
+
+
+def _character(found: re.Match[str]) -> str:
+    char = found[0]
+    if char.isascii():
+        return char
+    if char in _CHARACTERS:
+        return _CHARACTERS[char]
+    kind = unicodedata.decomposition(char[0]).partition(" ")[0]
+    if kind in ("<super>", "<sub>"):
+        plain = unicodedata.normalize("NFKC", char).replace("−", "-")
+        return f"{'^' if kind == '<super>' else '_'}{{{plain}}}"
+    if kind == "<fraction>":
+        above, _, below = unicodedata.normalize("NFKC", char).partition("⁄")
+        return rf"\frac{{{above}}}{{{below}}}"
+    if "\uff01" <= char <= "\uff5e" or "\U0001d400" <= char <= "\U0001d7ff":
+        return _unicode(unicodedata.normalize("NFKC", char))
+    name = unicodedata.name(char, "")
+    if letter := re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name):
+        return f"\\{letter[2].lower() if letter[1] == 'SMALL' else letter[2].capitalize()} "
+    return char
+
+
+def _without_commands(commands: str) -> Callable[[str], str]:
+    r"""A function that takes every ``\command{…}`` off its argument."""
+    pattern = re.compile(commands)
+
+    def change(text: str) -> str:
+        start = 0
+        while (found := pattern.search(text, start)) is not None:
+            end = closing(text, found.end() + 1)
+            if end is None:
+                start = found.end()
+                continue
+            text = text[: found.start()] + " " + text[found.end() + 1 : end] + text[end + 1 :]
+            start = found.start()
+        return text
+
+    return change
+
+
+def _grouped_argument(command: str, opening: str, form: str) -> Callable[[str], str]:
+    r"""``sqrt(…)``, ``^(…)`` with balanced brackets → `form` with what is inside of them."""
+    pattern = re.compile(command + r"\s*" + re.escape(opening))
+
+    def change(text: str) -> str:
+        start = 0
+        while (found := pattern.search(text, start)) is not None:
+            depth, end = 1, found.end()
+            while end < len(text) and depth:
+                depth += {"(": 1, ")": -1}.get(text[end], 0)
+                end += 1
+            if depth:
+                break
+            text = text[: found.start()] + form.replace("%s", text[found.end() : end - 1]) + text[end:]
+            start = found.start() + 1
+        return text
+
+    return change
+
+
+def _repeating(found: re.Match[str]) -> str:
+    whole, fixed, repeated = found["whole"], found["fixed"] or "", re.sub(r"\D", "", found["repeated"])
+    value = Fraction(int(whole + fixed + repeated) - int(whole + fixed), 10 ** len(fixed) * (10 ** len(repeated) - 1))
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def _number_word(found: re.Match[str]) -> str:
+    return str(sum(NUMBER_WORDS[part.lower()] for part in re.split(r"[- ]", found[0]) if part))
+
+
+def _count_word(found: re.Match[str]) -> str:
+    word = (found["word"] or found["plain"]).lower()
+    factor = COUNT_WORDS.get(word) or COUNT_WORDS.get(word.removesuffix("s").replace("halve", "half"))
+    return found[0] if factor is None else rf"{found['number']} \times {factor}"
+
+
+_NUM = r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)"
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\s?\\!\s?|\{,\}\s?|,\\,|\\[,;: ]|~|\\!|\s)\s?\d{3})+(?![\d])")
+
+RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
+    ("Unicode", _unicode),
+    ("thousands", lambda text: _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), text)),
+    ("commands", (r"\\(?:dfrac|tfrac|cfrac)(?![A-Za-z])", r"\\frac")),
+    ("commands", (r"\\(?:leqslant|leqq|leq)(?![A-Za-z])", r"\\le")),
+    ("commands", (r"\\(?:geqslant|geqq|geq)(?![A-Za-z])", r"\\ge")),
+    ("commands", (r"\\neq(?![A-Za-z])", r"\\ne")),
+    ("commands", (r"\\(?:varnothing|O)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset")),
+    ("commands", (r"\\[lr]?vert(?![A-Za-z])", "|")),
+    ("commands", (r"\\[lr]brace(?![A-Za-z])", lambda found: {"l": r"\{", "r": r"\}"}[found[0][1]])),
+    ("commands", (r"\\[lr](?:brack|angle)(?![A-Za-z])", lambda found: {"lb": "[", "rb": "]", "la": "(", "ra": ")"}[found[0][1:3]])),
+    ("commands", (r"\\ast(?![A-Za-z])", "*")),
+    ("commands", (r"\\i(?:math)?(?![A-Za-z])", "i")),
+    ("size and style", (r"\\(?:left|right|middle|[bB]ig{1,2}[lrm]?)(?![A-Za-z])\s*\.?", "")),
+    ("size and style", (r"\\(?:display|text|script)style(?![A-Za-z])|\\(?:tiny|scriptsize|small|normalsize|[lL]arge|LARGE|"
+        r"[hH]uge|bf|bfseries|it|sl|sf|tt|em|limits|nolimits|strut|mathstrut|centering)(?![A-Za-z])", " ")),
+    ("size and style", (r"(?<![A-Za-z\\])\*\*(?=\S)(.+?)(?<=\S)\*\*$", r"\1")),
+    ("font and colour", _without_commands(_ARGUMENT_COMMANDS)),
+    ("font and colour", (r"\\color\s*(?:\[\w*\])?\s*(?:\{[^{}]*\}|[a-z]+)", " ")),
+    ("upright letters", (r"(?:\\(?:mathrm|text|operatorname|textrm|mathit|rm)\s*\{\s*([ied])\s*\}|\{\\rm\s*([ied])\s*\})", r" \1\2 ")),
+    ("upright letters", (r"\\rm(?![A-Za-z])", " ")),
+    ("words", (_WORD_COMMANDS + r"\s*(?=\{)", r"\\text")),
+    ("words", (r"\\text\s*\{\s*(" + _FUNCTIONS + r")\s*\}", r"\\\1 ")),
+    ("words", (r"\\text\s*\{\s*\}", " ")),
+    ("spaces", (r"\\(?:hspace|vspace|hskip|kern)\*?\s*\{[^{}]*\}|(?<!\\)\\(?:q?quad|hfill|thinspace|enspace|,|;|:|!|>| |$)|(?<!\\)~", " ")),
+    ("delimiters", (r"(?<!\\)\\[()\[\]]|(?<!\\)\$+|`+|\\(?:begin|end)\{(?:equation|align|gather)\*?\}", " ")),
+    ("point", (r"(?<=\d)\.(?=\s*(?:[/}),*^]|\\(?:%|[ac-np-z])|$))|(?:[.,;:]|\\\\)[\s.,;:]*$", "")),
+    ("leading words", (r"^[\s*]*(?:(?:so|thus|hence|therefore|final|the|correct|exact|is|it|we|get|have|value|result|solution|"
+        r"answer|are|there|exactly|equals?|to|of|total|=|:|,)(?:\s+|(?=[:=,])|$)|:\s*|\\text\s*\{\s*(?:(?:so|thus|hence|final|the|correct|"
+        r"exact|is|it|we|get|have|value|result|solution|answer|are|there|exactly|equals?|to|of|total)\s*)+[:=,]?\s*\})+\s*(?=[^\s=:,])", "")),
+    ("leading words", (r"^\\text\s*\{\s*\(?[A-H][.)]+\s*\}\s*(?=[\d\\-])", "")),
+    ("leading words", (r"^(?:\\approx|\\text\s*\{\s*(?:approximately|about)\s*\}|approximately|about)\s*(?=\S)", "")),
+    ("ordinal", (r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\s*\{\s*(?:th|st|nd|rd)\s*\}\s*\}?|\^\{?(?:th|st|nd|rd)\}?|\s*\\text\{\s*(?:th|st|nd|rd)\s*\}|(?:th|st|nd|rd)\b)", "")),
+    ("number words", (rf"(?<![A-Za-z\\])(?:(?:{_TENS})(?:[- ](?:{_ONES}))?|{_ONES})(?![A-Za-z])", _number_word)),
+    ("count words", (rf"(?P<number>{_NUM})\s*-?(?:\\text\s*\{{\s*(?P<word>(?:{_COUNT}|halve)s?)\b\s*\}}|(?P<plain>(?:{_COUNT}|halve)s?)\b)", _count_word)),
+    ("count words", (rf"({_NUM})\s*(?:\\text\s*\{{\s*)?(squared|cubed)\b(?:\s*\}})?", lambda found: f"({found[1]})^{{{2 if found[2] == 'squared' else 3}}}")),
+    ("words", (r"^\\text\s*\{\s*([+-]?\d[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}$", r"\1")),
+    ("plain text", (r"\*\*", "^")),
+    ("plain text", (r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty ")),
+    ("plain text", (r">=|=>", r"\\ge ")),
+    ("plain text", (r"<=(?!>)", r"\\le ")),
+    ("plain text", (r"!=", r"\\ne ")),
+    ("plain text", (r"\+\s*/?\s*-(?=\s*[\d\\])", lambda found: r"\pm " if "/" in found[0] or found[0] == "+-" else found[0])),
+    ("plain text", (r"(?<![A-Za-z\\])sqrt(?![A-Za-z])", r"\\sqrt")),
+    ("plain text", _grouped_argument(r"\\sqrt", "(", r"\sqrt{%s}")),
+    ("plain text", _grouped_argument(r"(?<![A-Za-z])\\?exp", "(", r"e^{%s}")),
+    ("plain text", _grouped_argument(r"(?<![A-Za-z\\])abs", "(", r"|%s|")),
+    ("plain text", _grouped_argument(r"\^", "(", r"^{%s}")),
+    ("plain text", (r"(?<![A-Za-z\\])(" + _FUNCTIONS + r"|pi|alpha|beta|theta|lambda|omega)(?![A-Za-z])", r"\\\1 ")),
+    ("plain text", (r"\s*\*\s*", r" \\cdot ")),
+    ("plain text", (r"\^\s*-\s*(\d+)", r"^{-\1}")),
+    ("repeating decimal", (r"(?P<whole>\d+)\.(?P<fixed>\d*)(?:\\(?:overline|bar|dot)\s*\{?(?P<repeated>\d+)\}?)(?!\d)", _repeating)),
+    ("powers of ten", (r"(?<![\w.\\])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,3})(?![\w.^])", r"\1 \\times 10^{\2}")),
+    ("degrees in functions", (rf"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{{?\d\}}?)?)\s*[({{]?\s*({_NUM})\s*\^\s*\{{?\s*\\circ\s*\}}?\s*[)}}]?",
+        r"\1(\\frac{\2 \\pi}{180})")),
+    ("products of numbers", (r"(?<![_\w\\^.{])(\d+(?:\.\d+)?)\s*(?=\(\s*-?\d+(?:\.\d+)?\s*\))|(?<=\))\s*(?=\(|\d)",
+        lambda found: f"{found[1] or ''} \\cdot ")),
+    ("primes", (r"('+)", lambda found: "^{" + r"\prime" * len(found[1]) + "}")),
+    ("congruence", (r"^[A-Za-z]\s*\\equiv\s*(.+?)\s*(?:\\pmod\s*\{?\s*(\w+)\s*\}?|\(?\s*\\?(?:bmod|mod)\s*(\w+)\s*\)?)$",
+        r"\1 \\pmod{\2\3}")),
+    ("set builder", (r"^\\\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid|\||:|\\colon)\s*(.+?)\s*\\\}$", r"\1")),
+    ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?or(?:\s+else)?\s*,?\s*\}|\bor\b|\\(?:lor|vee)(?![A-Za-z]))\s*", r" \\lor ")),
+    ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?and\s*,?\s*\}|\band\b|\\(?:land|wedge)(?![A-Za-z])|\\&)\s*", r" \\land ")),
+)  # fmt: skip
+"""(name, rule): a function of the text, or a pattern and what replaces it. Several rules may share a name."""
+
+_COMPILED: tuple[tuple[str, Callable[[str], str]], ...] = tuple(
+    (
+        name,
+        rule
+        if callable(rule)
+        else (
+            lambda text, p=re.compile(rule[0], re.I if name in ("leading words", "number words", "count words") else 0), r=rule[1]: (
+                p.sub(r, text)
+            )
+        ),
+    )
+    for name, rule in RULES
+)
+RULE_NAMES = tuple(dict.fromkeys(name for name, _ in RULES))
+
+
+def normal_form(text: str, off: Collection[str] = (), fired: list[str] | None = None) -> str:
+    r"""`text` in the spelling in which formulas are read and compared.
+
+    Args:
+        off: names of rules not to apply.
+        fired: gets the names of the rules that changed something.
+
+    >>> normal_form(r"\boldsymbol{½}."), normal_form("The answer is 3 dozen"), normal_form("4*pi")
+    ('\\frac{1}{2}', '3 \\times 12', '4 \\cdot \\pi')
+    """
+    for name, rule in _COMPILED:
+        if name in off:
+            continue
+        changed = rule(text)
+        if changed != text:
+            text = changed
+            if fired is not None:
+                fired.append(name)
+    return " ".join(text.split())
+
+
+def squeezed(text: str) -> str:
+    """`text` without its spaces, but for those between words or digits."""
+    return re.sub(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])", "", " ".join(text.split()))
