@@ -8,7 +8,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnpo.report.packing import HEAD, PIECE, ends_first, evenly, level, pack, pick_evaluated, pick_pairs
@@ -94,6 +94,7 @@ def test_one_piece_of_100k_characters_is_clipped(steps):
     assert pieces[0]["text"] == "y" * PIECE + " … [90,000 characters left out]"
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4 * HEAD), max_size=12))
 def test_nothing_is_lost_without_a_word(lengths):
     ends = [sum(lengths[: k + 1]) for k in range(len(lengths))]
