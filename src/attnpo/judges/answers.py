@@ -1,4 +1,4 @@
-"""A language model as last resort: asked whether two answers agree, only where the rules could not tell. Off by default.
+"""A language model as last resort: asked whether two answers agree where the rules could not tell. Off by default.
 
     VerifierPool(judge=AnswerJudge("http://localhost:8000/v1#my-model", cache="answers.sqlite"))
 
