@@ -376,7 +376,14 @@ def _as_list(parts: list[Reading], text: str, joint: str) -> Reading:
 
 
 def _read_named(text: str, declared_unit: str, off: frozenset[str]) -> Reading | None:
-    sides = [side.strip() for side in re.split(r"(?<![<>!\\])=", text)]
+    sides, depth = [""], 0
+    for char in text:  # a sum's k=0 is inside of braces
+        depth += (char in _OPEN) - (char in _CLOSE)
+        if char == "=" and depth <= 0:
+            sides.append("")
+        else:
+            sides[-1] += char
+    sides = [side.strip() for side in sides]
     if len(sides) < 2 or not all(sides) or _RELATION.search(text):
         return None
     name = next((side for side in sides[:-1] if is_name(side)), sides[0])
