@@ -2,7 +2,7 @@ r"""Verdicts per second on real answers: the pool with its workers, and plain ma
 
     python benchmarks/verifier_speed.py ../shared/data/traces/*.jsonl [--workers 2] [--limit N]
 
-Each (answer, reference) pair is graded once by either; the two take turns in batches, so that a busy machine slows both.
+Each (answer, reference) pair is graded once by either; the two take turns in batches: a busy machine slows both.
 """
 
 from __future__ import annotations

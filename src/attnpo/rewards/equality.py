@@ -228,6 +228,12 @@ class Comparison:
 
     def _interpretations(self, gold: Reading, answer: Reading) -> list[tuple[Reading, Reading]]:
         """The pairs to compare: a per cent sign on one side only may be left out, or be 1/100."""
+        if "deg" in (gold.unit, answer.unit) and gold.unit != answer.unit and r"\pi" in gold.text + answer.text:
+            radians = [
+                replace(one, text=rf"\frac{{\pi}}{{180}} \cdot ({one.text})", unit="") if one.unit else one
+                for one in (gold, answer)
+            ]
+            return [(radians[0], radians[1])]
         if gold.percent == answer.percent or "per cent" in self.off:
             return [(gold, answer)]
         self.fired.append("per cent")
@@ -251,7 +257,7 @@ class Comparison:
         if gold.is_decimal and answer.is_decimal:
             decimals = min(len(one.text.partition(".")[2]) for one in (gold, answer))
             return decimals >= DECIMALS and _rounds_to(ours, theirs, decimals)
-        return _rounds_to(ours, theirs, DECIMALS)
+        return not (ours.is_Integer or theirs.is_Integer) and _rounds_to(ours, theirs, DECIMALS)
 
     def _same_values(self, gold: Reading, answer: Reading) -> bool:
         try:
@@ -271,9 +277,9 @@ class Comparison:
         """By values of the two formulas in the same points; None where there are none."""
         if not (isinstance(ours, sympy.Expr) and isinstance(theirs, sympy.Expr)):
             return None
-        inexact = bool(ours.atoms(sympy.Float) or theirs.atoms(sympy.Float)) and not (
-            ours.atoms(sympy.Float) and theirs.atoms(sympy.Float)
-        )
+        inexact = [
+            side.is_decimal or bool(value.atoms(sympy.Float)) for side, value in ((gold, ours), (answer, theirs))
+        ]
         first, second = with_imaginary_unit(ours), with_imaginary_unit(theirs)
         if first == second:
             return True
@@ -285,7 +291,7 @@ class Comparison:
                 return True
             if _is_zero(_minus(*pair), *pair):
                 return True
-            return inexact and _rounds_to(_complex(pair[0]), _complex(pair[1]), DECIMALS)
+            return inexact[0] != inexact[1] and _rounds_to(_complex(pair[0]), _complex(pair[1]), DECIMALS)
         if first.free_symbols != second.free_symbols:
             return (
                 None
