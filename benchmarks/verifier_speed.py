@@ -14,7 +14,7 @@ from pathlib import Path
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from attnpo.data.traces import read_jsonl
+from attnpo.data.jsonl import read_jsonl
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.response import answer_of
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from attnpo.judges.answers import AnswerJudge, equality_prompt, parse_equality
 from attnpo.judges.client import Patience
 from attnpo.judges.questions import InvalidAnswer
-from attnpo.judges.answers import AnswerJudge, equality_prompt, parse_equality
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import REWARD_OF, Verdict
 
