@@ -26,6 +26,10 @@ def verdict(box: str, reference: str, rules: Rules | None = None) -> str:
     ("reference", "box"),
     [
         (r"2 n", r"2n"),
+        (r"\theta = 5", r"5"),
+        (r"5", r"\theta = 5"),
+        (r"1 = \zzz = x = 0", r"0"),
+        (r"F_n = \sum_{k=0}^{n-1} F_k F_{n-k-1}", r"F_n = \sum_{k=0}^{n-1} F_{n-k-1} F_k"),
         (r"-9 x", r"-9x"),
         (r"5 million", r"5{,}000{,}000"),
         (r"5 million", r"5 \times 10^6"),
@@ -224,6 +228,9 @@ def test_right(reference: str, box: str) -> None:
     ("reference", "box"),
     [
         (r"2 n", r"2"),
+        (r"\theta = 5", r"\phi = 5"),
+        (r"5", r"2+2 = 5"),
+        (r"F_n = \sum_{k=0}^{n-1} F_k F_{n-k-1}", r"F_n = \sum_{k=0}^{n-2} F_k F_{n-k-2}"),
         (r"-9 x", r"-9"),
         (r"7 i", r"7"),
         (r"7", r"7 i"),

@@ -237,4 +237,6 @@ def test_missing_rewards() -> None:
         "no_answer": 0.0,
         "unverifiable": None,
         "timed_out": None,
+        "judged_right": 1.0,
+        "judged_wrong": 0.0,
     }

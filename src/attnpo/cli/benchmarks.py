@@ -158,10 +158,10 @@ def _rules_table(rules: Mapping[str, RuleTally]) -> RichTable:
     table = Table(
         box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), title="verdicts that a rule changes"
     )
-    for column in ("rule", "golds", "spellings", "misses", "of them to right"):
+    for column in ("rule", "tried without it", "golds", "spellings", "misses", "of them to right"):
         table.add_column(column, justify="left" if column == "rule" else "right")
     for rule, tally in sorted(rules.items()):
-        cells = (tally.golds, tally.respellings, tally.near_misses, len(tally.harmful))
+        cells = (tally.tried, tally.golds, tally.respellings, tally.near_misses, len(tally.harmful))
         table.add_row(rule, *map(str, cells))
     return table
 

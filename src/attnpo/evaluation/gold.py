@@ -2,8 +2,8 @@ r"""The grader against the gold answers: each must be right for its own question
 
 Of every gold are made responses that must be right (:func:`~attnpo.evaluation.variants.respellings`; for choices the
 forms below) and responses that must be wrong: near-misses, and the gold of the next question that has a different one.
-Foreign golds that are accepted are listed: a few are equal in value (``x=5`` and ``5``). Every verdict in which a rule
-of the verifier took part is taken once more without that rule: a rule earns its place by the respellings it makes
+Foreign golds that are accepted are listed: a few are equal in value (``x=5`` and ``5``). Verdicts in which a rule
+of the verifier took part are taken once more without that rule: a rule earns its place by the respellings it makes
 right, and a near-miss that is right because of it is its end.
 """
 
@@ -33,8 +33,9 @@ class Tally:
 
 @dataclass
 class RuleTally:
-    """Verdicts that one rule of the verifier changes, by what the response was made to be."""
+    """Verdicts that one rule of the verifier changes, by what the response was made to be, of those `tried` without."""
 
+    tried: int = 0
     golds: int = 0
     respellings: int = 0
     near_misses: int = 0
@@ -145,6 +146,8 @@ def _count_rules(check: GoldCheck, grader: Grader, tries: Sequence[_Try], graded
     for rule in sorted({rule for result in graded for rule in result.fired}):
         tally = check.rules.setdefault(rule, RuleTally())
         used = [(one, before) for one, before in zip(tries, graded, strict=True) if rule in before.fired]
+        used = used[:: max(1, len(used) // MOST_PER_RULE)]
+        tally.tried += len(used)
         again = grader.grade([(one.question, one.response) for one, _ in used], off=(rule,))
         for (one, before), after in zip(used, again, strict=True):
             if (before.verdict == Verdict.RIGHT) == (after.verdict == Verdict.RIGHT) or one.way == "other":
@@ -158,6 +161,9 @@ def _count_rules(check: GoldCheck, grader: Grader, tries: Sequence[_Try], graded
             else:
                 tally.respellings += 1
 
+
+MOST_PER_RULE = 300
+"""Verdicts of one chunk that are taken again without a rule, evenly spread: without "exact" one can take seconds."""
 
 CHUNK = 1000
 """Questions graded at a time: often enough for a progress bar; the pool grades equal pairs of one call once."""

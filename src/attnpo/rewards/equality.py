@@ -115,11 +115,12 @@ class Comparison:
     def _without_name(self, gold: Reading, answer: Reading) -> bool | None:
         """``x = 5`` and 5. What is left of the sign must be a name: 5 is not ``2x = 5``, nor 0 ``5x - 7y = 0``."""
         named, name = (gold, gold.name) if gold.name else (answer, answer.name)
-        chained = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", name)) is None
-        if not chained and not is_name(name, may_be_sum=not gold.name):
-            return None
-        if chained and not self.same(replace(read_parts(name)), replace(named, name="")):
-            return None
+        if not is_name(name, may_be_sum=not gold.name):
+            left = read_parts(name)
+            if left.parts or not left.is_readable() or getattr(left.value, "free_symbols", True):
+                return None
+            if not self.same(left, replace(named, name="")):  # 2+3 = 5 is 5, 2+3 = 6 is nothing
+                return None
         return self.same(replace(gold, name=""), replace(answer, name="")) or None
 
     def _same_equation(self, gold: Reading, answer: Reading) -> bool | None:
@@ -227,6 +228,12 @@ class Comparison:
 
     def _interpretations(self, gold: Reading, answer: Reading) -> list[tuple[Reading, Reading]]:
         """The pairs to compare: a per cent sign on one side only may be left out, or be 1/100."""
+        if "deg" in (gold.unit, answer.unit) and gold.unit != answer.unit and r"\pi" in gold.text + answer.text:
+            radians = [
+                replace(one, text=rf"\frac{{\pi}}{{180}} \cdot ({one.text})", unit="") if one.unit else one
+                for one in (gold, answer)
+            ]
+            return [(radians[0], radians[1])]
         if gold.percent == answer.percent or "per cent" in self.off:
             return [(gold, answer)]
         self.fired.append("per cent")
@@ -250,7 +257,7 @@ class Comparison:
         if gold.is_decimal and answer.is_decimal:
             decimals = min(len(one.text.partition(".")[2]) for one in (gold, answer))
             return decimals >= DECIMALS and _rounds_to(ours, theirs, decimals)
-        return _rounds_to(ours, theirs, DECIMALS)
+        return not (ours.is_Integer or theirs.is_Integer) and _rounds_to(ours, theirs, DECIMALS)
 
     def _same_values(self, gold: Reading, answer: Reading) -> bool:
         try:
@@ -270,9 +277,9 @@ class Comparison:
         """By values of the two formulas in the same points; None where there are none."""
         if not (isinstance(ours, sympy.Expr) and isinstance(theirs, sympy.Expr)):
             return None
-        inexact = bool(ours.atoms(sympy.Float) or theirs.atoms(sympy.Float)) and not (
-            ours.atoms(sympy.Float) and theirs.atoms(sympy.Float)
-        )
+        inexact = [
+            side.is_decimal or bool(value.atoms(sympy.Float)) for side, value in ((gold, ours), (answer, theirs))
+        ]
         first, second = with_imaginary_unit(ours), with_imaginary_unit(theirs)
         if first == second:
             return True
@@ -284,7 +291,7 @@ class Comparison:
                 return True
             if _is_zero(_minus(*pair), *pair):
                 return True
-            return inexact and _rounds_to(_complex(pair[0]), _complex(pair[1]), DECIMALS)
+            return inexact[0] != inexact[1] and _rounds_to(_complex(pair[0]), _complex(pair[1]), DECIMALS)
         if first.free_symbols != second.free_symbols:
             return (
                 None

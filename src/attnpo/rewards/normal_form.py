@@ -189,13 +189,15 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("words", (r"\\text\s*\{\s*\}", " ")),
     ("spaces", (r"\\(?:hspace|vspace|hskip|kern)\*?\s*\{[^{}]*\}|(?<!\\)\\(?:q?quad|hfill|thinspace|enspace|,|;|:|!|>| |$)|(?<!\\)~", " ")),
     ("delimiters", (r"(?<!\\)\\[()\[\]]|(?<!\\)\$+|`+|\\(?:begin|end)\{(?:equation|align|gather)\*?\}", " ")),
-    ("point", (r"(?<=\d)\.(?=\s*(?:[/}),*^]|\\(?:%|[ac-np-z])|$))|(?:[.,;:]|\\\\)[\s.,;:]*$", "")),
+    ("point", (r"(?<=\d)\.(?=\s*(?:[/}),*^]|\\(?:%|text|q?quad|[,;: ])|$))|(?:[.,;:]|\\\\)[\s.,;:]*$", "")),
     ("leading words", (r"^[\s*]*(?:(?:so|thus|hence|therefore|final|the|correct|exact|is|it|we|get|have|value|result|solution|"
         r"answer|are|there|exactly|equals?|to|of|total|=|:|,)(?:\s+|(?=[:=,])|$)|:\s*|\\text\s*\{\s*(?:(?:so|thus|hence|final|the|correct|"
         r"exact|is|it|we|get|have|value|result|solution|answer|are|there|exactly|equals?|to|of|total)\s*)+[:=,]?\s*\})+\s*(?=[^\s=:,])", "")),
-    ("leading words", (r"^\\text\s*\{\s*\(?[A-H][.)]+\s*\}\s*(?=[\d\\-])", "")),
+    ("leading words", (r"^(?:\\text\s*\{\s*\(?[A-H][.)]+\s*\}\s*|\([A-H]\)\s+)(?=[\d\\-])", "")),
     ("leading words", (r"^(?:\\approx|\\text\s*\{\s*(?:approximately|about)\s*\}|approximately|about)\s*(?=\S)", "")),
     ("ordinal", (r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\s*\{\s*(?:th|st|nd|rd)\s*\}\s*\}?|\^\{?(?:th|st|nd|rd)\}?|\s*\\text\{\s*(?:th|st|nd|rd)\s*\}|(?:th|st|nd|rd)\b)", "")),
+    ("words", (r"\b([ap])\.\s?m\b\.?", r"\1m")),
+    ("number words", (r"(?<![A-Za-z\\])half an? (?=[a-z]*illion|dozen|hundred|thousand)", "0.5 ")),
     ("number words", (rf"(?<![A-Za-z\\])(?:(?:{_TENS})(?:[- ](?:{_ONES}))?|{_ONES})(?![A-Za-z])", _number_word)),
     ("count words", (rf"(?P<number>{_NUM})\s*-?(?:\\text\s*\{{\s*(?P<word>(?:{_COUNT}|halve)s?)\b\s*\}}|(?P<plain>(?:{_COUNT}|halve)s?)\b)", _count_word)),
     ("count words", (rf"({_NUM})\s*(?:\\text\s*\{{\s*)?(squared|cubed)\b(?:\s*\}})?", lambda found: f"({found[1]})^{{{2 if found[2] == 'squared' else 3}}}")),
@@ -215,6 +217,8 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("plain text", (r"\s*\*\s*", r" \\cdot ")),
     ("plain text", (r"\^\s*-\s*(\d+)", r"^{-\1}")),
     ("repeating decimal", (r"(?P<whole>\d+)\.(?P<fixed>\d*)(?:\\(?:overline|bar|dot)\s*\{?(?P<repeated>\d+)\}?)(?!\d)", _repeating)),
+    ("repeating decimal", (r"(?P<whole>\d+)\.(?P<fixed>\d*?)(?P<repeated>\d+?)(?P=repeated){2,}\s*(?:\\[lc]?dots|\.\.\.|…)", _repeating)),
+    ("repeating decimal", (r"(?P<whole>\d+)\.(?P<fixed>)\((?P<repeated>\d+)\)(?!\d)", _repeating)),
     ("powers of ten", (r"(?<![\w.\\])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,3})(?![\w.^])", r"\1 \\times 10^{\2}")),
     ("degrees in functions", (rf"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{{?\d\}}?)?)\s*[({{]?\s*({_NUM})\s*\^\s*\{{?\s*\\circ\s*\}}?\s*[)}}]?",
         r"\1(\\frac{\2 \\pi}{180})")),
@@ -235,7 +239,7 @@ _COMPILED: tuple[tuple[str, Callable[[str], str]], ...] = tuple(
         rule
         if callable(rule)
         else (
-            lambda text, p=re.compile(rule[0], re.I if name in ("leading words", "number words", "count words") else 0), r=rule[1]: (
+            lambda text, p=re.compile(rule[0], re.I if name in ("leading words", "number words", "count words", "words") else 0), r=rule[1]: (
                 p.sub(r, text)
             )
         ),

@@ -18,8 +18,9 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -132,13 +133,20 @@ class VerifierPool:
         timeout: seconds one answer may take. Default 10: it takes milliseconds; the rest is for a busy machine.
         memory_mb: address space of one worker (Linux).
         spares: warm workers that wait to replace a killed one.
+        judge: verdicts on (answer, reference) pairs that the rules could not decide (`AnswerJudge`); default: none.
 
     Raises:
         InputError: an option out of range; names it.
     """
 
     def __init__(
-        self, workers: int | None = None, *, timeout: float = 10.0, memory_mb: int = 2048, spares: int = 1
+        self,
+        workers: int | None = None,
+        *,
+        timeout: float = 10.0,
+        memory_mb: int = 2048,
+        spares: int = 1,
+        judge: Callable[[Sequence[tuple[str, str]]], list[Verdict]] | None = None,
     ) -> None:
         if workers is None:
             ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -147,6 +155,7 @@ class VerifierPool:
             if value < low:
                 raise InputError(f"{option}: found {value!r}, expected at least {low}")
         self.workers, self.timeout, self.memory_mb = workers, timeout, memory_mb
+        self._judge = judge
         self._lock = threading.Lock()
         self._closed = False
         self._live: set[_Worker] = set()
@@ -199,7 +208,23 @@ class VerifierPool:
                     if isinstance(reply, Verdict)
                     else Judgement(Verdict(reply["verdict"]), reply["extracted"], tuple(reply["fired"]))
                 )
-        return [judgement for judgement in judged if judgement is not None]
+        found = [judgement for judgement in judged if judgement is not None]
+        return found if self._judge is None else self._with_judge(self._judge, items, found)
+
+    @staticmethod
+    def _with_judge(
+        judge: Callable[[Sequence[tuple[str, str]]], list[Verdict]],
+        items: Sequence[tuple[str | None, str | None, Rules]],
+        found: list[Judgement],
+    ) -> list[Judgement]:
+        asked = {
+            index: (found[index].extracted or answer, reference)
+            for index, (answer, reference, _) in enumerate(items)
+            if found[index].verdict is Verdict.UNVERIFIABLE and answer and reference
+        }
+        for index, verdict in zip(asked, judge(list(asked.values())) if asked else (), strict=True):
+            found[index] = replace(found[index], verdict=verdict)
+        return found
 
     def validate_references(self, references: Sequence[str]) -> list[str]:
         """Those of `references` that cannot be read, once each, in order. Every distinct one is read once per pool."""

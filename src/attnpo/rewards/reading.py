@@ -83,6 +83,8 @@ class Reading:
 
 
 MOST_DIGITS = 4000
+REFERENCE = "single letters as units"
+"""Name of the rule that is off for references."""
 
 # -- formulas ----------------------------------------------------------------------------------------------------------
 
@@ -98,8 +100,13 @@ _FOR_THE_PARSER = (
     (r"(?<![A-Za-z\\])e(?=\s*_)", r"\\mathcal{e}"),
     # dv/dt is an unknown of its own: sympy differentiates the bare symbol v, to 0.
     (
-        r"\\frac\s*\{\s*d\s*(?:\^\s*\{?\d\}?)?\s*(?:\\mathcal\{\w\}|\\?[A-Za-z]+)(?:_\{?\w+\}?)?\s*\}\s*\{\s*d\s*[A-Za-z]\s*(?:\^\s*\{?\d\}?)?\s*\}",
+        r"\\frac\s*\{\s*(?:d|\\partial)\s*(?:\^\s*\{?\d\}?)?\s*(?:\\mathcal\{\w\}|\\?[A-Za-z]+)(?:_\{?\w+\}?)?\s*\}\s*\{\s*(?:d|\\partial)\s*[A-Za-z]\s*(?:\^\s*\{?\d\}?)?\s*\}",
         lambda found: rf"\Delta_{{{re.sub(r'[^A-Za-z0-9]', '', found[0])}}}",
+    ),
+    # Delta is not delta, and gamma no number; what has an index or an argument stays as it is.
+    (
+        r"\\(gamma|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega)(?![A-Za-z])(?!\s*[_(])",
+        lambda found: rf"\mathcal{{G}}_{{{'small' * found[1].islower() + found[1].lower()}}}",
     ),
     (r"\\text\s*\{([^{}]*)\}", lambda found: rf"\text{{{found[1].strip().lower()}}}"),
 )  # fmt: skip
@@ -136,7 +143,7 @@ def parse_formula(text: str) -> Any:
         )
     except Exception as error:  # latex2sympy raises nothing more special
         raise UnreadableError(text) from error
-    if not isinstance(value, sympy.Basic | sympy.MatrixBase):
+    if not isinstance(value, sympy.Basic | sympy.MatrixBase) or value.has(sympy.zoo, sympy.nan):
         raise UnreadableError(text)
     return value
 
@@ -239,22 +246,26 @@ def _unit_of(words: str) -> str | None:
     if _MODIFIERS.search(re.sub(r"\s*\^\s*-?\d|(?<=m)[23]$", "", words.lower())):
         return None
     tokens = [token for token in re.split(r"\s*/\s*|\s+per\s+|\s+", words.strip(" .")) if token]
-    return "/".join(UNITS.get(token.strip(".").lower(), token.lower()) for token in tokens) or None
+    unit = "/".join(UNITS.get(token.strip(".").lower(), token.lower()) for token in tokens)
+    return {"mi/h": "mph", "km/h": "kmh"}.get(unit, unit) or None
 
 
-def _is_plain_unit(words: str) -> bool:
-    """Words without ``\\text`` that are a unit: known ones, or a plural; single letters only after a division."""
+def _is_plain_unit(words: str, symbols: bool) -> bool:
+    """Words without ``\\text`` that are a unit: known ones or a noun; single letters after a division."""
     tokens = re.findall(r"[A-Za-z]+", words)
     return not any(token.lower().removesuffix("s") in COUNT_WORDS for token in tokens) and all(
-        (token.lower() in UNITS and (token not in _SYMBOLS or "/" in words))
+        (token.lower() in UNITS and (len(token) > 1 or (token in _SYMBOLS and (symbols or "/" in words))))
         or token == "per"
         or (len(token) >= 4 and token.islower() and re.search(r"[aeiouy]", token) and token != "".join(sorted(token)))
         for token in tokens
     )
 
 
-def _with_unit(text: str, declared: str) -> tuple[str, str, bool]:
-    """`text` without its unit, the unit, and whether there was a per cent sign."""
+def _with_unit(text: str, declared: str, symbols: bool) -> tuple[str, str, bool]:
+    """`text` without its unit, the unit, and whether there was a per cent sign.
+
+    `symbols`: whether ``5 m``, ``5 m^2`` are metres. In a reference they are a product of letters.
+    """
     percent = re.sub(r"\s*(?:\\?%|\\text\s*\{\s*(?:%|percent|per cent|\\%)\s*\}|\bper\s?cent(?:age)?\b)$", "", text)
     if percent != text:
         return percent, "", True
@@ -268,13 +279,14 @@ def _with_unit(text: str, declared: str) -> tuple[str, str, bool]:
     if found := re.fullmatch(r"(.*\S)\s*(\\pmod\{\w+\})", text):
         return found[1], found[2], False
     if found := _CURRENCY.match(text):
-        rest, _, _ = _with_unit(text[found.end() :], "")
+        rest, _, _ = _with_unit(text[found.end() :], "", symbols)
         return found[1] + rest, UNITS.get((found[2] or found[3]).lower(), ""), False
     if (found := _TEXT_UNIT.fullmatch(text)) and (unit := _unit_of(found[2])):
         return found[1], unit, False
     if found := _PLAIN_UNIT.fullmatch(text):
         words = found[2] or found[3] or found[4]
-        if (not found[3] or _is_plain_unit(words)) and (unit := _unit_of(words)):
+        is_power = found[2] and (symbols or not found[2].startswith("m") or found[2].startswith("mm"))
+        if (found[4] or is_power or (found[3] and _is_plain_unit(words, symbols))) and (unit := _unit_of(words)):
             return found[1], unit, False
     return text, "", False
 
@@ -353,14 +365,14 @@ def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozens
         )
         both = [read_parts(re.sub(r"^\s*\+", "", sign), declared_unit, off) for sign in (plus, minus)]
         return _as_list(both, text, ",")
-    if is_words(text) and not _RELATION.search(text):
-        return Reading(text, "words")
-    if "units" in off:
-        return Reading(text)
-    value, unit, percent = _with_unit(text, declared_unit)
+    value, unit, percent = (
+        _with_unit(text, declared_unit, REFERENCE not in off) if "units" not in off else (text, "", False)
+    )
     if value != text and value:
         inner = read_parts(value, "", off)
         return replace(inner, unit=inner.unit or unit, percent=percent or inner.percent)
+    if is_words(text) and not _RELATION.search(text):
+        return Reading(text, "words")
     return Reading(text)
 
 
@@ -376,7 +388,14 @@ def _as_list(parts: list[Reading], text: str, joint: str) -> Reading:
 
 
 def _read_named(text: str, declared_unit: str, off: frozenset[str]) -> Reading | None:
-    sides = [side.strip() for side in re.split(r"(?<![<>!\\])=", text)]
+    sides, depth = [""], 0
+    for char in text:  # a sum's k=0 is inside of braces
+        depth += (char in _OPEN) - (char in _CLOSE)
+        if char == "=" and depth <= 0:
+            sides.append("")
+        else:
+            sides[-1] += char
+    sides = [side.strip() for side in sides]
     if len(sides) < 2 or not all(sides) or _RELATION.search(text):
         return None
     name = next((side for side in sides[:-1] if is_name(side)), sides[0])

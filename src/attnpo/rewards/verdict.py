@@ -18,6 +18,9 @@ class Verdict(StrEnum):
     """The reference cannot be read, the comparison raised, or the worker died (out of memory, a crash)."""
     TIMED_OUT = "timed_out"
     """The verifier did not come to an end in time."""
+    JUDGED_RIGHT = "judged_right"
+    JUDGED_WRONG = "judged_wrong"
+    """A language model's verdict, asked where the rules said unverifiable (:mod:`attnpo.judges.answers`)."""
 
 
 class Rules(TypedDict, total=False):
@@ -42,13 +45,11 @@ class Judgement:
 
     Attributes:
         fired: the rules that changed a text or decided something.
-        by_judge: the verdict is a language model's, asked because the rules had none.
     """
 
     verdict: Verdict
     extracted: str | None
     fired: tuple[str, ...] = ()
-    by_judge: bool = False
 
 
 REWARD_OF: dict[Verdict, float | None] = {
@@ -57,6 +58,8 @@ REWARD_OF: dict[Verdict, float | None] = {
     Verdict.NO_ANSWER: 0.0,
     Verdict.UNVERIFIABLE: None,
     Verdict.TIMED_OUT: None,
+    Verdict.JUDGED_RIGHT: 1.0,
+    Verdict.JUDGED_WRONG: 0.0,
 }
 """Accuracy reward of a verdict. None is a missing reward: a failure of the verifier is not a wrong answer, so the
 response gets advantage 0 and stays out of its group's baseline. Nothing is reinforced without a reward, so answers that

@@ -16,6 +16,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 from attnpo.rewards.equality import Comparison, tolerance_of
 from attnpo.rewards.extraction import candidates, final_box
 from attnpo.rewards.normal_form import squeezed
-from attnpo.rewards.reading import Reading, read
+from attnpo.rewards.reading import REFERENCE, Reading, read
 from attnpo.rewards.verdict import Rules
 
 LONGEST_ANSWER = 20_000
@@ -45,6 +46,10 @@ def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str,
         answer = answer[-LONGEST_ANSWER:]
         answer = answer[answer.find("\n") + 1 :]
     gold, gold_fired = read_reference(reference, rules.get("unit") or "", off)
+    # Where the reference has letters, a letter of the answer is one of them and no unit.
+    letters = (
+        {REFERENCE} if gold is not None and re.search(r"(?<![A-Za-z\\])[A-Za-z]", gold.text + gold.name) else set()
+    )
     text, kind = None, "no_answer"
     for text in candidates(answer):
         if squeezed(text) == squeezed(reference.strip()):
@@ -53,7 +58,7 @@ def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str,
             return "unverifiable", text[:LONGEST_EXTRACT], []
         if len(text) > LONGEST_TEXT:
             continue
-        reading, fired = read(text, rules.get("unit") or "", off)
+        reading, fired = read(text, rules.get("unit") or "", off | letters)
         if not text.is_final and reading.kind == "words" != gold.kind:
             continue  # a sentence about the answer, which comes later
         comparison = Comparison(tolerance_of(reference, rules), off)
@@ -82,6 +87,7 @@ def read_reference(
     if not text or len(text) > LONGEST_ANSWER:
         return None, ()
     box = final_box(text)
+    off |= {REFERENCE}
     reading, fired = read(box[1] if box else text, unit, off)
     if "$" in text and not box and (reading.kind == "words" or not reading.is_readable()):
         for candidate in candidates(text):

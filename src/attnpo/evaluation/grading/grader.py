@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from attnpo.evaluation.grading.choice import grade_choice
 from attnpo.evaluation.grading.code import grade_codes
@@ -12,6 +13,9 @@ from attnpo.evaluation.samples import Graded, Question
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import Rules, Verdict
 from attnpo.sandbox.sandbox import Limits, Sandbox
+
+if TYPE_CHECKING:
+    from attnpo.judges.answers import AnswerJudge
 
 
 def rules_of(question: Question, off: Sequence[str] = ()) -> Rules:
@@ -35,11 +39,19 @@ class Grader:
         workers: processes for mathematics, and as many for programs; default: the machine's cores, at most 8.
         timeout: seconds one mathematical answer may take. Telling two long formulas apart can take ten, and an answer
             that was not done in time is left out of the accuracy, so there is more room than in training.
+        judge: asked about mathematical answers that the verifier cannot decide; default: none.
         limits: of the programs' sandbox; default: as :class:`~attnpo.sandbox.sandbox.Limits`.
     """
 
-    def __init__(self, *, workers: int | None = None, timeout: float = 30.0, limits: Limits | None = None) -> None:
-        self.workers, self.timeout, self.limits = workers, timeout, limits
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        timeout: float = 30.0,
+        limits: Limits | None = None,
+        judge: AnswerJudge | None = None,
+    ) -> None:
+        self.workers, self.timeout, self.limits, self.judge = workers, timeout, limits, judge
         self._pool: VerifierPool | None = None
         self._sandbox: Sandbox | None = None
 
@@ -72,7 +84,7 @@ class Grader:
 
     def _math(self, items: list[tuple[int, Question, str]], off: Sequence[str] = ()) -> Sequence[Graded]:
         if self._pool is None:
-            self._pool = VerifierPool(self.workers, timeout=self.timeout)
+            self._pool = VerifierPool(self.workers, timeout=self.timeout, judge=self.judge)
         asked = [(answer, question.reference, rules_of(question, off)) for _, question, answer in items]
         return [Graded(judged.verdict, judged.extracted, fired=judged.fired) for judged in self._pool.judge(asked)]
 
