@@ -90,6 +90,8 @@ def test_variants_of_one_gold() -> None:
     assert boxed("(2,2]") in missed
     assert boxed("[1,2]") in missed
     assert boxed("4.3") not in [response for _, response in near_misses("4.2", tolerance=0.1)]
+    turned = [response for way, response in near_misses(r"0,-1") if way == "turned sign"]
+    assert turned == [boxed("0,+1")]  # -0 is 0
     assert len(RESPELLINGS) >= 30
 
 

@@ -500,3 +500,19 @@ def test_boxes_may_hold_braces_and_stay_open() -> None:
     assert boxed_texts(r"\boxed{\{1, 2\}} \boxed{\frac{a}{b_{c}}}") == [r"\{1, 2\}", r"\frac{a}{b_{c}}"]
     assert boxed_texts(r"\boxed{1 \boxed{2}") == []
     assert boxed_texts(r"\boxed{" * 50_000) == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "box", "expected"),
+    [
+        # floor(√3) = 1 and floor(√4) = 2, though both are 0 or 1 below 4
+        (r"\lfloor\sqrt{n-1}\rfloor", r"\lfloor\sqrt{n}\rfloor", "wrong"),
+        (r"\lfloor\frac{2 n-1}{5}\rfloor", r"\lfloor\frac{2 n-1}{6}\rfloor", "wrong"),
+        (r"\lfloor\frac{2 n-1}{5}\rfloor", r"\lfloor\frac{2 n}{5}\rfloor", "wrong"),
+        (r"\lceil\frac{n}{2}\rceil", r"\lceil\frac{n}{3}\rceil", "wrong"),
+        (r"\lfloor\frac{n+2}{2}\rfloor", r"\lfloor n/2\rfloor+1", "right"),
+        (r"\lfloor\frac{2 n-1}{5}\rfloor", r"\left\lfloor\frac{2 n-1}{5}\right\rfloor", "right"),
+    ],
+)
+def test_formulas_that_are_constant_on_stretches(reference: str, box: str, expected: str) -> None:
+    assert verdict(box, reference) == expected

@@ -237,7 +237,7 @@ def _signs(gold: str) -> Iterator[str]:
     """A sign turned round: the first of all, and every one inside."""
     if gold.startswith("-"):
         yield gold[1:]
-    elif re.match(r"\d|\\(?:d?frac|sqrt|pi)", gold) and not re.fullmatch(r"0+(?:\.0*)?", gold):
+    elif re.match(r"\d|\\(?:d?frac|sqrt|pi)", gold) and not re.fullmatch(r"0+(?:\.0*)?", parts_of(gold)[0]):
         yield "-" + gold
     for found in _places(gold, r"[+-]"):
         if found.start() > 0 and not re.fullmatch(r"[+-]?0", gold[found.start() :].rstrip(")")):

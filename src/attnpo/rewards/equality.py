@@ -29,6 +29,10 @@ DECIMALS = 6
 """A decimal number and an exact one are equal if they are so when rounded to this many decimals."""
 SMALL_NUMBERS = 1e-4
 """…and, if that leaves few digits, within this share of their size."""
+STEPPED = (sympy.floor, sympy.ceiling, sympy.Mod)
+"""Functions that are constant, or start anew, on stretches."""
+STEPPED_TO = 40
+"""Whole numbers that formulas with such functions are compared on."""
 DIGITS = 40
 """Digits of the evaluations that tell two formulas apart."""
 
@@ -386,9 +390,21 @@ def _is_zero(difference: Any, *sizes: Any) -> bool:
     return bool(abs(difference) <= _MP.mpf(10) ** (10 - DIGITS) * max(abs(_complex(size)) for size in sizes))
 
 
-def _points(symbols: Sequence[sympy.Symbol]) -> list[dict[Any, Any]]:
-    """Where formulas are evaluated: fixed irregular values of either sign."""
+def _points(symbols: Sequence[sympy.Symbol], *, stepped: bool = False) -> list[dict[Any, Any]]:
+    """Where formulas are evaluated: fixed irregular values of either sign.
+
+    stepped: whole numbers instead, the first symbol from 1 to `STEPPED_TO`. Formulas that are constant on stretches
+    are all alike on small irregular values, and differ where a stretch begins.
+    """
     draw = random.Random(17)
+    if stepped:
+        return [
+            {
+                symbol: sympy.Integer(first if n == 0 else draw.randint(1, STEPPED_TO))
+                for n, symbol in enumerate(symbols)
+            }
+            for first in range(1, STEPPED_TO + 1)
+        ]
     signs = ((1, 1), (1, 1), (-1, 1), (-1, -1), (1, -1), (1, 1), (-1, 1), (1, 1))
     return [
         {symbol: sympy.Rational(draw.randint(300, 2900), 997) * pair[n % 2] for n, symbol in enumerate(symbols)}
@@ -411,8 +427,10 @@ def _values(first: Any, second: Any, enough: int = 4) -> list[tuple[Any, Any]]:
 def _same_in_points(first: Any, second: Any) -> bool | None:
     """Whether two formulas have the same values; None where they have too few."""
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    stepped = first.has(*STEPPED) or second.has(*STEPPED)
+    enough = STEPPED_TO // 2 if stepped else 4
     seen = 0
-    for point in _points(symbols):
+    for point in _points(symbols, stepped=stepped):
         ours, theirs = _number(first.xreplace(point)), _number(second.xreplace(point))
         if ours is None or theirs is None:
             if (ours is None) != (theirs is None):
@@ -421,9 +439,9 @@ def _same_in_points(first: Any, second: Any) -> bool | None:
         if not _is_zero(_minus(ours, theirs), ours, theirs):
             return False
         seen += 1
-        if seen == 4:
+        if seen == enough and not stepped:
             return True
-    return None
+    return True if seen >= enough else None
 
 
 def _same_value(ours: Any, theirs: Any) -> bool:
