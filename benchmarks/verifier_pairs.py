@@ -127,7 +127,9 @@ def main() -> None:
         if args.show:
             for pair, judgement, right in zip(pairs, judged, ours, strict=True):
                 if right != pair.right:
-                    print(f"{pair.source}: {pair.answer!r} is {judgement.verdict} for {pair.reference!r}, read as {judgement.extracted!r}")
+                    print(
+                        f"{pair.source}: {pair.answer!r} is {judgement.verdict} for {pair.reference!r}, read as {judgement.extracted!r}"
+                    )
         if args.rules:
             print(*rule_table(pool, pairs, judged), sep="\n")
 
