@@ -89,7 +89,8 @@ def plain(pair: Pair) -> bool:
 
 def table(pairs: list[Pair], ours: list[bool], theirs: list[bool]) -> Iterator[str]:
     """As expected, false rights and false wrongs of both, by source."""
-    yield f"{'source':32} {'pairs':>5}   {'ours':>5} {'false right':>11} {'false wrong':>11}   {'plain':>5} {'false right':>11} {'false wrong':>11}"
+    counts = f"{'false right':>11} {'false wrong':>11}"
+    yield f"{'source':32} {'pairs':>5}   {'ours':>5} {counts}   {'plain':>5} {counts}"
     for source in [*dict.fromkeys(pair.source for pair in pairs), None]:
         own = [n for n, pair in enumerate(pairs) if source in (pair.source, None)]
         cells = []
@@ -127,9 +128,8 @@ def main() -> None:
         if args.show:
             for pair, judgement, right in zip(pairs, judged, ours, strict=True):
                 if right != pair.right:
-                    print(
-                        f"{pair.source}: {pair.answer!r} is {judgement.verdict} for {pair.reference!r}, read as {judgement.extracted!r}"
-                    )
+                    found = f"{judgement.verdict} for {pair.reference!r}, read as {judgement.extracted!r}"
+                    print(f"{pair.source}: {pair.answer!r} is {found}")
         if args.rules:
             print(*rule_table(pool, pairs, judged), sep="\n")
 

@@ -293,5 +293,5 @@ def test_a_judge_is_asked_about_what_the_verifier_cannot_decide(
     assert {row["verdict"] for row in rows(judged).values()} == {"judged_right"}
     results = json.loads((judged / "results.json").read_text(encoding="utf-8"))
     assert results["benchmarks"]["task"]["accuracy"]["value"] == 1.0
-    with pytest.raises(InputError, match="--answer-judge is .* in the folder, now not given"):
+    with pytest.raises(InputError, match=r"--answer-judge is .* in the folder, now not given"):
         run(judged, limit=2)

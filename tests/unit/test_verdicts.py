@@ -529,4 +529,5 @@ def test_formulas_that_are_constant_on_stretches(reference: str, box: str, expec
 )
 def test_boxes_of_several_names_are_a_list(answer: str, expected: str) -> None:
     box = final_box(answer)
-    assert box is not None and box[1] == expected
+    assert box is not None
+    assert box[1] == expected
