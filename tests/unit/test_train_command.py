@@ -240,11 +240,11 @@ def search(monkeypatch):
     """In place of the search of `heads: auto`: writes its two files. What was in the folder when it was called."""
     seen: list[set[str]] = []
 
-    def find(trainer: Any, say: Any) -> list[tuple[int, int]]:
-        seen.append({path.name for path in trainer.folder.path.iterdir()})
-        model = trainer.model.config._name_or_path
-        (trainer.folder.path / "heads.json").write_text(json.dumps({"heads": [[0, 1]], "model": model}))
-        (trainer.folder.path / "heads-traces.jsonl.gz").write_bytes(b"")
+    def find(policy: Any, folder: RunFolder, say: Any) -> list[tuple[int, int]]:
+        seen.append({path.name for path in folder.path.iterdir()})
+        model = policy.model.config._name_or_path
+        (folder.path / "heads.json").write_text(json.dumps({"heads": [[0, 1]], "model": model}))
+        (folder.path / "heads-traces.jsonl.gz").write_bytes(b"")
         return [(0, 1)]
 
     monkeypatch.setattr("attnpo.training.trainer.find_own_heads", find)
