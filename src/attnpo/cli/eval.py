@@ -72,10 +72,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prompt-template", metavar="TEXT", help="text containing {problem}: the user message, or the whole prompt")
     add("--chat-template-kwargs", metavar="JSON", help="for the chat template, e.g. '{\"enable_thinking\": false}'")
     add(
+        "--thinking-format",
+        metavar="NAME|FILE.yaml",
+        default="auto",
+        help="how the model marks its thinking (docs/thinking-formats.md; default: auto, what its tokenizer shows)",
+    )
+    add(
         "--thinking",
         default="auto",
-        help="yes: only what follows </think> is an answer; no: the whole response is; auto (default): as the prompt "
-        "or, where it does not say, the responses have it",
+        help="yes: only what follows the end of the thinking is an answer; no: the whole response is; auto (default): "
+        "as the prompt or, where it does not say, the responses have it",
     )
 
 

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from attnpo.cli.progress import say
+
 DESCRIPTION = """\
 Add "essential": true, false or null (undecided) to every step of traces. Existing steps keep their offsets, others
 are segmented. Rows that cannot be labelled lose the labels they had, say why in "skipped", and are counted.
@@ -60,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", choices=("judges", "causal"), required=True, help="who says what is essential")
     parser.add_argument(
         "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
+    )
+    parser.add_argument(
+        "--thinking-format",
+        metavar="NAME|FILE.yaml",
+        default="auto",
+        help="how the responses mark their thinking (docs/thinking-formats.md; default: auto, "
+        "the marks of each response)",
     )
     _add_judge_arguments(parser.add_argument_group("judges"))
     causal = parser.add_argument_group("causal")
@@ -128,7 +137,8 @@ def run(args: argparse.Namespace) -> None:
     if args.by == "causal":
         from attnpo.labels.causal import label_file
 
-        counts, lines = label_file(args.input, args.output, lexicon=args.lexicon, **options), []
+        chosen = {"lexicon": args.lexicon, "thinking_format": args.thinking_format}
+        counts, lines = label_file(args.input, args.output, **chosen, say=say, **options), []
     else:
         counts, lines = _judge(args, options)
     skipped = "".join(f", {count} skipped ({reason})" for reason, count in counts.items() if reason != "labelled")
@@ -151,6 +161,7 @@ def _judge(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Any, list
             approve=lambda estimate: _approve(estimate, confirmed),
             rule=options.pop("consensus"),
             lexicon=args.lexicon,
+            thinking_format=args.thinking_format,
             **options,
         )
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnpo.cli.progress import progress_bar
+from attnpo.cli.progress import progress_bar, say
 
 if TYPE_CHECKING:
     from attnpo.heads.find import Found
@@ -40,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-length", metavar="N", type=int, help="leave out rows with more tokens (default: what the model allows)"
     )
+    parser.add_argument(
+        "--thinking-format",
+        metavar="NAME|FILE.yaml",
+        default="auto",
+        help="how the responses mark their thinking (docs/thinking-formats.md; default: auto, "
+        "the marks of each response, else those the model's tokenizer shows)",
+    )
     parser.add_argument("--figure", metavar="FILE.png", help="also draw the map of heads (.png, .svg or .pdf)")
 
 
@@ -60,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
             batch_size=args.batch_size,
             max_length=args.max_length,
             progress=progress,
+            thinking_format=args.thinking_format,
+            say=say,
         )
     print_found(found, args.output)
     if args.figure is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from attnpo.cli.progress import say
+
 DESCRIPTION = """\
 Score every reasoning step by the attention that the final answer pays it, averaged over the chosen heads, and write
 the rows with "score" per step and "answer_tokens", "total_tokens" and "baseline" per trace. The baseline is
@@ -35,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
     )
     parser.add_argument(
+        "--thinking-format",
+        metavar="NAME|FILE.yaml",
+        default="auto",
+        help="how the responses mark their thinking (docs/thinking-formats.md; default: auto, "
+        "the marks of each response, else those the model's tokenizer shows)",
+    )
+    parser.add_argument(
         "--max-length", metavar="N", type=int, help="skip rows with more tokens (default: what the model allows)"
     )
 
@@ -51,6 +60,8 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         lexicon=args.lexicon,
         max_length=args.max_length,
+        thinking_format=args.thinking_format,
+        say=say,
     )
     skipped = "".join(f", {count} skipped ({reason})" for reason, count in counts.items() if reason != "scored")
     print(f"{counts['scored']} traces scored{skipped}: {args.output}", file=sys.stderr)

@@ -33,6 +33,8 @@ options of the length rewards (docs/methods.md), e.g. --length_kwargs '{"limits"
 common options
   --model_name_or_path M   any causal LM of transformers; default: the small model shipped with the package
   --heads HEADS.json|auto  its key-focus heads; default: heads.json beside the model, else auto (found first)
+  --thinking_format F      how the model marks its thinking: auto (default: what its tokenizer shows), deepseek_r1,
+                           qwen3, openai_gptoss, mistral, … or a YAML file (docs/thinking-formats.md)
   --dataset_name D         'task' (built in, default), a .jsonl/.parquet/.csv file, or a Hub data set
   --output_dir DIR         the run folder (default: trainer_output)
   --max_steps N, --learning_rate X, --num_generations G, --max_completion_length N, --eval_steps N, --seed S

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from attnpo.checks import check_flag, check_number, check_whole
 from attnpo.errors import InputError
+from attnpo.steps.formats import ThinkingFormat
 
 CUTS = ("entropy", "even", "steps")
 """Where thinking may be cut. entropy: at tokens whose entropy is above the threshold. even: into equal lengths. steps:
@@ -35,7 +36,8 @@ class SegmentOptions:
         threshold: entropy cuts: τ itself, in nats, instead of the quantile.
         rollouts: m, continuations per boundary.
         closing: text put behind the prefix, so that an answer must follow. Empty: the thinking goes on freely, and
-            `rollout_tokens` must leave it room to come to an end.
+            `rollout_tokens` must leave it room to come to an end. None: how the thinking format of the run ends the
+            thinking, and "The final answer is \\boxed{" (`closing_of`).
         rollout_tokens: most tokens of a continuation.
         rollout_batch: continuations sampled at once from a shared cache; by default as many as the run has responses.
         share_prefixes: False computes every prefix anew.
@@ -49,7 +51,7 @@ class SegmentOptions:
     quantile: float = 0.9
     threshold: float | None = None
     rollouts: int = 8
-    closing: str = "\n</think>\n\nThe final answer is \\boxed{"
+    closing: str | None = None
     rollout_tokens: int = 64
     rollout_batch: int | None = None
     share_prefixes: bool = True
@@ -64,8 +66,19 @@ class SegmentOptions:
         check_flag("share_prefixes", self.share_prefixes)
         if self.cuts not in CUTS:
             raise InputError(f"cuts: found {self.cuts!r}, expected one of {', '.join(CUTS)}")
-        if not isinstance(self.closing, str):
+        if not isinstance(self.closing, str | None):
             raise InputError(f"closing: found {self.closing!r}, expected a text")
+
+
+def closing_of(form: ThinkingFormat) -> str:
+    """What ends the thinking in a format and begins an answer: the default of `closing`.
+
+    >>> from attnpo.steps.formats import THINK
+    >>> closing_of(THINK)
+    '\\n</think>\\n\\nThe final answer is \\\\boxed{'
+    """
+    between = "" if form.answer_opening else "\n\n"
+    return f"\n{form.bridge}{between}The final answer is \\boxed{{"
 
 
 def cut_points(

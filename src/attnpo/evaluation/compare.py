@@ -158,6 +158,7 @@ def compare(
     shared = shared_problems(runs, said)
     said += sampling_notices({run.name: run.options for run in runs}, {b: list(part) for b, part in shared.items()})
     tables: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    forms = {run.name: run.form for run in runs}
     found: dict[str, Any] = {}
     for benchmark, samples in shared.items():
         here = {name: {benchmark: problem_table(part)} for name, part in samples.items()}
@@ -165,7 +166,7 @@ def compare(
             tables[name] |= table
         found[benchmark] = {
             "problems": len(by_problem(next(iter(samples.values())))),
-            "runs": {name: benchmark_results(part, budgets) for name, part in samples.items()},
+            "runs": {name: benchmark_results(part, budgets, form=forms[name]) for name, part in samples.items()},
             "against_base": _against_base(
                 {name: {benchmark: tables[name][benchmark]} for name in samples}, base, weights
             ),

@@ -21,8 +21,9 @@ from attnpo.data.jsonl import drop_unfinished_line, json_line, read_numbered_jso
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation.options import check_same
 from attnpo.evaluation.plan import Key
-from attnpo.evaluation.samples import Sample, has_tag
+from attnpo.evaluation.samples import Sample, has_mark
 from attnpo.rewards.verdict import Verdict
+from attnpo.steps.formats import BY_MARKS, THINK, Form, ThinkingFormat
 from attnpo.versions import device_names, versions_of
 
 Results = dict[str, Any]
@@ -89,7 +90,7 @@ _KINDS = {
 class Evaluation:
     """The samples of one model, by benchmark. `step`: of a training run's own evaluations, None for others.
 
-    `options`: what eval.yaml says of the sampling, as far as it is recorded.
+    `options`: what eval.yaml says of the sampling, as far as it is recorded. `form`: how the model marks its thinking.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Evaluation:
     samples: dict[str, list[Sample]]
     step: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    form: Form = BY_MARKS
 
 
 def is_evaluation(path: Path) -> bool:
@@ -123,7 +125,17 @@ def read_evaluation(path: Path, name: str | None = None) -> Evaluation:
         path=path,
         samples={file.stem: read_samples(file) for file in files},
         options=options,
+        form=_recorded_format(path / ENVIRONMENT),
     )
+
+
+def _recorded_format(file: Path) -> Form:
+    """The thinking format that environment.json has; responses are read by their marks where it has none."""
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8")).get("thinking_format")
+        return BY_MARKS if facts is None else ThinkingFormat.from_json(facts)
+    except (OSError, ValueError, TypeError, AttributeError):  # of other tools and older versions
+        return BY_MARKS
 
 
 def read_options(file: Path) -> dict[str, Any]:
@@ -218,21 +230,22 @@ class SampleFiles:
         except OSError as error:
             raise RunError(f"{self._file(sample.benchmark)}: writing failed ({error.strerror})") from error
 
-    def settle_thinking(self, benchmarks: Iterable[str]) -> tuple[bool, int]:
+    def settle_thinking(self, benchmarks: Iterable[str], form: ThinkingFormat = THINK) -> tuple[bool, int]:
         """Whether the model thinks, by its responses. Then untagged ones have no answer; how many that changed.
 
-        That is so if at least half of all responses that ended have a closing tag: some models write it without any
+        That is so if at least half of all responses that ended have a closing mark: some models write it without any
         opening, and a response that was cut off before it would pass for an answer. Doing it again changes nothing.
         """
         benchmarks = list(benchmarks)
         samples = self.read(benchmarks)
-        ended = [has_tag(sample.text) for sample in samples if not sample.truncated]
-        changed = [sample for sample in samples if not has_tag(sample.text)]
+        ended = [has_mark(sample.text, form) for sample in samples if not sample.truncated]
+        changed = [sample for sample in samples if not has_mark(sample.text, form)]
         if not any(ended) or 2 * sum(ended) < len(ended):
             return False, 0
         for name in {sample.benchmark for sample in changed}:
             write_whole(
-                self._file(name), b"".join(json_line(_unanswered(s).as_json()) for s in samples if s.benchmark == name)
+                self._file(name),
+                b"".join(json_line(_unanswered(s, form).as_json()) for s in samples if s.benchmark == name),
             )
         return True, len(changed)
 
@@ -280,8 +293,8 @@ def check_planned(samples: Iterable[Sample], planned: dict[Key, int]) -> set[Key
     return keys
 
 
-def _unanswered(sample: Sample) -> Sample:
-    if has_tag(sample.text):
+def _unanswered(sample: Sample, form: ThinkingFormat) -> Sample:
+    if has_mark(sample.text, form):
         return sample
     verdict = None if sample.verdict is None else Verdict.NO_ANSWER
     return replace(sample, verdict=verdict, extracted=None, thinking_tokens=sample.tokens, answer_tokens=0)

@@ -27,6 +27,7 @@ from attnpo.bootstrap import LEVEL, bootstrap_over_problems, draw_problems, inte
 from attnpo.errors import InputError
 from attnpo.evaluation.samples import Sample
 from attnpo.rewards.verdict import REWARD_OF
+from attnpo.steps.formats import BY_MARKS, Form
 from attnpo.steps.lexicon import PHRASE_KINDS, phrase_counts
 from attnpo.steps.response import thinking_of
 from attnpo.steps.segment import segment_steps
@@ -181,7 +182,7 @@ def _weighted_medians(values: Float64[Tensor, "N"], weights: Float64[Tensor, "D 
     return (values[order][lower] + values[order][upper]) / 2
 
 
-def behaviour(samples: Sequence[Sample], lexicon: str = "paper") -> dict[str, float | None]:
+def behaviour(samples: Sequence[Sample], lexicon: str = "paper", form: Form = BY_MARKS) -> dict[str, float | None]:
     """Triggers of each phrase list per 1,000 thinking tokens, over all samples; mean number of steps per response.
 
     The frequencies are None where nothing was thought. Raises InputError for an unknown lexicon.
@@ -189,8 +190,8 @@ def behaviour(samples: Sequence[Sample], lexicon: str = "paper") -> dict[str, fl
     counts: Counter[str] = Counter()
     steps = []
     for sample in samples:
-        # A response of a model that does not think has no closing tag either; only its counts tell.
-        thinking = thinking_of(sample.text) if sample.thinking_tokens else ""
+        # A response of a model that does not think has no closing mark either; only its counts tell.
+        thinking = thinking_of(sample.text, form) if sample.thinking_tokens else ""
         counts.update(phrase_counts(thinking, lexicon))
         steps.append(len(segment_steps(thinking, lexicon)))
     tokens = sum(sample.thinking_tokens for sample in samples)

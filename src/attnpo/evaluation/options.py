@@ -17,6 +17,7 @@ from attnpo.evaluation.engines.base import DEFAULT_BATCH_SIZE
 from attnpo.evaluation.plan import fingerprint
 from attnpo.evaluation.samples import Question
 from attnpo.models import model_name
+from attnpo.steps.formats import AUTO, load_format
 
 THINKING = ("auto", "yes", "no")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -44,6 +45,7 @@ class EvalOptions:
     attn_implementation: str | None = None
     device: str | None = None
     thinking: str = "auto"
+    thinking_format: str = AUTO
     prompt_template: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     base: Path | None = None
@@ -77,6 +79,8 @@ class EvalOptions:
                 torch.empty(0, device=self.device)
             except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
                 raise InputError(f"--device {self.device}: cannot be used: {str(error).splitlines()[0]}") from error
+        if self.thinking_format != AUTO:
+            load_format(self.thinking_format)
         choices = {"engine": tuple(DEFAULT_BATCH_SIZE), "thinking": THINKING}
         if self.dtype is not None:
             choices["dtype"] = DTYPES
@@ -125,6 +129,7 @@ class EvalOptions:
             "dtype": self.resolved_dtype,
             "attn_implementation": self.attn_implementation,
             "thinking": self.thinking,
+            "thinking_format": self.thinking_format,
             "prompt_template": self.prompt_template,
             "chat_template_kwargs": dict(self.chat_template_kwargs),
             "answer_judge": self.answer_judge,

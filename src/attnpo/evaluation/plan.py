@@ -18,7 +18,7 @@ import jinja2
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import user_message
 from attnpo.evaluation.samples import Question
-from attnpo.steps.response import CLOSE_TAG, OPEN_TAG
+from attnpo.steps.formats import THINK, ThinkingFormat
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class Prompter:
         template: a text containing {problem}, which stands for the benchmark's message, choices and instructions
             included: the user message in a conversation, the whole prompt without a chat template.
         options: for the chat template, e.g. {"enable_thinking": False}.
+        form: how the model marks its thinking.
     """
 
     tokenizer: Any
     template: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    form: ThinkingFormat = THINK
 
     def __post_init__(self) -> None:
         """Raises InputError for a template without {problem}, and where there is neither kind of template."""
@@ -70,12 +72,9 @@ class Prompter:
     def opens_thinking(self) -> bool | None:
         """Whether a response begins in an opened thinking part; None: the prompt does not say.
 
-        False where the prompt closes the tag itself, as templates do that are told not to think.
+        False where the prompt closes it itself, as templates do that are told not to think.
         """
-        tail = self.text(_ANY).rpartition(_ANY)[2]
-        if OPEN_TAG not in tail and CLOSE_TAG not in tail:
-            return None
-        return tail.rfind(OPEN_TAG) > tail.rfind(CLOSE_TAG)
+        return self.form.opened_by(self.text(_ANY).rpartition(_ANY)[2])
 
     @property
     def _conversational(self) -> bool:

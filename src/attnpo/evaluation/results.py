@@ -24,6 +24,7 @@ from attnpo.evaluation.metrics import (
 )
 from attnpo.evaluation.paired import against, problem_table, shared_problems
 from attnpo.evaluation.samples import Sample
+from attnpo.steps.formats import BY_MARKS, Form
 from attnpo.tables import Cell, Table, write_table, writing
 
 BINS = 24
@@ -53,7 +54,8 @@ def write_results(
         "model": evaluation.model,
         "name": evaluation.name,
         "benchmarks": {
-            name: benchmark_results(samples, budgets, lexicon) for name, samples in evaluation.samples.items()
+            name: benchmark_results(samples, budgets, lexicon, evaluation.form)
+            for name, samples in evaluation.samples.items()
         },
         "aes": None if base is None else aes_against(read_evaluation(base), evaluation, weights or Weights()),
     }
@@ -67,7 +69,7 @@ def write_results(
 
 
 def benchmark_results(
-    samples: Sequence[Sample], budgets: Sequence[int] = BUDGETS, lexicon: str = "paper"
+    samples: Sequence[Sample], budgets: Sequence[int] = BUDGETS, lexicon: str = "paper", form: Form = BY_MARKS
 ) -> dict[str, Any]:
     """Everything results.json says about one benchmark; `samples` are at least one."""
     problems = by_problem(samples)
@@ -83,7 +85,7 @@ def benchmark_results(
         "pass_at_k": keyed(found, "pass@"),
         "accuracy_at_budget": keyed(found, "budget@"),
         "lengths": histogram([sample.tokens for sample in samples]),
-        "behaviour": behaviour(samples, lexicon),
+        "behaviour": behaviour(samples, lexicon, form),
         "levels": {level: _level(part) for level, part in by_level(problems).items()},
     }
 

@@ -35,6 +35,8 @@ from attnpo.evaluation.plan import Key, Plan, Prompter, Request, make_plan
 from attnpo.evaluation.results import Results, write_results
 from attnpo.evaluation.samples import Question, Sample, read_response
 from attnpo.rewards.verdict import REWARD_OF
+from attnpo.steps.detect import choose_format
+from attnpo.steps.formats import THINK, ThinkingFormat
 
 if TYPE_CHECKING:
     from attnpo.judges.answers import AnswerJudge
@@ -221,7 +223,15 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
 
     source = find_model(options.model, revision=options.revision, trust_remote_code=options.trust_remote_code)
     tokenizer = source.tokenizer()
-    prompter = Prompter(tokenizer, options.prompt_template, dict(options.chat_template_kwargs))
+    chosen = choose_format(
+        options.thinking_format,
+        tokenizer,
+        prompt=options.prompt_template or "",
+        template_options=options.chat_template_kwargs,
+    )
+    form = chosen.form
+    prompter = Prompter(tokenizer, options.prompt_template, dict(options.chat_template_kwargs), form)
+    console.print(f"thinking format: {form}, {chosen.why}")
     thinks = prompter.opens_thinking() if options.thinking == "auto" else options.thinking == "yes"
     plan = plan_of(options, loaded, prompter, source.context())
     left_out = {name: [*found.left_out, *plan.left_out.get(name, [])] for name, found in loaded.items()}
@@ -246,7 +256,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
             environment.write(engine=engine.facts, notes=engine.notes)
             with EvalProgress(console, plan.size, kept) as progress:
                 try:
-                    sample_batches(engine, missing, present, thinks, files, progress, judge)
+                    sample_batches(engine, missing, present, thinks, files, progress, judge, form)
                 except KeyboardInterrupt:
                     message = f"interrupted: {progress.summary}; the same command goes on from there"
                     raise RunError(message) from None
@@ -254,10 +264,10 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
                     environment.write(call={"samples": progress.done - len(kept)})
             console.print(progress.summary)
         if thinks is None:
-            thinks, settled = files.settle_thinking(options.benchmarks)
+            thinks, settled = files.settle_thinking(options.benchmarks, form)
             if settled:
-                console.print(f"the model thinks: {settled} responses without a thinking tag count as unanswered")
-        environment.write(thinking=thinks)
+                console.print(f"the model thinks: {settled} responses without a thinking mark count as unanswered")
+        environment.write(thinking=thinks, thinking_format=form.as_json())
         results = write_results(folder, base=options.base, budgets=options.budgets or BUDGETS)
         environment.write(finished=stamp(folder, options.base))
     return results
@@ -322,6 +332,7 @@ def sample_batches(
     files: SampleFiles,
     progress: EvalProgress,
     judge: AnswerJudge | None = None,
+    form: ThinkingFormat = THINK,
 ) -> None:
     """Sample batches; grade and write what is not present, as it comes."""
 
@@ -333,7 +344,7 @@ def sample_batches(
 
         def deliver(request: Request, completion: Completion) -> None:
             if request.key not in present:
-                answer, sample = ungraded_sample(engine.tokenizer, request, completion, thinks)
+                answer, sample = ungraded_sample(engine.tokenizer, request, completion, thinks, form)
                 grading.submit(request.question, answer, sample)
 
         for batch in batches:
@@ -341,10 +352,10 @@ def sample_batches(
 
 
 def ungraded_sample(
-    tokenizer: Any, request: Request, completion: Completion, thinks: bool | None
+    tokenizer: Any, request: Request, completion: Completion, thinks: bool | None, form: ThinkingFormat = THINK
 ) -> tuple[str | None, Sample]:
     """The text to be graded, None without an answer, and the sample but for its verdict."""
-    read = read_response(tokenizer, completion.ids, thinks)
+    read = read_response(tokenizer, completion.ids, thinks, form)
     sample = Sample(
         benchmark=request.question.benchmark,
         id=request.question.id,

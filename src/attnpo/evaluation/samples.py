@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.rewards.verdict import Verdict
-from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, split_response
+from attnpo.steps.formats import THINK, Form, ThinkingFormat
+from attnpo.steps.response import split_response
 from attnpo.steps.spans import token_offsets
 
 AnswerKind = Literal["math", "choice", "code"]
@@ -52,8 +53,8 @@ class Sample:
         sample: number of the response to this question, from 0.
         seed: of this response alone.
         text: the whole response, thinking included; tokens counts it with its end token.
-        thinking_tokens, answer_tokens: before and after the closing tag; a response without a tag that belongs to a
-            model that does not think is all answer.
+        thinking_tokens, answer_tokens: before and after the closing mark; a response without a mark that belongs to
+            a model that does not think is all answer.
         truncated: it met the token limit.
         extracted: the answer that was read out of it, for people; None where none was found.
         verdict: None only where the question has no reference or tests to check against.
@@ -100,7 +101,7 @@ class Graded:
 
 @dataclass(frozen=True)
 class Reading:
-    """`answer`: the text to be graded, None where the response has none. Thinking: tokens before the closing tag."""
+    """`answer`: the text to be graded, None where the response has none. Thinking: tokens before the closing mark."""
 
     text: str
     answer: str | None
@@ -108,23 +109,26 @@ class Reading:
     answer_tokens: int
 
 
-def read_response(tokenizer: Any, ids: Sequence[int], thinks: bool | None) -> Reading:
+def read_response(tokenizer: Any, ids: Sequence[int], thinks: bool | None, form: ThinkingFormat = THINK) -> Reading:
     """Read a response by its sampled ids, end token included.
 
     Args:
-        thinks: whether the model thinks; None: it does where the response holds a thinking tag.
+        thinks: whether the model thinks; None: it does where the response holds a mark of its format.
+        form: how it marks its thinking.
     """
-    text = decode_completion(tokenizer, ids)
-    if thinks is False or (thinks is None and not has_tag(text)):
+    text = decode_completion(tokenizer, ids, form)
+    if thinks is False or (thinks is None and not has_mark(text, form)):
         return Reading(text, text, 0, len(ids))
     whole, starts = token_offsets(tokenizer, ids)  # with end and padding tokens, behind the text
-    parts = split_response(whole)
+    if thinks:
+        form = replace(form, prompt_opens=True)  # without an end it is thinking that was cut off
+    parts = split_response(whole, form)
     if parts.answer_start is None:
         return Reading(text, None, len(ids), 0)
     thinking, answer = bisect_left(starts, parts.thinking_end), bisect_left(starts, parts.answer_start)
-    return Reading(text, text[parts.answer_start :], thinking, len(ids) - answer)
+    return Reading(text, text[parts.answer_start : parts.answer_end], thinking, len(ids) - answer)
 
 
-def has_tag(text: str) -> bool:
-    """Whether a thinking tag stands in a response."""
-    return OPEN_TAG in text or CLOSE_TAG in text
+def has_mark(text: str, form: Form = THINK) -> bool:
+    """Whether a mark of its thinking format stands in a response."""
+    return form.of(text).shows_in(text)

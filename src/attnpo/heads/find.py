@@ -22,6 +22,8 @@ from attnpo.errors import InputError
 from attnpo.heads.table import ESSENTIAL, REDUNDANT, HeadTable, parting_scale, probe_traces, separating
 from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.models.loading import load_model
+from attnpo.steps.detect import choose_format
+from attnpo.steps.formats import AUTO, format_of_rows
 from attnpo.traces.labelled import LabelledTraces, longest, prepare_labelled, read_labelled
 from attnpo.traces.prepared import PreparedTrace
 
@@ -51,10 +53,13 @@ def find_heads(
     batch_size: int = 8,
     max_length: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    thinking_format: str = AUTO,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Found:
     """Measure every head on the labelled traces of `source` and write the best `top` to the head file `target`.
 
-    layers: first and last layer to look at (default: all). Figures of each trace are kept beside `target`
+    layers: first and last layer to look at (default: all). thinking_format, say: as in `score_file`.
+    Figures of each trace are kept beside `target`
     (TARGET.partial) until the end, so that an interrupted probe goes on where it stopped.
     Raises InputError for bad files, rows, labels, options or models.
     """
@@ -64,16 +69,24 @@ def find_heads(
         raise InputError(f"--max-traces is {max_traces}, expected at least 1")
     if not Path(target).resolve().parent.is_dir():
         raise InputError(f"--output {target}: the folder {Path(target).resolve().parent} does not exist")
-    rows, labels = read_labelled(source)
+    rows, labels = read_labelled(source, format_of_rows(thinking_format))
     folder = resolve_model(model)
     network, tokenizer = load_model(folder)
+    model_format = choose_format(thinking_format, tokenizer)
+    say(str(model_format))
     config = network.config.get_text_config(decoder=True)
     which = chosen_layers(layers, config.num_hidden_layers, scorable_layers(network))
     most = len(all_heads(network, which))
     if not 1 <= top <= most:
         raise InputError(f"--top is {top}, expected 1 to {most}, the heads looked at")
     data = prepare_labelled(
-        source, rows, labels, tokenizer, max_length=longest(config, max_length), max_traces=max_traces
+        source,
+        rows,
+        labels,
+        tokenizer,
+        max_length=longest(config, max_length),
+        max_traces=max_traces,
+        form=model_format.of_rows(thinking_format),
     )
     partial = Path(f"{target}.partial")
     figures = measure(network, data, which, batch_size, partial, folder, progress)

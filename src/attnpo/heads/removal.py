@@ -18,6 +18,7 @@ from attnpo.attention.heads import Head
 from attnpo.attention.model import all_heads
 from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name
 from attnpo.errors import InputError
+from attnpo.steps.formats import BY_MARKS
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import thinking_of
 from attnpo.traces.labelled import Labels, NumberedRow, step_labels
@@ -241,7 +242,7 @@ def read_rows(source: str | Path, lexicon: str = "paper") -> list[NumberedRow]:
             check_field(row, "reference", where)
         steps = steps_of(row, lexicon, where=where)
         step_labels(steps, where)
-        check_tiling(steps, thinking_of(row["response"]), where)
+        check_tiling(steps, thinking_of(row["response"], BY_MARKS), where)
         rows.append((number, row))
     if not any(row.get("reference") for _, row in rows):
         raise InputError(f"{source}: no row has a reference answer (field 'reference'), expected one to verify with")

@@ -37,6 +37,7 @@ from attnpo.heads.removal_table import (
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
 from attnpo.rewards.pool import VerifierPool
+from attnpo.steps.formats import BY_MARKS
 from attnpo.steps.response import thinking_of
 from attnpo.tables import Table, check_folder, write_table
 from attnpo.traces.labelled import NumberedRow, longest
@@ -144,7 +145,7 @@ def _answer(
     plan, contexts = [], []
     for place, (own, *controls) in enumerate(scores):
         number, row = data.rows[place]
-        thinking, steps = thinking_of(row["response"]), data.traces[place].steps
+        thinking, steps = thinking_of(row["response"], BY_MARKS), data.traces[place].steps
         for removal in plan_removals(place, own, options.shares, options.random_seeds, number, controls):
             left = remaining_text(thinking, steps, removal.removed)
             plan.append(removal)

@@ -32,7 +32,8 @@ from attnpo.heads.removal import (
 from attnpo.models.generation import end_tokens, pad_left, padding_token
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.rewards.verdict import REWARD_OF, Verdict
-from attnpo.steps.response import CLOSE_TAG, split_response
+from attnpo.steps.formats import BY_MARKS
+from attnpo.steps.response import split_response
 from attnpo.tables import Table
 from attnpo.traces.prepared import prompt_ids
 
@@ -47,13 +48,15 @@ class Answer:
 
 
 def answer_context(problem: str, response: str, thinking: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Prompt, the response's own opening tag if it has one, another thinking text and the closing tag.
+    """Prompt, the response's own opening mark if it has one, another thinking text and what ended the thinking.
 
-    The text ends with the tag: the model writes all that follows, white space too.
+    The text ends with that mark: the model writes all that follows, white space too.
     """
-    opening = response[: split_response(response).thinking_start]
-    prompt = prompt_ids(problem, tokenizer, opens_itself=bool(opening))
-    encoded: Any = tokenizer(opening + thinking + CLOSE_TAG, add_special_tokens=False)
+    form = BY_MARKS.of(response)
+    parts = split_response(response, form)
+    opening, closing = response[: parts.thinking_start], response[parts.thinking_end : parts.answer_start]
+    prompt = prompt_ids(problem, tokenizer, opens_itself=bool(opening), form=form)
+    encoded: Any = tokenizer(opening + thinking + closing, add_special_tokens=False)
     return [*prompt, *encoded["input_ids"]]
 
 

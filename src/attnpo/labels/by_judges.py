@@ -26,6 +26,7 @@ from attnpo.judges.client import Patience, Question, Tally, ask_judges, require_
 from attnpo.judges.config import Judge
 from attnpo.judges.questions import Votes, judge_prompt
 from attnpo.labels.report import RULES, JudgeReport, consensus, estimate, pairwise_agreement
+from attnpo.steps.formats import AUTO, BY_MARKS, Form, format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import answer_of, thinking_of
 from attnpo.traces.steps import steps_of
@@ -50,6 +51,7 @@ def prepare_traces(
     lexicon: str = "paper",
     max_traces: int | None = None,
     min_accuracy: float | None = None,
+    form: Form = BY_MARKS,
 ) -> list[JudgedTrace]:
     """Steps and prompts of numbered rows, in order. Existing steps keep their offsets, other traces are segmented.
 
@@ -63,11 +65,11 @@ def prepare_traces(
     traces, judged = [], 0
     for (number, row), accuracy in zip(rows, accuracies, strict=True):
         where = row_name(source, number)
-        steps = steps_of(row, lexicon, where=where)
+        steps = steps_of(row, lexicon, where=where, form=form)
         reference = row.get("reference")
         if reference is not None:
             check_field(row, "reference", where)
-        answer, skipped = answer_of(row["response"]), None
+        answer, skipped = answer_of(row["response"], form), None
         if answer is None:
             skipped = "no closing tag"
         elif len(steps) < 2:
@@ -82,7 +84,7 @@ def prepare_traces(
         if skipped is None:
             assert answer is not None
             judged += 1
-            thinking = thinking_of(row["response"])
+            thinking = thinking_of(row["response"], form)
             texts = [thinking[step["start"] : step["end"]].strip() for step in steps]
             prompt = judge_prompt(row["problem"], reference, answer.strip(), texts)
         traces.append(JudgedTrace(row, steps, prompt, skipped))
@@ -129,6 +131,7 @@ def label_file(
     min_accuracy: float | None = None,
     cache: str | Path | None = None,
     lexicon: str = "paper",
+    thinking_format: str = AUTO,
 ) -> JudgeReport:
     """Write the rows of `source`, in the same order, to `target` with "essential" and "votes" per step of the traces
     that were judged; other rows have no labels, and the reason in "skipped".
@@ -151,9 +154,10 @@ def label_file(
     patience = Patience(retries, concurrency, timeout)
     _check_options(judges, rule, quorum, patience, max_traces, min_accuracy)
     load_lexicon(lexicon)
+    form = format_of_rows(thinking_format)
     require_client()
     rows = list(read_numbered_jsonl(source, required=("problem", "response")))
-    traces = prepare_traces(rows, source, lexicon=lexicon, max_traces=max_traces, min_accuracy=min_accuracy)
+    traces = prepare_traces(rows, source, lexicon=lexicon, max_traces=max_traces, min_accuracy=min_accuracy, form=form)
     report = JudgeReport(judges=judges, tallies={judge.name: Tally() for judge in judges})
 
     def labelled() -> Iterator[dict[str, Any]]:

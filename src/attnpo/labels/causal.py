@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from attnpo.errors import InputError
 from attnpo.labels.hiding import iterate_drops
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
+from attnpo.steps.detect import choose_format
+from attnpo.steps.formats import AUTO, format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.labelled import longest
 from attnpo.traces.prepared import PreparedTrace, Span, prepare_trace
@@ -64,6 +66,8 @@ def label_file(
     threshold: float | None = None,
     max_length: int | None = None,
     lexicon: str = "paper",
+    thinking_format: str = AUTO,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Counter[str]:
     """Write the rows of `source` to `target` with "essential" (true or false) and "drop" (nats) in every step.
 
@@ -73,7 +77,7 @@ def label_file(
 
     model: default the packaged one; any that has learned to write such traces. batch_size: rows per forward, one row
     per step (memory: `iterate_drops`). threshold: see `label_steps`; default 0.01. max_length: tokens of prompt and
-    response; default what the model's configuration allows.
+    response; default what the model's configuration allows. thinking_format, say: as in `score_file`.
     Raises InputError for bad files, rows, options or models.
     """
     if batch_size < 1:
@@ -83,11 +87,15 @@ def label_file(
     if max_length is not None and max_length < 1:
         raise InputError(f"--max-length is {max_length}, expected at least 1")
     load_lexicon(lexicon)
+    format_of_rows(thinking_format)
     rows = list(read_numbered_jsonl(source, required=("problem", "response")))
     network, tokenizer = load_model(resolve_model(model))
+    model_format = choose_format(thinking_format, tokenizer)
+    say(str(model_format))
+    form = model_format.of_rows(thinking_format)
     max_length = longest(network.config.get_text_config(), max_length)
     prepared = [
-        _prepare(row, tokenizer, lexicon=lexicon, max_length=max_length, where=row_name(source, number))
+        _prepare(row, tokenizer, lexicon=lexicon, max_length=max_length, where=row_name(source, number), form=form)
         for number, row in rows
     ]
     share = SHARE if threshold is None else threshold

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from attnpo.data.jsonl import number, read_unfinished_jsonl, whole
 from attnpo.errors import InputError
+from attnpo.steps.response import CLOSE_TAG
 
 Effect = Literal["attenuated", "protected", "untouched"]
 
@@ -121,9 +122,19 @@ def _response(row: dict[str, Any], where: str) -> Response:
         group_accuracy=number(row, "group_accuracy", where),
         baseline=number(row, "baseline", where),
         thinking=text[start:end],
-        answer=text[end:].lstrip().removeprefix("</think>").strip(),
+        answer=_answer(row, text, end, where).strip(),
         steps=_steps(row, end - start, where),
     )
+
+
+def _answer(row: dict[str, Any], text: str, end: int, where: str) -> str:
+    """The final answer; of runs that did not write down where it stands, what follows the thinking's ``</think>``."""
+    if "answer_start" not in row:
+        return text[end:].lstrip().removeprefix(CLOSE_TAG)
+    if row["answer_start"] is None:
+        return ""
+    start = whole(row, "answer_start", where)
+    return text[start:] if row.get("answer_end") is None else text[start : whole(row, "answer_end", where)]
 
 
 def _steps(row: dict[str, Any], length: int, where: str) -> tuple[ScoredStep, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnpo.errors import InputError
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import REWARD_OF, Verdict
-from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, answer_of
+from attnpo.steps.formats import THINK, ThinkingFormat, mark_tokens, recognise
+from attnpo.steps.messages import message_parts, message_text
+from attnpo.steps.response import answer_of
 
 
 class AccuracyReward:
@@ -20,15 +23,27 @@ class AccuracyReward:
         tokenizer: if set, and the caller passes ``completion_ids``, the text is decoded from the sampled ids. TRL's own
             completion text is decoded without special tokens, and in some models ``</think>`` is one: every answer
             would be lost.
+        form: the thinking format of the model. Default: with a tokenizer ``<think>``; else the responses' own marks
+            say it: where most of those with marks have one format, all are read by it; else each by its own, and one
+            without any is all answer. (Text that comes with ``completion_ids`` may have lost its marks: there it has
+            no answer.)
 
     Attributes:
         last_verdicts: the verdicts of the last call, in order.
     """
 
-    def __init__(self, pool: VerifierPool | None = None, *, column: str = "reference", tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        pool: VerifierPool | None = None,
+        *,
+        column: str = "reference",
+        tokenizer: Any = None,
+        form: ThinkingFormat | None = None,
+    ) -> None:
         self.__name__ = "accuracy"
         self.column = column
-        self.tokenizer = tokenizer
+        self.tokenizer, self.form = tokenizer, form
+        self._seen: Counter[ThinkingFormat] = Counter()  # of the responses so far, where no format was given
         self.last_verdicts: list[Verdict] = []
         self._pool, self._owns_pool = pool, pool is None
 
@@ -44,16 +59,34 @@ class AccuracyReward:
         """Raises InputError if the reference column is absent; names it and the columns there are."""
         references = self._references(columns, len(completions))
         if self.tokenizer is not None and completion_ids is not None:
-            texts = [decode_completion(self.tokenizer, ids) for ids in completion_ids]
+            form = self.form or THINK
+            answers = [answer_of(decode_completion(self.tokenizer, ids, form), form) for ids in completion_ids]
         else:
-            texts = [completion_text(completion) for completion in completions]
+            answers = self._answers(completions, may_lack_marks=completion_ids is not None)
         if self._pool is None:
             self._pool = VerifierPool()
-        answers = [answer_of(text) for text in texts]
         self.last_verdicts = self._pool.verify(zip(answers, references, strict=True))
         if log_extra is not None:
             log_extra("verdict", [verdict.value for verdict in self.last_verdicts])
         return [REWARD_OF[verdict] for verdict in self.last_verdicts]
+
+    def _answers(self, completions: Sequence[Any], *, may_lack_marks: bool) -> list[str | None]:
+        """The answers in completions as texts or messages. `may_lack_marks`: their special tokens may be lost."""
+        parts = [message_parts(_last_message(completion)) for completion in completions]
+        form = self.form or self._usual_format([content for thought, content in parts if thought is None])
+
+        def answer(content: str) -> str | None:
+            own = form or recognise(content)
+            return answer_of(content, own) if own is not None else None if may_lack_marks else content
+
+        return [content if thought is not None else answer(content) for thought, content in parts]
+
+    def _usual_format(self, texts: Sequence[str]) -> ThinkingFormat | None:
+        """The format of more than half of the responses so far that have marks: one model has one. None: no such."""
+        found = [form for text in texts if (form := recognise(text)) is not None]
+        self._seen.update(found)
+        usual = self._seen.most_common(1)
+        return usual[0][0] if usual and 2 * usual[0][1] > self._seen.total() else None
 
     def _references(self, columns: dict[str, Any], count: int) -> list[str | None]:
         if self.column not in columns:
@@ -78,30 +111,30 @@ class AccuracyReward:
             self._pool = None
 
 
-def completion_text(completion: Any) -> str:
+def completion_text(completion: Any, form: ThinkingFormat = THINK) -> str:
     """The text of a completion: a string, or the last assistant message of a conversation.
+
+    Thinking that a message keeps apart is put before its content, with the marks of `form`.
 
     Raises:
         InputError: neither of the two.
     """
+    return message_text(_last_message(completion), form)
+
+
+def _last_message(completion: Any) -> dict[str, Any]:
     if isinstance(completion, str):
-        return completion
+        return {"content": completion}
     if isinstance(completion, Sequence) and all(isinstance(message, dict) for message in completion):
-        message = next((m for m in reversed(completion) if m.get("role", "assistant") == "assistant"), {})
-        content = message.get("content") or ""
-        if not isinstance(content, str):
-            content = "".join(block.get("text", "") for block in content)
-        # A parsed response keeps its thinking apart, without the tags.
-        thinking = message.get("reasoning_content")
-        return content if thinking is None else f"{OPEN_TAG}{thinking}{CLOSE_TAG}{content}"
+        return next((m for m in reversed(completion) if m.get("role", "assistant") == "assistant"), {})
     raise InputError(f"completion: found a {type(completion).__name__}, expected a string or a list of messages")
 
 
-def decode_completion(tokenizer: Any, ids: Sequence[int]) -> str:
+def decode_completion(tokenizer: Any, ids: Sequence[int], form: ThinkingFormat = THINK) -> str:
     """The sampled text with special tokens kept, but for end and padding tokens at its end."""
     ids = [int(token) for token in ids]
     ending = {tokenizer.eos_token_id, tokenizer.pad_token_id, *tokenizer.all_special_ids}
-    ending -= {tokenizer.convert_tokens_to_ids(CLOSE_TAG)}
+    ending -= mark_tokens(tokenizer, form)
     while ids and ids[-1] in ending:
         ids.pop()
     # Without clean-up, so that the text is the one that steps are found in (steps/offsets.py).

@@ -43,7 +43,7 @@ def segment_steps(thinking: str, lexicon: str = "paper") -> list[Step]:
     """Split the thinking part of a response into steps.
 
     Args:
-        thinking: the text before the first ``</think>``, without an opening ``<think>``.
+        thinking: the thinking of a response (`attnpo.steps.response`), without its marks.
         lexicon: ``paper``, or ``released`` for the phrase lists of the released script, slip included.
 
     Returns:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from attnpo.steps.formats import THINK, ThinkingFormat, mark_tokens
 from attnpo.steps.offsets import as_ids, token_offsets
-from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, ResponseParts, split_response
+from attnpo.steps.response import ResponseParts, split_response
 from attnpo.steps.segment import Step, segment_steps
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class LocatedSteps:
     Token spans are half-open and relative to the first completion token.
 
     Attributes:
-        text: the decoded response, without special tokens other than the thinking tags.
+        text: the decoded response, without special tokens other than the marks of the thinking format.
         parts: thinking and answer, as characters of `text`.
         steps: steps, as characters of the thinking text.
         spans: per step its tokens. They tile the thinking tokens; a step whose characters all lie in a token that
@@ -50,32 +51,36 @@ class LocatedSteps:
 
 
 def locate_steps(
-    tokenizer: PreTrainedTokenizerBase, completion_ids: Iterable[int], lexicon: str = "paper"
+    tokenizer: PreTrainedTokenizerBase,
+    completion_ids: Iterable[int],
+    lexicon: str = "paper",
+    form: ThinkingFormat = THINK,
 ) -> LocatedSteps:
     """Segment a sampled response and place the steps on its token ids.
 
     A token belongs to the step in which its first character lies. A token that holds the end of the thinking and the
-    start of the tag belongs to the last step; one that holds the end of the tag and the start of the answer belongs
-    to the tag.
+    start of the closing mark belongs to the last step; one that holds the end of the mark and the start of the answer
+    belongs to the mark.
 
     Args:
         tokenizer: a transformers tokenizer.
         completion_ids: the sampled ids of one response, without padding behind its end token.
         lexicon: see `segment_steps`.
+        form: how the response marks its thinking.
 
     Raises:
         InputError: unknown lexicon, a negative id, or a tokenizer that cannot be decoded piece by piece.
     """
     ids = as_ids(completion_ids)
-    text, starts = token_offsets(tokenizer, ids, skip=_silent_ids(tokenizer, set(ids)))
-    parts = split_response(text)
+    text, starts = token_offsets(tokenizer, ids, skip=_silent_ids(tokenizer, set(ids), form))
+    parts = split_response(text, form)
     steps = segment_steps(text[parts.thinking_start : parts.thinking_end], lexicon)
     cuts = [bisect_left(starts, parts.thinking_start + step.start) for step in steps]
     cuts.append(bisect_left(starts, parts.thinking_end))
     answer, has_answer_text = None, False
     if parts.answer_start is not None:
         answer = (bisect_left(starts, parts.answer_start), len(ids))
-        has_answer_text = bool(text[parts.answer_start :].strip())
+        has_answer_text = bool(text[parts.answer_start : parts.answer_end].strip())
     return LocatedSteps(
         text=text,
         parts=parts,
@@ -86,10 +91,13 @@ def locate_steps(
     )
 
 
-def _silent_ids(tokenizer: PreTrainedTokenizerBase, used: set[int]) -> frozenset[int]:
-    """Special tokens among `used`. A thinking tag that is a special token is text all the same."""
+def _silent_ids(tokenizer: PreTrainedTokenizerBase, used: set[int], form: ThinkingFormat) -> frozenset[int]:
+    """Special tokens among `used`. A mark of the thinking, or a piece of one, that is a special token is text."""
     added = tokenizer.added_tokens_decoder
     special = {token for token in used if token in added and added[token].special}
     special |= used & set(tokenizer.all_special_ids)
+    if special:
+        special -= mark_tokens(tokenizer, form)
     names = {token: str(tokenizer.convert_ids_to_tokens(token)) for token in special}
-    return frozenset(token for token, name in names.items() if CLOSE_TAG not in name and OPEN_TAG not in name)
+    marks = (*form.opening, *form.closing)
+    return frozenset(token for token, name in names.items() if not any(mark in name for mark in marks))

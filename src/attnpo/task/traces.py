@@ -22,10 +22,11 @@ from typing import Any, Literal
 
 from attnpo.checks import check_number
 from attnpo.errors import InputError
+from attnpo.steps.formats import THINK
 from attnpo.task import phrases
 from attnpo.task.problems import Operation, Problem, apply_operation
 
-CLOSING = "\n</think>\n\n"
+CLOSING = f"\n{THINK.bridge}\n\n"
 
 
 @dataclass(frozen=True)

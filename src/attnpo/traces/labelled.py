@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from attnpo.data.jsonl import read_numbered_jsonl, row_name
 from attnpo.errors import InputError
+from attnpo.steps.formats import BY_MARKS, Form
 from attnpo.steps.response import thinking_of
 from attnpo.traces.prepared import PreparedTrace, prepare_trace
 from attnpo.traces.steps import check_tiling, steps_of
@@ -44,7 +45,7 @@ class LabelledTraces:
         return tuple(row["problem"] for row in self.rows)
 
 
-def read_labelled(source: str | Path) -> tuple[list[NumberedRow], list[Labels]]:
+def read_labelled(source: str | Path, form: Form = BY_MARKS) -> tuple[list[NumberedRow], list[Labels]]:
     """The rows of a file and their labels, checked before any model is loaded.
 
     Raises InputError for bad files and rows, labels that are not true, false or null, and labelled steps that do not
@@ -55,7 +56,7 @@ def read_labelled(source: str | Path) -> tuple[list[NumberedRow], list[Labels]]:
     for (number, row), row_labels in zip(rows, labels, strict=True):
         if any(label is not None for label in row_labels):
             where = row_name(source, number)
-            check_tiling(steps_of(row, where=where), thinking_of(row["response"]), where)
+            check_tiling(steps_of(row, where=where, form=form), thinking_of(row["response"], form), where)
     return rows, labels
 
 
@@ -67,10 +68,12 @@ def prepare_labelled(
     *,
     max_length: int | None,
     max_traces: int | None = None,
+    form: Form = BY_MARKS,
 ) -> LabelledTraces:
     """The first `max_traces` usable rows as tokens of a model. Raises InputError when there are none."""
     traces = [
-        prepare_trace(row, tokenizer, max_length=max_length, where=row_name(source, number)) for number, row in rows
+        prepare_trace(row, tokenizer, max_length=max_length, where=row_name(source, number), form=form)
+        for number, row in rows
     ]
     reasons = [_why_not(trace, row) for trace, row in zip(traces, labels, strict=True)]
     used = [i for i, reason in enumerate(reasons) if reason is None][:max_traces]

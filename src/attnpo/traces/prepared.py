@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from attnpo.attention.capture import score_steps
 from attnpo.errors import InputError
+from attnpo.steps.formats import BY_MARKS, THINK, Form, ThinkingFormat
 from attnpo.steps.offsets import token_offsets
-from attnpo.steps.response import OPEN_TAG, split_response, thinking_of
+from attnpo.steps.response import split_response, thinking_of
 from attnpo.traces.steps import steps_of
 
 Span = tuple[int, int]
@@ -37,7 +38,7 @@ class PreparedTrace:
 
     @property
     def answer_tokens(self) -> int:
-        """|F|, every token after the closing tag, the end token included."""
+        """|F|, every token after what ends the thinking and opens the answer, the end token included."""
         return 0 if self.answer is None else self.answer[1] - self.answer[0]
 
 
@@ -48,15 +49,17 @@ def prepare_trace(
     lexicon: str = "paper",
     max_length: int | None = None,
     where: str = "row",
+    form: Form = BY_MARKS,
 ) -> PreparedTrace:
     """Tokens and spans of one trace. "completion_ids" of the row are taken as sampled; else the response is tokenised
     and the end token added. Existing steps keep their offsets. Raises InputError for malformed fields."""
     response: str = row["response"]
-    steps = steps_of(row, lexicon, where=where)
+    form = form.of(response)
+    steps = steps_of(row, lexicon, where=where, form=form)
     ids = _response_ids(row, tokenizer, where)
     text, starts = token_offsets(tokenizer, ids)
-    parts = split_response(text)
-    prompt = prompt_ids(row["problem"], tokenizer, opens_itself=parts.thinking_start > 0)
+    parts = split_response(text, form)
+    prompt = prompt_ids(row["problem"], tokenizer, opens_itself=parts.thinking_start > 0, form=form)
     spans = [
         (
             len(prompt) + bisect_left(starts, parts.thinking_start + step["start"]),
@@ -67,7 +70,7 @@ def prepare_trace(
     answer, skipped = None, None
     if parts.answer_start is None:
         skipped = "no closing tag"
-    elif text[parts.thinking_start : parts.thinking_end] != thinking_of(response):
+    elif text[parts.thinking_start : parts.thinking_end] != thinking_of(response, form):
         skipped = "the tokens do not decode to the response"
     else:
         answer = (len(prompt) + bisect_left(starts, parts.answer_start), len(prompt) + len(ids))
@@ -76,17 +79,17 @@ def prepare_trace(
     return PreparedTrace([*prompt, *ids], steps, spans, answer, skipped, where)
 
 
-def prompt_ids(problem: str, tokenizer: PreTrainedTokenizerBase, *, opens_itself: bool) -> list[int]:
-    """The problem in the tokenizer's chat template. `opens_itself`: the response brings its own opening tag, so one
+def prompt_ids(
+    problem: str, tokenizer: PreTrainedTokenizerBase, *, opens_itself: bool, form: ThinkingFormat = THINK
+) -> list[int]:
+    """The problem in the tokenizer's chat template. `opens_itself`: the response brings its own opening mark, so one
     that the template ends with is left out."""
     if tokenizer.chat_template is None:
         raise InputError("--model: its tokenizer has no chat template, which the prompt needs")
     message = [{"role": "user", "content": problem}]
     text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
     assert isinstance(text, str)
-    if opens_itself and text.rstrip().endswith(OPEN_TAG):
-        text = text.rstrip().removesuffix(OPEN_TAG)
-    return _encode(text, tokenizer)
+    return _encode(form.without_opening(text) if opens_itself else text, tokenizer)
 
 
 def score_traces(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from attnpo.data.jsonl import read_numbered_jsonl, row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
+from attnpo.steps.detect import choose_format
+from attnpo.steps.formats import AUTO, format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.labelled import longest
 from attnpo.traces.prepared import PreparedTrace, prepare_trace, score_traces
@@ -31,28 +33,36 @@ def score_file(
     batch_size: int = 8,
     lexicon: str = "paper",
     max_length: int | None = None,
+    thinking_format: str = AUTO,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Counter[str]:
     """Write the rows of `source` with scores to `target`, in the same order; returns how many rows were "scored" and,
     under the reason, how many were skipped.
 
     heads: a head file; default: heads.json in the model's folder. max_length: tokens of prompt and response; default:
-    what the model's configuration allows. Raises InputError for bad files, rows, heads, options or models.
+    what the model's configuration allows. thinking_format: see `choose_format`; with auto a response that shows another
+    format than the model's is read by that. `say` is told the format. Raises InputError for bad files, rows, heads,
+    options or models.
     """
     if not 0 <= group_accuracy <= 1:
         raise InputError(f"--group-accuracy is {group_accuracy}, expected a share from 0 to 1")
     if batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}, expected at least 1")
     load_lexicon(lexicon)
+    format_of_rows(thinking_format)
     folder = resolve_model(model)
     file = heads_file(folder, heads)
     chosen = load_heads(file)
     rows = list(read_numbered_jsonl(source, required=("problem", "response")))
     network, tokenizer = load_model(folder)
     check_heads(network.config, chosen)
+    model_format = choose_format(thinking_format, tokenizer)
+    say(str(model_format))
+    form = model_format.of_rows(thinking_format)
     warn_of_other_model(file, folder)
     max_length = longest(network.config.get_text_config(), max_length)
     prepared = [
-        prepare_trace(row, tokenizer, lexicon=lexicon, max_length=max_length, where=row_name(source, number))
+        prepare_trace(row, tokenizer, lexicon=lexicon, max_length=max_length, where=row_name(source, number), form=form)
         for number, row in rows
     ]
     scores = score_prepared(network, prepared, chosen, batch_size)

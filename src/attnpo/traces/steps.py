@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
 from attnpo.errors import InputError
+from attnpo.steps.formats import AUTO, BY_MARKS, Form, format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import thinking_of
 from attnpo.steps.segment import segment_steps
@@ -21,29 +22,41 @@ def segment_file(
     lexicon: str = "paper",
     *,
     discard_labels: bool = False,
+    thinking_format: str = AUTO,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, int]:
     """Write the rows of `source` with steps to `target`; returns the numbers of rows and of steps.
 
+    thinking_format: a format's name or file; auto: every response by its own marks. `say` is told which were found.
+
     Raises:
-        InputError: bad file, row or lexicon, or labelled steps that do not fit (see `segment_row`).
+        InputError: bad file, row, lexicon or format, or labelled steps that do not fit (see `segment_row`).
         RunError: writing failed half-way.
     """
     load_lexicon(lexicon)  # an unknown name is an error before anything is read
+    form, found = format_of_rows(thinking_format), set()
     steps = 0
 
     def segmented() -> Iterator[dict[str, Any]]:
         nonlocal steps
         for number, row in read_numbered_jsonl(source, required=("response",)):
-            row = segment_row(row, lexicon, where=row_name(source, number), discard_labels=discard_labels)
+            found.add(str(form.of(row["response"])))
+            row = segment_row(row, lexicon, where=row_name(source, number), discard_labels=discard_labels, form=form)
             steps += len(row["steps"])
             yield row
 
     rows = write_jsonl(target, segmented())
+    say(f"thinking format: {', '.join(sorted(found))}")
     return rows, steps
 
 
 def segment_row(
-    row: Mapping[str, Any], lexicon: str = "paper", *, where: str = "row", discard_labels: bool = False
+    row: Mapping[str, Any],
+    lexicon: str = "paper",
+    *,
+    where: str = "row",
+    discard_labels: bool = False,
+    form: Form = BY_MARKS,
 ) -> dict[str, Any]:
     """A copy of a trace row with the field ``steps`` set; `where` names the row in errors.
 
@@ -53,7 +66,7 @@ def segment_row(
         InputError: existing steps carry such fields and their spans differ from the new ones, or they are malformed;
             with `discard_labels` they are replaced instead.
     """
-    steps = found_steps(thinking_of(row["response"]), lexicon)
+    steps = found_steps(thinking_of(row["response"], form), lexicon)
     old = row.get("steps")
     if old is None or discard_labels:
         return {**row, "steps": steps}
@@ -74,13 +87,15 @@ def found_steps(thinking: str, lexicon: str = "paper") -> list[dict[str, Any]]:
     return [{"start": step.start, "end": step.end, "kind": step.kind} for step in segment_steps(thinking, lexicon)]
 
 
-def steps_of(row: Mapping[str, Any], lexicon: str = "paper", *, where: str = "row") -> list[dict[str, Any]]:
+def steps_of(
+    row: Mapping[str, Any], lexicon: str = "paper", *, where: str = "row", form: Form = BY_MARKS
+) -> list[dict[str, Any]]:
     """The steps a trace row has, with its own offsets; segmented where it has none. `where` names the row in errors.
 
     Raises:
         InputError: existing steps are not objects with offsets into the thinking text, in order and without overlap.
     """
-    thinking, steps = thinking_of(row["response"]), row.get("steps")
+    thinking, steps = thinking_of(row["response"], form), row.get("steps")
     if steps is None:
         return found_steps(thinking, lexicon)
     check_field(row, "steps", where)

@@ -20,6 +20,7 @@ from torch import Tensor
 from attnpo.attention.layout import StepLayout
 from attnpo.credit.advantages import group_accuracy, outcome_advantages, verdict_of
 from attnpo.credit.base import CreditInputs, rescalable_rows
+from attnpo.steps.formats import THINK, ThinkingFormat
 from attnpo.steps.spans import LocatedSteps, locate_steps
 from attnpo.training.records import Record
 from attnpo.training.rewards import RewardSetup
@@ -152,10 +153,11 @@ class GenerationBatch:
         tokenizer: Any,
         lexicon: str,
         end_ids: Sequence[int],
+        form: ThinkingFormat = THINK,
     ) -> None:
         """The sampled ids; their steps are found on them, not on text that was tokenised again."""
         self.prompt_ids, self.completion_ids = prompt_ids, completion_ids
-        self.located = [locate_steps(tokenizer, ids, lexicon) for ids in completion_ids]
+        self.located = [locate_steps(tokenizer, ids, lexicon, form) for ids in completion_ids]
         self.truncated = [ids[-1] not in end_ids for ids in completion_ids]
 
     def add_rewards(self, rewards: Float[Tensor, "M K"], correct_column: int) -> None:

@@ -18,6 +18,7 @@ from attnpo.credit.base import CreditMethod, credit_names
 from attnpo.errors import InputError
 from attnpo.heads.table import FEWEST
 from attnpo.rewards.length import LengthReward
+from attnpo.steps.formats import AUTO, built_in, load_format
 from attnpo.training.method_options import (
     ATTNPO_OPTIONS,
     check_loss,
@@ -86,6 +87,11 @@ class AttnPOConfig(GRPOConfig):
     )
     heads_count: int = _option(3, "heads=auto: how many heads to use, at most.")
     heads_traces: int = _option(64, "heads=auto: responses to rank the heads on.")
+    thinking_format: str = _option(
+        AUTO,
+        f"How the model marks its thinking: {', '.join(built_in())}, a YAML file, or auto: what its tokenizer shows "
+        "(docs/thinking-formats.md).",
+    )
     lexicon: str = _option("paper", "Phrase lists that cut a thinking part into steps: paper or released.")
     credit_beta: float = _option(2.0, "β: the exponent of p in the baseline B = p^β·|F|/|o|.")
     credit_lambda: float = _option(2.0, "λ: the exponent of p in the attenuation of redundant steps.")
@@ -185,6 +191,8 @@ class AttnPOConfig(GRPOConfig):
                 raise InputError(f"option {option}: found {value}, expected more than 0")
         if self.heads_traces < FEWEST:
             raise InputError(f"option heads_traces: found {self.heads_traces}, expected at least {FEWEST}")
+        if self.thinking_format != AUTO:
+            load_format(self.thinking_format)
         self.make_credit()  # checks the ranges of the method's own options
 
     def _use_static_cache(self) -> None:

@@ -24,6 +24,7 @@ from trl.trainer.utils import is_async_callable
 
 from attnpo.credit.advantages import verdict_of
 from attnpo.errors import InputError
+from attnpo.steps.formats import ThinkingFormat
 from attnpo.steps.spans import LocatedSteps
 from attnpo.training.evaluation import isolated_random_state
 from attnpo.training.processes import together
@@ -69,6 +70,11 @@ class Policy:
     @property
     def tokenizer(self) -> Any:
         return self._trainer._tokenizer
+
+    @property
+    def form(self) -> ThinkingFormat:
+        """How the responses mark their thinking."""
+        return self._trainer.form
 
     @property
     def device(self) -> torch.device:

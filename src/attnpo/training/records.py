@@ -60,6 +60,8 @@ def response_record(
         },
         "thinking_start": parts.thinking_start,
         "thinking_end": parts.thinking_end,
+        "answer_start": parts.answer_start,
+        "answer_end": parts.answer_end,
         "baseline": None,
         "steps": [
             {

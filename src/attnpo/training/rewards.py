@@ -19,6 +19,7 @@ from attnpo.data.targets import TARGET_COLUMN
 from attnpo.errors import InputError
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.length import LengthInputs, LengthReward
+from attnpo.steps.formats import THINK, ThinkingFormat
 
 
 class LengthColumn:
@@ -68,8 +69,8 @@ class RewardSetup:
         """One weight per function for TRL: the user's, and 1 for the length column."""
         return [*given, 1.0] if given is not None and self.has_length else given
 
-    def bind(self, names: list[str], tokenizer: Any) -> None:
-        """Find the column that says right or wrong, and let our verifier read the sampled ids."""
+    def bind(self, names: list[str], tokenizer: Any, form: ThinkingFormat = THINK) -> None:
+        """Find the column that says right or wrong, and let our verifier read the sampled ids by the model's format."""
         wanted = self.correct_name or ("accuracy" if "accuracy" in names else names[0])
         if wanted not in names:
             raise InputError(f"option correct_reward: found {wanted!r}, expected one of {', '.join(names)}")
@@ -77,6 +78,8 @@ class RewardSetup:
         for function in self.functions:
             if isinstance(function, AccuracyReward) and function.tokenizer is None:
                 function.tokenizer = tokenizer
+            if isinstance(function, AccuracyReward) and function.form is None:
+                function.form = form
 
     def correct(self, rewards: Float[Tensor, "N K"]) -> Bool[Tensor, " N"]:
         """Which responses are right, by the chosen function."""

@@ -33,6 +33,7 @@ from attnpo.errors import InputError, RunError
 from attnpo.models import resolve_model, shipped_model
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
+from attnpo.steps.formats import THINK
 from attnpo.steps.spans import locate_steps
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
@@ -222,7 +223,9 @@ def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: b
         )
     except (OSError, ValueError) as error:
         raise InputError(f"option model_name_or_path: no model or tokenizer {path!r}: {error}") from error
-    locate_steps(tokenizer, tokenizer("a b</think>c")["input_ids"])  # refuses what cannot be decoded piece by piece
+    locate_steps(
+        tokenizer, tokenizer(f"a b{THINK.bridge}c")["input_ids"]
+    )  # refuses what cannot be decoded piece by piece
     return tokenizer
 
 
@@ -260,6 +263,7 @@ def build_trainer(
     except (OSError, ValueError, ImportError) as error:
         # TRL and transformers check here what they were given: weights, attention implementation, missing packages.
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
+    console.print(str(trainer.thinking), highlight=False, markup=False)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     return trainer, notes

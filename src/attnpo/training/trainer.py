@@ -36,6 +36,7 @@ from attnpo.training.callbacks import GradientGuard, LengthState, MetricsFile, N
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation, isolated_random_state
+from attnpo.training.formats import format_of_run
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
 from attnpo.training.method_options import OF_HEADS
 from attnpo.training.own_heads import find_own_heads
@@ -122,7 +123,9 @@ class AttnPOTrainer(GRPOTrainer):
             )
         if args.compile_rollouts:
             self._compile_generation()
-        self.rewards.bind(self.reward_func_names, self._tokenizer)
+        self.thinking = format_of_run(args, self._tokenizer, train_dataset)
+        self.form = self.thinking.form
+        self.rewards.bind(self.reward_func_names, self._tokenizer, self.form)
         self.policy = Policy(self)
         self.heads: list[Head] | None
         self.heads, self.heads_file = known_heads(self, heads)
@@ -213,7 +216,9 @@ class AttnPOTrainer(GRPOTrainer):
         with timer("rollout", counts=counts), fast_rollouts(self.model), failing:
             output = super()._generate(prompts)
         with timer("credit", counts=counts):
-            self._batch.add_responses(output[0], output[1], self._tokenizer, self.args.lexicon, self.eos_token_ids)
+            self._batch.add_responses(
+                output[0], output[1], self._tokenizer, self.args.lexicon, self.eos_token_ids, self.form
+            )
         return output
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):

@@ -17,6 +17,7 @@ from attnpo.judges.cache import AnswerCache, answer_key
 from attnpo.judges.client import Patience, Question, Tally, ask_judges, require_client
 from attnpo.judges.config import Judge, parse_judge
 from attnpo.judges.questions import InvalidAnswer, Votes, marked_blocks
+from attnpo.steps.formats import THINK, ThinkingFormat
 from attnpo.steps.response import split_response
 
 AUDITS = ("rules", "judge", "none")
@@ -27,12 +28,13 @@ SHORTEST_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Case:
-    """The texts an audit compares. `repaired` has the right answer already."""
+    """The texts an audit compares. `repaired` has the right answer already. `form`: how they mark their thinking."""
 
     problem: str
     wrong: str
     repaired: str
     anchor: str
+    form: ThinkingFormat = THINK
 
 
 Audit = Callable[[Sequence[Case]], Sequence[str | None]]
@@ -41,7 +43,7 @@ Audit = Callable[[Sequence[Case]], Sequence[str | None]]
 def audit_by_rules(cases: Sequence[Case]) -> list[str | None]:
     """Reasons, in the order in which they are looked for (whitespace never counts):
 
-    - `no thinking`: no closing tag, or nothing before it.
+    - `no thinking`: no closing mark, or nothing before it.
     - `pasted`: the thinking is that of the wrong response, and only the answer differs.
     - `copied`: the thinking is that of the anchor, so nothing was repaired.
     - `too short`: the thinking is shorter than a fifth of the shorter one of wrong response and anchor.
@@ -50,10 +52,10 @@ def audit_by_rules(cases: Sequence[Case]) -> list[str | None]:
 
 
 def _by_rules(case: Case) -> str | None:
-    thinking = _thinking(case.repaired)
-    if not thinking or not split_response(case.repaired).has_close:
+    thinking = _thinking(case.repaired, case.form)
+    if not thinking or not split_response(case.repaired, case.form).has_close:
         return "no thinking"
-    wrong, anchor = _thinking(case.wrong), _thinking(case.anchor)
+    wrong, anchor = _thinking(case.wrong, case.form), _thinking(case.anchor, case.form)
     if thinking == wrong:
         return "pasted"
     if thinking == anchor:
@@ -63,8 +65,8 @@ def _by_rules(case: Case) -> str | None:
     return None
 
 
-def _thinking(text: str) -> str:
-    parts = split_response(text)
+def _thinking(text: str, form: ThinkingFormat) -> str:
+    parts = split_response(text, form)
     return " ".join(text[parts.thinking_start : parts.thinking_end].split())
 
 

@@ -12,6 +12,7 @@ from attnpo.credit.iop import IopCredit
 from attnpo.credit.iop.audit import Audit, Case
 from attnpo.credit.iop.edits import Edit, align, truncate
 from attnpo.credit.iop.repairs import best, edit_distance, repair_prompt, score
+from attnpo.steps.formats import ThinkingFormat
 from attnpo.steps.spans import LocatedSteps, locate_steps
 from attnpo.training.batch import GenerationBatch
 from attnpo.training.policy import Policy
@@ -62,7 +63,7 @@ def try_repairs(
         rights = verdicts[i * method.candidates : (i + 1) * method.candidates]
         candidates = [_candidate(rollouts, wrong, *one, tools) for one in zip(group, rights, strict=True)]
         attempts.append(Attempt(wrong, anchor, ids, candidates, None, []))
-    attempts = _choose(_audited(attempts, rollouts, method, audit), rollouts, method, tools)
+    attempts = _choose(_audited(attempts, rollouts, method, audit, tools.form), rollouts, method, tools)
     _count(attempts, rollouts, tools)
     tools.note("repair/too_long", len(asked) - len(fitting))
     return attempts
@@ -91,11 +92,13 @@ def _candidate(rollouts: GenerationBatch, wrong: int, ids: list[int], right: boo
     refused = None if right else "not verified"
     if ids == own:
         refused = "identical"
-    located = locate_steps(tools.tokenizer, ids, tools.args.lexicon)
+    located = locate_steps(tools.tokenizer, ids, tools.args.lexicon, tools.form)
     return Candidate(ids, located, right, refused, edit_distance(own, ids), score=float("nan"))
 
 
-def _audited(attempts: list[Attempt], rollouts: GenerationBatch, method: IopCredit, audit: Audit) -> list[Attempt]:
+def _audited(
+    attempts: list[Attempt], rollouts: GenerationBatch, method: IopCredit, audit: Audit, form: ThinkingFormat
+) -> list[Attempt]:
     """All candidates that verify are audited at once; then every candidate has its score."""
     texts = rollouts.located
     open_ones = [(a, c) for a in attempts for c in a.candidates if c.refused is None]
@@ -105,6 +108,7 @@ def _audited(attempts: list[Attempt], rollouts: GenerationBatch, method: IopCred
             wrong=texts[a.wrong].text,
             repaired=c.located.text,
             anchor=texts[a.anchor].text,
+            form=form,
         )
         for a, c in open_ones
     ]

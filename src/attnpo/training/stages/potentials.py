@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attnpo.credit.segments import SegmentOptions, cut_points, segment_ids
+from attnpo.credit.segments import SegmentOptions, closing_of, cut_points, segment_ids
+from attnpo.steps.formats import AUTO
 from attnpo.steps.spans import LocatedSteps
 from attnpo.training.batch import STAGE_SIGNAL, GenerationBatch
 from attnpo.training.policy import Policy
@@ -37,7 +38,8 @@ class Potentials:
     def __init__(self, method: SegmentOptions, policy: Policy) -> None:
         policy.refuse_uneven_generation("the processes continue different numbers of prefixes")
         self.method, self.tools = method, policy
-        self.ending: list[int] = self.tools.tokenizer(method.closing, add_special_tokens=False)["input_ids"]
+        self.closing = closing_of(policy.form) if method.closing == AUTO else method.closing
+        self.ending: list[int] = self.tools.tokenizer(self.closing, add_special_tokens=False)["input_ids"]
         self.share = method.share_prefixes and policy.can_share_prefixes
 
     def __call__(self, batch: Batch, rollouts: GenerationBatch) -> Batch:
@@ -140,7 +142,7 @@ class Potentials:
         if not inside.nan_to_num(0.0).any() and not inside.isnan().all():
             warnings.warn(
                 f"credit={self.tools.args.credit!r}: no continuation of this batch is right, so no segment "
-                f"gains or loses potential; closing is {self.method.closing!r}, which must be how the model ends its "
+                f"gains or loses potential; closing is {self.closing!r}, which must be how the model ends its "
                 "thinking and begins its answer",
                 stacklevel=2,
             )
