@@ -13,7 +13,7 @@ from trl import chat_template_utils
 
 from attnpo.errors import InputError
 from attnpo.rewards.accuracy import decode_completion
-from attnpo.steps.detect import check_marks, choose_format
+from attnpo.steps.detect import check_marks, choose_format, format_of_file
 from attnpo.steps.formats import BY_MARKS, THINK, load_format, mark_tokens
 from attnpo.steps.spans import locate_steps
 from attnpo.training.formats import format_of_run
@@ -177,3 +177,17 @@ def test_marks_that_the_tokenizer_cannot_write_are_told(tiny_tokenizer) -> None:
     letters = Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
     with pytest.raises(InputError, match=r"turns the mark '</think>' into '[?]'"):
         check_marks(THINK, PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="?"))
+
+
+def test_what_a_file_is_read_by_is_said(tiny_tokenizer) -> None:
+    rows = [(number, {"response": text}) for number, text in enumerate(("a</think>b", "[THINK]a[/THINK]b", "c"), 1)]
+    said: list[str] = []
+    form = format_of_file("auto", tiny_tokenizer, rows, said.append)
+    assert [form.of(row["response"]).name for _, row in rows] == ["deepseek_r1", "mistral", "deepseek_r1"]
+    assert said == [
+        "thinking format: deepseek_r1 (<think> … </think>), shown by the added tokens; the prompt opens it",
+        "responses with the marks of other formats are read by those: mistral ([THINK] … [/THINK])",
+    ]
+    said.clear()
+    format_of_file("mistral", tiny_tokenizer, rows, said.append)
+    assert said == ["thinking format: mistral ([THINK] … [/THINK]), as given"]

@@ -51,13 +51,16 @@ def test_screen_of_a_run(train, tmp_path):
     assert code == 0
     assert err == ""
     lines = out.splitlines()
-    assert lines[:3] == ["train: 8 problems", "eval: 8 problems", "evaluating the starting model …"]
-    assert lines[3].startswith("step 1/2 · accuracy 0% · length ")
-    assert lines[3].endswith(" · reward 0.000")
-    assert lines[4].startswith("step 2/2 · ")
-    assert lines[4].endswith(" · 0 s left")
-    assert lines[5] == "evaluating the trained model …"
-    assert lines[6].startswith("run folder: ")
+    assert lines[:2] == ["train: 8 problems", "eval: 8 problems"]
+    chosen = "thinking format: deepseek_r1 (<think> … </think>), shown by the added tokens; the prompt opens it"
+    assert lines[2] == chosen
+    assert lines[3] == "evaluating the starting model …"
+    assert lines[4].startswith("step 1/2 · accuracy 0% · length ")
+    assert lines[4].endswith(" · reward 0.000")
+    assert lines[5].startswith("step 2/2 · ")
+    assert lines[5].endswith(" · 0 s left")
+    assert lines[6] == "evaluating the trained model …"
+    assert lines[7].startswith("run folder: ")
     assert "Held-out problems (n = 8)" in out
     evaluations = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in evaluations] == [0, 2]

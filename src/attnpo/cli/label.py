@@ -162,6 +162,7 @@ def _judge(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Any, list
             rule=options.pop("consensus"),
             lexicon=args.lexicon,
             thinking_format=args.thinking_format,
+            say=say,
             **options,
         )
     except KeyboardInterrupt:

@@ -22,7 +22,7 @@ from attnpo.errors import InputError
 from attnpo.heads.table import ESSENTIAL, REDUNDANT, HeadTable, parting_scale, probe_traces, separating
 from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.models.loading import load_model
-from attnpo.steps.detect import choose_format
+from attnpo.steps.detect import format_of_file
 from attnpo.steps.formats import AUTO, format_of_rows
 from attnpo.traces.labelled import LabelledTraces, longest, prepare_labelled, read_labelled
 from attnpo.traces.prepared import PreparedTrace
@@ -72,8 +72,7 @@ def find_heads(
     rows, labels = read_labelled(source, format_of_rows(thinking_format))
     folder = resolve_model(model)
     network, tokenizer = load_model(folder)
-    model_format = choose_format(thinking_format, tokenizer)
-    say(str(model_format))
+    form = format_of_file(thinking_format, tokenizer, rows, say)
     config = network.config.get_text_config(decoder=True)
     which = chosen_layers(layers, config.num_hidden_layers, scorable_layers(network))
     most = len(all_heads(network, which))
@@ -86,7 +85,7 @@ def find_heads(
         tokenizer,
         max_length=longest(config, max_length),
         max_traces=max_traces,
-        form=model_format.of_rows(thinking_format),
+        form=form,
     )
     partial = Path(f"{target}.partial")
     figures = measure(network, data, which, batch_size, partial, folder, progress)

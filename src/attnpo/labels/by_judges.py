@@ -132,6 +132,7 @@ def label_file(
     cache: str | Path | None = None,
     lexicon: str = "paper",
     thinking_format: str = AUTO,
+    say: Callable[[str], None] = lambda line: None,
 ) -> JudgeReport:
     """Write the rows of `source`, in the same order, to `target` with "essential" and "votes" per step of the traces
     that were judged; other rows have no labels, and the reason in "skipped".
@@ -142,6 +143,7 @@ def label_file(
         rule, quorum: see `consensus`; quorum: default all judges.
         retries, concurrency, timeout: see `Patience`.
         max_traces, min_accuracy: see `prepare_traces`.
+        thinking_format: a format's name or file; auto: every response by its own marks. `say` is told which.
         cache: default: CACHE_NAME beside `target`. Every valid answer is in it as soon as it arrives, so that a run
             that was stopped goes on where it was.
 
@@ -157,6 +159,7 @@ def label_file(
     form = format_of_rows(thinking_format)
     require_client()
     rows = list(read_numbered_jsonl(source, required=("problem", "response")))
+    say(formats_found((row["response"] for _, row in rows), form))
     traces = prepare_traces(rows, source, lexicon=lexicon, max_traces=max_traces, min_accuracy=min_accuracy, form=form)
     report = JudgeReport(judges=judges, tallies={judge.name: Tally() for judge in judges})
 

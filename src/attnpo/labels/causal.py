@@ -21,7 +21,7 @@ from attnpo.errors import InputError
 from attnpo.labels.hiding import iterate_drops
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
-from attnpo.steps.detect import choose_format
+from attnpo.steps.detect import format_of_file
 from attnpo.steps.formats import AUTO, format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.labelled import longest
@@ -90,9 +90,7 @@ def label_file(
     format_of_rows(thinking_format)
     rows = list(read_numbered_jsonl(source, required=("problem", "response")))
     network, tokenizer = load_model(resolve_model(model))
-    model_format = choose_format(thinking_format, tokenizer)
-    say(str(model_format))
-    form = model_format.of_rows(thinking_format)
+    form = format_of_file(thinking_format, tokenizer, rows, say)
     max_length = longest(network.config.get_text_config(), max_length)
     prepared = [
         _prepare(row, tokenizer, lexicon=lexicon, max_length=max_length, where=row_name(source, number), form=form)

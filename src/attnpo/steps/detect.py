@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,23 @@ class Chosen:
         """
         form = replace(self.form, prompt_opens=None)
         return ByMarks(form) if option == AUTO else form
+
+
+def format_of_file(
+    option: str, tokenizer: Any, rows: Iterable[tuple[int, Mapping[str, Any]]], say: Callable[[str], None]
+) -> Form:
+    """The format of numbered rows with a response, for a model that reads them; `say` is told about it.
+
+    Raises:
+        InputError: see `load_format`.
+    """
+    chosen = choose_format(option, tokenizer)
+    form = chosen.of_rows(option)
+    say(str(chosen))
+    others = {str(form.of(row["response"])) for _, row in rows} - {str(chosen.form)}
+    if others:
+        say(f"responses with the marks of other formats are read by those: {', '.join(sorted(others))}")
+    return form
 
 
 def choose_format(
@@ -91,7 +108,7 @@ def _by_marks(tokenizer: Any, prompt: str) -> Chosen | None:
     """The built-in format of which the template and the added tokens show most."""
     template = getattr(tokenizer, "chat_template", None) or ""
     templates = template if isinstance(template, str) else "\n".join(map(str, dict(template).values()))
-    tokens = set(tokenizer.get_added_vocab())
+    tokens = "\n".join(tokenizer.get_added_vocab())  # a mark may be a part of one
     shown = {
         name: strings
         for name, strings in evidence().items()

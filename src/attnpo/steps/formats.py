@@ -255,6 +255,11 @@ def format_of_rows(option: str) -> Form:
     return BY_MARKS if option == AUTO else load_format(option)
 
 
+def formats_found(texts: Iterable[str], form: Form) -> str:
+    """One line for the screen: the formats that these responses are read by."""
+    return f"thinking format: {', '.join(sorted({str(form.of(text)) for text in texts}))}"
+
+
 def recognise(text: str, first: ThinkingFormat = THINK) -> ThinkingFormat | None:
     """The built-in format (or `first`) whose marks a response shows; None where it shows none.
 

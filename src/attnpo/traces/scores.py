@@ -14,7 +14,7 @@ from attnpo.data.jsonl import read_numbered_jsonl, row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
-from attnpo.steps.detect import choose_format
+from attnpo.steps.detect import format_of_file
 from attnpo.steps.formats import AUTO, format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.labelled import longest
@@ -40,9 +40,9 @@ def score_file(
     under the reason, how many were skipped.
 
     heads: a head file; default: heads.json in the model's folder. max_length: tokens of prompt and response; default:
-    what the model's configuration allows. thinking_format: see `choose_format`; with auto a response that shows another
-    format than the model's is read by that. `say` is told the format. Raises InputError for bad files, rows, heads,
-    options or models.
+    what the model's configuration allows. thinking_format: see `format_of_file`; with auto a response with the marks of
+    another format than the model's is read by that. `say` is told the format.
+    Raises InputError for bad files, rows, heads, options or models.
     """
     if not 0 <= group_accuracy <= 1:
         raise InputError(f"--group-accuracy is {group_accuracy}, expected a share from 0 to 1")
@@ -56,9 +56,7 @@ def score_file(
     rows = list(read_numbered_jsonl(source, required=("problem", "response")))
     network, tokenizer = load_model(folder)
     check_heads(network.config, chosen)
-    model_format = choose_format(thinking_format, tokenizer)
-    say(str(model_format))
-    form = model_format.of_rows(thinking_format)
+    form = format_of_file(thinking_format, tokenizer, rows, say)
     warn_of_other_model(file, folder)
     max_length = longest(network.config.get_text_config(), max_length)
     prepared = [

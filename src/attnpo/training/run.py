@@ -263,7 +263,7 @@ def build_trainer(
     except (OSError, ValueError, ImportError) as error:
         # TRL and transformers check here what they were given: weights, attention implementation, missing packages.
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
-    console.print(str(trainer.thinking), highlight=False, markup=False)
+    console.print(str(trainer.thinking), highlight=False, markup=False, soft_wrap=True)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     return trainer, notes
