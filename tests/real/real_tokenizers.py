@@ -207,10 +207,11 @@ def real_tokenizers(folder: Path) -> Iterator[Real]:
 
 def prefix_starts(tokenizer: Any, ids: Sequence[int], text: str) -> list[int]:
     """The slow reference: token i begins where the text of the ids before it stops agreeing with the whole text."""
+    (letter,) = tokenizer.encode("a", add_special_tokens=False)  # behind it no byte waits for others
     starts, reached = [], 0
     for count in range(len(ids)):
-        prefix = tokenizer.decode(ids[:count], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        while not text.startswith(prefix := prefix.rstrip("\ufffd")):
+        prefix = tokenizer.decode([*ids[:count], letter], skip_special_tokens=False).removesuffix("a")
+        while not text.startswith(prefix):
             prefix = prefix[:-1]
         reached = max(reached, len(prefix))
         starts.append(reached)

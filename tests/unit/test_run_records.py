@@ -9,7 +9,7 @@ import pytest
 KEYS = {
     "step", "split", "group", "index", "id", "prompt", "text", "reference", "verdict", "rewards", "reward", "correct",
     "advantage", "mean_token_advantage", "truncated", "answered", "tokens", "group_accuracy", "baseline",
-    "thinking_start", "thinking_end", "steps",
+    "thinking_start", "thinking_end", "answer_start", "answer_end", "steps",
 }  # fmt: skip
 
 
@@ -52,6 +52,8 @@ def test_rollouts(run, trainer_kit, tiny_tokenizer, tmp_path, read_rollouts):
         }
         assert record["thinking_start"] == 0
         assert record["thinking_end"] == sum(map(len, response.steps))
+        behind = None if response.answer is None else record["thinking_end"] + len("</think>")
+        assert (record["answer_start"], record["answer_end"]) == (behind, None)
         assert [record["text"][s["start"] : s["end"]] for s in record["steps"]] == list(response.steps)
         assert [s["tokens"] for s in record["steps"]] == [b - a for a, b in response.spans(tiny_tokenizer)]
         # What is recorded is what the loss was given.

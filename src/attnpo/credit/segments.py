@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attnpo.checks import check_flag, check_number, check_whole
 from attnpo.errors import InputError
-from attnpo.steps.formats import ThinkingFormat
+from attnpo.steps.formats import AUTO, ThinkingFormat
 
 CUTS = ("entropy", "even", "steps")
 """Where thinking may be cut. entropy: at tokens whose entropy is above the threshold. even: into equal lengths. steps:
@@ -36,7 +36,7 @@ class SegmentOptions:
         threshold: entropy cuts: τ itself, in nats, instead of the quantile.
         rollouts: m, continuations per boundary.
         closing: text put behind the prefix, so that an answer must follow. Empty: the thinking goes on freely, and
-            `rollout_tokens` must leave it room to come to an end. None: how the thinking format of the run ends the
+            `rollout_tokens` must leave it room to come to an end. auto: how the thinking format of the run ends the
             thinking, and "The final answer is \\boxed{" (`closing_of`).
         rollout_tokens: most tokens of a continuation.
         rollout_batch: continuations sampled at once from a shared cache; by default as many as the run has responses.
@@ -51,7 +51,7 @@ class SegmentOptions:
     quantile: float = 0.9
     threshold: float | None = None
     rollouts: int = 8
-    closing: str | None = None
+    closing: str = AUTO
     rollout_tokens: int = 64
     rollout_batch: int | None = None
     share_prefixes: bool = True
@@ -66,7 +66,7 @@ class SegmentOptions:
         check_flag("share_prefixes", self.share_prefixes)
         if self.cuts not in CUTS:
             raise InputError(f"cuts: found {self.cuts!r}, expected one of {', '.join(CUTS)}")
-        if not isinstance(self.closing, str | None):
+        if not isinstance(self.closing, str):
             raise InputError(f"closing: found {self.closing!r}, expected a text")
 
 
