@@ -9,6 +9,7 @@ import pytest
 from attnpo.errors import InputError
 from attnpo.rewards.accuracy import AccuracyReward, completion_text, decode_completion
 from attnpo.rewards.verdict import Verdict
+from attnpo.steps.formats import THINK, load_format
 
 
 class FakePool:
@@ -127,3 +128,45 @@ def test_logs_verdicts_for_trl(fake: FakePool) -> None:
         log_metric=lambda name, value: pytest.fail(f"{name} would be averaged with the trainer's counts"),
     )
     assert extras == {"verdict": ["right", "wrong", "right", "no_answer"]}
+
+
+def answers_of(fake: FakePool, *calls: list, **options) -> list[str | None]:
+    """What the last call was verified on."""
+    reward = AccuracyReward(fake, **options)  # type: ignore[arg-type]
+    for completions in calls:
+        reward(completions=completions, reference=["5"] * len(completions))
+    return [answer for answer, _ in fake.items]
+
+
+HARMONY = "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>5<|return|>"
+
+
+def test_without_a_tokenizer_responses_are_read_by_their_marks(fake: FakePool) -> None:
+    assert (
+        answers_of(fake, [HARMONY, "[THINK]a[/THINK]5", "<reasoning>a</reasoning><answer>5</answer>", "5"]) == ["5"] * 4
+    )
+    assert answers_of(fake, ["it is 5", "5"]) == ["it is 5", "5"]  # no model that thinks
+    # Where one format is usual, what lacks its end is unfinished, also in later calls.
+    assert answers_of(fake, ["[THINK]a[/THINK]5", "[THINK]a", "5"]) == ["5", None, None]
+    assert answers_of(fake, ["a</think>5"] * 3, ["write <answer>5</answer>", "5", "a</think>5"]) == [None, None, "5"]
+
+
+def test_a_given_format_is_kept_to(fake: FakePool) -> None:
+    given = ["[THINK]a[/THINK]5", "a</think>5", "5"]
+    assert answers_of(fake, given, form=THINK) == [None, "5", None]
+    assert answers_of(fake, given, form=load_format("mistral")) == ["5", "a</think>5", "5"]
+    assert answers_of(fake, given, form=load_format("none")) == given
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"reasoning": "7*3", "content": "5"},
+        {"thinking": "7*3", "content": "5"},
+        {"content": [{"type": "thinking", "thinking": "7*3"}, {"type": "text", "text": "5"}]},
+        {"reasoning_content": "he wrote </think> here", "content": "5"},
+    ],
+)
+def test_a_message_that_keeps_its_thinking_apart_has_its_content_as_answer(fake: FakePool, message) -> None:
+    assert answers_of(fake, [[{"role": "assistant", **message}]]) == ["5"]
+    assert answers_of(fake, [[{"role": "assistant", **message}]], form=THINK) == ["5"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from trl import chat_template_utils
 
 from attnpo.errors import InputError
+from attnpo.evaluation.plan import Prompter
+from attnpo.evaluation.samples import read_response
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.steps.detect import check_marks, choose_format, format_of_file
 from attnpo.steps.formats import BY_MARKS, THINK, load_format, mark_tokens
@@ -191,3 +194,21 @@ def test_what_a_file_is_read_by_is_said(tiny_tokenizer) -> None:
     said.clear()
     format_of_file("mistral", tiny_tokenizer, rows, said.append)
     assert said == ["thinking format: mistral ([THINK] … [/THINK]), as given"]
+
+
+def test_an_evaluation_reads_the_format() -> None:
+    tokenizer, form = new_tokenizer("[THINK]", "[/THINK]"), load_format("mistral")
+
+    def read(text: str, thinks: bool | None, prompt_opens: bool | None = None) -> tuple[str | None, int, int]:
+        of_run = replace(form, prompt_opens=prompt_opens)
+        found = read_response(tokenizer, tokenizer(text)["input_ids"], thinks, of_run)
+        return found.answer, found.thinking_tokens, found.answer_tokens
+
+    assert read("[THINK]ab[/THINK]7<eos>", None) == ("7", 3, 2)
+    assert read("ab[/THINK]7<eos>", True, True) == ("7", 2, 2)
+    assert read("ab</think>7<eos>", None) == ("ab</think>7", 0, 12)
+    assert read("[THINK]ab", None) == (None, 3, 0)
+    assert read("ab", True) == (None, 2, 0)  # it thinks, so it was cut off
+    assert read("ab<eos>", False) == ("ab", 0, 3)
+    assert Prompter(tokenizer, template="{problem} [THINK]", form=form).opens_thinking() is True
+    assert Prompter(tokenizer, template="{problem} <think>", form=form).opens_thinking() is None
