@@ -106,6 +106,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
     )
+    parser.add_argument(
+        "--thinking-format",
+        metavar="NAME|FILE.yaml",
+        default="auto",
+        help="how the responses mark their thinking (docs/thinking-formats.md; default: auto, "
+        "the marks of each response, else those the model's tokenizer shows)",
+    )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of --ranking random (default: 0)")
 
 
@@ -116,7 +123,7 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.trim.run import trim_file
 
     names = ("ranking", "verify", "tolerance", "keep", "least", "shortest", "preference", "format", "max_traces")
-    names += ("batch_size", "max_length", "max_answer", "lexicon", "seed")
+    names += ("batch_size", "max_length", "max_answer", "lexicon", "thinking_format", "seed")
     options = Options(values=args.values == "keep", **{name: getattr(args, name) for name in names})
     say = lambda line: print(line, file=sys.stderr)  # noqa: E731
     outcome = trim_file(

@@ -32,7 +32,7 @@ from attnpo.heads.removal import (
 from attnpo.models.generation import end_tokens, pad_left, padding_token
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.rewards.verdict import REWARD_OF, Verdict
-from attnpo.steps.formats import BY_MARKS
+from attnpo.steps.formats import BY_MARKS, Form
 from attnpo.steps.response import split_response
 from attnpo.tables import Table
 from attnpo.traces.prepared import prompt_ids
@@ -47,12 +47,14 @@ class Answer:
     finished: bool
 
 
-def answer_context(problem: str, response: str, thinking: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def answer_context(
+    problem: str, response: str, thinking: str, tokenizer: PreTrainedTokenizerBase, form: Form = BY_MARKS
+) -> list[int]:
     """Prompt, the response's own opening mark if it has one, another thinking text and what ended the thinking.
 
     The text ends with that mark: the model writes all that follows, white space too.
     """
-    form = BY_MARKS.of(response)
+    form = form.of(response)
     parts = split_response(response, form)
     opening, closing = response[: parts.thinking_start], response[parts.thinking_end : parts.answer_start]
     prompt = prompt_ids(problem, tokenizer, opens_itself=bool(opening), form=form)

@@ -26,7 +26,7 @@ Span = tuple[int, int]
 class PreparedTrace:
     """One trace as tokens: prompt and response `ids`, spans as positions in them. `skipped`: why it is not scored.
 
-    `where`: what errors call it.
+    `where`: what errors call it. `form`: how it marks its thinking.
     """
 
     ids: list[int]
@@ -35,6 +35,7 @@ class PreparedTrace:
     answer: Span | None
     skipped: str | None
     where: str = "a trace"
+    form: ThinkingFormat = THINK
 
     @property
     def answer_tokens(self) -> int:
@@ -76,7 +77,7 @@ def prepare_trace(
         answer = (len(prompt) + bisect_left(starts, parts.answer_start), len(prompt) + len(ids))
         if max_length is not None and len(prompt) + len(ids) > max_length:
             skipped = f"longer than {max_length} tokens"
-    return PreparedTrace([*prompt, *ids], steps, spans, answer, skipped, where)
+    return PreparedTrace([*prompt, *ids], steps, spans, answer, skipped, where, form)
 
 
 def prompt_ids(

@@ -11,7 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, split_response
+from attnpo.steps.formats import ThinkingFormat
+from attnpo.steps.response import split_response
 from attnpo.trim.options import CONVERSATION
 from attnpo.trim.verify import Candidate
 
@@ -48,12 +49,14 @@ class Writer:
         """A row of OUT.jsonl. It is a trace as well: "problem" and "response", the short one."""
         long = one.row["response"]
         short = shorter_response(one, found.removed)
-        problem = one.row["problem"]
+        problem, form = one.row["problem"], one.trace.form
         kept = {name: one.row[name] for name in ("id", "problem", "reference") if name in one.row}
         if preference:
-            texts = {"chosen": self._completion(problem, short), "rejected": self._completion(problem, long)}
+            texts = {
+                name: self._completion(problem, text, form) for name, text in (("chosen", short), ("rejected", long))
+            }
         else:
-            texts = {"completion": self._completion(problem, short)}
+            texts = {"completion": self._completion(problem, short, form)}
         gone, stays = set(found.removed), set(found.kept_for_values)
         scores = found.scores or [None] * len(one.trace.steps)
         steps = [
@@ -75,30 +78,31 @@ class Writer:
             "answer": found.answer,
             "drop": found.drop,
             "checks": found.checks,
-            "tokens": {"long": self._thinking_tokens(long), "short": self._thinking_tokens(short)},
+            "tokens": {name: self._thinking_tokens(text, form) for name, text in (("long", long), ("short", short))},
             "response": long,
             "steps": steps,
         }
-        return {**kept, "prompt": self._prompt(problem, long), **texts, "response": short, "trim": trim}
+        return {**kept, "prompt": self._prompt(problem, long, form), **texts, "response": short, "trim": trim}
 
-    def _prompt(self, problem: str, response: str) -> Any:
+    def _prompt(self, problem: str, response: str, form: ThinkingFormat) -> Any:
         message = [{"role": "user", "content": problem}]
         if self.format == CONVERSATION:
             return message
         text = self._template(problem)
-        if _opens_itself(response):
-            text = _without_opening(text)
+        if form.opened(response) is not None:
+            text = form.without_opening(text)
         # Trainers tokenise the text as any other, so a start token would be there twice.
         start: Any = self.tokenizer.bos_token
         if start is None or self.tokenizer("")["input_ids"][:1] != [self.tokenizer.bos_token_id]:
             return text
         return text.removeprefix(start)
 
-    def _completion(self, problem: str, response: str) -> Any:
+    def _completion(self, problem: str, response: str, form: ThinkingFormat) -> Any:
         if self.format != CONVERSATION:
             return response
         template = self._template(problem)
-        opening = "" if _opens_itself(response) else template[len(_without_opening(template)) :]
+        opens_itself = form.opened(response) is not None
+        opening = "" if opens_itself else template[len(form.without_opening(template)) :]
         return [{"role": "assistant", "content": opening + response}]
 
     def _template(self, problem: str) -> str:
@@ -107,25 +111,15 @@ class Writer:
         assert isinstance(text, str)
         return text
 
-    def _thinking_tokens(self, response: str) -> int:
-        parts = split_response(response)
+    def _thinking_tokens(self, response: str, form: ThinkingFormat) -> int:
+        parts = split_response(response, form)
         encoded: Any = self.tokenizer(response[parts.thinking_start : parts.thinking_end], add_special_tokens=False)
         return len(encoded["input_ids"])
 
 
 def shorter_response(one: Candidate, removed: list[int]) -> str:
-    """The response with its opening tag, what is left of the thinking, and its own final answer."""
+    """The response with its opening mark, what is left of the thinking, and its own final answer."""
     response = one.row["response"]
-    parts = split_response(response)
+    parts = split_response(response, one.trace.form)
     assert parts.answer_start is not None
-    return response[: parts.thinking_start] + one.without(removed) + CLOSE_TAG + response[parts.answer_start :]
-
-
-def _opens_itself(response: str) -> bool:
-    return split_response(response).thinking_start > 0
-
-
-def _without_opening(prompt: str) -> str:
-    """A prompt without the opening tag that it may end with, as `attnpo.traces.prepared.prompt_ids` has it."""
-    bare = prompt.rstrip()
-    return bare.removesuffix(OPEN_TAG) if bare.endswith(OPEN_TAG) else prompt
+    return response[: parts.thinking_start] + one.without(removed) + response[parts.thinking_end :]

@@ -8,6 +8,7 @@ from typing import Any
 
 from attnpo.errors import InputError
 from attnpo.heads.removal import LEAST_ROOM
+from attnpo.steps.formats import AUTO, format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.prepared import PreparedTrace
 
@@ -31,7 +32,8 @@ class Options:
     values: whether a step stays whose stated value a later step uses. shortest: traces of a problem that are written.
     preference: pairs of short and long instead of examples. format: of prompt and completion.
     max_length: tokens of a trace; None: what the model allows. max_answer: tokens of a sampled answer; None: twice
-    those of the trace's own, at least `LEAST_ROOM`. seed: of the random ranking.
+    those of the trace's own, at least `LEAST_ROOM`. seed: of the random ranking. thinking_format: how the traces mark
+    their thinking.
     """
 
     ranking: str = ATTENTION
@@ -48,6 +50,7 @@ class Options:
     max_length: int | None = None
     max_answer: int | None = None
     lexicon: str = "paper"
+    thinking_format: str = AUTO
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +68,7 @@ class Options:
                 "--keep 0.3)"
             )
         load_lexicon(self.lexicon)
+        format_of_rows(self.thinking_format)
 
     def most_removed(self, steps: int) -> int:
         """How many of so many steps may go: --keep is rounded up, so that at least that share stays."""

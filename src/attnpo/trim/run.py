@@ -30,6 +30,8 @@ from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import REWARD_OF
+from attnpo.steps.detect import format_of_file
+from attnpo.steps.formats import Form
 from attnpo.steps.response import answer_of, thinking_of
 from attnpo.traces.labelled import NumberedRow, longest
 from attnpo.traces.prepared import prepare_trace
@@ -95,7 +97,8 @@ def trim_file(
             if head_file is not None:
                 check_heads(network.config, chosen)
                 warn_of_other_model(head_file, name)
-            worker = _Worker(source, Model(network, tokenizer, options.batch_size), chosen, pool, options)
+            form = format_of_file(options.thinking_format, tokenizer, rows, say)
+            worker = _Worker(source, Model(network, tokenizer, options.batch_size), chosen, pool, options, form)
             with progress("trimming", "rows") as told:
                 for portion in portions[len(done) :]:
                     before = sum(map(len, portions[: len(done)]))
@@ -131,6 +134,7 @@ class _Worker:
     heads: list[Head]
     pool: VerifierPool
     options: Options
+    form: Form
 
     def portion(self, rows: list[NumberedRow], progress: Callable[[int], None]) -> Row:
         """The examples made of some rows, and what was left out of them."""
@@ -154,16 +158,21 @@ class _Worker:
             where = row_name(self.source, number)
             try:
                 trace = prepare_trace(
-                    row, self.model.tokenizer, lexicon=self.options.lexicon, max_length=limit, where=where
+                    row,
+                    self.model.tokenizer,
+                    lexicon=self.options.lexicon,
+                    max_length=limit,
+                    where=where,
+                    form=self.form,
                 )
-                check_tiling(trace.steps, thinking_of(row["response"]), where)
+                check_tiling(trace.steps, thinking_of(row["response"], trace.form), where)
             except InputError as error:
                 without.append(LeftOut.of(self.source, (number, row), str(error)))
                 continue
             reason = trace.skipped
             if reason is None and not trace.steps:
                 reason = "no step"
-            if reason is None and not (answer_of(row["response"]) or "").strip():
+            if reason is None and not (answer_of(row["response"], trace.form) or "").strip():
                 reason = "empty answer"
             if reason is None and self.options.verify == SAMPLE:
                 reason = self._no_sample(row, len(trace.ids) - trace.answer_tokens + self.options.room(trace), limit)
@@ -185,7 +194,9 @@ class _Worker:
         """The traces whose own answer is right; those without a reference are taken as they are."""
         known = [one for one in traces if one.row.get("reference")]
         unreadable: Collection[str] = self.pool.validate_references([one.row["reference"] for one in known])
-        verdicts = self.pool.verify((answer_of(one.row["response"]), one.row["reference"]) for one in known)
+        verdicts = self.pool.verify(
+            (answer_of(one.row["response"], one.trace.form), one.row["reference"]) for one in known
+        )
         wrong = {
             one.number: "a reference answer that cannot be read"
             if one.row["reference"] in unreadable

@@ -69,7 +69,7 @@ class Trimmer:
         if self.options.ranking == RANDOM:
             return random_order(steps, self.options.seed, one.number)
         if self.options.ranking == FIRST_ANSWER:
-            return behind_first_answer(one.texts, answer_of(one.row["response"]) or "")
+            return behind_first_answer(one.texts, answer_of(one.row["response"], one.trace.form) or "")
         return last_first(steps)
 
     def _removed(self, case: _Case, count: int) -> list[int]:

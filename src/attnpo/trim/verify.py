@@ -31,7 +31,7 @@ class Candidate:
 
     @property
     def thinking(self) -> str:
-        return thinking_of(self.row["response"])
+        return thinking_of(self.row["response"], self.trace.form)
 
     @property
     def texts(self) -> list[str]:
@@ -54,7 +54,8 @@ class Model:
 
     def context(self, one: Candidate, removed: Sequence[int]) -> list[int]:
         """Prompt and what is left of the thinking, up to the closing tag."""
-        return answer_context(one.row["problem"], one.row["response"], one.without(removed), self.tokenizer)
+        row = one.row
+        return answer_context(row["problem"], row["response"], one.without(removed), self.tokenizer, one.trace.form)
 
 
 def sampled_right(
