@@ -21,8 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
 from attnpo.errors import InputError, RunError
-from attnpo.judges.cache import AnswerCache, answer_key
-from attnpo.judges.client import Patience, Question, Tally, ask_judges, require_client
+from attnpo.judges.client import AnswerCache, Patience, Question, Tally, answer_key, ask_judges, require_client
 from attnpo.judges.config import Judge
 from attnpo.judges.questions import Votes, judge_prompt
 from attnpo.labels.report import RULES, JudgeReport, consensus, estimate, pairwise_agreement
