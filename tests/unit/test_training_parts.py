@@ -147,6 +147,7 @@ def test_entropies_are_read_and_handed_on_only_where_asked_for(batch, asked):
     assert torch.equal(signals["entropy"], ids[:, -width:] / 2)
     assert torch.equal(logps, -ids[:, -width:].float())
     assert (entropy is not None) == asked
+    assert loss is not None
     assert loss.item() == pytest.approx(ids.float().mean(dim=1).mean().item())
 
 
