@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from attnpo.cli.trace_options import add_lexicon
+
 DESCRIPTION = """\
 Add "essential": true, false or null (undecided) to every step of traces. Existing steps keep their offsets, others
 are segmented. Rows that cannot be labelled lose the labels they had, say why in "skipped", and are counted.
@@ -58,9 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="IN.jsonl", help="traces, one JSON object per line (.gz is read too)")
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", required=True, help="where to write (.gz to compress)")
     parser.add_argument("--by", choices=("judges", "causal"), required=True, help="who says what is essential")
-    parser.add_argument(
-        "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
-    )
+    add_lexicon(parser)
     _add_judge_arguments(parser.add_argument_group("judges"))
     causal = parser.add_argument_group("causal")
     causal.add_argument(
