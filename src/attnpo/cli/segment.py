@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from attnpo.cli.trace_options import add_lexicon
+from attnpo.cli.trace_options import add_input, add_lexicon
 
 DESCRIPTION = """\
 Split the thinking part of every response into reasoning steps and write the rows with a field "steps":
@@ -22,7 +22,7 @@ PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.jsonl", help="traces, one JSON object per line (.gz is read too)")
+    add_input(parser)
     parser.add_argument("-o", "--output", metavar="OUT", help="where to write (.gz to compress)")
     add_lexicon(parser, "phrase lists")
     parser.add_argument(
@@ -39,48 +39,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from attnpo.errors import InputError
 
-    if args.output is None and not args.stats:
-        raise InputError("option -o: expected where to write" + (" the lexicon, a JSON file" if args.suggest else ""))
     if args.tokenizer is not None and not args.stats:
         raise InputError("--tokenizer does not go without --stats")
     if args.stats:
         _stats(args)
-    elif args.suggest:
-        from attnpo.traces.fit import suggest_file
+        return
+    if args.output is None:
+        raise InputError("option -o: expected where to write" + (" the lexicon, a JSON file" if args.suggest else ""))
+    if args.suggest:
+        _suggest(args)
+        return
+    from attnpo.traces.steps import segment_file
 
-        openers = suggest_file(args.input, args.output)
-        for opener in openers:
-            times = f"{opener.count} paragraphs of {opener.traces} traces, {opener.lift:.0f} × chance"
-            print(f"{opener.list_name:10}  {opener.phrase}  ({times})")
-        print(f"{len(openers)} phrases: {args.output}. Edit it, then --lexicon {args.output}", file=sys.stderr)
-    else:
-        from attnpo.traces.steps import segment_file
+    rows, steps = segment_file(
+        args.input, args.output, args.lexicon, discard_labels=args.discard_labels, origin=args.origin
+    )
+    print(f"{rows} traces, {steps} steps: {args.output}", file=sys.stderr)
 
-        rows, steps = segment_file(args.input, args.output, args.lexicon, discard_labels=args.discard_labels)
-        print(f"{rows} traces, {steps} steps: {args.output}", file=sys.stderr)
+
+def _suggest(args: argparse.Namespace) -> None:
+    from attnpo.traces.fit import suggest_file
+
+    openers = suggest_file(args.input, args.output, args.origin)
+    for opener in openers:
+        times = f"{opener.count} paragraphs of {opener.traces} traces, {opener.lift:.0f} × chance"
+        print(f"{opener.list_name:10}  {opener.phrase}  ({times})")
+    print(f"{len(openers)} phrases: {args.output}. Edit it, then --lexicon {args.output}", file=sys.stderr)
 
 
 def _stats(args: argparse.Namespace) -> None:
-    from attnpo.traces.fit import fits_of_file, table_of
+    from attnpo.traces.fit import fits_of_file, table_of, token_counter
 
-    count = None
-    if args.tokenizer is not None:
-        from attnpo.models.loading import find_model
-
-        tokenizer = find_model(args.tokenizer).tokenizer()
-
-        def count(text: str) -> int:
-            return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    fits = fits_of_file(args.input, args.lexicon, count)
+    count = None if args.tokenizer is None else token_counter(args.tokenizer)
+    fits = fits_of_file(args.input, args.lexicon, count, args.origin)
     table = table_of(fits)
     print(table.markdown(), end="")
     for model, fit in fits.items():
         if warning := fit.warning(args.lexicon):
             print(f"{model}: {warning}", file=sys.stderr)
     if args.output is not None:
-        from pathlib import Path
+        from attnpo.traces.fit import write_table
 
-        from attnpo.data.jsonl import write_whole
-
-        write_whole(Path(args.output), table.csv().encode())
+        write_table(table, args.output)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attnpo.data.jsonl import read_jsonl, write_whole
+from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
 from attnpo.steps.fit import Fit, fit_of
 from attnpo.steps.lexicon import load_lexicon
@@ -16,6 +16,8 @@ from attnpo.steps.response import thinking_of
 from attnpo.steps.segment import segment_steps
 from attnpo.steps.suggest import Opener, suggest_openers, suggestion
 from attnpo.tables import Table
+from attnpo.traces.origins import AUTO
+from attnpo.traces.read import read_traces
 
 NO_MODEL = "not named"
 COLUMNS = (
@@ -25,7 +27,10 @@ COLUMNS = (
 
 
 def fits_of_file(
-    source: str | os.PathLike[str], lexicon: str = "paper", count: Callable[[str], int] | None = None
+    source: str | os.PathLike[str],
+    lexicon: str = "paper",
+    count: Callable[[str], int] | None = None,
+    origin: str = AUTO,
 ) -> dict[str, Fit]:
     """How a lexicon fits the responses of each model that the field "model" names; `count` counts the tokens of a text.
 
@@ -34,7 +39,7 @@ def fits_of_file(
     """
     load_lexicon(lexicon)
     thinkings: dict[str, list[str]] = {}
-    for row in read_jsonl(source, required=("response",)):
+    for _, row in read_traces(source, ("response",), origin):
         thinkings.setdefault(_model_of(row), []).append(thinking_of(row["response"]))
     return {
         model: fit_of(
@@ -67,25 +72,41 @@ def table_of(fits: dict[str, Fit]) -> Table:
     )
 
 
-def suggest_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[Opener]:
+def suggest_file(source: str | os.PathLike[str], target: str | os.PathLike[str], origin: str = AUTO) -> list[Opener]:
     """Propose a lexicon from the responses of a file and write it to `target`.
 
     Raises:
         InputError: bad file or row, nothing to propose, or `target` cannot be written to.
     """
-    thinkings = [thinking_of(row["response"]) for row in read_jsonl(source, required=("response",))]
+    thinkings = [thinking_of(row["response"]) for _, row in read_traces(source, ("response",), origin)]
     openers = suggest_openers(thinkings)
     if not openers:
         raise InputError(
             f"{source}: found no phrase that opens paragraphs of at least 3 of its {len(thinkings)} responses; expected"
             " more responses of one model, with blank lines or line breaks between paragraphs"
         )
-    content = json.dumps(suggestion(openers), ensure_ascii=False, indent=1)
+    _write(target, json.dumps(suggestion(openers), ensure_ascii=False, indent=1) + "\n")
+    return openers
+
+
+def write_table(table: Table, target: str | os.PathLike[str]) -> None:
+    """The table as CSV. Raises InputError where `target` cannot be written to."""
+    _write(target, table.csv())
+
+
+def token_counter(model: str) -> Callable[[str], int]:
+    """Counts the tokens of a text with the tokenizer of a model. Raises InputError where there is none."""
+    from attnpo.models.loading import find_model
+
+    tokenizer = find_model(model).tokenizer()
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _write(target: str | os.PathLike[str], text: str) -> None:
     try:
-        write_whole(Path(target), content.encode() + b"\n")
+        write_whole(Path(target), text.encode())
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror})") from error
-    return openers
 
 
 def _model_of(row: dict[str, Any]) -> str:
