@@ -51,13 +51,17 @@ def test_screen_of_a_run(train, tmp_path):
     assert code == 0
     assert err == ""
     lines = out.splitlines()
-    assert lines[:3] == ["train: 8 problems", "eval: 8 problems", "evaluating the starting model …"]
-    assert lines[3].startswith("step 1/2 · accuracy 0% · length ")
-    assert lines[3].endswith(" · reward 0.000")
-    assert lines[4].startswith("step 2/2 · ")
-    assert lines[4].endswith(" · 0 s left")
-    assert lines[5] == "evaluating the trained model …"
-    assert lines[6].startswith("run folder: ")
+    recognised = "problem from 'problem', reference from 'reference' (as written)"
+    assert lines[:2] == [f"train: {recognised}", "train: 8 problems"]
+    assert lines[2:4] == [f"eval: {recognised}", "eval: 8 problems"]
+    lines = lines[4:]
+    assert lines[0] == "evaluating the starting model …"
+    assert lines[1].startswith("step 1/2 · accuracy 0% · length ")
+    assert lines[1].endswith(" · reward 0.000")
+    assert lines[2].startswith("step 2/2 · ")
+    assert lines[2].endswith(" · 0 s left")
+    assert lines[3] == "evaluating the trained model …"
+    assert lines[4].startswith("run folder: ")
     assert "Held-out problems (n = 8)" in out
     evaluations = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in evaluations] == [0, 2]
