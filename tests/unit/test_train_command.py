@@ -52,12 +52,14 @@ def test_screen_of_a_run(train, tmp_path):
     assert err == ""
     lines = out.splitlines()
     assert lines[:3] == ["train: 8 problems", "eval: 8 problems", "evaluating the starting model …"]
-    assert lines[3].startswith("step 1/2 · accuracy 0% · length ")
-    assert lines[3].endswith(" · reward 0.000")
-    assert lines[4].startswith("step 2/2 · ")
-    assert lines[4].endswith(" · 0 s left")
-    assert lines[5] == "evaluating the trained model …"
-    assert lines[6].startswith("run folder: ")
+    assert lines[3].startswith("step 1: 100% of 4 responses were cut off")  # of a random model; test_diagnosis.py
+    assert [line.split(": ")[0] for line in lines[4:7]] == ["prompt", "response (8 tokens, cut off)", "reference"]
+    assert lines[7].startswith("step 1/2 · accuracy 0% · length ")
+    assert lines[7].endswith(" · reward 0.000")
+    assert lines[8].startswith("step 2/2 · ")
+    assert lines[8].endswith(" · 0 s left")
+    assert lines[9] == "evaluating the trained model …"
+    assert lines[10].startswith("run folder: ")
     assert "Held-out problems (n = 8)" in out
     evaluations = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in evaluations] == [0, 2]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class Run:
     train_files: list[Path]
     eval_files: list[Path]
     notices: list[str]
+    warnings: list[str] = field(default_factory=list)
+    """What the run itself warned of (warnings.jsonl), in order."""
 
     @property
     def model(self) -> str:
@@ -113,7 +115,8 @@ def read_run(path: Path) -> Run:
     if not eval_files:
         notices.append("No rollouts/eval-*.jsonl.gz: there are no held-out responses to show.")
     name = str(config.get("run_name") or path.resolve().name)
-    return Run(path, name, config, environment, heads, metrics, evaluations, train_files, eval_files, notices)
+    warnings = _read_warnings(path / "warnings.jsonl", notices)
+    return Run(path, name, config, environment, heads, metrics, evaluations, train_files, eval_files, notices, warnings)
 
 
 def read_runs(paths: list[Path]) -> list[Run]:
@@ -170,6 +173,25 @@ def _read_measured(path: Path, notices: list[str], consequence: str) -> list[Mea
             "than once (a resumed run); the later one counts."
         )
     return [by_step[step] for step in sorted(by_step)]
+
+
+def _read_warnings(path: Path, notices: list[str]) -> list[str]:
+    """What a run warned of, with its step and example; an absent file is a run without warnings."""
+    if not path.exists():
+        return []
+    rows, notice = read_unfinished_jsonl(path)
+    if notice:
+        notices.append(notice)
+    said = []
+    for index, row in rows:
+        where = f"{path}, row {index}"
+        message, step = row.get("message"), whole(row, "step", where)
+        if not isinstance(message, str):
+            raise InputError(f"{where}: field 'message' is {message!r}, expected a text")
+        said.append(f"Step {step}: {message}" if step else message)
+        if isinstance(row.get("example"), str):
+            said[-1] += f"\n{row['example']}"
+    return said
 
 
 def _rollout_files(folder: Path, split: str) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from transformers import TrainerCallback
 
 from attnpo.errors import RunError
 from attnpo.rewards.length import LengthReward
-from attnpo.training.records import RunFolder
+from attnpo.training.diagnosis import Diagnosis, diagnose
+from attnpo.training.records import WARNINGS, Record, RunFolder
 
 
 class NotFiniteError(RunError):
@@ -60,6 +62,55 @@ class GradientGuard(TrainerCallback):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             raise NotFiniteError(f"step {state.global_step + 1}: a gradient is not finite")
+
+
+class NoSignalError(RunError):
+    """Batch after batch without any advantage: the run would go on to its end and change nothing."""
+
+
+class SignalWatch(TrainerCallback):
+    """Says after the first batch what is wrong with it, and stops a run of which no batch has had any signal.
+
+    folder: told of the records as they are written. patience: batches in a row without signal after which
+    `NoSignalError` ends the run; 0: never. What was found is shown in red and kept in warnings.jsonl.
+    """
+
+    def __init__(self, folder: RunFolder, patience: int, limit: int | None):
+        self.folder, self.patience, self.limit = folder, patience, limit
+        self.console = Console(stderr=True)
+        self.without = 0  # batches in a row
+        self._fresh: list[Sequence[Record]] = []
+        self._told = False
+        folder.listeners.append(self._listen)
+
+    def _listen(self, name: str, records: Sequence[Record]) -> None:
+        if name.startswith("train-"):
+            self._fresh.append(records)
+
+    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
+        if not logs or "loss" not in logs:
+            return
+        # A KL term pulls whatever the rewards are; without it only an advantage makes a gradient.
+        moved = not args.beta and logs.get("grad_norm", 0.0) > 0
+        found: Diagnosis | None = None
+        for records in self._fresh:
+            found = diagnose(records, limit=self.limit, moved=moved)
+            self.without = self.without + 1 if found is not None and found.without_signal else 0
+            if found is not None and not self._told:
+                self._show(found, state.global_step)
+            self._told = True
+        self._fresh = []
+        if _any_process(bool(self.patience) and self.without >= self.patience, args.device):
+            message = f"no signal in {self.patience} batches in a row, the last of step {state.global_step}"
+            if found is not None:  # the process that keeps the records
+                message += f". {found.message}"
+                self.folder.append(WARNINGS, {"step": state.global_step, "message": f"Stopped: {message}"})
+            raise NoSignalError(f"{message} --patience 0 goes on all the same")
+
+    def _show(self, found: Diagnosis, step: int) -> None:
+        self.console.print(f"step {step}: {found.message}", style="bold red", markup=False, soft_wrap=True)
+        self.console.print(found.example, markup=False, highlight=False, soft_wrap=True)
+        self.folder.append(WARNINGS, {"step": step, "message": found.message, "example": found.example})
 
 
 class LengthState(TrainerCallback):

@@ -132,6 +132,11 @@ class AttnPOConfig(GRPOConfig):
         "held-out problems; a trainer built in Python does not.",
     )
     eval_examples: int = _option(8, "Held-out responses whose steps are scored and recorded at each evaluation.")
+    patience: int = _option(
+        10,
+        "Stop with an error after so many batches in a row in which no response has an advantage: nothing is learnt "
+        "from them. 0: never.",
+    )
     max_minutes: float | None = _option(
         None,
         "Stop with a checkpoint before the step that would end after so many minutes, counted from when the model is "
@@ -183,6 +188,8 @@ class AttnPOConfig(GRPOConfig):
             value = getattr(self, option)
             if value is not None and not value > 0:
                 raise InputError(f"option {option}: found {value}, expected more than 0")
+        if self.patience < 0:
+            raise InputError(f"option patience: found {self.patience}, expected a number of batches, or 0 for never")
         if self.heads_traces < FEWEST:
             raise InputError(f"option heads_traces: found {self.heads_traces}, expected at least {FEWEST}")
         self.make_credit()  # checks the ranges of the method's own options

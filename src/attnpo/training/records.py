@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from attnpo.steps.spans import LocatedSteps
 
 Record = dict[str, Any]
 
+WARNINGS = "warnings.jsonl"  # what a user should know about the run, one line each: step, message, perhaps more
 HEADS_TRACES = "heads-traces.jsonl.gz"  # beside heads.json: the responses on which a run has found its heads
 
 
@@ -129,6 +130,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], *, rollouts: bool = True):
         self.path = Path(path)
         self.keeps_rollouts = rollouts
+        self.listeners: list[Callable[[str, Sequence[Record]], None]] = []  # told of all records, written or not
 
     def check_free(self) -> None:
         """Raises InputError if the folder holds a run already."""
@@ -154,6 +156,7 @@ class RunFolder:
         Heads go with their run, or with the responses they were found on: heads.json alone may be anyone's.
         """
         old = self._old_run()
+        (self.path / WARNINGS).unlink(missing_ok=True)
         heads, traces = self.path / HEADS, self.path / HEADS_TRACES
         if old or traces.exists():
             old += [path for path in (heads, traces) if path.is_file()]
@@ -171,8 +174,10 @@ class RunFolder:
         names = ("metrics.jsonl", "evaluations.jsonl", "rollouts")
         return [p for name in names if (p := self.path / name).exists()] + sorted(self.path.glob("checkpoint-*"))
 
-    def write_rollouts(self, name: str, records: Iterable[Record]) -> None:
+    def write_rollouts(self, name: str, records: Sequence[Record]) -> None:
         """rollouts/{name}.jsonl.gz, put in place whole."""
+        for listener in self.listeners:
+            listener(name, records)
         if not self.keeps_rollouts:
             return
         folder = self.path / "rollouts"
@@ -181,14 +186,14 @@ class RunFolder:
         write_whole(folder / f"{name}.jsonl.gz", gzip.compress(lines, compresslevel=4, mtime=0))
 
     def append(self, name: str, values: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl or evaluations.jsonl."""
+        """Append one line to metrics.jsonl, evaluations.jsonl or warnings.jsonl."""
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / name, "ab") as file:
             file.write(json_line(values))
 
     def forget_after(self, step: int) -> None:
         """Drop what was written after `step`: a run resumed there writes those steps again, once."""
-        for name in ("metrics.jsonl", "evaluations.jsonl"):
+        for name in ("metrics.jsonl", "evaluations.jsonl", WARNINGS):
             file = self.path / name
             if file.exists():
                 rows = read_jsonl(file, ("step",)) if drop_unfinished_line(file) else []

@@ -37,7 +37,7 @@ from attnpo.steps.spans import locate_steps
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
 from attnpo.task.traces import redundant_style
-from attnpo.training.callbacks import LiveProgress, StopAfterMinutes, StopOnInterrupt
+from attnpo.training.callbacks import LiveProgress, SignalWatch, StopAfterMinutes, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
 from attnpo.training.method_options import length_targets
@@ -260,6 +260,9 @@ def build_trainer(
     except (OSError, ValueError, ImportError) as error:
         # TRL and transformers check here what they were given: weights, attention implementation, missing packages.
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, SignalWatch):
+            callback.console = console
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     return trainer, notes

@@ -26,7 +26,14 @@ from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
 from attnpo.models.fast_rollouts import fast_rollouts
 from attnpo.steps.spans import locate_steps
-from attnpo.training.callbacks import GradientGuard, LengthState, MetricsFile, NotFiniteError, StopAfterMinutes
+from attnpo.training.callbacks import (
+    GradientGuard,
+    LengthState,
+    MetricsFile,
+    NotFiniteError,
+    SignalWatch,
+    StopAfterMinutes,
+)
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
@@ -95,6 +102,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         check_enough_problems(train_dataset, args.generation_batch_size, args.num_generations)
         weights, args.reward_weights = args.reward_weights, self.rewards.weights(args.reward_weights)
         own: list[Any] = [MetricsFile(self.folder), GradientGuard(), LengthState(self.rewards.length)]
+        own.append(SignalWatch(self.folder, args.patience, args.max_completion_length))
         if args.max_minutes is not None:
             own.append(StopAfterMinutes(args.max_minutes))
         super().__init__(
