@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from attnpo.rewards.length.none import NoLengthReward
 from attnpo.training.callbacks import NoSignalError, SignalWatch
 from attnpo.training.diagnosis import diagnose, show_response, state_of
 from attnpo.training.records import RunFolder
+from attnpo.training.rewards import RewardSetup
 
 
 def record(state: str, advantage: float = 0.0, **changes: Any) -> dict[str, Any]:
@@ -66,6 +68,17 @@ def test_what_is_told_although_there_is_signal():
     assert "the verifier never says right" in graded.message
 
 
+def test_always_right_and_never_quite_right_name_the_function():
+    always = diagnose([record("right", 0.1, rewards={"format": 1.0})] * 32, limit=8, judge="format")
+    assert always is not None
+    assert always.message == "100% of 32 responses are right by format: only their lengths tell them apart."
+    graded = [record("wrong", 0.1, rewards={"grade": value, "format": 1.0}) for value in (0.6, 0.1)]
+    found = diagnose(graded, limit=8, judge="grade")
+    assert found is not None
+    assert "grade gives 0.1 to 0.6, and only 1 is right: --correct_threshold sets another value." in found.message
+    assert found.message.endswith("grade says what is right; --correct_reward names another function.")
+
+
 def test_only_right_or_only_wrong_problems():
     found = diagnose([record("right")] * 4 + [record("wrong")] * 4, limit=8)
     assert found is not None
@@ -93,8 +106,9 @@ def watched(folder, batches: list[list[dict[str, Any]]], patience: int) -> tuple
 
     args: Any = TrainingArguments(use_cpu=True)
     args.beta = 0.0
+    args.patience, args.max_completion_length = patience, 512
     run = RunFolder(folder, rollouts=False)
-    watch = SignalWatch(run, patience, 512)
+    watch = SignalWatch(run, RewardSetup([print], NoLengthReward(), 512, "accuracy"), args)
     watch.console = Console(file=io.StringIO(), width=200)
     state, taken = TrainerState(), 0
     try:

@@ -108,6 +108,21 @@ def test_the_start_need_not_be_evaluated(train, tmp_path):
     assert json.loads(line)["step"] == 1
 
 
+def test_no_evaluation_means_none(train, tmp_path):
+    problems = str(tmp_path / "problems.jsonl")
+    code, out, _ = train("--eval_dataset_name", problems, "--eval_strategy", "no")
+    assert code == 0
+    assert "evaluating" not in out
+    assert not (tmp_path / "run" / "evaluations.jsonl").exists()
+    again = ("--config", str(tmp_path / "run" / "config.yaml"), "--overwrite_run", "true")
+    assert train(*again)[0] == 0
+    assert not (tmp_path / "run" / "evaluations.jsonl").exists()
+    more = ("--eval_strategy", "no", "--eval_on_start", "true", "--overwrite_run", "true")
+    assert train("--eval_dataset_name", problems, *more)[0] == 0
+    (line,) = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 0
+
+
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_given_back(first):
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -379,24 +394,3 @@ def test_interrupted_and_resumed(how, argv, tmp_path):
     again = subprocess.run([*command, *more], capture_output=True, text=True, timeout=200, env=environment, check=False)
     assert again.returncode == 0, again.stderr
     assert steps(tmp_path / "run") == list(range(1, done + 3))
-
-
-@pytest.mark.slow
-def test_trackio_offline(argv, tmp_path):
-    """The tracker that writes to the local disk."""
-    pytest.importorskip("trackio")
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TRACKIO_DIR": str(tmp_path / "trackio"),
-        "HF_HUB_OFFLINE": "1",
-    }
-    command = [sys.executable, "-m", "attnpo", *argv("--report_to", "trackio", "--project", "attnpo-test")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    import sqlite3
-
-    (file,) = (tmp_path / "trackio").glob("*.db")
-    with sqlite3.connect(file) as database:
-        rows = [json.loads(row) for (row,) in database.execute("select cast(metrics as text) from metrics")]
-    assert [row["train/accuracy"] for row in rows if "train/accuracy" in row] == [0.0]

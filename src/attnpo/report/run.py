@@ -106,6 +106,8 @@ def read_run(path: Path) -> Run:
     notices: list[str] = []
     config = _read_mapping(path / "config.yaml", notices, "the model and the method are not known")
     environment = _read_mapping(path / "environment.json", notices, "versions and seeds are not known")
+    derived = environment.get("derived")
+    config = {**(derived if isinstance(derived, dict) else {}), **config}
     heads = _read_mapping(path / "heads.json", None, "")
     metrics = _read_measured(path / "metrics.jsonl", notices, "there are no training curves")
     evaluations = _read_measured(path / "evaluations.jsonl", notices, "nothing was measured on held-out problems")
@@ -115,7 +117,7 @@ def read_run(path: Path) -> Run:
     if not eval_files:
         notices.append("No rollouts/eval-*.jsonl.gz: there are no held-out responses to show.")
     name = str(config.get("run_name") or path.resolve().name)
-    warnings = _read_warnings(path / "warnings.jsonl", notices)
+    warnings = _read_warnings(path / "warnings.jsonl", notices)  # those before the first step become notices
     return Run(path, name, config, environment, heads, metrics, evaluations, train_files, eval_files, notices, warnings)
 
 
@@ -188,7 +190,10 @@ def _read_warnings(path: Path, notices: list[str]) -> list[str]:
         message, step = row.get("message"), whole(row, "step", where)
         if not isinstance(message, str):
             raise InputError(f"{where}: field 'message' is {message!r}, expected a text")
-        said.append(f"Step {step}: {message}" if step else message)
+        if not step:
+            notices.append(message)
+            continue
+        said.append(f"Step {step}: {message}")
         if isinstance(row.get("example"), str):
             said[-1] += f"\n{row['example']}"
     return said

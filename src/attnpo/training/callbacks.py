@@ -16,6 +16,7 @@ from attnpo.errors import RunError
 from attnpo.rewards.length import LengthReward
 from attnpo.training.diagnosis import Diagnosis, diagnose
 from attnpo.training.records import WARNINGS, Record, RunFolder
+from attnpo.training.rewards import RewardSetup
 
 
 class NotFiniteError(RunError):
@@ -71,12 +72,14 @@ class NoSignalError(RunError):
 class SignalWatch(TrainerCallback):
     """Says after the first batch what is wrong with it, and stops a run of which no batch has had any signal.
 
-    folder: told of the records as they are written. patience: batches in a row without signal after which
-    `NoSignalError` ends the run; 0: never. What was found is shown in red and kept in warnings.jsonl.
+    folder: told of the records as they are written. rewards: which function says right. args.patience: batches in a
+    row without signal after which `NoSignalError` ends the run; 0: never. What was found is shown in red and kept in
+    warnings.jsonl.
     """
 
-    def __init__(self, folder: RunFolder, patience: int, limit: int | None):
-        self.folder, self.patience, self.limit = folder, patience, limit
+    def __init__(self, folder: RunFolder, rewards: RewardSetup, args: Any):
+        self.folder, self.rewards = folder, rewards
+        self.patience, self.limit = args.patience, args.max_completion_length
         self.console = Console(stderr=True)
         self.without = 0  # batches in a row
         self._fresh: list[Sequence[Record]] = []
@@ -87,6 +90,11 @@ class SignalWatch(TrainerCallback):
         if name.startswith("train-"):
             self._fresh.append(records)
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        said = self.rewards.describe_judge()
+        if said is not None and state.is_world_process_zero:
+            self.console.print(said, markup=False, highlight=False, soft_wrap=True)
+
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
         if not logs or "loss" not in logs:
             return
@@ -94,7 +102,7 @@ class SignalWatch(TrainerCallback):
         moved = not args.beta and logs.get("grad_norm", 0.0) > 0
         found: Diagnosis | None = None
         for records in self._fresh:
-            found = diagnose(records, limit=self.limit, moved=moved)
+            found = diagnose(records, limit=self.limit, moved=moved, judge=self.rewards.correct_name)
             self.without = self.without + 1 if found is not None and found.without_signal else 0
             if found is not None and not self._told:
                 self._show(found, state.global_step)

@@ -14,6 +14,9 @@ from attnpo.training.records import Record
 MOST = 0.9
 """Share of the responses from which on one failing is told although some groups have signal."""
 
+MANY = 32
+"""Responses that have to be right, all of them, before it is told although their lengths tell them apart."""
+
 CUT_OFF, UNCLOSED, UNJUDGED, WRONG, RIGHT = "cut off", "not closed", "not judged", "wrong", "right"
 
 
@@ -58,10 +61,13 @@ def has_signal(records: Sequence[Record]) -> bool:
     return any(record["advantage"] or record.get("mean_token_advantage") for record in records)
 
 
-def diagnose(records: Sequence[Record], *, limit: int | None, moved: bool = False) -> Diagnosis | None:
+def diagnose(
+    records: Sequence[Record], *, limit: int | None, moved: bool = False, judge: str | None = None
+) -> Diagnosis | None:
     """What is wrong with the responses of one training step; None: nothing that stands out.
 
-    limit: max_completion_length. moved: the update has a gradient, whatever the advantages say (repairs, …).
+    limit: max_completion_length. moved: the update has a gradient, whatever the advantages say (repairs, …). judge: the
+    reward function that says right or wrong.
     """
     if not records:
         return None
@@ -70,7 +76,8 @@ def diagnose(records: Sequence[Record], *, limit: int | None, moved: bool = Fals
     counts = {state: states.count(state) for state in (CUT_OFF, UNCLOSED, UNJUDGED, WRONG, RIGHT)}
     cause = max(counts, key=lambda state: counts[state])
     failing = cause != RIGHT and counts[cause] >= MOST * len(records)
-    if not without and not failing and counts[RIGHT]:
+    always = counts[RIGHT] == len(records) >= MANY
+    if not without and not failing and counts[RIGHT] and not always:
         return None
     if without and counts[cause] < MOST * len(records) and counts[RIGHT]:
         cause, share = "equal", 1.0
@@ -78,9 +85,28 @@ def diagnose(records: Sequence[Record], *, limit: int | None, moved: bool = Fals
     else:
         share, example = counts[cause] / len(records), records[states.index(cause)]
     message = _MESSAGES[cause](_share(share, len(records)), limit, example)
+    if cause == RIGHT and not without:
+        message = f"{_share(share, len(records))} are right by {judge}: only their lengths tell them apart."
+    if cause in (RIGHT, WRONG):
+        message += _about_judge(records, judge, cause)
     if without:
         message += " No response has an advantage: the update moves nothing."
     return Diagnosis(cause, share, message, show_response(example), without)
+
+
+def _about_judge(records: Sequence[Record], judge: str | None, cause: str) -> str:
+    """What to look at where the function that says right never or always does, in a run of several functions."""
+    rewards = [record.get("rewards", {}) for record in records]
+    said = ""
+    values = [row[judge] for row in rewards if judge in row]
+    if cause == WRONG and values and max(values) > 0:
+        said = (
+            f" {judge} gives {min(values):g} to {max(values):g}, and only 1 is right: --correct_threshold sets another "
+            "value."
+        )
+    if judge is not None and any(row.keys() - {judge, "length"} for row in rewards):
+        said += f" {judge} says what is right; --correct_reward names another function."
+    return said
 
 
 def _share(share: float, responses: int) -> str:

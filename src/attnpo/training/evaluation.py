@@ -15,6 +15,7 @@ from transformers.trainer_utils import has_length
 
 from attnpo.training.recording import RecordedRollouts, evaluation_metrics
 from attnpo.training.records import Record, add_credit
+from attnpo.training.trackers import start_trackers
 
 
 @contextmanager
@@ -44,6 +45,7 @@ class HeldOutEvaluation(RecordedRollouts):
         Training's random state is put back afterwards, so a run is the same with and without evaluations.
         """
         self._eval_records, self._all_eval_records = [], []
+        start_trackers(self)
         with isolated_random_state(self.args.seed + self.accelerator.process_index):
             return super().evaluate(*args, **kwargs)
 

@@ -19,6 +19,7 @@ import yaml
 from trl.scripts.utils import TrlParser
 from trl.trainer.model_config import ModelConfig
 
+from attnpo.checks import read_escapes
 from attnpo.data.problems import BUILT_IN
 from attnpo.errors import InputError
 from attnpo.training.checkpoints import last_checkpoint
@@ -100,7 +101,10 @@ class DataConfig:
     reference_column: str | None = field(default=None, metadata={"help": "Column with the right answer."})
     prompt_template: str | None = field(
         default=None,
-        metadata={"help": "Text containing {problem}: the user message, or the whole prompt without a chat template."},
+        metadata={
+            "help": "Text containing {problem}: the user message, or the whole prompt without a chat template. \\n is "
+            "a line break."
+        },
     )
     max_prompt_length: int | None = field(
         default=1024,
@@ -169,6 +173,8 @@ def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     if in_file or on_line:
         raise InputError(_unknown(parser, [*in_file, *on_line], "the YAML file" if in_file else "the command line"))
+    if data.prompt_template is not None:
+        data.prompt_template = read_escapes(data.prompt_template)
     for option in ("load_in_4bit", "load_in_8bit"):
         if getattr(model_config, option):
             raise InputError(
@@ -239,6 +245,7 @@ def resolved_options(data: DataConfig, args: AttnPOConfig, model_config: ModelCo
         "scale_rewards",
         "activation_checkpointing",  # gradient_checkpointing under its newer name
         "activation_checkpointing_kwargs",
+        *(name for name, value in args.derived.items() if getattr(args, name) == value),
     }
     if args.steps_per_generation == args.gradient_accumulation_steps:
         derived.add("steps_per_generation")

@@ -20,7 +20,6 @@ from trl.data_utils import is_conversational
 from trl.trainer.utils import is_async_callable
 
 from attnpo.attention.heads import Head
-from attnpo.credit.advantages import verdict_of
 from attnpo.credit.base import CreditMethod
 from attnpo.errors import InputError
 from attnpo.steps.spans import LocatedSteps
@@ -136,7 +135,7 @@ class Policy:
             completion_ids=list(completion_ids),
             **columns,
         )
-        return [verdict_of(reward) for reward in rewards]
+        return [setup.verdict(reward) for reward in rewards]
 
     @torch.no_grad()
     def forward(

@@ -20,7 +20,6 @@ from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerState
-from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
 from trl.import_utils import is_vllm_available
@@ -39,10 +38,12 @@ from attnpo.task.problems import parse_difficulty
 from attnpo.task.traces import redundant_style
 from attnpo.training.callbacks import LiveProgress, SignalWatch, StopAfterMinutes, StopOnInterrupt
 from attnpo.training.config import AttnPOConfig
+from attnpo.training.defaults import SHIPPED_LEARNING_RATE, without_effect
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
 from attnpo.training.method_options import length_targets
 from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse, resolved_options
-from attnpo.training.records import HEADS_TRACES, RunFolder
+from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder
+from attnpo.training.trackers import check_trackers, open_to_the_end
 from attnpo.training.trainer import AttnPOTrainer
 from attnpo.versions import device_names, versions_of
 
@@ -72,6 +73,7 @@ def write_description(
         "seed": args.seed,
         "data_seed": args.data_seed,
         "problems": notes,
+        "derived": args.derived,  # options that followed from others, which config.yaml leaves open
     }
     (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
 
@@ -164,6 +166,7 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     console = console or Console(quiet=args.process_index > 0)  # one of several processes speaks for all
     resume = checkpoint_to_resume(args)
     check_packages(args)
+    use_shipped_rate(args, model_config)
     if resume is None and not args.overwrite_run:
         RunFolder(args.output_dir).check_free()
     RunFolder(args.output_dir).check_writable()
@@ -181,10 +184,15 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             if trainer.needs_heads or (found and trainer.heads_file != given):
                 args.heads = AUTO  # what the default comes to here, for config.yaml
             write_description(Path(args.output_dir), data, args, model_config, argv, notes)
+            if resume is None:
+                (trainer.folder.path / WARNINGS).unlink(missing_ok=True)
             if trainer.heads_file is not None:
                 copy_heads(trainer.heads_file, Path(args.output_dir), traces=found and trainer.heads_file != given)
+        for warning in without_effect(args):
+            warn(warning, trainer.folder, console)
         trainer.find_heads(resumed=resume or False, say=console.print)
-        run_steps(trainer, resume, console)
+        with open_to_the_end(trainer):
+            run_steps(trainer, resume, console)
     if trainer.is_world_process_zero():
         print_summary(Path(args.output_dir), console)
     # Of several processes, one that ends with its group still open may abort on the way out.
@@ -204,9 +212,21 @@ def check_packages(args: AttnPOConfig) -> None:
     """InputError for options whose package is not installed."""
     if args.use_vllm and not is_vllm_available():
         raise InputError("option use_vllm: the package vllm is not installed; pip install 'attnpo[vllm]'")
-    missing = set(args.report_to) - set(get_available_reporting_integrations())
-    if missing:
-        raise InputError(f"option report_to: {', '.join(sorted(missing))} is unknown or not installed; try none")
+    check_trackers(args.report_to)
+
+
+def use_shipped_rate(args: AttnPOConfig, model_config: ModelConfig) -> None:
+    """Where no learning rate is given and a shipped model is trained: one that moves so small a model."""
+    name = model_config.model_name_or_path
+    if "learning_rate" in args.derived and (name is None or resolve_model(name) != name):
+        args.learning_rate = args.derived["learning_rate"] = SHIPPED_LEARNING_RATE
+
+
+def warn(message: str, folder: RunFolder, console: Console) -> None:
+    """A warning before the first step: on the screen, in warnings.jsonl, and so on the page."""
+    console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if not console.quiet:  # one of several processes writes for all
+        folder.append(WARNINGS, {"step": 0, "message": message})
 
 
 def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -309,10 +329,11 @@ def load_problems(
 
 
 def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> None:
-    """Evaluate, train, evaluate."""
+    """Evaluate, train, evaluate; no evaluation but one that is asked for where `eval_strategy` is given as no."""
     args = trainer.args
     # Not left to transformers, which would do it again whenever a run is resumed.
-    on_start, args.eval_on_start = args.eval_on_start is not False, False
+    never = args.eval_strategy == "no" and "eval_strategy" not in args.derived
+    on_start, args.eval_on_start = args.eval_on_start is not False if not never else bool(args.eval_on_start), False
     if trainer.eval_dataset is not None and on_start and resume is None:
         console.print("evaluating the starting model …")
         trainer.evaluate()
@@ -339,6 +360,10 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
             f"{args.output_dir}/checkpoint-{done}, --resume_from_checkpoint true goes on",
             highlight=False,
         )
-    if trainer.eval_dataset is not None and not evaluated(Path(args.output_dir), trainer.state.global_step):
+    if (
+        trainer.eval_dataset is not None
+        and not never
+        and not evaluated(Path(args.output_dir), trainer.state.global_step)
+    ):
         console.print("evaluating the trained model …")
         trainer.evaluate()

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from transformers import CompileConfig
+from trl.trainer.grpo_config import GRPOConfig
 
 from attnpo.attention.heads import HEADS, load_threshold
 from attnpo.credit.advantages import group_accuracy, outcome_advantages, verdict_of
@@ -55,8 +56,9 @@ class AttnPOTrainer(HeldOutEvaluation):
     Args:
         model: a causal LM of transformers, or its name or path, as in TRL.
         reward_funcs: TRL reward functions (one or several). The one that says whether an answer is right is
-            `args.correct_reward`; by default the one called `accuracy`, else the first.
-        args: `AttnPOConfig`.
+            `args.correct_reward`; by default the first known by its name (`accuracy`, TRL's `accuracy_reward`, …:
+            `attnpo.training.rewards.JUDGES`), else the first. A response is right from `args.correct_threshold` on, 1.
+        args: `AttnPOConfig`; TRL's `GRPOConfig` too, with this package's defaults where it has TRL's.
         train_dataset, eval_dataset, processing_class, callbacks, peft_config, …: as in TRL.
         credit: a credit method; default: the one of `args.credit`.
         heads: key-focus heads as (layer, head), zero-based; default: those of `args.heads`, else of a heads.json in
@@ -77,7 +79,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         self,
         model: Any,
         reward_funcs: Any = None,
-        args: AttnPOConfig | None = None,
+        args: AttnPOConfig | GRPOConfig | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
@@ -87,7 +89,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         callbacks: list[Any] | None = None,
         **kwargs: Any,
     ):
-        args = AttnPOConfig("attnpo-run") if args is None else args
+        args = AttnPOConfig("attnpo-run") if args is None else AttnPOConfig.of(args)
         self.credit = args.make_credit() if credit is None else credit
         if self.credit.signals and any(kwargs.get(k) for k in ("tools", "environment_factory", "rollout_func")):
             raise InputError(
@@ -102,7 +104,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         check_enough_problems(train_dataset, args.generation_batch_size, args.num_generations)
         weights, args.reward_weights = args.reward_weights, self.rewards.weights(args.reward_weights)
         own: list[Any] = [MetricsFile(self.folder), GradientGuard(), LengthState(self.rewards.length)]
-        own.append(SignalWatch(self.folder, args.patience, args.max_completion_length))
+        own.append(SignalWatch(self.folder, self.rewards, args))
         if args.max_minutes is not None:
             own.append(StopAfterMinutes(args.max_minutes))
         super().__init__(
@@ -227,7 +229,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         """What the credit method needs between the rewards and the loss; most need nothing."""
         if not self.stages:
             return batch
-        judged = self._rewards[first : first + len(rows), self.rewards.correct_column].tolist()
+        judged = self.rewards.judged(self._rewards[first : first + len(rows)]).tolist()
         verdicts = [verdict_of(value) for value in judged]
         rollouts = Rollouts(
             rows, self._prompt_ids, self._completion_ids, self._located, verdicts, self.num_generations, first
@@ -247,7 +249,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         rewards = self.rewards.total(self._rewards, self.reward_weights.to(device))
         advantages = outcome_advantages(rewards.view(-1, group_size), self.args.advantage).view(-1)
         correct = self.rewards.correct(self._rewards)
-        verdicts = self._rewards[:, self.rewards.correct_column].view(-1, group_size)
+        verdicts = self.rewards.judged(self._rewards).view(-1, group_size)
         accuracy = group_accuracy(verdicts).repeat_interleave(group_size)
         lengths = [len(p) + len(c) for p, c in zip(self._prompt_ids, self._completion_ids, strict=True)]
         output.update(
