@@ -35,7 +35,7 @@ def distinct(named: list[tuple[str, Path]]) -> list[str]:
 
 
 RUN_FILES = ("config.yaml", "metrics.jsonl", "evaluations.jsonl", "rollouts")
-ROLLOUT_NAME = re.compile(r"(train|eval)-(\d+)\.jsonl\.gz")
+ROLLOUT_NAME = re.compile(r"(train|eval)-(\d+)(-.+)?\.jsonl\.gz")
 METHODS = {
     ("rloo", "none", "outcome"): "plain RLOO",
     ("rloo", "tlmre", "outcome"): "TLMRE",
@@ -159,6 +159,10 @@ def _read_measured(path: Path, notices: list[str], consequence: str) -> list[Mea
         notices.append(notice)
     if not rows and not notice:
         notices.append(f"{path.name} is empty: {consequence}.")
+    sets = sorted({str(row["set"]) for _, row in rows if row.get("set") is not None})
+    if len(sets) > 1:
+        notices.append(f"{path.name}: evaluations of {', '.join(sets)}; those of {sets[0]} are shown.")
+        rows = [(index, row) for index, row in rows if row.get("set") in (None, sets[0])]
     by_step: dict[int, Measured] = {}
     repeated: set[int] = set()
     for index, row in rows:
@@ -203,4 +207,6 @@ def _rollout_files(folder: Path, split: str) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [(match, path) for path in folder.iterdir() if (match := ROLLOUT_NAME.fullmatch(path.name))]
-    return [path for _, path in sorted((int(m[2]), path) for m, path in found if m[1] == split)]
+    found = [(match, path) for match, path in found if match[1] == split]
+    first = min((match[3] or "" for match, _ in found), default="")  # of several held-out sets, as in evaluations.jsonl
+    return [path for _, path in sorted((int(m[2]), path) for m, path in found if (m[3] or "") == first)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -197,6 +199,33 @@ class StopAfterMinutes(TrainerCallback):
             self.reached = True
             control.should_training_stop = True
             control.should_save = True
+
+
+class SaveByTime(TrainerCallback):
+    """A checkpoint whenever the last one is `minutes` old. Of its own it keeps the newest only: nights are long."""
+
+    def __init__(self, minutes: float):
+        self.minutes = minutes
+        self._last = time.monotonic()
+        self._asked = False
+        self._own: Path | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._last = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        due = args.save_strategy != "no" and time.monotonic() - self._last > 60 * self.minutes
+        if not control.should_save and _any_process(due, args.device):
+            self._asked = control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        self._last = time.monotonic()
+        old, self._own = self._own, None
+        if old is not None and state.is_world_process_zero:
+            shutil.rmtree(old, ignore_errors=True)
+        if self._asked:
+            self._own = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        self._asked = False
 
 
 def _any_process(flag: bool, device: torch.device) -> bool:

@@ -148,6 +148,11 @@ class AttnPOConfig(GRPOConfig):
     verifier_timeout: float = _option(5.0, "Seconds after which a verification is killed and counted as timed out.")
     record_rollouts: bool = _option(True, "Write every response with its steps, scores and scales to rollouts/.")
     overwrite_run: bool = _option(False, "Replace a run that output_dir holds already.")
+    resume_with_changes: bool = _option(
+        False,
+        "Go on with a run although reward, problems, batch or other settings are not those it began with; what they "
+        "were is kept in config-history.jsonl.",
+    )
     eval_on_start: bool | None = _option(
         None,
         "Evaluate the starting model, to compare the trained one with. Default: `attnpo train` does, where there are "
@@ -163,6 +168,11 @@ class AttnPOConfig(GRPOConfig):
         None,
         "Stop with a checkpoint before the step that would end after so many minutes, counted from when the model is "
         "loaded; the last evaluation follows. A resumed run has them anew.",
+    )
+    save_minutes: float | None = _option(
+        30.0,
+        "Also save a checkpoint when the last one is so many minutes old; the one before of this kind is removed. "
+        "null (YAML), or save_strategy no: never.",
     )
     compile_rollouts: bool = _option(
         False,
@@ -228,10 +238,17 @@ class AttnPOConfig(GRPOConfig):
         check_targets(self.make_length_reward(), self.length_eval_target, self.max_completion_length)
         if self.num_generations is not None:
             check_group_size(self.advantage, self.num_generations)
-        for option in ("verifier_workers", "verifier_timeout", "heads_count", "max_minutes"):
+        for option in ("verifier_workers", "verifier_timeout", "heads_count", "max_minutes", "save_minutes"):
             value = getattr(self, option)
             if value is not None and not value > 0:
                 raise InputError(f"option {option}: found {value}, expected more than 0")
+        if self.load_best_model_at_end:
+            self.metric_for_best_model = self.metric_for_best_model or "accuracy"
+            if self.metric_for_best_model.removeprefix("eval_") == "loss":
+                raise InputError(
+                    f"option metric_for_best_model: found {self.metric_for_best_model!r}, but evaluations compute no "
+                    "loss; expected accuracy, or another number of evaluations.jsonl"
+                )
         if self.patience < 0:
             raise InputError(f"option patience: found {self.patience}, expected a number of batches, or 0 for never")
         if self.heads_traces < FEWEST:

@@ -34,8 +34,8 @@ def fill_in(args: Any) -> dict[str, Any]:
     if args.learning_rate is None:
         found["learning_rate"] = LEARNING_RATE
     if args.credit_delay is None:
-        known = args.max_steps is not None and args.max_steps > 0
-        found["credit_delay"] = round(DELAY_SHARE * args.max_steps) if known else PAPER_DELAY
+        steps = args.max_steps or 0
+        found["credit_delay"] = round(DELAY_SHARE * steps) if steps > 0 else PAPER_DELAY
     if args.eval_strategy is None:
         found["eval_strategy"] = "no"
     if args.gradient_accumulation_steps is None:

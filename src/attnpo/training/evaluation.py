@@ -42,6 +42,8 @@ class HeldOutEvaluation(RecordedRollouts):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Sample every held-out problem, the same ones with the same seed each time.
 
+        Several sets (a dict of them) have a line of evaluations.jsonl each, with their name as `set`.
+
         Training's random state is put back afterwards, so a run is the same with and without evaluations.
         """
         self._eval_records, self._all_eval_records = [], []
@@ -60,8 +62,10 @@ class HeldOutEvaluation(RecordedRollouts):
         metrics = evaluation_metrics(records, self.args.lexicon)
         if self.accelerator.is_main_process:
             step, seconds = self.state.global_step, round(time.perf_counter() - started, 3)
-            self.folder.append("evaluations.jsonl", {"step": step, **metrics, "seconds": seconds})
-            self.folder.write_rollouts(f"eval-{step:06d}", records)
+            name = metric_key_prefix.removeprefix("eval").removeprefix("_")  # one of several sets
+            of_set = {"set": name} if name else {}
+            self.folder.append("evaluations.jsonl", {"step": step, **of_set, **metrics, "seconds": seconds})
+            self.folder.write_rollouts(f"eval-{step:06d}" + (f"-{name}" if name else ""), records)
         assert output.metrics is not None
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output

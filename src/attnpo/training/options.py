@@ -22,7 +22,7 @@ from trl.trainer.model_config import ModelConfig
 from attnpo.checks import read_escapes
 from attnpo.data.problems import BUILT_IN
 from attnpo.errors import InputError
-from attnpo.training.checkpoints import last_checkpoint
+from attnpo.training.checkpoints import STATE, checkpoints, last_checkpoint, what_is_broken
 from attnpo.training.config import AttnPOConfig
 
 _NAMES = {
@@ -212,10 +212,15 @@ def checkpoint_to_resume(args: AttnPOConfig) -> str | None:
     if str(asked).lower() == "true":
         last = last_checkpoint(Path(args.output_dir))
         if last is None:
-            raise InputError(f"option resume_from_checkpoint: no checkpoint in {args.output_dir}")
+            found = [f"{path.name}: {what_is_broken(path)}" for path in checkpoints(Path(args.output_dir))]
+            why = f" that is whole ({'; '.join(found)})" if found else ""
+            raise InputError(f"option resume_from_checkpoint: no checkpoint in {args.output_dir}{why}")
         return str(last)
-    if not (Path(asked) / "trainer_state.json").is_file():
-        raise InputError(f"option resume_from_checkpoint: {asked} is no checkpoint (it has no trainer_state.json)")
+    if not (Path(asked) / STATE).is_file():
+        raise InputError(f"option resume_from_checkpoint: {asked} is no checkpoint (it has no {STATE})")
+    broken = what_is_broken(Path(asked))
+    if broken is not None:
+        raise InputError(f"option resume_from_checkpoint: {asked} is not whole: {broken}")
     return str(asked)
 
 
@@ -242,6 +247,7 @@ def resolved_options(data: DataConfig, args: AttnPOConfig, model_config: ModelCo
         "generation_batch_size",
         "resume_from_checkpoint",
         "overwrite_run",
+        "resume_with_changes",
         "scale_rewards",
         "activation_checkpointing",  # gradient_checkpointing under its newer name
         "activation_checkpointing_kwargs",

@@ -23,6 +23,7 @@ from attnpo.steps.spans import LocatedSteps
 Record = dict[str, Any]
 
 WARNINGS = "warnings.jsonl"  # what a user should know about the run, one line each: step, message, perhaps more
+HISTORY = "config-history.jsonl"  # what the configuration was until a step, one line per resumption that changed it
 HEADS_TRACES = "heads-traces.jsonl.gz"  # beside heads.json: the responses on which a run has found its heads
 
 
@@ -47,7 +48,7 @@ def response_record(
         "group": group,
         "index": index,
         "id": row.get("id"),
-        "prompt": prompt_text(row["prompt"]),
+        "prompt": prompt_text(row.get("prompt", "")),  # absent where an environment owns it
         "text": located.text,
         "reference": row.get("reference"),
         **({TARGET_COLUMN: row[TARGET_COLUMN]} if TARGET_COLUMN in row else {}),
@@ -160,6 +161,8 @@ class RunFolder:
         heads, traces = self.path / HEADS, self.path / HEADS_TRACES
         if old or traces.exists():
             old += [path for path in (heads, traces) if path.is_file()]
+        if old:  # what a run leaves beside its records: the trained model, what it was told and began with
+            old += [path for path in (self.path / HISTORY, *self.path.glob("*.safetensors*")) if path.is_file()]
         for path in old:
             if keep is None or not path.samefile(keep):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

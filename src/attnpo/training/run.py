@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import platform
-import shlex
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -14,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-import yaml
 from datasets import Dataset
 from rich.console import Console
-from rich.table import Table
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
@@ -37,91 +31,18 @@ from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
 from attnpo.task.traces import redundant_style
 from attnpo.training.callbacks import LiveProgress, SignalWatch, StopAfterMinutes, StopOnInterrupt
+from attnpo.training.checkpoints import checkpoints, what_is_broken
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import SHIPPED_LEARNING_RATE, without_effect
+from attnpo.training.description import environment_of, evaluated, print_summary, save_trained, write_description
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
+from attnpo.training.lock import locked
 from attnpo.training.method_options import length_targets
 from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse, resolved_options
 from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder
+from attnpo.training.resume import check_changes, keep_history, what_changed
 from attnpo.training.trackers import check_trackers, open_to_the_end
 from attnpo.training.trainer import AttnPOTrainer
-from attnpo.versions import device_names, versions_of
-
-PACKAGES = ("attnpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "math-verify", "vllm")
-
-
-def write_description(
-    folder: Path,
-    data: DataConfig,
-    args: AttnPOConfig,
-    model_config: ModelConfig,
-    argv: list[str],
-    notes: dict[str, Any],
-) -> None:
-    """config.yaml (every option as resolved; it can be given back to --config) and environment.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    resolved = resolved_options(data, args, model_config)
-    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=True, allow_unicode=True), encoding="utf-8")
-    environment = {
-        "command": shlex.join(["attnpo", "train", *argv]),
-        "versions": versions_of(PACKAGES),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "devices": device_names(),
-        "threads": torch.get_num_threads(),
-        "processes": args.world_size,
-        "seed": args.seed,
-        "data_seed": args.data_seed,
-        "problems": notes,
-        "derived": args.derived,  # options that followed from others, which config.yaml leaves open
-    }
-    (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
-
-
-def evaluated(folder: Path, step: int) -> bool:
-    """Whether evaluations.jsonl has this step already."""
-    return any(row["step"] == step for row in read_evaluations(folder))
-
-
-def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run, in order."""
-    file = folder / "evaluations.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
-
-
-def print_summary(folder: Path, console: Console) -> None:
-    """The table before/after, with 95 % intervals."""
-    evaluations = read_evaluations(folder)
-    console.print(f"run folder: {folder}")
-    if len(evaluations) < 2:
-        return
-    before, after = evaluations[0], evaluations[-1]
-    table = Table(title=f"Held-out problems (n = {after['n']}), 95 % intervals")
-    for column in ("", f"step {before['step']}", f"step {after['step']}", "change"):
-        table.add_column(column, justify="right" if column else "left")
-
-    def row(name: str, key: str, spread: bool, form: str) -> None:
-        cells = []
-        for values in (before, after):
-            cell = format(values[key], form)
-            if spread:
-                cell += f" [{values[f'{key}_low']:{form}}, {values[f'{key}_high']:{form}}]"
-            cells.append(cell)
-        difference = after[key] - before[key]
-        if form.endswith("%"):
-            change = f"{100 * difference:+.1f} points"
-        else:
-            change = f"{difference / before[key]:+.0%}" if before[key] else ""
-        table.add_row(name, *cells, change)
-
-    row("accuracy", "accuracy", True, ".1%")
-    row("tokens per response", "length/completion", True, ".0f")
-    row("  thinking", "length/thinking", False, ".0f")
-    row("  final answer", "length/answer", False, ".0f")
-    row("truncated", "truncated", False, ".1%")
-    row("steps per response", "steps/per_response", False, ".1f")
-    console.print(table)
-
 
 RENAMED = "checkpointing"
 """In transformers' notices about its renaming of gradient_checkpointing, which TRL still sets under the old name."""
@@ -170,8 +91,18 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     if resume is None and not args.overwrite_run:
         RunFolder(args.output_dir).check_free()
     RunFolder(args.output_dir).check_writable()
-    with quiet_screen(), VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
+    with ExitStack() as stack:
+        if args.process_index == 0:
+            stack.enter_context(locked(Path(args.output_dir)))
+        if resume is not None:
+            say_broken(Path(args.output_dir), resume, console)
+        stack.enter_context(quiet_screen())
+        pool = stack.enter_context(VerifierPool(args.verifier_workers, timeout=args.verifier_timeout))
         trainer, notes = build_trainer(data, args, model_config, pool, console)
+        sets = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
+        about = environment_of(args, argv, notes, sets)
+        changed = what_changed(resume, resolved_options(data, args, model_config), about)
+        check_changes(changed, accepted=args.resume_with_changes)
         given = trainer.heads_file
         if resume is not None:
             trainer.heads, trainer.heads_file = kept_heads(trainer, resume)
@@ -183,7 +114,9 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             found = trainer.heads_file is not None and trainer.heads_file.with_name(HEADS_TRACES).is_file()
             if trainer.needs_heads or (found and trainer.heads_file != given):
                 args.heads = AUTO  # what the default comes to here, for config.yaml
-            write_description(Path(args.output_dir), data, args, model_config, argv, notes)
+            if resume is not None:
+                keep_history(Path(args.output_dir), resume, changed)
+            write_description(Path(args.output_dir), resolved_options(data, args, model_config), about)
             if resume is None:
                 (trainer.folder.path / WARNINGS).unlink(missing_ok=True)
             if trainer.heads_file is not None:
@@ -198,6 +131,16 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     # Of several processes, one that ends with its group still open may abort on the way out.
     trainer.accelerator.state.destroy_process_group()
     return Path(args.output_dir)
+
+
+def say_broken(folder: Path, resume: str, console: Console) -> None:
+    """Name the checkpoints later than the one a run goes on from, and why they are passed over."""
+    for path in checkpoints(folder):
+        if path == Path(resume):
+            return
+        broken = what_is_broken(path)
+        if broken is not None:
+            console.print(f"{path} is passed over: {broken}; going on from {resume}", style="yellow", soft_wrap=True)
 
 
 def copy_heads(file: Path, folder: Path, *, traces: bool) -> None:
@@ -360,6 +303,7 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
             f"{args.output_dir}/checkpoint-{done}, --resume_from_checkpoint true goes on",
             highlight=False,
         )
+    save_trained(trainer)
     if (
         trainer.eval_dataset is not None
         and not never

@@ -32,6 +32,7 @@ from attnpo.training.callbacks import (
     LengthState,
     MetricsFile,
     NotFiniteError,
+    SaveByTime,
     SignalWatch,
     StopAfterMinutes,
 )
@@ -105,6 +106,8 @@ class AttnPOTrainer(HeldOutEvaluation):
         weights, args.reward_weights = args.reward_weights, self.rewards.weights(args.reward_weights)
         own: list[Any] = [MetricsFile(self.folder), GradientGuard(), LengthState(self.rewards.length)]
         own.append(SignalWatch(self.folder, self.rewards, args))
+        if args.save_minutes is not None:
+            own.append(SaveByTime(args.save_minutes))
         if args.max_minutes is not None:
             own.append(StopAfterMinutes(args.max_minutes))
         super().__init__(
