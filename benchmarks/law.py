@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import random
 import shutil
 import subprocess
@@ -30,56 +29,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from law_records import RECORDS, record_file, write_record
+from training_process import train
 
 HERE = Path(__file__).resolve().parent
-# glibc gives the memory of every large tensor back to the system; keeping it saves a fifth of a step on a CPU.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
-
 
 # How each starting model is trained (scripts/train_overthinker.py): the longest traces from the shipped model, shorter
 # ones from those. With many sentences, arithmetic, which is a tenth of a long trace, is learnt too slowly unless it
 # weighs more. Bounded in time: what they came to is in their training_record.json.
-def _bound(steps: int, seconds: int) -> list[str]:
-    return ["--steps", str(steps), "--max-seconds", str(seconds)]
-
-
-_ALL = ["--context", "4096", "--difficulty", "1", "4", "--threads", "1", "--workers", "1"]
-_LONG = [*_ALL, "--redundancy", "30", "--batch", "12"]
-_FIRST = [
-    *_LONG,
-    "--start",
-    "overthinker",
-    "--steps",
-    "420",
-    "--lr",
-    "1.5e-3",
-    "--warmup",
-    "20",
-    "--max-seconds",
-    "1700",
-]
-_MORE = [
-    *_LONG,
-    "--steps",
-    "700",
-    "--lr",
-    "1.2e-3",
-    "--warmup",
-    "10",
-    "--max-seconds",
-    "1500",
-    "--essential-weight",
-    "4",
-]
-_SHORTER = [*_ALL, "--batch", "24", "--lr", "1.2e-3", "--warmup", "10", "--seed", "1", "--steps", "300"]
-MODELS: dict[str, list[str]] = {
-    "4-few": ["--steps", "0", "--start", "overthinker"],  # the shipped one, measured
-    "30-few": [*_FIRST, "--sentences", "few"],
-    "12-few": [*_SHORTER, "--redundancy", "12", "--sentences", "few", "--start", "30-few", "--max-seconds", "420"],
-    "30-many-first": [*_FIRST, "--sentences", "many"],
-    "30-many": [*_MORE, "--sentences", "many", "--seed", "1", "--start", "30-many-first"],
-    "12-many": [*_SHORTER, "--redundancy", "12", "--sentences", "many", "--start", "30-many", "--max-seconds", "420"],
-    "4-many": [*_SHORTER, "--redundancy", "4", "--sentences", "many", "--start", "30-many", "--max-seconds", "240"],
+_ALL = "--context 4096 --difficulty 1 4 --threads 1 --workers 1"
+_LONG = f"{_ALL} --redundancy 30 --batch 12"
+_FIRST = f"{_LONG} --start overthinker --steps 420 --lr 1.5e-3 --warmup 20 --max-seconds 1700"
+_MORE = f"{_LONG} --steps 700 --lr 1.2e-3 --warmup 10 --max-seconds 1500 --essential-weight 4"
+_SHORTER = f"{_ALL} --batch 24 --lr 1.2e-3 --warmup 10 --seed 1 --steps 300"
+MODELS = {
+    "4-few": "--steps 0 --start overthinker",  # the shipped one, measured
+    "30-few": f"{_FIRST} --sentences few",
+    "12-few": f"{_SHORTER} --redundancy 12 --sentences few --start 30-few --max-seconds 420",
+    "30-many-first": f"{_FIRST} --sentences many",
+    "30-many": f"{_MORE} --sentences many --seed 1 --start 30-many-first",
+    "12-many": f"{_SHORTER} --redundancy 12 --sentences many --start 30-many --max-seconds 420",
+    "4-many": f"{_SHORTER} --redundancy 4 --sentences many --start 30-many --max-seconds 240",
 }
 """12-few is shipped as overthinker-medium."""
 
@@ -159,7 +128,8 @@ def main() -> None:
             return
         folder = args.output / str(cell) / f"{arm}-{seed}"
         command = train_command(cell, arm, seed, folder, args.models, args.updates)
-        seconds, code = train([*command, *extra], folder)
+        shutil.rmtree(folder / "rollouts", ignore_errors=True)
+        seconds, code = train([*command, *extra], folder, one_thread=True)
         print(f"{cell} {arm} {seed}: exit code {code}, {seconds:.0f} s", flush=True)
         if code == 0:
             write_record(target, folder, seconds)
@@ -171,7 +141,7 @@ def main() -> None:
 
 def model_command(name: str, models: Path) -> list[str]:
     """The command that trains and measures a starting model; one that begins with another needs that one."""
-    options = [str(models / word) if word in MODELS else word for word in MODELS[name]]
+    options = [str(models / word) if word in MODELS else word for word in MODELS[name].split()]
     script = HERE.parent / "scripts" / "train_overthinker.py"
     return [sys.executable, str(script), "--out", str(models / name), "--evaluation-problems", "64", *options]
 
@@ -198,17 +168,6 @@ def train_command(cell: Cell, arm: str, seed: int, folder: Path, models: Path, u
         # The start of a seed is the same for all arms.
         *["--eval_on_start", str(arm == "TLMRE").lower()],
     ]
-
-
-def train(command: list[str], folder: Path) -> tuple[float, int]:
-    """Seconds and exit code of a run in a process of its own."""
-    environment = os.environ | KEEP_MEMORY | {"OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [environment.get("PYTHONPATH")])])
-    shutil.rmtree(folder / "rollouts", ignore_errors=True)
-    started = time.perf_counter()
-    with open(folder / "log.txt", "w", encoding="utf-8") as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
-    return time.perf_counter() - started, code
 
 
 if __name__ == "__main__":

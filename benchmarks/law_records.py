@@ -13,14 +13,15 @@ equation of some event.
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gold_labels import written_labels
+
+from attnpo.data.jsonl import read_jsonl, write_whole
 
 RECORDS = Path(__file__).resolve().parent / "law_records"
 
@@ -45,22 +46,14 @@ def write_record(target: Path, run: Path, seconds: float) -> None:
         "command": re.sub(r"/\S*/", "", environment["command"]),  # where files lay says nothing
         "seconds": round(seconds),
         "versions": {name: environment["versions"].get(name) for name in ("torch", "transformers", "trl")},
-        "updates": [read_update(list(read_rows(file))) for file in sorted((run / "rollouts").glob("train-*"))],
+        "updates": [read_update(list(read_jsonl(file))) for file in sorted((run / "rollouts").glob("train-*"))],
         "held_out": {
-            str(int(file.name[5:11])): read_responses(sorted(read_rows(file), key=lambda row: row["id"]))
+            str(int(file.name[5:11])): read_responses(sorted(read_jsonl(file), key=lambda row: row["id"]))
             for file in sorted((run / "rollouts").glob("eval-*"))
         },
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    partial.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
-    partial.replace(target)
-
-
-def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
+    write_whole(target, (json.dumps(record, separators=(",", ":")) + "\n").encode())
 
 
 def read_responses(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

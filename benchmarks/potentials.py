@@ -23,7 +23,7 @@ from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.steps.answers import final_answer
 from attnpo.steps.spans import locate_steps
 from attnpo.task.dataset import build_dataset
-from attnpo.training.stages.base import Rollouts
+from attnpo.training.batch import GenerationBatch
 from attnpo.training.stages.potentials import Potentials
 
 CLOSINGS = (("\n</think>\n\n", 48), ("\n</think>\n\nThe final answer is \\boxed{", 16), ("", 300))  # and most tokens
@@ -62,18 +62,16 @@ def main() -> None:
         )
         model = AutoModelForCausalLM.from_pretrained(folder)
         trainer = AttnPOTrainer(model, accuracy, config, Dataset.from_list(rows), None, tokenizer)
-        trainer._signals = None
         ids = [
             [*tokenizer(row["response"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id] for row in rows
         ]
-        rollouts = Rollouts(
+        rollouts = GenerationBatch(
             rows=rows,
             prompt_ids=trainer._tokenize_prompts([row["prompt"] for row in rows])[0],
             completion_ids=ids,
             located=[locate_steps(tokenizer, row) for row in ids],
             verdicts=[True] * len(rows),
             group_size=len(rows),
-            first=0,
         )
         for closing, tokens in CLOSINGS:
             for cuts in ("steps", "entropy"):
@@ -83,7 +81,7 @@ def main() -> None:
                     batch = {"completion_ids": torch.zeros(len(ids), max(map(len, ids)))}
                     torch.manual_seed(0)
                     started = time.process_time()
-                    Potentials(get_credit("shape", **options), trainer)(batch, rollouts)
+                    Potentials(get_credit("shape", **options), trainer.policy)(batch, rollouts)
                     seconds.append(time.process_time() - started)
                 means = " ".join(f"{mean:.2f}" for mean in batch["signal/potential"].nanmean(dim=0).tolist())
                 print(

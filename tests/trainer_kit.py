@@ -78,7 +78,7 @@ MIXED = [LONG, SHORT, USUAL, SHORT, USUAL, FALSE, ENDLESS, SILENT]
 """Two groups of four: all right (the long one has a negative advantage); one right, one of each other kind."""
 
 
-def gold_labels(trainer: Any, traces: list[Any], batch_size: int) -> list[list[bool]]:
+def gold_labels(policy: Any, traces: list[Any], batch_size: int) -> list[list[bool]]:
     """In place of `own_heads.causal_labels`, for canned responses: checks and detours are redundant."""
     essential = (len(ADD), len(CONCLUDE))  # no other step is as long
     return [[step["end"] - step["start"] in essential for step in trace.steps] for trace in traces]

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 from attnpo.credit.iop import Role
 from attnpo.errors import InputError
+from attnpo.training.policy import Policy
 from attnpo.training.stages.repairs import refuse_what_cannot_work
 from slow_levenshtein import fewest_edits
 from trainer_kit import ADD, CHECK, CONCLUDE, OTHER, RIGHT, SHORT, USUAL, Canned, make_trainer, spy
@@ -361,27 +362,28 @@ def test_a_reward_that_is_missing_is_neither_right_nor_wrong(run) -> None:
 
 
 def test_refused() -> None:
-    def settings(**changes):
+    def refuse(responses=8, **changes):
         plain = {"num_generations": 4, "use_vllm": False, "vllm_importance_sampling_correction": True}
         plain |= {"is_fsdp_enabled": False, "is_deepspeed_enabled": False, "processes": 1}
         plain |= {
-            "args": SimpleNamespace(credit="iop"),
+            "args": SimpleNamespace(credit="iop", per_device_train_batch_size=responses, steps_per_generation=1),
             "vllm_mode": "colocate",
             "vllm_tensor_parallel_size": 1,
             **changes,
         }
-        return SimpleNamespace(**plain, accelerator=SimpleNamespace(num_processes=plain["processes"]))
+        accelerator = SimpleNamespace(num_processes=plain["processes"])
+        refuse_what_cannot_work(Policy(SimpleNamespace(**plain, accelerator=accelerator)))
 
-    refuse_what_cannot_work(settings(), 8)
-    refuse_what_cannot_work(settings(processes=2), 8)
-    refuse_what_cannot_work(settings(use_vllm=True, vllm_importance_sampling_correction=False), 8)
+    refuse()
+    refuse(processes=2)
+    refuse(use_vllm=True, vllm_importance_sampling_correction=False)
     with pytest.raises(InputError, match=r"found 6, expected a multiple of num_generations \(4\)"):
-        refuse_what_cannot_work(settings(), 6)
+        refuse(6)
     with pytest.raises(InputError, match="vllm_importance_sampling_correction: found true, expected false"):
-        refuse_what_cannot_work(settings(use_vllm=True), 8)
+        refuse(use_vllm=True)
     engine = {"use_vllm": True, "vllm_importance_sampling_correction": False, "processes": 2}
-    refuse_what_cannot_work(settings(**engine), 8)
+    refuse(**engine)
     shared = [{"vllm_mode": "server"}, {"vllm_tensor_parallel_size": 2}]
     for changes in ({"is_fsdp_enabled": True, "processes": 2}, *({**engine, **how} for how in shared)):
         with pytest.raises(InputError, match="expected plain data parallelism"):
-            refuse_what_cannot_work(settings(**changes), 8)
+            refuse(**changes)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from attnpo.credit.base import CreditInputs, assign_credit
 from attnpo.credit.iop import IopCredit, Role
-from attnpo.training.rollout import credit_inputs
+from attnpo.training.batch import credit_inputs
 
 LOW, HIGH = 0.2, 0.28
 Row = dict

@@ -18,9 +18,8 @@ from attnpo.credit.base import assign_credit
 from attnpo.credit.iop import IopCredit, Role
 from attnpo.credit.iop.edits import align, graft, masks
 from attnpo.steps.spans import locate_steps
+from attnpo.training.batch import GenerationBatch, StepTensors, credit_inputs, stage_signals
 from attnpo.training.policy import Policy
-from attnpo.training.rollout import StepTensors, credit_inputs, stage_signals
-from attnpo.training.stages.base import Rollouts
 from attnpo.training.stages.repairs import Repairs
 from slow_levenshtein import fewest_edits
 
@@ -42,7 +41,8 @@ class CannedTools(Policy):
     """Repairs out of a list, in turn; nothing of a model."""
 
     max_positions = None
-    record = note = lambda *args, **facts: None
+
+    def note(self, name, value): ...
 
     def __init__(self, trainer: Any, repairs: list[list[int]]) -> None:
         super().__init__(trainer)
@@ -58,20 +58,22 @@ class CannedTools(Policy):
         return [judged(ids, row["key"]) for row, ids in zip(rows, completion_ids, strict=True)]
 
 
-def rollouts_of(responses: list[list[int]], tokenizer: Any) -> Rollouts:
+def rollouts_of(responses: list[list[int]], tokenizer: Any) -> GenerationBatch:
     rows = [{"prompt": f"P{i // GROUP}?", "key": i // GROUP} for i in range(len(responses))]
-    return Rollouts(
+    return GenerationBatch(
         rows=rows,
         prompt_ids=[tokenizer(row["prompt"])["input_ids"] for row in rows],
         completion_ids=responses,
         located=[locate_steps(tokenizer, ids) for ids in responses],
         verdicts=[judged(ids, row["key"]) for row, ids in zip(rows, responses, strict=True)],
         group_size=GROUP,
-        first=0,
+        records=[{} for _ in rows],
     )
 
 
-def run_stage(o: IopCredit, rollouts: Rollouts, advantages: list[float], repairs: Any, splits: int, tokenizer: Any):
+def run_stage(
+    o: IopCredit, rollouts: GenerationBatch, advantages: list[float], repairs: Any, splits: int, tokenizer: Any
+):
     """The batch that the stage makes, with a number of rows that `splits` divides."""
     count = len(advantages)
     one = torch.ones(count, dtype=torch.long)
@@ -90,13 +92,14 @@ def run_stage(o: IopCredit, rollouts: Rollouts, advantages: list[float], repairs
     trainer = SimpleNamespace(accelerator=accelerator, args=args, _tokenizer=tokenizer, num_generations=GROUP)
     trainer.use_vllm = trainer.is_fsdp_enabled = trainer.is_deepspeed_enabled = False
     trainer.max_completion_length, trainer.pad_to_multiple_of = 9, None
-    stage: Any = Repairs(o, trainer)
-    stage.tools = CannedTools(trainer, repairs)
+    stage = Repairs(o, CannedTools(trainer, repairs))
     stage.audit = lambda cases: [None if passes(case.repaired) else "no" for case in cases]
     return stage(batch, rollouts)
 
 
-def slow_rows(o: IopCredit, rollouts: Rollouts, advantages: list[float], repairs: Any, tokenizer: Any) -> list[tuple]:
+def slow_rows(
+    o: IopCredit, rollouts: GenerationBatch, advantages: list[float], repairs: Any, tokenizer: Any
+) -> list[tuple]:
     """Role, prompt, tokens, gates and A·share of every row of the loss Σ / N."""
     ids, verdicts, supply = rollouts.completion_ids, rollouts.verdicts, cycle(repairs)
     rows, repair_mode = [], []

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.task.dataset import build_dataset
 from attnpo.training.policy import Policy
-from attnpo.training.stages.prefixes import can_share, read, until_end
+from attnpo.training.stages.prefixes import read, until_end
 from tiny_shapes import random_model
 
 
@@ -20,8 +20,8 @@ def both_ways(
     trainer: Any, sequences: list[list[int]], prefixes: list[tuple[int, int]], ending: list[int], **limits: Any
 ):
     """Continuations and entropies, with a shared cache and without."""
-    assert can_share(trainer)
     tools = Policy(trainer)
+    assert tools.can_share_prefixes
     trainer.generation_config.do_sample = False
     found = []
     for share in (True, False):
@@ -116,7 +116,7 @@ def test_sliding_windows_are_computed_anew(trainer_kit, tiny_tokenizer, tmp_path
         credit_kwargs={"rollouts": 2, "segments": 2, "rollout_tokens": 3},
         max_completion_length=16,
     )
-    assert not can_share(trainer)
+    assert not trainer.policy.can_share_prefixes
     trainer.train()
     assert '"extra/prefix_tokens_saved"' not in (tmp_path / "metrics.jsonl").read_text()
 

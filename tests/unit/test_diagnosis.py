@@ -106,7 +106,7 @@ def watched(folder, batches: list[list[dict[str, Any]]], patience: int) -> tuple
 
     args: Any = TrainingArguments(use_cpu=True)
     args.beta = 0.0
-    args.patience, args.max_completion_length = patience, 512
+    args.patience, args.max_completion_length, args.thinking = patience, 512, "yes"
     run = RunFolder(folder, rollouts=False)
     watch = SignalWatch(run, RewardSetup([print], NoLengthReward(), 512, "accuracy"), args)
     watch.console = Console(file=io.StringIO(), width=200)

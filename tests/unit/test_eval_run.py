@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,23 @@ def test_folders_of_something_else_are_refused(run: Run, tmp_path: Path):
         run(tmp_path, overwrite=True)
     with pytest.raises(InputError, match="found a file"):
         run(tmp_path / "notes.txt")
+
+
+def test_a_judge_is_asked_about_what_the_verifier_cannot_decide(
+    run: Run, tmp_path: Path, judge_stub, monkeypatch: pytest.MonkeyPatch
+):
+    judge_stub.stub.reply = lambda seen: judge_stub.says(json.dumps({"same": True}))
+    load, read = run_module.load_questions, run_module.ungraded_sample
+
+    def unreadable(name: str, **options: Any):
+        loaded = load(name, **options)
+        return replace(loaded, questions=[replace(one, reference=r"\frac{1}{") for one in loaded.questions])
+
+    monkeypatch.setattr(run_module, "load_questions", unreadable)
+    monkeypatch.setattr(run_module, "ungraded_sample", lambda *args: (r"\boxed{half}", read(*args)[1]))
+    judged = run(tmp_path / "judged", limit=2, answer_judge=f"{judge_stub.stub.url}#m")
+    assert {row["verdict"] for row in rows(judged).values()} == {"judged_right"}
+    results = json.loads((judged / "results.json").read_text(encoding="utf-8"))
+    assert results["benchmarks"]["task"]["accuracy"]["value"] == 1.0
+    with pytest.raises(InputError, match=r"--answer-judge is .* in the folder, now not given"):
+        run(judged, limit=2)

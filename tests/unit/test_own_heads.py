@@ -74,7 +74,7 @@ def test_heads_are_found_and_written_down(auto, gold, trainer_kit, tmp_path, rea
     assert "16 of 32 responses can be used" in said[1]
     # The trainer is as it was, and goes on with these heads.
     assert trainer.model.training
-    assert not trainer._eval_records
+    assert not len(trainer._batch)
     assert not any(trainer._metrics["eval"].values())
     trainer.train()
     scored = [step["score"] for r in read_rollouts(tmp_path / "run", "train-000001") for step in r["steps"]]
@@ -126,7 +126,7 @@ def test_hard_problems_at_the_start_of_a_file_are_not_asked_first(auto, gold, tr
     trainer.find_heads(say=lambda text: None)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(asked) < 256
-    order = [int(row["prompt"].split()[2]) - 12 for rows in _batches(trainer) for row in rows[::4]]
+    order = [int(row["prompt"].split()[2]) - 12 for rows in _batches(trainer.policy) for row in rows[::4]]
     assert sorted(order) == list(range(96))
     assert asked[::4] == order[: len(asked) // 4]  # drawn from the seed: the same each time, on every process
 

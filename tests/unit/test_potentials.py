@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from attnpo.training.stages.prefixes import can_share
-
 CLOSING = "</think>\nThe answer is \\boxed{"
 OPTIONS = {"cuts": "steps", "rollouts": 2, "closing": CLOSING, "rollout_tokens": 5, "token_weights": False}
 
@@ -194,7 +192,7 @@ def test_really_sampled(credit, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_pat
         max_completion_length=24,
         max_steps=2,
     )
-    assert can_share(trainer)
+    assert trainer.policy.can_share_prefixes
     with pytest.warns(UserWarning, match=f"credit='{credit}': no continuation of this batch is right"):
         trainer.train()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -15,7 +15,7 @@ import torch
 from attnpo.credit import base
 from attnpo.credit.base import CreditInputs, CreditResult, mask_padding, register_credit
 from attnpo.errors import InputError
-from attnpo.training import policy, stages
+from attnpo.training import stages
 from trainer_kit import MIXED, make_trainer, spy
 
 ROWS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
@@ -24,9 +24,9 @@ ROWS = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
 class FirstHalf:
     """Makes the signal "marks": 1 on the first three tokens. With `drop`, it leaves only the first four rows."""
 
-    def __init__(self, method, trainer):
+    def __init__(self, method, policy):
         self.drop = method.drop
-        self.tools = policy.Policy(trainer)
+        self.tools = policy
 
     def __call__(self, batch, rollouts):
         self.tools.note("extra/rollout_tokens", 5)
@@ -112,4 +112,4 @@ def test_who_gives_no_number_is_not_wrong(tiny_qwen2, tiny_tokenizer, tmp_path):
 
     trainer = make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, reward=accuracy, credit="outcome")
     rows = [{"prompt": "1 + 1?", "reference": "2"}] * 4
-    assert policy.Policy(trainer).judge(rows, [[5]] * 4) == [None, None, True, False]
+    assert trainer.policy.judge(rows, [[5]] * 4) == [None, None, True, False]

@@ -51,6 +51,7 @@ def test_screen_of_a_run(train, tmp_path):
     assert code == 0
     assert err == ""
     lines = out.splitlines()
+    assert lines.pop(2).startswith("warning: held-out problems that the training set has too: 8 word for word of 8.")
     assert lines[:3] == ["train: 8 problems", "eval: 8 problems", "evaluating the starting model …"]
     assert lines[3].startswith("step 1: 100% of 4 responses were cut off")  # of a random model; test_diagnosis.py
     assert [line.split(": ")[0] for line in lines[4:7]] == ["prompt", "response (8 tokens, cut off)", "reference"]
@@ -75,7 +76,7 @@ def test_live_line():
 
     logs = {"loss": 0.1, "accuracy": 0.625, "length/completion": 239.4, "reward": 0.5633}
     assert describe(logs) == "accuracy 62% · length 239 · reward 0.563"
-    assert describe({"loss": 0.1, "reward": None}) == ""  # a step that reuses responses
+    assert describe({"loss": 0.1, "reward": None}) == "loss 0.1000, the same responses again"
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     live, args = LiveProgress(console), TrainingArguments(use_cpu=True)
     state = TrainerState(max_steps=4, is_world_process_zero=True)
@@ -257,11 +258,11 @@ def search(monkeypatch):
     """In place of the search of `heads: auto`: writes its two files. What was in the folder when it was called."""
     seen: list[set[str]] = []
 
-    def find(trainer: Any, say: Any) -> list[tuple[int, int]]:
-        seen.append({path.name for path in trainer.folder.path.iterdir()})
-        model = trainer.model.config._name_or_path
-        (trainer.folder.path / "heads.json").write_text(json.dumps({"heads": [[0, 1]], "model": model}))
-        (trainer.folder.path / "heads-traces.jsonl.gz").write_bytes(b"")
+    def find(policy: Any, folder: RunFolder, say: Any) -> list[tuple[int, int]]:
+        seen.append({path.name for path in folder.path.iterdir()})
+        model = policy.model.config._name_or_path
+        (folder.path / "heads.json").write_text(json.dumps({"heads": [[0, 1]], "model": model}))
+        (folder.path / "heads-traces.jsonl.gz").write_bytes(b"")
         return [(0, 1)]
 
     monkeypatch.setattr("attnpo.training.trainer.find_own_heads", find)

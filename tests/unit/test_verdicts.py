@@ -7,7 +7,7 @@ import math
 import pytest
 
 from attnpo.rewards.equality import Comparison, tolerance_of
-from attnpo.rewards.extraction import boxed_texts
+from attnpo.rewards.extraction import boxed_texts, final_box
 from attnpo.rewards.reading import read
 from attnpo.rewards.verdict import Rules
 from attnpo.rewards.worker import LONGEST_ANSWER, answer_request
@@ -516,3 +516,18 @@ def test_boxes_may_hold_braces_and_stay_open() -> None:
 )
 def test_formulas_that_are_constant_on_stretches(reference: str, box: str, expected: str) -> None:
     assert verdict(box, reference) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (r"$y_1 = \boxed{x+5}$ and $y_2 = \boxed{x-2}$", "x+5, x-2"),
+        (r"\( a = \boxed{1} \), \( b_{12} = \boxed{2} \)", "1, 2"),
+        ("\\boxed{35}\n\nn = \\boxed{36}", "36"),  # the same answer once more
+        (r"\boxed{35}, so n = \boxed{36}", "36"),
+    ],
+)
+def test_boxes_of_several_names_are_a_list(answer: str, expected: str) -> None:
+    box = final_box(answer)
+    assert box is not None
+    assert box[1] == expected

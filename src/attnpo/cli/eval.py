@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--base", metavar="DIR", type=Path, help="the evaluation of the model to compare with (AES)")
     add("--budgets", metavar="N,N,…", help="token budgets to give accuracies for (default: 2048 … 32768)")
     add("--overwrite", action="store_true", help="begin anew where the folder holds an evaluation")
+    add(
+        "--answer-judge",
+        metavar="URL#MODEL",
+        help="an OpenAI-compatible endpoint that is asked about mathematical answers the verifier cannot decide; its "
+        "verdicts are judged_right and judged_wrong (default: none)",
+    )
+    add("--answer-judge-key-env", metavar="VAR", help="environment variable with its key (default: no key is sent)")
 
     model = parser.add_argument_group("model")
     add = model.add_argument

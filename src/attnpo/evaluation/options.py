@@ -53,6 +53,8 @@ class EvalOptions:
     overwrite: bool = False
     trust_remote_code: bool = False
     revision: str | None = None
+    answer_judge: str | None = None
+    answer_judge_key_env: str | None = None
 
     def __post_init__(self) -> None:
         """Raises InputError for a value out of range, or options that contradict each other; names the option."""
@@ -128,6 +130,7 @@ class EvalOptions:
             "thinking": self.thinking,
             "prompt_template": self.prompt_template,
             "chat_template_kwargs": dict(self.chat_template_kwargs),
+            "answer_judge": self.answer_judge,
             "base": None if self.base is None else str(self.base.resolve()),
             "budgets": None if self.budgets is None else list(self.budgets),
         }

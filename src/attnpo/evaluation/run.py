@@ -37,6 +37,7 @@ from attnpo.evaluation.samples import Question, Sample, read_response
 from attnpo.rewards.verdict import REWARD_OF
 
 if TYPE_CHECKING:
+    from attnpo.judges.answers import AnswerJudge
     from attnpo.models.loading import Source
 
 
@@ -234,6 +235,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
         environment = Environment(folder, command)
         sources = {name: found.source for name, found in loaded.items()}
         environment.write(left_out=left_out, sources=sources, finished=None)
+        judge = answer_judge(options)
         missing = [batch for batch in plan.batches if any(request.key not in present for request in batch)]
         if missing:
             if kept:
@@ -244,7 +246,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
             environment.write(engine=engine.facts, notes=engine.notes)
             with EvalProgress(console, plan.size, kept) as progress:
                 try:
-                    sample_batches(engine, missing, present, thinks, files, progress)
+                    sample_batches(engine, missing, present, thinks, files, progress, judge)
                 except KeyboardInterrupt:
                     message = f"interrupted: {progress.summary}; the same command goes on from there"
                     raise RunError(message) from None
@@ -301,6 +303,17 @@ def load_engine(options: EvalOptions, source: Source, tokenizer: Any, plan: Plan
     return engine
 
 
+def answer_judge(options: EvalOptions) -> AnswerJudge | None:
+    """The judge of last resort, if one is asked for; its answers are kept in the evaluation's folder."""
+    if options.answer_judge is None:
+        return None
+    from attnpo.judges.answers import AnswerJudge
+
+    return AnswerJudge(
+        options.answer_judge, api_key_env=options.answer_judge_key_env, cache=options.output / "answer_judge.sqlite"
+    )
+
+
 def sample_batches(
     engine: Engine,
     batches: Sequence[Sequence[Request]],
@@ -308,6 +321,7 @@ def sample_batches(
     thinks: bool | None,
     files: SampleFiles,
     progress: EvalProgress,
+    judge: AnswerJudge | None = None,
 ) -> None:
     """Sample batches; grade and write what is not present, as it comes."""
 
@@ -315,7 +329,7 @@ def sample_batches(
         files.append(sample)
         progress.sample(sample)
 
-    with Grader() as grader, BackgroundGrading(grader, write) as grading:
+    with Grader(judge=judge) as grader, BackgroundGrading(grader, write) as grading:
 
         def deliver(request: Request, completion: Completion) -> None:
             if request.key not in present:

@@ -19,7 +19,9 @@ _TAG = re.compile(
     r"(?:<answer>((?:(?!<answer>).)*)</answer>|(?:^|\n)[^\n]*?\banswer\W{0,4}\s*([^\n]*)</answer>)", re.S | re.I
 )
 _BETWEEN_BOXES = re.compile(
-    r"(?:[\s$,;&]|\\[()\[\],;:! ]|\\q?quad|\\text\s*\{[^{}]*\b(?:and|or)\s*\}|(?:\s[a-z]+)?\s(?:and|or)\s)*"
+    r"(?:[\s$,;&]|\\[()\[\],;:! ]|\\q?quad|\\text\s*\{[^{}]*\b(?:and|or)\s*\}|(?:\s[a-z]+)?\s(?:and|or)\s"
+    # "\boxed{1} and $y_2 = \boxed{2}$"; without "and" or a comma it may be the same answer once more
+    r"|(?:,|;|\b(?:and|or)\b)(?:[\s$]|\\[()])*[A-Za-z](?:_\w|_\{\w+\})?\s*=\s*)*"
 )
 _HOPED = re.compile(r"final answer is:?\s*(?:\$([^$\n]+)\$|\\\((.+?)\\\))\.?\s*I hope", re.IGNORECASE)
 _ANNOUNCED = re.compile(

@@ -23,6 +23,7 @@ _BEFORE = {
 }
 _FILLER = r"[\s(*:]*"
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
+_STATED = re.compile(rf"{_BEFORE['result']}{_FILLER}({_NUMBER.pattern})(?!\w)")
 _REPAIRS = (
     (re.compile(r"\\(?:left|right|displaystyle|[,;:! ]|\(|\)|\[|\])|\$"), ""),
     (re.compile(r"\\[dt]frac"), r"\\frac"),
@@ -79,6 +80,26 @@ def states_answer(step: str, answer: str, place: str = "result") -> bool:
     whole = rf"{re.escape(answer)}{number}(?!\w|\.\d|[/^])"
     before = _BEFORE[place]
     return re.search(f"{before}{_FILLER}{whole}" if before else rf"(?<![\w.\\-]){whole}", step) is not None
+
+
+def stated_values(step: str) -> set[str]:
+    """The numbers that a step gives as a result: behind "=", "is", … as in place "result" of `PLACES`.
+
+    Example:
+        >>> sorted(stated_values("12 plus 30 is 42, and 42 - 2 = 40."))
+        ['40', '42']
+    """
+    return set(_STATED.findall(written_alike(step)))
+
+
+def used_values(step: str) -> set[str]:
+    """The numbers of a step that it does not itself give as a result.
+
+    Example:
+        >>> sorted(used_values("12 plus 30 is 42, and 42 - 2 = 40."))
+        ['12', '2', '30']
+    """
+    return set(_NUMBER.findall(written_alike(step))) - stated_values(step)
 
 
 def _as_number(answer: str) -> float | None:

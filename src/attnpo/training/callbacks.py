@@ -11,8 +11,16 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
 
 from attnpo.errors import RunError
 from attnpo.rewards.length import LengthReward
@@ -82,6 +90,7 @@ class SignalWatch(TrainerCallback):
     def __init__(self, folder: RunFolder, rewards: RewardSetup, args: Any):
         self.folder, self.rewards = folder, rewards
         self.patience, self.limit = args.patience, args.max_completion_length
+        self.thinks = args.thinking != "no"
         self.console = Console(stderr=True)
         self.without = 0  # batches in a row
         self._fresh: list[Sequence[Record]] = []
@@ -104,7 +113,9 @@ class SignalWatch(TrainerCallback):
         moved = not args.beta and logs.get("grad_norm", 0.0) > 0
         found: Diagnosis | None = None
         for records in self._fresh:
-            found = diagnose(records, limit=self.limit, moved=moved, judge=self.rewards.correct_name)
+            found = diagnose(
+                records, limit=self.limit, moved=moved, judge=self.rewards.correct_name, thinks=self.thinks
+            )
             self.without = self.without + 1 if found is not None and found.without_signal else 0
             if found is not None and not self._told:
                 self._show(found, state.global_step)
@@ -224,7 +235,7 @@ class SaveByTime(TrainerCallback):
         if old is not None and state.is_world_process_zero:
             shutil.rmtree(old, ignore_errors=True)
         if self._asked:
-            self._own = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            self._own = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         self._asked = False
 
 
@@ -243,6 +254,9 @@ class LiveProgress(TrainerCallback):
     def __init__(self, console: Console | None = None):
         self.console = console or Console()
         self.progress: Progress | None = None
+        self._evaluating: Progress | None = None
+        self._done = 0  # batches of the evaluation under way
+        self._told = 0.0
         self.task: Any = None
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -271,13 +285,40 @@ class LiveProgress(TrainerCallback):
             left = "" if remaining is None else f" · {remaining:.0f} s left"
             self.console.print(f"step {state.global_step}/{state.max_steps} · {text}{left}", highlight=False)
 
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        """One batch of held-out problems is done: a bar of its own, or a line every half minute."""
+        if not state.is_world_process_zero or not has_length(eval_dataloader):
+            return
+        total, now = len(eval_dataloader), time.monotonic()  # type: ignore[arg-type]
+        if self._done == 0:
+            self._told = now
+            columns = (TextColumn("evaluating"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
+            self._evaluating = Progress(*columns, console=self.console, transient=True)
+            if self.console.is_terminal and self.progress is None:  # rich has one live display at a time
+                self._evaluating.add_task("", total=total)
+                self._evaluating.start()
+        self._done += 1
+        if self._evaluating is not None and self._evaluating.tasks:
+            self._evaluating.update(self._evaluating.task_ids[0], completed=self._done)
+        elif not self.console.is_terminal and now - self._told > 30:
+            self._told = now
+            self.console.print(f"evaluating: {self._done} of {total} batches", highlight=False)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._done = 0
+        if self._evaluating is not None:
+            self._evaluating.stop()
+            self._evaluating = None
+
     def on_train_end(self, args, state, control, **kwargs):
         self.close()
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self.progress is not None:
-            self.progress.stop()
+        for bar in (self.progress, self._evaluating):
+            if bar is not None:
+                bar.stop()
+        self.progress = None
 
 
 def describe(logs: dict[str, Any]) -> str:
@@ -289,4 +330,6 @@ def describe(logs: dict[str, Any]) -> str:
         parts.append(f"length {logs['length/completion']:.0f}")
     if logs.get("reward") is not None:
         parts.append(f"reward {logs['reward']:.3f}")
+    if not parts:  # an update on responses that an earlier one was on already
+        parts.append(f"loss {logs['loss']:.4f}, the same responses again")
     return " · ".join(parts)

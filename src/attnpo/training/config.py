@@ -19,7 +19,7 @@ from attnpo.credit.base import CreditMethod, credit_names
 from attnpo.errors import InputError
 from attnpo.heads.table import FEWEST
 from attnpo.rewards.length import LengthReward
-from attnpo.training.defaults import fill_in
+from attnpo.training.defaults import check_batch, fill_in
 from attnpo.training.method_options import (
     ATTNPO_OPTIONS,
     check_loss,
@@ -141,6 +141,11 @@ class AttnPOConfig(GRPOConfig):
         "Name of the reward function whose value 1 means a right answer. Default: the first known by its name "
         "(accuracy, TRL's accuracy_reward, one with `accuracy` or `correct` in its name), else the first one.",
     )
+    thinking: str = _option(
+        "yes",
+        "yes: the answer is what follows the thinking part; no: the model has none, the whole response is the answer "
+        "(credit=outcome only).",
+    )
     correct_threshold: float | None = _option(
         None, "Value of that function from which a response is right. Default: 1, and no value may be above it."
     )
@@ -230,14 +235,20 @@ class AttnPOConfig(GRPOConfig):
             ("advantage", KINDS),
             ("credit", credit_names()),
             ("lexicon", ("paper", "released")),
+            ("thinking", ("yes", "no")),
         ):
             value = getattr(self, option)
             if value not in choices:
                 raise InputError(f"option {option}: found {value!r}, expected one of {', '.join(choices)}")
         self.length_kwargs = _mapping("length_kwargs", self.length_kwargs)
         check_targets(self.make_length_reward(), self.length_eval_target, self.max_completion_length)
+        if self.thinking == "no" and self.credit != "outcome":
+            raise InputError(
+                f"option thinking: 'no' leaves credit={self.credit!r} no steps to tell apart; expected credit outcome"
+            )
         if self.num_generations is not None:
             check_group_size(self.advantage, self.num_generations)
+            check_batch(self)
         for option in ("verifier_workers", "verifier_timeout", "heads_count", "max_minutes", "save_minutes"):
             value = getattr(self, option)
             if value is not None and not value > 0:

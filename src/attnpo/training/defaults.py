@@ -11,6 +11,9 @@ import os
 from dataclasses import fields
 from typing import Any
 
+import torch
+
+from attnpo.errors import InputError
 from attnpo.training.method_options import ATTNPO_OPTIONS
 
 PROMPTS = 16
@@ -38,6 +41,8 @@ def fill_in(args: Any) -> dict[str, Any]:
         found["credit_delay"] = round(DELAY_SHARE * steps) if steps > 0 else PAPER_DELAY
     if args.eval_strategy is None:
         found["eval_strategy"] = "no"
+    if args.dataloader_pin_memory and (args.use_cpu or not torch.accelerator.is_available()):
+        found["dataloader_pin_memory"] = False  # there is nothing to pin for, which torch says at every start
     if args.gradient_accumulation_steps is None:
         own = args.steps_per_generation is not None or args.generation_batch_size is not None  # as in TRL then
         processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -60,6 +65,27 @@ def accumulation(micro: int, group: int | None, prompts: int = PROMPTS) -> int:
         return 1  # refused later, by name
     whole = group // math.gcd(micro, group)  # micro-batches until groups and micro-batches end together
     return whole * math.ceil(prompts * group / (micro * whole))
+
+
+def check_batch(args: Any) -> None:
+    """Raises InputError where a generation batch would not hold whole groups; says which options make it up."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if args.generation_batch_size is not None:
+        size, parts = args.generation_batch_size, "option generation_batch_size: found"
+    else:
+        steps = args.steps_per_generation or args.gradient_accumulation_steps
+        name = "steps_per_generation" if args.steps_per_generation else "gradient_accumulation_steps"
+        size = args.per_device_train_batch_size * processes * steps
+        parts = (
+            f"options per_device_train_batch_size × {name}: found {args.per_device_train_batch_size} × {steps}"
+            + (f" on {processes} processes" if processes > 1 else "")
+            + " ="
+        )
+    if size % args.num_generations:
+        raise InputError(
+            f"{parts} {size} responses sampled together, which must be divisible by num_generations "
+            f"({args.num_generations}). Change one of them, or leave gradient_accumulation_steps out"
+        )
 
 
 def without_effect(args: Any) -> list[str]:

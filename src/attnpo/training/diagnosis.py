@@ -39,16 +39,17 @@ class Diagnosis:
     without_signal: bool
 
 
-def state_of(record: Record) -> str:
+def state_of(record: Record, *, thinks: bool = True) -> str:
     """What became of one response: the first of cut off, not closed, not judged, wrong, right that holds.
 
-    A response that was judged right is right, however it ended.
+    A response that was judged right is right, however it ended; one of a model without a thinking part (`thinks`) has
+    nothing to close.
     """
     if record["correct"]:
         return RIGHT
     if record["truncated"]:
         return CUT_OFF
-    if not record["answered"] and not record["tokens"]["answer"]:
+    if thinks and not record["answered"] and not record["tokens"]["answer"]:
         return UNCLOSED
     verdict = record.get("verdict")
     if record["reward"] is None or (verdict is not None and verdict != "wrong"):
@@ -62,16 +63,16 @@ def has_signal(records: Sequence[Record]) -> bool:
 
 
 def diagnose(
-    records: Sequence[Record], *, limit: int | None, moved: bool = False, judge: str | None = None
+    records: Sequence[Record], *, limit: int | None, moved: bool = False, judge: str | None = None, thinks: bool = True
 ) -> Diagnosis | None:
     """What is wrong with the responses of one training step; None: nothing that stands out.
 
     limit: max_completion_length. moved: the update has a gradient, whatever the advantages say (repairs, …). judge: the
-    reward function that says right or wrong.
+    reward function that says right or wrong. thinks: the model has a thinking part.
     """
     if not records:
         return None
-    states = [state_of(record) for record in records]
+    states = [state_of(record, thinks=thinks) for record in records]
     without = not moved and not has_signal(records)
     counts = {state: states.count(state) for state in (CUT_OFF, UNCLOSED, UNJUDGED, WRONG, RIGHT)}
     cause = max(counts, key=lambda state: counts[state])
@@ -120,8 +121,8 @@ _MESSAGES: dict[str, Callable[[str, int | None, Record], str]] = {
     ),
     UNCLOSED: lambda share, _, __: (
         f"{share} ended without closing their thinking (no </think>), so they have no final answer: the marks of this "
-        "model's thinking were not found. Take a model that thinks in <think> … </think>, or a chat template that "
-        "opens it."
+        "model's thinking were not found. Take a model that thinks in <think> … </think>, a chat template that opens "
+        "it, or --thinking no --credit outcome for a model that does not think."
     ),
     UNJUDGED: lambda share, _, record: (
         f"{share} could not be judged ({record.get('verdict') or 'the reward functions returned nothing'}). Look at "

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import random
-import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from transformers import set_seed
-from transformers.trainer_utils import has_length
 
-from attnpo.training.recording import RecordedRollouts, evaluation_metrics
-from attnpo.training.records import Record, add_credit
-from attnpo.training.trackers import start_trackers
+from attnpo.training.recording import evaluation_metrics
+from attnpo.training.records import Record, RunFolder
 
 
 @contextmanager
-def isolated_random_state(seed: int):
+def isolated_random_state(seed: int) -> Iterator[None]:
     """Run with `seed`, then put back every random state, so that evaluating never changes a training run."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - transformers seeds it
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
@@ -32,61 +29,58 @@ def isolated_random_state(seed: int):
             np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-class HeldOutEvaluation(RecordedRollouts):
-    """Samples held-out problems, writes evaluations.jsonl and the responses; computes no loss."""
+class HeldOutEvaluation:
+    """Collects the records of held-out responses, batch by batch; then writes them and a line of evaluations.jsonl.
 
-    num_generations_eval: int
-    _eval_records: list[Record]  # of this process
-    _all_eval_records: list[Record]
+    Args:
+        folder: the run folder.
+        lexicon: its phrases are counted for the metrics.
+        examples: of how many responses of this process the steps are scored: the first ones, so that the same problems
+            can be compared over the run.
+        writes: whether this process writes the files (the main process).
+        gather: one list of all processes' lists, in their order.
+    """
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Sample every held-out problem, the same ones with the same seed each time.
+    def __init__(
+        self,
+        folder: RunFolder,
+        lexicon: str,
+        *,
+        examples: int = 0,
+        writes: bool = True,
+        gather: Callable[[list[Record]], list[Record]] = gather_object,
+    ) -> None:
+        self.folder, self.lexicon, self.writes, self.gather = folder, lexicon, writes, gather
+        self.examples = examples
+        self.begin()
 
-        Several sets (a dict of them) have a line of evaluations.jsonl each, with their name as `set`.
+    def begin(self) -> None:
+        """Start anew, without records."""
+        self._own = 0
+        self._records: list[Record] = []  # of all processes
 
-        Training's random state is put back afterwards, so a run is the same with and without evaluations.
+    def to_score(self, count: int) -> int:
+        """How many of the next `count` responses of this process are among the examples."""
+        return max(0, min(self.examples - self._own, count))
+
+    def add(self, records: list[Record]) -> None:
+        """The records of one batch of this process. Collective: batch by batch, the order is that of the problems."""
+        self._own += len(records)
+        self._records += self.gather(records)
+
+    def finish(
+        self, *, step: int, seconds: float, responses: int | None = None, name: str | None = None
+    ) -> dict[str, float]:
+        """Write evaluations.jsonl and rollouts/; the metrics.
+
+        name: of this set of problems where there are several; its line says it as `set`. responses: how many there
+        are, None where the data set has no length. Where the problems do not fill the last round of batches, accelerate
+        repeats the first ones; those are left out.
         """
-        self._eval_records, self._all_eval_records = [], []
-        start_trackers(self)
-        with isolated_random_state(self.args.seed + self.accelerator.process_index):
-            return super().evaluate(*args, **kwargs)
-
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
-        started = time.perf_counter()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        records = self._all_eval_records
-        loader = args[0] if args else kwargs["dataloader"]
-        if has_length(loader.dataset):
-            # Where the problems do not fill the last round of batches, accelerate repeats the first ones.
-            records = records[: len(loader.dataset) * self.num_generations_eval]
-        metrics = evaluation_metrics(records, self.args.lexicon)
-        if self.accelerator.is_main_process:
-            step, seconds = self.state.global_step, round(time.perf_counter() - started, 3)
-            name = metric_key_prefix.removeprefix("eval").removeprefix("_")  # one of several sets
+        records = self._records[:responses]
+        metrics = evaluation_metrics(records, self.lexicon)
+        if self.writes:
             of_set = {"set": name} if name else {}
-            self.folder.append("evaluations.jsonl", {"step": step, **of_set, **metrics, "seconds": seconds})
+            self.folder.append("evaluations.jsonl", {"step": step, **of_set, **metrics, "seconds": round(seconds, 3)})
             self.folder.write_rollouts(f"eval-{step:06d}" + (f"-{name}" if name else ""), records)
-        assert output.metrics is not None
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
-        return output
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Generate and grade. No loss: it would cost a forward and mean nothing without a group."""
-        before = len(self._eval_records)
-        self._prepare_inputs(inputs)
-        # Batch by batch, the processes' records come in the order of the problems.
-        self._all_eval_records += gather_object(self._eval_records[before:])
-        return None, None, None
-
-    def _score_examples(self, output: dict[str, Any], records: list[Record]) -> None:
-        """Score the steps of the first held-out responses, so that the same problems can be compared over the run."""
-        wanted = min(self.args.eval_examples - len(self._eval_records), len(records))
-        if wanted <= 0 or self.heads is None:
-            return
-        ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)[:wanted]
-        mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)[:wanted]
-        with torch.no_grad(), self._collecting(True):
-            self._get_per_token_logps_and_entropies(self.model, ids, mask, output["completion_ids"].shape[1])
-        assert self._signals is not None
-        for record, scores in zip(records, self._signals["attention"].tolist(), strict=False):
-            add_credit(record, {"scores": scores})
+        return metrics

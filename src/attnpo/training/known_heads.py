@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from attnpo.attention.heads import (
     HEADS,
@@ -15,12 +15,27 @@ from attnpo.attention.heads import (
     same_model,
     warn_of_other_model,
 )
+from attnpo.credit.base import CreditMethod
 from attnpo.errors import InputError
-from attnpo.training.policy import Trained
 from attnpo.training.processes import from_main
-from attnpo.training.records import HEADS_TRACES
+from attnpo.training.records import HEADS_TRACES, RunFolder
 
 AUTO = "auto"
+
+
+class Trained(Protocol):
+    """What is read of a trainer here: public names only."""
+
+    accelerator: Any
+    args: Any
+    model: Any
+    credit: CreditMethod
+    folder: RunFolder
+    heads: list[Head] | None
+    heads_file: Path | None
+
+    @property
+    def needs_heads(self) -> bool: ...
 
 
 def known_heads(trainer: Trained, given: list[Head] | None) -> tuple[list[Head] | None, Path | None]:

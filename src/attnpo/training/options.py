@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from transformers.utils.import_utils import is_bitsandbytes_available
 from trl.scripts.utils import TrlParser
 from trl.trainer.model_config import ModelConfig
+from trl.trainer.utils import get_quantization_config
 
 from attnpo.checks import read_escapes
 from attnpo.data.problems import BUILT_IN
@@ -99,6 +101,16 @@ class DataConfig:
     dataset_test_split: str = field(default="test", metadata={"help": "Split of the held-out data set."})
     problem_column: str | None = field(default=None, metadata={"help": "Column with the problem text."})
     reference_column: str | None = field(default=None, metadata={"help": "Column with the right answer."})
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Reward functions: accuracy (the verifier, default), MODULE:FUNCTION of your own (in TRL's shape), "
+            "or TRL's accuracy_reward, think_format_reward, …; weighted by reward_weights."
+        },
+    )
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "A system message before every problem, for models with a chat template."}
+    )
     prompt_template: str | None = field(
         default=None,
         metadata={
@@ -175,12 +187,27 @@ def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
         raise InputError(_unknown(parser, [*in_file, *on_line], "the YAML file" if in_file else "the command line"))
     if data.prompt_template is not None:
         data.prompt_template = read_escapes(data.prompt_template)
-    for option in ("load_in_4bit", "load_in_8bit"):
-        if getattr(model_config, option):
-            raise InputError(
-                f"option {option}: found true; `attnpo train` does not quantise. Hand AttnPOTrainer a quantised model"
-            )
+    if data.system_prompt is not None:
+        data.system_prompt = read_escapes(data.system_prompt)
+    check_quantised(model_config)
     return data, args, model_config
+
+
+def check_quantised(model_config: ModelConfig) -> None:
+    """Raises InputError where a quantised model was asked for that cannot be had, or not be trained."""
+    asked = [option for option in ("load_in_4bit", "load_in_8bit") if getattr(model_config, option)]
+    if not asked:
+        return
+    if not model_config.use_peft:
+        raise InputError(
+            f"option {asked[0]}: found true without use_peft; quantised weights cannot be trained themselves. Add "
+            "--use_peft true (QLoRA)"
+        )
+    if not is_bitsandbytes_available():
+        raise InputError(
+            f"option {asked[0]}: the package bitsandbytes is not installed or has no device here: pip install "
+            "bitsandbytes, on a machine with an NVIDIA GPU"
+        )
 
 
 def _chosen(argv: list[str]) -> dict[str, str]:
@@ -232,9 +259,12 @@ def is_complete(checkpoint: str, max_steps: int) -> bool:
 
 def model_kwargs(model_config: ModelConfig) -> dict[str, Any]:
     """How the model is loaded, where `model_init_kwargs` does not say it."""
-    options = {"dtype": model_config.dtype or "float32", "revision": model_config.model_revision}
+    options: dict[str, Any] = {"dtype": model_config.dtype or "float32", "revision": model_config.model_revision}
     if model_config.attn_implementation:
         options["attn_implementation"] = model_config.attn_implementation
+    quantised = get_quantization_config(model_config)
+    if quantised is not None:
+        options["quantization_config"] = quantised
     return options
 
 

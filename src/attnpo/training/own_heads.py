@@ -1,6 +1,4 @@
-"""Responses of the starting model on which its heads can be ranked: right ones, of problems that it mostly solves.
-
-`heads: auto`: the key-focus heads of the model itself, found before the first step.
+"""`heads: auto`: the key-focus heads of the model itself, found before the first step.
 
 Responses of the starting model → the right ones of problems it mostly solves → steps labelled by hiding each of them
 from attention → all heads ranked → heads.json in the run folder. Nothing but the model and the problems is needed.
@@ -26,9 +24,9 @@ from attnpo.labels.causal import label_steps, without_endings
 from attnpo.labels.hiding import step_drops
 from attnpo.models import model_name
 from attnpo.traces.prepared import PreparedTrace
-from attnpo.training.policy import Response, Trained, as_in_an_evaluation, respond, rollouts_together
+from attnpo.training.policy import Policy, Response
 from attnpo.training.processes import from_main, together
-from attnpo.training.records import HEADS_TRACES
+from attnpo.training.records import HEADS_TRACES, RunFolder
 
 SAMPLES = 4  # responses per problem
 EASY = 0.75  # least share of right ones among them: on such problems the answer comes from the steps, not from luck
@@ -38,19 +36,19 @@ SEED = 7919  # added to the run's: no draw of the search is a draw of the traini
 OwnResponse = tuple[PreparedTrace, dict[str, Any]]  # as tokens, and as the row that is written down
 
 
-def sample_responses(trainer: Trained, wanted: int) -> tuple[list[OwnResponse], Counter[str]]:
+def sample_responses(policy: Policy, wanted: int) -> tuple[list[OwnResponse], Counter[str]]:
     """Responses of this process that can be labelled, and counts over all processes.
 
     Stops with `wanted` of them on all processes together, with `GIVE_UP` times as many sampled, or when every problem
     was asked. One whose problems are hard leaves its part to the others.
     """
-    process = trainer.accelerator.process_index
+    process = policy.accelerator.process_index
     found: list[OwnResponse] = []
     totals: Counter[str] = Counter()
-    for rows in _batches(trainer):
+    for rows in _batches(policy):
         counts: Counter[str] = Counter()
-        with rollouts_together(trainer):
-            usable = _usable(_respond(trainer, rows), max(1, wanted // FEWEST_PROBLEMS), counts)
+        with policy.rollouts_together():
+            usable = _usable(_respond(policy, rows), max(1, wanted // FEWEST_PROBLEMS), counts)
         # Known to all processes, so that they stop together and none takes what another has.
         round_counts, lengths = zip(*gather_object([(counts, len(usable))]), strict=True)
         totals = sum(round_counts, totals)
@@ -72,27 +70,27 @@ def left_out(counts: Counter[str]) -> Counter[str]:
     return Counter({reason: count for reason, count in reasons.items() if count})
 
 
-def _batches(trainer: Trained) -> Iterator[list[dict[str, Any]]]:
+def _batches(policy: Policy) -> Iterator[list[dict[str, Any]]]:
     """This process's problems, each `SAMPLES` times, as many rows at a time as an evaluation takes.
 
     In an order of their own, since a file may have the hard ones first. Every problem comes once; where they do not
     fill the last round, the first ones come again, so that all processes take part in every round.
     """
-    accelerator = trainer.accelerator
-    data: Any = trainer.train_dataset
+    accelerator = policy.accelerator
+    data: Any = policy.problems
     processes = accelerator.num_processes
-    count = min(max(1, trainer.args.per_device_eval_batch_size // SAMPLES), -(-len(data) // processes))
-    draw = torch.Generator().manual_seed(trainer.args.seed + SEED)  # the same on all processes
+    count = min(max(1, policy.args.per_device_eval_batch_size // SAMPLES), -(-len(data) // processes))
+    draw = torch.Generator().manual_seed(policy.args.seed + SEED)  # the same on all processes
     order = torch.randperm(len(data), generator=draw).tolist()
     for first in range(0, len(data), count * processes):
         start = first + accelerator.process_index * count
         yield [data[order[i % len(data)]] for i in range(start, start + count) for _ in range(SAMPLES)]
 
 
-def _respond(trainer: Trained, rows: list[dict[str, Any]]) -> list[tuple[bool, OwnResponse | None]]:
+def _respond(policy: Policy, rows: list[dict[str, Any]]) -> list[tuple[bool, OwnResponse | None]]:
     """For one batch, generated and verified as in an evaluation: is it right, and the response; None: of no use."""
     responses: list[tuple[bool, OwnResponse | None]] = []
-    for i, response in enumerate(respond(trainer, rows)):
+    for i, response in enumerate(policy.respond(rows)):
         trace = _trace(response, f"response {i % SAMPLES + 1} to problem {response.record['id']}")
         responses.append((response.record["correct"], trace and (trace, _row(response.record, rows[i], trace))))
     return responses
@@ -142,42 +140,42 @@ def _row(record: dict[str, Any], row: dict[str, Any], trace: PreparedTrace) -> d
 Measured = tuple[str, list[Any]]  # a response's problem, and its figures [3, L, H] as lists
 
 
-def find_own_heads(trainer: Trained, say: Callable[[str], None]) -> list[Head]:
-    """Find the key-focus heads with the trainer's own rollouts, verifier and model; write heads.json.
+def find_own_heads(policy: Policy, folder: RunFolder, say: Callable[[str], None]) -> list[Head]:
+    """Find the key-focus heads with the run's own rollouts, verifier and model; write heads.json in its folder.
 
     Also written: heads-traces.jsonl.gz, the labelled responses. The run that follows is the same, number for number,
     as with these heads given (rollouts by transformers). All processes take part and return the same heads; where one
     fails, all fail. Raises InputError for FSDP, DeepSpeed and streamed data, RunError, with the figures, when too few
     responses can be used or no head separates (`attnpo.heads.table.SEPARATES`).
     """
-    _refuse(trainer)
-    wanted, is_main = trainer.args.heads_traces, trainer.accelerator.is_main_process
+    _refuse(policy)
+    wanted, is_main = policy.args.heads_traces, policy.accelerator.is_main_process
     tell = say if is_main else (lambda text: None)
     tell(
         f"no head file: sampling responses to find the key-focus heads ({wanted} right ones of problems that the model "
         "mostly solves) …"
     )
-    with as_in_an_evaluation(trainer, SAMPLES, trainer.args.seed + SEED):
-        responses, counts = sample_responses(trainer, wanted)
+    with policy.as_in_an_evaluation(SAMPLES, policy.args.seed + SEED):
+        responses, counts = sample_responses(policy, wanted)
         tell(f"{counts['used']} of {counts['sampled']} responses can be used; hiding each of their steps once …")
-        with together(trainer.accelerator):
-            rows, measured = _measure(trainer, responses)
+        with together(policy.accelerator):
+            rows, measured = _measure(policy, responses)
     rows, measured = gather_object(rows), gather_object(measured)
 
     def choose() -> list[Head]:
-        write_jsonl(trainer.folder.path / HEADS_TRACES, rows)
-        return _choose(trainer, measured, counts, say)
+        write_jsonl(folder.path / HEADS_TRACES, rows)
+        return _choose(policy, folder, measured, counts, say)
 
-    return from_main(trainer.accelerator, choose)
+    return from_main(policy.accelerator, choose)
 
 
-def _measure(trainer: Trained, responses: list[OwnResponse]) -> tuple[list[dict[str, Any]], list[Measured]]:
+def _measure(policy: Policy, responses: list[OwnResponse]) -> tuple[list[dict[str, Any]], list[Measured]]:
     """Rows with labelled steps; and of those with both kinds of step the problem and the figures of every head."""
     traces = [trace for trace, _ in responses]
-    size = max(1, trainer.args.per_device_train_batch_size)
-    with trainer.accelerator.autocast():
-        labels = causal_labels(trainer, traces, size)
-        results = dict(probe_traces(trainer.model, traces, labels, batch_size=size))
+    size = max(1, policy.args.per_device_train_batch_size)
+    with policy.accelerator.autocast():
+        labels = causal_labels(policy, traces, size)
+        results = dict(probe_traces(policy.model, traces, labels, batch_size=size))
     rows: list[dict[str, Any]] = []
     for (_, row), essential in zip(responses, labels, strict=True):
         steps = [{**step, "essential": label} for step, label in zip(row["steps"], essential, strict=True)]
@@ -185,14 +183,16 @@ def _measure(trainer: Trained, responses: list[OwnResponse]) -> tuple[list[dict[
     return rows, [(rows[i]["problem"], results[i].tolist()) for i in sorted(results)]
 
 
-def causal_labels(trainer: Trained, traces: list[PreparedTrace], batch_size: int) -> list[list[bool]]:
+def causal_labels(policy: Policy, traces: list[PreparedTrace], batch_size: int) -> list[list[bool]]:
     """Essential or redundant, by what hiding a step from attention does to the answer (docs/labels.md)."""
-    to_hide = [without_endings(trace, trainer._tokenizer) for trace in traces]
-    drops = step_drops(trainer.model, to_hide, batch_size)
+    to_hide = [without_endings(trace, policy.tokenizer) for trace in traces]
+    drops = step_drops(policy.model, to_hide, batch_size)
     return [label_steps(drop).tolist() for drop in drops if drop is not None]
 
 
-def _choose(trainer: Trained, measured: list[Measured], counts: Counter[str], say: Callable[[str], None]) -> list[Head]:
+def _choose(
+    policy: Policy, folder: RunFolder, measured: list[Measured], counts: Counter[str], say: Callable[[str], None]
+) -> list[Head]:
     """The best heads by the figures of all processes, written down. Raises RunError where none separates."""
     different = len({problem for problem, _ in measured})
     if len(measured) < FEWEST or different < FEWEST_PROBLEMS:
@@ -202,8 +202,8 @@ def _choose(trainer: Trained, measured: list[Measured], counts: Counter[str], sa
             f"({_listed(counts)}). Give a head file (option heads), more or easier problems, or credit: outcome"
         )
     problems, figures = zip(*measured, strict=True)
-    table = HeadTable(torch.tensor(figures, dtype=torch.float64), tuple(scorable_layers(trainer.model)), problems)
-    best = table.best(trainer.args.heads_count)
+    table = HeadTable(torch.tensor(figures, dtype=torch.float64), tuple(scorable_layers(policy.model)), problems)
+    best = table.best(policy.args.heads_count)
     accuracy, interval = table.mean(), table.intervals
     chosen = separating(table, best)
     if not chosen:
@@ -218,9 +218,9 @@ def _choose(trainer: Trained, measured: list[Measured], counts: Counter[str], sa
             f"interval above 0.5. The labelled responses are in {HEADS_TRACES}. Give a head file (option heads), or "
             "credit: outcome"
         )
-    config = trainer.accelerator.unwrap_model(trainer.model).config
+    config = policy.accelerator.unwrap_model(policy.model).config
     write_head_file(
-        trainer.folder.path / HEADS,
+        folder.path / HEADS,
         Found(table, chosen, left_out(counts)),
         model=model_name(config._name_or_path),
         labels="causal, on the model's own responses",
@@ -230,14 +230,14 @@ def _choose(trainer: Trained, measured: list[Measured], counts: Counter[str], sa
     return chosen
 
 
-def _refuse(trainer: Trained) -> None:
-    kind = trainer.accelerator.distributed_type
+def _refuse(policy: Policy) -> None:
+    kind = policy.accelerator.distributed_type
     if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP):
         raise InputError(
             f"option heads: auto needs a model that is whole on every process; with {kind.value} give a head file "
             "(`attnpo label` and `attnpo probe` make one)"
         )
-    if not has_length(trainer.train_dataset):
+    if not has_length(policy.problems):
         raise InputError("option heads: auto needs problems that can be counted; with a streamed data set give a file")
 
 

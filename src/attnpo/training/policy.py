@@ -1,7 +1,7 @@
-"""What the work beside TRL's own loop needs of the policy: one facade, so that none of it knows the trainer.
+"""What stages (training/stages) and the search for heads (training/own_heads) may do with the policy: one facade.
 
-Stages (training/stages) and the search for heads (training/own_heads) sample, verify and score through it. The private
-names of TRL's trainer that this takes are used here and in the trainer's classes, nowhere else.
+They sample, verify and score through it, so that none of them knows the trainer. The private names of TRL's trainer
+that this takes are used here and in `AttnPOTrainer`, nowhere else.
 """
 
 from __future__ import annotations
@@ -10,39 +10,23 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
 from trl.data_utils import is_conversational
+from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import is_async_callable
 
-from attnpo.attention.heads import Head
-from attnpo.credit.base import CreditMethod
 from attnpo.errors import InputError
 from attnpo.steps.spans import LocatedSteps
 from attnpo.training.evaluation import isolated_random_state
 from attnpo.training.processes import together
-from attnpo.training.records import Record, RunFolder
-
-
-class Trained(Protocol):
-    """What the search for heads reads of a trainer."""
-
-    accelerator: Any
-    args: Any
-    model: Any
-    train_dataset: Any
-    credit: CreditMethod
-    folder: RunFolder
-    heads: list[Head] | None
-    heads_file: Path | None
-    _tokenizer: Any
-
-    @property
-    def needs_heads(self) -> bool: ...
+from attnpo.training.records import Record
 
 
 @dataclass(frozen=True)
@@ -56,34 +40,107 @@ class Response:
 
 
 class Policy:
-    """What stages and the search for heads may do with a trainer: sample, judge, score, note a number."""
+    """Samples, judges and scores with a trainer's policy, in training or as in an evaluation; notes numbers."""
 
     def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.tokenizer = trainer._tokenizer
+        self._trainer = trainer
+        self._numbers: dict[str, float] = {}
+
+    @property
+    def args(self) -> Any:
+        """The options of the run (`AttnPOConfig`)."""
+        return self._trainer.args
+
+    @property
+    def accelerator(self) -> Any:
+        """Of Accelerate: gathers over processes, autocasts."""
+        return self._trainer.accelerator
+
+    @property
+    def model(self) -> Any:
+        return self._trainer.model
+
+    @property
+    def problems(self) -> Any:
+        """The data set that is trained on."""
+        return self._trainer.train_dataset
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._trainer._tokenizer
 
     @property
     def device(self) -> torch.device:
-        return self.trainer.accelerator.device
+        return self.accelerator.device
 
     @property
     def responses(self) -> int:
         """Responses of one generation batch on this process."""
-        return self.trainer.args.per_device_train_batch_size * self.trainer.args.steps_per_generation
+        return self.args.per_device_train_batch_size * self.args.steps_per_generation
+
+    @property
+    def at_once(self) -> int | None:
+        """Sequences that are read together in memory; None: vLLM decides about its own."""
+        return None if self._trainer.use_vllm else self.args.per_device_train_batch_size
+
+    @property
+    def group_size(self) -> int:
+        """Responses per prompt."""
+        return self._trainer.num_generations
+
+    @property
+    def max_completion_length(self) -> int | None:
+        return self._trainer.max_completion_length
 
     @property
     def max_positions(self) -> int | None:
         """Tokens the model can read, by its configuration; None where that does not say."""
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        model = self.accelerator.unwrap_model(self.model)
         return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+    @property
+    def pad_to_multiple_of(self) -> int | None:
+        return self._trainer.pad_to_multiple_of
+
+    @property
+    def end_ids(self) -> set[int]:
+        """Tokens that end a response."""
+        return set(self._trainer.eos_token_ids)
+
+    @property
+    def can_share_prefixes(self) -> bool:
+        """Whether continuations can start from a cache that another forward has filled (training/stages/prefixes)."""
+        trainer = self._trainer
+        if trainer.use_vllm or trainer.use_transformers_continuous_batching:
+            return False
+        if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+            return False
+        if trainer.generation_config.cache_implementation is not None:
+            return False
+        return all(type(layer) is DynamicLayer for layer in DynamicCache(config=self.model.config).layers)
+
+    @property
+    def corrects_for_vllm(self) -> bool:
+        """Whether the loss weighs tokens by what vLLM's log-probabilities differ from the policy's."""
+        return self._trainer.use_vllm and self._trainer.vllm_importance_sampling_correction
+
+    def refuse_uneven_generation(self, why: str) -> None:
+        """Raises InputError where processes may only generate together, for a stage in which each does so alone."""
+        trainer = self._trainer
+        shared_engine = trainer.use_vllm and (trainer.vllm_mode == "server" or trainer.vllm_tensor_parallel_size > 1)
+        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        if self.accelerator.num_processes > 1 and (shared_engine or sharded):
+            raise InputError(
+                f"credit={self.args.credit!r} on several processes: found FSDP, DeepSpeed, or a vLLM that processes "
+                f"share, expected plain data parallelism and vllm_mode 'colocate': {why}, and there they may only "
+                "generate together"
+            )
+
+    # ---------------------------------------------------------------- sampling
 
     def prompt_ids(self, prompts: Sequence[Any]) -> list[list[int]]:
         """Token ids of prompts of the data set's kind (conversations or texts), as the trainer's own are made."""
-        return [list(ids) for ids in self.trainer._tokenize_prompts(list(prompts))[0]] if prompts else []
-
-    def record(self, response: int, **facts: Any) -> None:
-        """Write something down with response number `response` of the batch, in rollouts/."""
-        self.trainer._ledger.records[response].update(facts)
+        return [list(ids) for ids in self._trainer._tokenize_prompts(list(prompts))[0]] if prompts else []
 
     def sample(self, prefixes: Sequence[list[int]], count: int, *, max_new_tokens: int | None) -> list[list[list[int]]]:
         """`count` continuations of every prefix by the current policy, at the run's own temperature.
@@ -92,7 +149,7 @@ class Policy:
         the run's own rollouts have. The metrics get the tokens sampled as `extra/rollout_tokens` and those of the
         prefixes, once per continuation, as `extra/prefix_tokens` (an engine with a prefix cache reads fewer).
         """
-        trainer = self.trainer
+        trainer = self._trainer
         if not prefixes:
             return []
         config = trainer.vllm_generation if trainer.use_vllm else trainer.generation_config
@@ -111,6 +168,29 @@ class Policy:
         self.note("extra/prefix_tokens", float(count * sum(map(len, prefixes))))
         return [sampled[i : i + count] for i in range(0, len(sampled), count)]
 
+    def generation_config(self, max_new_tokens: int) -> GenerationConfig:
+        """How the run samples, with another limit."""
+        config = copy.copy(self._trainer.generation_config)
+        config.max_new_tokens = max_new_tokens
+        return config
+
+    @contextmanager
+    def generating(self) -> Iterator[Any]:
+        """The model as TRL generates with it, without gradients."""
+        trainer = self._trainer
+        with (
+            unwrap_model_for_generation(
+                trainer.model_wrapped,
+                self.accelerator,
+                generation_kwargs=trainer.generation_kwargs,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            torch.no_grad(),
+        ):
+            yield model
+
+    # ---------------------------------------------------------------- judging and scoring
+
     def judge(self, rows: Sequence[dict[str, Any]], completion_ids: Sequence[list[int]]) -> list[bool | None]:
         """Whether these responses are right, by the reward function that says so; None where it gives nothing.
 
@@ -119,10 +199,10 @@ class Policy:
         """
         if not rows:
             return []
-        setup = self.trainer.rewards
+        setup = self._trainer.rewards
         function = setup.functions[setup.correct_column]
         if isinstance(function, torch.nn.Module | str):
-            name = self.trainer.reward_func_names[setup.correct_column]
+            name = self._trainer.reward_func_names[setup.correct_column]
             raise InputError(f"option correct_reward: {name!r} is a reward model; expected a function of Python")
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
         columns = {key: [row.get(key) for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
@@ -142,82 +222,77 @@ class Policy:
         self, ids: Int[Tensor, "N T"], mask: Int[Tensor, "N T"], keep: int
     ) -> tuple[Float[Tensor, "N {keep}"], Float[Tensor, "N {keep}"]]:
         """Log-probabilities and entropies (nats) of the last `keep` tokens under the current policy."""
-        trainer = self.trainer
-        logps, entropy, _ = trainer._get_per_token_logps_and_entropies(
-            trainer.model, ids, mask, keep, trainer.args.per_device_train_batch_size, compute_entropy=True
+        logps, entropy, _ = self._trainer._get_per_token_logps_and_entropies(
+            self.model, ids, mask, keep, self.args.per_device_train_batch_size, compute_entropy=True
         )
         self.note("extra/forward_tokens", float(mask.sum()))
         return logps, entropy
 
     def note(self, name: str, value: float) -> None:
         """A number for the metrics of the current step; several of one name are added up, processes are averaged."""
-        self.trainer.stage_numbers[name] = self.trainer.stage_numbers.get(name, 0.0) + value
+        self._numbers[name] = self._numbers.get(name, 0.0) + value
 
+    def take_numbers(self) -> dict[str, float]:
+        """The numbers noted since they were last taken, averaged over the processes. Collective."""
+        noted: list[dict[str, float]] = gather_object([self._numbers])
+        self._numbers = {}
+        names = sorted({name for numbers in noted for name in numbers})
+        return {name: sum(numbers.get(name, 0.0) for numbers in noted) / len(noted) for name in names}
 
-def refuse_uneven_generation(trainer: Any, why: str) -> None:
-    """Raises InputError where processes may only generate together, for a stage in which each does so on its own."""
-    shared_engine = trainer.use_vllm and (trainer.vllm_mode == "server" or trainer.vllm_tensor_parallel_size > 1)
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if trainer.accelerator.num_processes > 1 and (shared_engine or sharded):
-        raise InputError(
-            f"credit={trainer.args.credit!r} on several processes: found FSDP, DeepSpeed, or a vLLM that processes "
-            f"share, expected plain data parallelism and vllm_mode 'colocate': {why}, and there they may only generate "
-            "together"
-        )
+    # ---------------------------------------------------------------- as in an evaluation
 
-
-@contextmanager
-def as_in_an_evaluation(trainer: Any, samples: int, seed: int) -> Iterator[None]:
-    """Evaluation mode, `samples` responses per problem, random numbers of its own; then all is as it was."""
-    training, group = trainer.model.training, trainer.num_generations_eval
-    logs = copy.deepcopy((trainer._logs, trainer._metrics["eval"]))  # these responses belong to no evaluation
-    trainer.model.eval()
-    trainer.num_generations_eval = samples
-    try:
-        with isolated_random_state(seed + trainer.accelerator.process_index):
-            yield
-    finally:
-        trainer.model.train(training)
-        trainer.num_generations_eval = group
-        trainer._logs, trainer._metrics["eval"] = logs
-
-
-def respond(trainer: Any, rows: list[dict[str, Any]]) -> list[Response]:
-    """One batch, generated and verified as in an evaluation (inside of `as_in_an_evaluation`)."""
-    trainer._eval_records = []
-    trainer._generate_and_score_completions(rows)
-    records, trainer._eval_records = trainer._eval_records, []
-    parts = zip(trainer._prompt_ids, trainer._completion_ids, trainer._located, records, strict=True)
-    return [Response(list(prompt), list(ids), located, record) for prompt, ids, located, record in parts]
-
-
-@contextmanager
-def rollouts_together(trainer: Any) -> Iterator[None]:
-    """`together`, where TRL samples and verifies responses, which takes gathers: a process that fails at either, or
-    after the last of them, fails all.
-
-    Not with vLLM, which gathers while it generates: there a failed process leaves, and its launcher ends the others.
-    """
-    if trainer.accelerator.num_processes == 1 or trainer.use_vllm:
-        yield
-        return
-    generate = trainer._generate_single_turn
-    functions: list[Any] = trainer.reward_funcs
-    errors: list[Exception] = []
-
-    def generate_together(*args: Any, **kwargs: Any) -> Any:
-        with together(trainer.accelerator):
-            return generate(*args, **kwargs)
-
-    with together(trainer.accelerator):
-        trainer._generate_single_turn = generate_together
-        trainer.reward_funcs = [f if isinstance(f, nn.Module) else _failing_later(f, errors) for f in functions]
+    @contextmanager
+    def as_in_an_evaluation(self, samples: int, seed: int) -> Iterator[None]:
+        """Evaluation mode, `samples` responses per problem, random numbers of its own; then all is as it was."""
+        trainer = self._trainer
+        training, group, batch = trainer.model.training, trainer.num_generations_eval, trainer._batch
+        logs = copy.deepcopy((trainer._logs, trainer._metrics["eval"]))  # these responses belong to no evaluation
+        trainer.model.eval()
+        trainer.num_generations_eval = samples
         try:
-            yield
+            with isolated_random_state(seed + self.accelerator.process_index):
+                yield
         finally:
-            trainer._generate_single_turn, trainer.reward_funcs = generate, functions
-            if errors:  # what else went wrong came of it
-                raise errors[0]
+            trainer.model.train(training)
+            trainer.num_generations_eval, trainer._batch = group, batch
+            trainer._logs, trainer._metrics["eval"] = logs
+
+    def respond(self, rows: list[dict[str, Any]]) -> list[Response]:
+        """One batch, generated and verified as in an evaluation (inside of `as_in_an_evaluation`)."""
+        self._trainer._generate_and_score_completions(rows)
+        batch = self._trainer._batch
+        parts = zip(batch.prompt_ids, batch.completion_ids, batch.located, batch.records, strict=True)
+        return [Response(list(prompt), list(ids), located, record) for prompt, ids, located, record in parts]
+
+    @contextmanager
+    def rollouts_together(self) -> Iterator[None]:
+        """`together`, where TRL samples and verifies responses, which takes gathers: a process that fails at either,
+        or after the last of them, fails all.
+
+        Not with vLLM, which gathers while it generates: there a failed process leaves, and its launcher ends the
+        others.
+        """
+        trainer = self._trainer
+        if self.accelerator.num_processes == 1 or trainer.use_vllm:
+            yield
+            return
+        generate = trainer._generate_single_turn
+        functions: list[Any] = trainer.reward_funcs
+        errors: list[Exception] = []
+
+        def generate_together(*args: Any, **kwargs: Any) -> Any:
+            with together(self.accelerator):
+                return generate(*args, **kwargs)
+
+        with together(self.accelerator):
+            trainer._generate_single_turn = generate_together
+            trainer.reward_funcs = [f if isinstance(f, nn.Module) else _failing_later(f, errors) for f in functions]
+            try:
+                yield
+            finally:
+                trainer._generate_single_turn, trainer.reward_funcs = generate, functions
+                if errors:  # what else went wrong came of it
+                    raise errors[0]
 
 
 def _failing_later(function: Callable[..., Any], errors: list[Exception]) -> Callable[..., Any]:

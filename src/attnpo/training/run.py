@@ -23,6 +23,7 @@ from trl.trainer.utils import get_peft_config
 from attnpo.attention.heads import HEADS
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
 from attnpo.errors import InputError, RunError
+from attnpo.evaluation.contamination import Degree, seen_in_training
 from attnpo.models import resolve_model, shipped_model
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
@@ -39,6 +40,7 @@ from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
 from attnpo.training.lock import locked
 from attnpo.training.method_options import length_targets
 from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse, resolved_options
+from attnpo.training.own_rewards import OURS, load_rewards, with_columns
 from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder
 from attnpo.training.resume import check_changes, keep_history, what_changed
 from attnpo.training.trackers import check_trackers, open_to_the_end
@@ -52,9 +54,22 @@ UNJUDGED = "All reward functions returned None"
 verdict counts say the same."""
 
 
-class _NotUnjudged(logging.Filter):
+SEEN: dict[Degree, str] = {"same": "word for word", "near": "nearly so"}
+"""How a held-out problem may stand in the training set; those that differ in their numbers only are usual."""
+
+TIED = "There were missing keys in the checkpoint model loaded: ['lm_head.weight']"
+"""Start of transformers' notice about weights that are tied to the embeddings, and so in no checkpoint."""
+
+
+class _Silent(logging.Filter):
+    """Without the messages that begin so."""
+
+    def __init__(self, *beginnings: str) -> None:
+        super().__init__()
+        self.beginnings = beginnings
+
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(UNJUDGED)
+        return not record.getMessage().startswith(self.beginnings)
 
 
 @contextmanager
@@ -63,9 +78,10 @@ def quiet_screen() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=f".*{RENAMED}.* is deprecated", category=FutureWarning)
-        logger, silent = logging.getLogger("trl.trainer.grpo_trainer"), _NotUnjudged()
-        logger.addFilter(silent)
-        stack.callback(logger.removeFilter, silent)
+        silent = _Silent(UNJUDGED, TIED)
+        for name in ("trl.trainer.grpo_trainer", "transformers.trainer"):
+            logging.getLogger(name).addFilter(silent)
+            stack.callback(logging.getLogger(name).removeFilter, silent)
         if transformers_logging.is_progress_bar_enabled():
             transformers_logging.disable_progress_bar()
             stack.callback(transformers_logging.enable_progress_bar)
@@ -121,7 +137,7 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
                 (trainer.folder.path / WARNINGS).unlink(missing_ok=True)
             if trainer.heads_file is not None:
                 copy_heads(trainer.heads_file, Path(args.output_dir), traces=found and trainer.heads_file != given)
-        for warning in without_effect(args):
+        for warning in [*without_effect(args), *overlap_warnings(sets)]:
             warn(warning, trainer.folder, console)
         trainer.find_heads(resumed=resume or False, say=console.print)
         with open_to_the_end(trainer):
@@ -165,6 +181,21 @@ def use_shipped_rate(args: AttnPOConfig, model_config: ModelConfig) -> None:
         args.learning_rate = args.derived["learning_rate"] = SHIPPED_LEARNING_RATE
 
 
+def overlap_warnings(sets: dict[str, Any]) -> list[str]:
+    """A sentence where held-out problems stand in the training set."""
+    training, held_out = sets["train"], sets["eval"]
+    if held_out is None or not all("problem" in (rows.column_names or ()) for rows in (training, held_out)):
+        return []
+    found = seen_in_training(training["problem"], list(held_out["problem"]))
+    said = [f"{found[degree]} {how}" for degree, how in SEEN.items() if degree in found]
+    if not said:
+        return []
+    return [
+        f"held-out problems that the training set has too: {', '.join(said)} of {len(held_out)}. What is measured on "
+        "them is no accuracy on new problems; give other ones with --eval_dataset_name"
+    ]
+
+
 def warn(message: str, folder: RunFolder, console: Console) -> None:
     """A warning before the first step: on the screen, in warnings.jsonl, and so on the page."""
     console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -197,6 +228,8 @@ def build_trainer(
     path = resolve_model(model_config.model_name_or_path)
     tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
     accuracy = AccuracyReward(pool)
+    accuracy.whole = args.thinking == "no"
+    rewards = load_rewards(data.reward_funcs or [OURS], accuracy)
     notes: dict[str, Any] = {}
     train_set, notes["train"] = load_problems(data, args, tokenizer, accuracy, held_out=False)
     eval_set = None
@@ -212,7 +245,7 @@ def build_trainer(
     try:
         trainer = AttnPOTrainer(
             model=path,
-            reward_funcs=[accuracy],
+            reward_funcs=rewards,
             args=args,
             train_dataset=train_set,
             eval_dataset=eval_set,
@@ -254,7 +287,10 @@ def load_problems(
         rows = load_rows(name, config=data.dataset_config, split=split)
         rows = rows[: data.eval_problems] if held_out else rows
     problems = to_problems(rows, name, problem_column=data.problem_column, reference_column=data.reference_column)
-    unreadable = set(accuracy.validate_references([row["reference"] for row in problems]))
+    if data.reward_funcs:
+        problems = with_columns(problems, rows)
+    judged = OURS in (data.reward_funcs or [OURS])  # other functions may know what to do with such a reference
+    unreadable = set(accuracy.validate_references([row["reference"] for row in problems])) if judged else set()
     readable = [row for row in problems if row["reference"] not in unreadable]
     if not readable:
         raise InputError(
@@ -262,6 +298,8 @@ def load_problems(
         )
     targets = length_targets(args.make_length_reward(), args.seed, args.length_eval_target if held_out else None)
     dataset = make_prompts(tokenizer, readable, data.prompt_template, targets)
+    if data.system_prompt is not None:
+        dataset = with_system_prompt(dataset, data.system_prompt)
     dataset, long = drop_long_prompts(dataset, tokenizer, data.max_prompt_length, args.chat_template_kwargs)
     counts = {
         "problems": len(dataset),
@@ -269,6 +307,20 @@ def load_problems(
         f"with a prompt of more than {data.max_prompt_length} tokens": long,
     }
     return dataset, counts
+
+
+def with_system_prompt(dataset: Dataset, text: str) -> Dataset:
+    """Every conversation with a system message before it, in place of one that it has.
+
+    Raises:
+        InputError: prompts without a chat template, which have no place for it.
+    """
+    if isinstance(dataset[0]["prompt"], str):
+        raise InputError(
+            "option system_prompt: the tokenizer has no chat template; put the text into --prompt_template"
+        )
+    first = {"role": "system", "content": text}
+    return dataset.map(lambda row: {"prompt": [first, *(m for m in row["prompt"] if m["role"] != "system")]})
 
 
 def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> None:

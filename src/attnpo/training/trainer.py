@@ -4,29 +4,35 @@ The trainer knows no credit method. It generates (TRL), finds the steps of each 
 forms outcome advantages, collects the signals the method asks for inside a forward that runs anyway, and hands the
 (B, C) advantages to TRL's loss. Which forward: on-policy, the loss forward itself; where the policy moves between
 generation and use (several updates per generation, vLLM with importance correction), the old-log-prob forward.
+
+What it overrides of TRL's is here, in one class. What it knows between two of those calls is in four objects: the
+`GenerationBatch` being worked on, a `ForwardCapture`, a `Recorder` and a `HeldOutEvaluation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from torch import Tensor
 from transformers import CompileConfig
+from transformers.trainer_utils import has_length
 from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
-from attnpo.attention.heads import HEADS, load_threshold
-from attnpo.credit.advantages import group_accuracy, outcome_advantages, verdict_of
+from attnpo.attention.heads import HEADS, Head, load_threshold
 from attnpo.credit.attnpo import AttnPOCredit
-from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod
+from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod, assign_credit
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
 from attnpo.models.fast_rollouts import fast_rollouts
-from attnpo.steps.spans import locate_steps
+from attnpo.training.batch import GenerationBatch, StepTensors, credit_inputs, stage_signals
 from attnpo.training.callbacks import (
     GradientGuard,
     LengthState,
@@ -36,22 +42,24 @@ from attnpo.training.callbacks import (
     SignalWatch,
     StopAfterMinutes,
 )
+from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.evaluation import HeldOutEvaluation
+from attnpo.training.evaluation import HeldOutEvaluation, isolated_random_state
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
 from attnpo.training.method_options import OF_HEADS
 from attnpo.training.own_heads import find_own_heads
+from attnpo.training.policy import Policy
 from attnpo.training.processes import from_main
-from attnpo.training.records import Record, RunFolder
+from attnpo.training.recording import Recorder, new_records
+from attnpo.training.records import RunFolder, add_credit
 from attnpo.training.rewards import RewardSetup
-from attnpo.training.rollout import StepTensors, longest_answer
 from attnpo.training.stages import make_stages
-from attnpo.training.stages.base import Rollouts
+from attnpo.training.trackers import start_trackers
 
 PAPER = "ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning"
 
 
-class AttnPOTrainer(HeldOutEvaluation):
+class AttnPOTrainer(GRPOTrainer):
     """GRPOTrainer whose advantages are per token, by the credit method of `args.credit`.
 
     Args:
@@ -71,8 +79,10 @@ class AttnPOTrainer(HeldOutEvaluation):
     """
 
     _tag_names = ("trl", "grpo", "attnpo")
-    _name = "AttnPO"  # this and _paper are for TRL's model card
+    # Optional, or of several types, as their owners declare them; not so once the trainer is built.
     args: AttnPOConfig
+    model: Any
+    accelerator: Any
     num_generations: int
     num_generations_eval: int
 
@@ -97,9 +107,7 @@ class AttnPOTrainer(HeldOutEvaluation):
                 f"credit={args.credit!r} reads the steps of one uninterrupted response; tools, environments and "
                 "rollout_func interleave text of others and are not supported with it"
             )
-        self._paper = {"title": PAPER, "id": "2602.09953"}
-        if args.credit != "attnpo" or credit is not None:
-            self._name, self._paper = f"AttnPOTrainer of the package attnpo (credit: {self.credit.name})", {}
+        self.is_of_paper = args.credit == "attnpo" and credit is None
         self.folder = RunFolder(args.output_dir, rollouts=args.record_rollouts)
         self.rewards = RewardSetup.build(reward_funcs, args)
         check_enough_problems(train_dataset, args.generation_batch_size, args.num_generations)
@@ -129,12 +137,24 @@ class AttnPOTrainer(HeldOutEvaluation):
         if args.compile_rollouts:
             self._compile_generation()
         self.rewards.bind(self.reward_func_names, self._tokenizer)
+        self.policy = Policy(self)
+        self.heads: list[Head] | None
         self.heads, self.heads_file = known_heads(self, heads)
-        self._prepare_collecting()
-        self.stages = make_stages(self.credit, self)
-        self.stage_numbers: dict[str, float] = {}
-        self._step_records: list[Record] = []  # finished generation batches of the step, not yet written
-        self._eval_records = []
+        self.stages = make_stages(self.credit, self.policy)
+        where: dict[str, Any] = {"folder": self.folder, "lexicon": args.lexicon}
+        where["writes"] = self.accelerator.is_main_process
+        self._batch = GenerationBatch(rows=[], group_size=self.num_generations)
+        self._capture = ForwardCapture()
+        self._recorder = Recorder(**where)
+        self._held_out = HeldOutEvaluation(**where, examples=args.eval_examples)
+
+    @property
+    def _name(self) -> str:  # type: ignore[override] - this and _paper are for TRL's model card
+        return "AttnPO" if self.is_of_paper else f"AttnPOTrainer of the package attnpo (credit: {self.credit.name})"
+
+    @property
+    def _paper(self) -> dict[str, str]:  # type: ignore[override]
+        return {"title": PAPER, "id": "2602.09953"} if self.is_of_paper else {}
 
     @property
     def needs_heads(self) -> bool:
@@ -151,7 +171,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         if resumed:
             self.heads, self.heads_file = kept_heads(self, resumed)
         if self.needs_heads:
-            self.heads = found_at_start(self, say) or find_own_heads(self, say)
+            self.heads = found_at_start(self, say) or find_own_heads(self.policy, self.folder, say)
         self._adopt_threshold()
 
     def _adopt_threshold(self) -> None:
@@ -161,7 +181,7 @@ class AttnPOTrainer(HeldOutEvaluation):
         file = self.heads_file or self.folder.path / HEADS
         self.credit = replace(self.credit, threshold=from_main(self.accelerator, lambda: load_threshold(file)))
 
-    # ---------------------------------------------------------------- rollouts
+    # ---------------------------------------------------------------- from prompts to a batch for the loss
 
     def _compile_generation(self) -> None:
         """Undo TRL's ban on compiling: `generate` does it by itself with a static cache, on accelerators only."""
@@ -170,111 +190,215 @@ class AttnPOTrainer(HeldOutEvaluation):
             # One program per batch size (training, evaluation): graphs of moving shapes would be recorded again.
             self.generation_config.compile_config = CompileConfig(dynamic=False)
 
-    def _generate(self, prompts: list):
-        # Where compiling fails, the step runs as it is, with a warning.
-        failing: Any = torch._dynamo.config.patch(suppress_errors=True) if self.args.compile_rollouts else nullcontext()
-        with self._timer("rollout", counts=self.model.training), fast_rollouts(self.model), failing:
-            output = super()._generate(prompts)
-        prompt_ids, completion_ids = output[0], output[1]
-        with self._timer("credit", counts=self.model.training):
-            self._located = [locate_steps(self._tokenizer, ids, self.args.lexicon) for ids in completion_ids]
-        self._prompt_ids, self._completion_ids = prompt_ids, completion_ids
-        self._truncated = [ids[-1] not in self.eos_token_ids for ids in completion_ids]
-        return output
-
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        with self._timer("verify", counts=self.model.training):
-            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        with_length = self._with_length_reward if self.model.training else self.rewards.without_length_reward
-        self._rewards = with_length(rewards, inputs)
-        return self._rewards
-
-    def _with_length_reward(self, rewards: torch.Tensor, rows: list[dict[str, Any]]) -> torch.Tensor:
-        step, targets = self.state.global_step + 1, self.rewards.targets(rows)
-        lengths = self.accelerator.gather(
-            torch.tensor([len(ids) for ids in self._completion_ids], device=rewards.device)
-        )
-        if targets is not None:
-            targets = self.accelerator.gather(targets.to(rewards.device))
-        rewards = self.rewards.add_length_reward(rewards, lengths, self.num_generations, step=step, targets=targets)
-        for name, value in self.rewards.length.metrics(step).items():
-            self._metrics["train"][name].append(value)
-        return rewards
-
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         training = self.model.training
         if training:
-            self._finish_generation_batch()
-        self._signals = None
-        with self._collecting(training and self._scores_before_rewards):
-            output = super()._generate_and_score_completions(inputs)
-        local = slice(self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs))
+            self._close_batch()
         group_size = self.num_generations if training else self.num_generations_eval
-        records = self._new_records(inputs, local, group_size)
+        batch = GenerationBatch(inputs, group_size, first=self.accelerator.process_index * len(inputs))
+        self._batch = batch
+        # TRL calls _generate, its old-log-prob forward where it has one, then _calculate_rewards.
+        wanted = self._wanted(batch) if training and self.scores_before_rewards else None
+        with self._capture.next_forward(wanted) as batch.signals:
+            output = super()._generate_and_score_completions(inputs)
+        batch.records = new_records(
+            batch,
+            self.rewards,
+            names=self.reward_func_names,
+            weights=self.reward_weights,
+            split="train" if training else "eval",
+            step=self.state.global_step + int(training),
+        )
         if not training:
-            self._score_examples(output, records)
-            self._eval_records.extend(records)
             return output
-        with self._timer("credit"):
-            self._ledger.open(records)
-            self._add_outcome(output, local, group_size)
-            for record, advantage, p in zip(
-                records, output["outcome_advantages"].tolist(), output["group_accuracy"].tolist(), strict=True
-            ):
-                record.update(advantage=advantage, group_accuracy=p)
-        output = self._run_stages(output, inputs, local.start)
-        if not self.credit.signals & FORWARD_SIGNALS or self._scores_before_rewards:
-            self._give_credit(output, self._signals or {})
-            self._ledger.finish()
+        with self._recorder.timer("credit"):
+            self._recorder.open(batch.records)
+            self._add_outcome(output, batch)
+        output = self._run_stages(output, batch)
+        if not self.credit.signals & FORWARD_SIGNALS or self.scores_before_rewards:
+            self._give_credit(output, batch.signals)
+            self._recorder.all_credited()
         return output
 
-    def _run_stages(self, batch: dict[str, Any], rows: list[dict[str, Any]], first: int) -> dict[str, Any]:
-        """What the credit method needs between the rewards and the loss; most need nothing."""
-        if not self.stages:
-            return batch
-        judged = self.rewards.judged(self._rewards[first : first + len(rows)]).tolist()
-        verdicts = [verdict_of(value) for value in judged]
-        rollouts = Rollouts(
-            rows, self._prompt_ids, self._completion_ids, self._located, verdicts, self.num_generations, first
-        )
-        with self._timer("stages"):
-            for stage in self.stages:
-                batch = stage(batch, rollouts)
-        told = gather_object([self.stage_numbers])
-        for name in sorted({name for numbers in told for name in numbers}):
-            self._metrics["train"][name].append(sum(numbers.get(name, 0.0) for numbers in told) / len(told))
-        self.stage_numbers = {}
-        return batch
+    def _generate(self, prompts: list):
+        timer, counts = self._recorder.timer, self.model.training
+        # Where compiling fails, the step runs as it is, with a warning.
+        failing: Any = torch._dynamo.config.patch(suppress_errors=True) if self.args.compile_rollouts else nullcontext()
+        with timer("rollout", counts=counts), fast_rollouts(self.model), failing:
+            output = super()._generate(prompts)
+        with timer("credit", counts=counts):
+            self._batch.add_responses(output[0], output[1], self._tokenizer, self.args.lexicon, self.eos_token_ids)
+        return output
 
-    def _add_outcome(self, output: dict[str, Any], local: slice, group_size: int) -> None:
-        """Outcome advantages, group accuracy and steps of the local responses, ready to be shuffled and split."""
-        device = output["completion_ids"].device
-        rewards = self.rewards.total(self._rewards, self.reward_weights.to(device))
-        advantages = outcome_advantages(rewards.view(-1, group_size), self.args.advantage).view(-1)
-        correct = self.rewards.correct(self._rewards)
-        verdicts = self.rewards.judged(self._rewards).view(-1, group_size)
-        accuracy = group_accuracy(verdicts).repeat_interleave(group_size)
-        lengths = [len(p) + len(c) for p, c in zip(self._prompt_ids, self._completion_ids, strict=True)]
-        output.update(
-            StepTensors.pack(self._located, output["completion_ids"].shape[1], device).as_batch(),
-            correct=correct[local],
-            group_accuracy=accuracy[local],
-            total_tokens=torch.tensor(lengths, device=device),
-            outcome_advantages=advantages[local],
-            advantages=advantages[local],
-            rewards=rewards[local].tolist(),
-            prompts=[record["prompt"] for record in self._ledger.records],
-            completions=[record["text"] for record in self._ledger.records],
-            rollout_rows=torch.arange(len(lengths), device=device),
-        )
-        self._longest_answer = longest_answer(self._located)
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        with self._recorder.timer("verify", counts=self.model.training):
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        with_length = self._with_length_reward if self.model.training else self.rewards.without_length_reward
+        rewards = with_length(rewards, inputs)
+        self._batch.add_rewards(rewards, self.rewards)
+        return rewards
+
+    def _with_length_reward(self, rewards: Tensor, rows: list[dict[str, Any]]) -> Tensor:
+        step, targets = self.state.global_step + 1, self.rewards.targets(rows)
+        lengths = [len(ids) for ids in self._batch.completion_ids]
+        lengths = self.accelerator.gather(torch.tensor(lengths, device=rewards.device))
+        if targets is not None:
+            targets = self.accelerator.gather(targets.to(rewards.device))
+        rewards = self.rewards.add_length_reward(rewards, lengths, self.num_generations, step=step, targets=targets)
+        self._add_metrics(self.rewards.length.metrics(step))
+        return rewards
+
+    def _add_outcome(self, output: dict[str, Any], batch: GenerationBatch) -> None:
+        """Outcome advantages, group accuracy and steps into TRL's batch, ready to be shuffled and split."""
+        completion_ids = output["completion_ids"]
+        weights = self.reward_weights.to(completion_ids.device)
+        entries, advantages = batch.outcome(self.rewards, weights, self.args.advantage, completion_ids.shape[1])
+        output.update(entries)
         # TRL logged its own group-normalised advantages; ours replace them (the rescaled ones follow credit).
         self._relog_advantages(advantages.tolist())
+        of_records = zip(
+            batch.records, entries["outcome_advantages"].tolist(), entries["group_accuracy"].tolist(), strict=True
+        )
+        for record, advantage, p in of_records:
+            record.update(advantage=advantage, group_accuracy=p)
+
+    def _run_stages(self, output: dict[str, Any], batch: GenerationBatch) -> dict[str, Any]:
+        """What the credit method needs between the rewards and the loss; most need nothing."""
+        if not self.stages:
+            return output
+        with self._recorder.timer("stages"):
+            for stage in self.stages:
+                output = stage(output, batch)
+        self._add_metrics(self.policy.take_numbers())
+        return output
+
+    # ---------------------------------------------------------------- signals and credit
+
+    @property
+    def scores_before_rewards(self) -> bool:
+        """Whether scores come from the old-log-prob forward, which TRL runs exactly then, and not from the loss's."""
+        generate_every = self.args.steps_per_generation * self.num_iterations
+        corrected = self.use_vllm and self.vllm_importance_sampling_correction
+        return self.args.gradient_accumulation_steps % generate_every != 0 or corrected
+
+    def _wanted(self, batch: GenerationBatch, **how: Any) -> Wanted | None:
+        """What a forward over responses of `batch` is to be read for; None: the credit method needs no forward."""
+        if not self.credit.signals & FORWARD_SIGNALS:
+            return None
+        return Wanted(batch, heads=self.heads, entropy="entropy" in self.credit.signals, **how)
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **kwargs
+    ):
+        forward = partial(super()._get_per_token_logps_and_entropies, model, **kwargs)
+        rows = (input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy)
+        return forward(*rows) if model is self.ref_model else self._capture.run(forward, model, *rows)
+
+    def _compute_loss(self, model, inputs):
+        wanted = None
+        if self.model.training and "step_ids" in inputs and not self.scores_before_rewards:
+            credit = partial(self._give_credit, inputs, in_loss=True)
+            wanted = self._wanted(self._batch, steps=StepTensors.of_batch(inputs), then=credit)
+        with self._capture.next_forward(wanted):
+            return super()._compute_loss(model, inputs)
+
+    def _give_credit(self, batch: dict[str, Any], signals: Signals, *, in_loss: bool = False) -> None:
+        """Spread the advantages of TRL's batch over tokens, in place, and note what was done for the records."""
+        with self._recorder.timer("credit"):
+            signals = {**stage_signals(batch), **signals}
+            inputs = credit_inputs(batch, step=self.state.global_step + 1, signals=signals)
+            result = assign_credit(self.credit, inputs)
+            batch["advantages"] = result.advantages
+            if result.gates is not None:
+                # TRL forms its mask before this forward, so gates made in it would change nothing.
+                assert not in_loss, f"credit {self.credit.name!r}: gates cannot come out of the loss's own forward"
+                batch["tool_mask"] = result.gates.long()  # TRL's name for "these tokens carry loss"
+            self._recorder.note(batch, result, signals)
+
+    # ---------------------------------------------------------------- records
+
+    def _close_batch(self) -> None:
+        """Complete the records of the batch just trained on; they join those of its step."""
+        records = self._recorder.close()
+        if records:
+            self._relog_advantages([record["mean_token_advantage"] for record in records])
+            self._add_metrics(self._recorder.add_to_step(records))
+
+    def _add_metrics(self, numbers: Mapping[str, float]) -> None:
+        """Put numbers where TRL logs those of training."""
+        for name, value in numbers.items():
+            self._metrics["train"][name].append(value)
+
+    def _relog_advantages(self, advantages: list[float]) -> None:
+        """Let the last entries of TRL's table of completions show these advantages."""
+        logged = self._logs["advantages"]
+        for _ in range(min(len(logged), len(advantages))):
+            logged.pop()
+        logged.extend(advantages)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.model.training and ("loss" in logs or "train_runtime" in logs):
+            if self._recorder.complete:
+                self._close_batch()
+            self._add_metrics(self._recorder.end_step())
+            self._add_metrics(self._recorder.timer.take())
+        super().log(logs, start_time)
+
+    # ---------------------------------------------------------------- evaluation
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Sample every held-out problem, the same ones with the same seed each time.
+
+        Several sets (a dict of them) have a line of evaluations.jsonl each, with their name as `set`.
+        Training's random state is put back afterwards, so a run is the same with and without evaluations.
+        """
+        self._held_out.begin()
+        start_trackers(self)
+        trained_on = self._batch
+        try:
+            with isolated_random_state(self.args.seed + self.accelerator.process_index):
+                return super().evaluate(*args, **kwargs)
+        finally:
+            self._batch = trained_on
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
+        started = time.perf_counter()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        data = (args[0] if args else kwargs["dataloader"]).dataset
+        metrics = self._held_out.finish(
+            step=self.state.global_step,
+            seconds=time.perf_counter() - started,
+            responses=len(data) * self.num_generations_eval if has_length(data) else None,
+            name=metric_key_prefix.removeprefix("eval").removeprefix("_"),
+        )
+        assert output.metrics is not None
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        return output
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Generate and grade. No loss: it would cost a forward and mean nothing without a group."""
+        output = self._prepare_inputs(inputs)
+        self._score_examples(output)
+        self._held_out.add(self._batch.records)
+        return None, None, None
+
+    def _score_examples(self, output: dict[str, Any]) -> None:
+        """Score the steps of the first held-out responses, so that the same problems can be compared over the run."""
+        records = self._batch.records
+        count = self._held_out.to_score(len(records))
+        if not count or self.heads is None:
+            return
+        ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)[:count]
+        mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)[:count]
+        with torch.no_grad(), self._capture.next_forward(self._wanted(self._batch)) as signals:
+            self._get_per_token_logps_and_entropies(self.model, ids, mask, output["completion_ids"].shape[1])
+        for record, scores in zip(records, signals["attention"].tolist(), strict=False):
+            add_credit(record, {"scores": scores})
 
     # ---------------------------------------------------------------- training
 
     def training_step(self, model, inputs, num_items_in_batch):
-        with self._timer("update"):
+        with self._recorder.timer("update"):
             loss = super().training_step(model, inputs, num_items_in_batch)
         # Asked of all processes, so that they stop together: the checkpoint that follows takes all of them.
         if not self.accelerator.gather(torch.isfinite(loss)).all():

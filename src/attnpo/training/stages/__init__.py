@@ -6,10 +6,10 @@ A method asks for a stage by naming the signal it makes (`STAGES`); the trainer 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod
 from attnpo.errors import InputError
+from attnpo.training.policy import Policy
 from attnpo.training.stages.base import Stage
 
 STAGES: dict[str, str] = {
@@ -24,7 +24,7 @@ STAGES: dict[str, str] = {
 """Signal -> "module:class" of the stage that makes it; other packages may add theirs. One stage may make several."""
 
 
-def make_stages(method: CreditMethod, trainer: Any) -> list[Stage]:
+def make_stages(method: CreditMethod, policy: Policy) -> list[Stage]:
     """The stages `method` asks for, each once, in the order of their signals' names.
 
     Raises:
@@ -37,4 +37,4 @@ def make_stages(method: CreditMethod, trainer: Any) -> list[Stage]:
             raise InputError(f"credit {method.name!r} asks for the signal {signal!r}; there are: {known}")
         wanted[STAGES[signal]] = None
     places = [where.partition(":") for where in wanted]
-    return [getattr(import_module(module), name)(method, trainer) for module, _, name in places]
+    return [getattr(import_module(module), name)(method, policy) for module, _, name in places]

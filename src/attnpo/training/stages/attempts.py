@@ -13,9 +13,9 @@ from attnpo.credit.iop.audit import Audit, Case
 from attnpo.credit.iop.edits import Edit, align, truncate
 from attnpo.credit.iop.repairs import best, edit_distance, repair_prompt, score
 from attnpo.steps.spans import LocatedSteps, locate_steps
+from attnpo.training.batch import GenerationBatch
 from attnpo.training.policy import Policy
 from attnpo.training.records import prompt_text
-from attnpo.training.stages.base import Rollouts
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Attempt:
 
 
 def try_repairs(
-    pairs: Sequence[tuple[int, int]], rollouts: Rollouts, method: IopCredit, audit: Audit, tools: Policy
+    pairs: Sequence[tuple[int, int]], rollouts: GenerationBatch, method: IopCredit, audit: Audit, tools: Policy
 ) -> list[Attempt]:
     """One attempt per (wrong, anchor) whose repair prompt is not too long; everything that happens is counted."""
     prompts = [_prompt(wrong, anchor, rollouts, method.prompt) for wrong, anchor in pairs]
     asked = list(zip(pairs, tools.prompt_ids(prompts), strict=True))
-    new_tokens = method.max_new_tokens or tools.trainer.max_completion_length
+    new_tokens = method.max_new_tokens or tools.max_completion_length
     limit = method.max_prompt_tokens or math.inf
     if tools.max_positions is not None and new_tokens is not None:
         limit = min(limit, tools.max_positions - new_tokens)
@@ -63,12 +63,12 @@ def try_repairs(
         candidates = [_candidate(rollouts, wrong, *one, tools) for one in zip(group, rights, strict=True)]
         attempts.append(Attempt(wrong, anchor, ids, candidates, None, []))
     attempts = _choose(_audited(attempts, rollouts, method, audit), rollouts, method, tools)
-    _count(attempts, tools)
+    _count(attempts, rollouts, tools)
     tools.note("repair/too_long", len(asked) - len(fitting))
     return attempts
 
 
-def _prompt(wrong: int, anchor: int, rollouts: Rollouts, template: str) -> Any:
+def _prompt(wrong: int, anchor: int, rollouts: GenerationBatch, template: str) -> Any:
     row, texts = rollouts.rows[wrong], rollouts.located
     return repair_prompt(
         row["prompt"],
@@ -80,22 +80,22 @@ def _prompt(wrong: int, anchor: int, rollouts: Rollouts, template: str) -> Any:
 
 
 def _verify(
-    owners: Sequence[int], completions: Sequence[list[int]], rollouts: Rollouts, tools: Policy
+    owners: Sequence[int], completions: Sequence[list[int]], rollouts: GenerationBatch, tools: Policy
 ) -> list[bool | None]:
     """Whether each completion, to the problem of response `owners[i]`, is right."""
     return tools.judge([rollouts.rows[i] for i in owners], completions)
 
 
-def _candidate(rollouts: Rollouts, wrong: int, ids: list[int], right: bool | None, tools: Policy) -> Candidate:
+def _candidate(rollouts: GenerationBatch, wrong: int, ids: list[int], right: bool | None, tools: Policy) -> Candidate:
     own = rollouts.completion_ids[wrong]
     refused = None if right else "not verified"
     if ids == own:
         refused = "identical"
-    located = locate_steps(tools.tokenizer, ids, tools.trainer.args.lexicon)
+    located = locate_steps(tools.tokenizer, ids, tools.args.lexicon)
     return Candidate(ids, located, right, refused, edit_distance(own, ids), score=float("nan"))
 
 
-def _audited(attempts: list[Attempt], rollouts: Rollouts, method: IopCredit, audit: Audit) -> list[Attempt]:
+def _audited(attempts: list[Attempt], rollouts: GenerationBatch, method: IopCredit, audit: Audit) -> list[Attempt]:
     """All candidates that verify are audited at once; then every candidate has its score."""
     texts = rollouts.located
     open_ones = [(a, c) for a in attempts for c in a.candidates if c.refused is None]
@@ -120,7 +120,7 @@ def _audited(attempts: list[Attempt], rollouts: Rollouts, method: IopCredit, aud
     return [replace(attempt, candidates=[scored(c) for c in attempt.candidates]) for attempt in attempts]
 
 
-def _choose(attempts: list[Attempt], rollouts: Rollouts, method: IopCredit, tools: Policy) -> list[Attempt]:
+def _choose(attempts: list[Attempt], rollouts: GenerationBatch, method: IopCredit, tools: Policy) -> list[Attempt]:
     """The best candidate of each attempt, and how many of its edits are kept."""
     chosen = [best([c.score for c in a.candidates], [c.refused is None for c in a.candidates]) for a in attempts]
     found = [(a, a.candidates[k]) for a, k in zip(attempts, chosen, strict=True) if k is not None]
@@ -140,7 +140,7 @@ def _choose(attempts: list[Attempt], rollouts: Rollouts, method: IopCredit, tool
     ]
 
 
-def _count(attempts: Sequence[Attempt], tools: Policy) -> None:
+def _count(attempts: Sequence[Attempt], rollouts: GenerationBatch, tools: Policy) -> None:
     """Metrics of the step, and the repairs in the records of the wrong responses."""
     candidates = [candidate for attempt in attempts for candidate in attempt.candidates]
     tools.note("repair/tried", len(attempts))
@@ -158,4 +158,4 @@ def _count(attempts: Sequence[Attempt], tools: Policy) -> None:
     for a in attempts:
         text = None if a.chosen is None else a.candidates[a.chosen].located.text
         refused = [c.refused for c in a.candidates]
-        tools.record(a.wrong, repair={"text": text, "edits_kept": len(a.edits), "refused": refused})
+        rollouts.records[a.wrong]["repair"] = {"text": text, "edits_kept": len(a.edits), "refused": refused}

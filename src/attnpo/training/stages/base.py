@@ -1,10 +1,8 @@
-"""What a stage is given and what it may use. It reads one generation batch and returns it with its signal added.
+"""What a stage is given and what it may use. It reads one generation batch and returns TRL's with its signal added.
 
 A stage may also replace the rows of the batch (a method that trains on repaired responses does). Every tensor of the
-batch must then have the new number of rows (rows.py builds them), a multiple of `steps_per_generation` and the same on
+batch must then have the new number of rows (`rebuild` makes them), a multiple of `steps_per_generation` and the same on
 all processes, because TRL gathers numbers per row; a row that is no response of the batch has `rollout_rows` = -1.
-
-A generation batch with other rows: for stages that train on more, or on other, responses than were sampled.
 
 Legend: M rows of the new batch, C its completion tokens (padded right), P its prompt tokens (padded left).
 """
@@ -21,42 +19,20 @@ from trl.trainer.utils import pad
 
 from attnpo.errors import RunError
 from attnpo.steps.spans import LocatedSteps
+from attnpo.training.batch import GenerationBatch, StepTensors
 from attnpo.training.policy import Policy
-from attnpo.training.rollout import StepTensors
 
 Batch = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """This process's responses of one generation batch, unpadded and in order.
-
-    Attributes:
-        rows: the data set row of each response: prompt, reference, id …
-        prompt_ids, completion_ids: token ids, end token included.
-        located: steps and answer of each.
-        verdicts: right or wrong; None where nobody could judge.
-        group_size: responses per prompt, G.
-        first: number of the first response here within the batch of all processes; response i is of the group
-            (first + i) // G.
-    """
-
-    rows: list[dict[str, Any]]
-    prompt_ids: list[list[int]]
-    completion_ids: list[list[int]]
-    located: list[LocatedSteps]
-    verdicts: list[bool | None]
-    group_size: int
-    first: int
+"""TRL's own batch: what is shuffled, split into micro-batches and read by the loss."""
 
 
 class Stage(Protocol):
     """Made once per trainer from the credit method, whose options it reads. Raises InputError for what cannot work."""
 
-    def __init__(self, method: Any, trainer: Any) -> None: ...
+    def __init__(self, method: Any, policy: Policy) -> None: ...
 
-    def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
-        """The batch with an entry ``signal/NAME`` (first dimension: rows) for the signal it makes."""
+    def __call__(self, batch: Batch, rollouts: GenerationBatch) -> Batch:
+        """TRL's batch with an entry ``signal/NAME`` (first dimension: rows) for the signal it makes."""
         ...
 
 
@@ -119,7 +95,7 @@ def rebuild(batch: Batch, rows: Sequence[Row], tools: Policy) -> Batch:
         "completion_mask": completion_mask,
         "advantages": advantages,
         "outcome_advantages": advantages,
-        "num_items_in_batch": tools.trainer.accelerator.gather(completion_mask.sum()).sum(),
+        "num_items_in_batch": tools.accelerator.gather(completion_mask.sum()).sum(),
         **steps.as_batch(),
         "correct": torch.tensor([row.correct for row in rows], device=tools.device),
         "group_accuracy": batch["group_accuracy"][source],
@@ -138,7 +114,7 @@ def rebuild(batch: Batch, rows: Sequence[Row], tools: Policy) -> Batch:
 
 def _padded(ids: list[list[int]], side: str, tools: Policy) -> tuple[Tensor, Tensor]:
     """Ids and mask, padded as TRL pads them."""
-    options = {"padding_side": side, "pad_to_multiple_of": tools.trainer.pad_to_multiple_of}
+    options = {"padding_side": side, "pad_to_multiple_of": tools.pad_to_multiple_of}
     tensors = [torch.tensor(row) for row in ids]
     padded = pad(tensors, padding_value=tools.tokenizer.pad_token_id, **options)
     mask = pad([torch.ones_like(row) for row in tensors], padding_value=0, **options)

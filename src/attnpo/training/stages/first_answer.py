@@ -5,25 +5,23 @@ Signal `states_answer` [N, S]: for correct responses; false throughout for the o
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from attnpo.credit.first_correct import FirstCorrectCredit
 from attnpo.steps.answers import final_answer, states_answer
 from attnpo.steps.spans import LocatedSteps
+from attnpo.training.batch import STAGE_SIGNAL, GenerationBatch
 from attnpo.training.policy import Policy
-from attnpo.training.rollout import STAGE_SIGNAL
-from attnpo.training.stages.base import Batch, Rollouts
+from attnpo.training.stages.base import Batch
 
 
 class FirstAnswer:
     """Looks for each response's own final answer in its steps."""
 
-    def __init__(self, method: FirstCorrectCredit, trainer: Any) -> None:
-        self.place, self.tools = method.place, Policy(trainer)
+    def __init__(self, method: FirstCorrectCredit, policy: Policy) -> None:
+        self.place, self.tools = method.place, policy
 
-    def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
+    def __call__(self, batch: Batch, rollouts: GenerationBatch) -> Batch:
         states = torch.zeros(batch["step_lengths"].shape, dtype=torch.bool)
         correct = batch["correct"].tolist()
         for row, located, right in zip(states, rollouts.located, correct, strict=True):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import warnings
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,10 +22,10 @@ from torch import Tensor
 
 from attnpo.credit.segments import SegmentOptions, cut_points, segment_ids
 from attnpo.steps.spans import LocatedSteps
-from attnpo.training.policy import Policy, refuse_uneven_generation
-from attnpo.training.rollout import STAGE_SIGNAL
-from attnpo.training.stages.base import Batch, Rollouts
-from attnpo.training.stages.prefixes import can_share, read
+from attnpo.training.batch import STAGE_SIGNAL, GenerationBatch
+from attnpo.training.policy import Policy
+from attnpo.training.stages.base import Batch
+from attnpo.training.stages.prefixes import read
 
 Place = tuple[int, int]
 """(response, n): behind its first n tokens."""
@@ -35,13 +34,13 @@ Place = tuple[int, int]
 class Potentials:
     """Cuts responses, continues them from every boundary, and has the continuations judged."""
 
-    def __init__(self, method: SegmentOptions, trainer: Any) -> None:
-        refuse_uneven_generation(trainer, "the processes continue different numbers of prefixes")
-        self.method, self.tools = method, Policy(trainer)
+    def __init__(self, method: SegmentOptions, policy: Policy) -> None:
+        policy.refuse_uneven_generation("the processes continue different numbers of prefixes")
+        self.method, self.tools = method, policy
         self.ending: list[int] = self.tools.tokenizer(method.closing, add_special_tokens=False)["input_ids"]
-        self.share = method.share_prefixes and can_share(trainer)
+        self.share = method.share_prefixes and policy.can_share_prefixes
 
-    def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
+    def __call__(self, batch: Batch, rollouts: GenerationBatch) -> Batch:
         known = [i for i, verdict in enumerate(rollouts.verdicts) if verdict is not None]
         cuts, places, continued = self._explore(rollouts, known)
         potentials = self._judge(rollouts, continued)
@@ -59,15 +58,15 @@ class Potentials:
         return batch
 
     def _explore(
-        self, rollouts: Rollouts, known: list[int]
+        self, rollouts: GenerationBatch, known: list[int]
     ) -> tuple[list[list[int]], dict[int, list[Place]], dict[Place, list[list[int]]]]:
         """Cuts of every response, where each known one is continued from, and the continuations."""
         tools, method, total = self.tools, self.method, len(rollouts.rows)
         by_entropy = method.cuts == "entropy"
         captured = None
         if by_entropy and not self.share:  # a forward before the rewards may have given them already
-            captured = (tools.trainer._signals or {}).get("entropy")
-        size = total if tools.trainer.use_vllm else tools.trainer.args.per_device_train_batch_size
+            captured = rollouts.signals.get("entropy")
+        size = tools.at_once or total
         starts: dict[tuple[int, ...], Place] = {}  # the prompt's end, of the first response to it
         for i in known:
             starts.setdefault(tuple(rollouts.prompt_ids[i]), (i, 0))
@@ -107,7 +106,7 @@ class Potentials:
         thinking = (located.spans[0][0], located.spans[-1][1])
         return cut_points(self.method, thinking, entropy=entropy, steps=[start for start, _ in located.spans])
 
-    def _judge(self, rollouts: Rollouts, continued: dict[Place, list[list[int]]]) -> dict[Place, float]:
+    def _judge(self, rollouts: GenerationBatch, continued: dict[Place, list[list[int]]]) -> dict[Place, float]:
         """Φ of every place: the share of right ones among its continuations with a verdict, NaN where none has one."""
         whole = [
             (place, [*rollouts.completion_ids[place[0]][: place[1]], *self.ending, *ids])
@@ -123,7 +122,7 @@ class Potentials:
 
     def _mean_segment(self, lengths: list[int], cuts: list[list[int]]) -> Float[Tensor, "N"]:
         own = torch.tensor([sum(lengths), sum(len(starts) + 1 for starts in cuts)], device=self.tools.device)
-        tokens, segments = self.tools.trainer.accelerator.reduce(own, "sum").tolist()
+        tokens, segments = self.tools.accelerator.reduce(own, "sum").tolist()
         return torch.full((len(lengths),), tokens / segments, device=self.tools.device)
 
     def _note(self, table: Float[Tensor, "N K+1"], cuts: list[list[int]]) -> None:
@@ -140,7 +139,7 @@ class Potentials:
         self.tools.note("potential/mean", inside.nanmean().nan_to_num(0.0).item())
         if not inside.nan_to_num(0.0).any() and not inside.isnan().all():
             warnings.warn(
-                f"credit={self.tools.trainer.args.credit!r}: no continuation of this batch is right, so no segment "
+                f"credit={self.tools.args.credit!r}: no continuation of this batch is right, so no segment "
                 f"gains or loses potential; closing is {self.method.closing!r}, which must be how the model ends its "
                 "thinking and begins its answer",
                 stacklevel=2,

@@ -10,11 +10,8 @@ Shape legend: N sequences, T tokens (padded right), X continuations, P cached po
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,23 +19,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
-from trl.models.utils import unwrap_model_for_generation
 
 from attnpo.training.policy import Policy
 
 Prefix = tuple[int, int]
 """(sequence, n): the first n ≥ 1 tokens of that sequence."""
-
-
-def can_share(trainer: Any) -> bool:
-    """Whether continuations of this trainer's policy can start from a cache that another forward has filled."""
-    if trainer.use_vllm or trainer.use_transformers_continuous_batching:
-        return False
-    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-        return False
-    if trainer.generation_config.cache_implementation is not None:
-        return False
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=trainer.model.config).layers)
 
 
 @dataclass(frozen=True)
@@ -79,7 +64,7 @@ class Reading:
     def _from_cache(
         self, cache: DynamicCache, prefixes: Sequence[Prefix], ending: list[int], count: int, max_new_tokens: int
     ) -> list[list[list[int]]]:
-        trainer, device = self.tools.trainer, self.tools.device
+        device = self.tools.device
         repeated = [prefix for prefix in prefixes for _ in range(count)]
         # The last token of a prefix is fed again: with no ending, something must be.
         kept = torch.tensor([n - 1 for _, n in repeated], device=device)
@@ -87,16 +72,14 @@ class Reading:
         longest = max(n for _, n in prefixes) - 1
         rows = torch.tensor([row for row, _ in repeated], device=device)
         seen = torch.arange(longest, device=device) < kept[:, None]
-        config = copy.copy(trainer.generation_config)
-        config.max_new_tokens = max_new_tokens
-        with generating(self.tools) as model:
+        with self.tools.generating() as model:
             out = model.generate(
                 input_ids=fed,
                 attention_mask=torch.cat([seen.long(), torch.ones_like(fed)], dim=1),  # positions follow from it
                 past_key_values=gather_cache(cache, rows, longest),
-                generation_config=config,
+                generation_config=self.tools.generation_config(max_new_tokens),
             )
-        ends = set(trainer.eos_token_ids)
+        ends = self.tools.end_ids
         sampled = [until_end(ids, ends) for ids in out[:, fed.shape[1] :].tolist()]
         self.tools.note("extra/rollout_tokens", float(sum(map(len, sampled))))
         self.tools.note("extra/prefix_tokens", float(fed.numel()))
@@ -114,8 +97,8 @@ def read(tools: Policy, sequences: Sequence[list[int]], *, entropy: bool, share:
     mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
     cache = None
     if share:
-        cache = DynamicCache(config=tools.trainer.model.config)
-        with generating(tools) as model, tools.trainer.accelerator.autocast():
+        cache = DynamicCache(config=tools.model.config)
+        with tools.generating() as model, tools.accelerator.autocast():
             labels = ids.masked_fill(mask == 0, -100)
             # TRL's fused head takes `use_cache` away, but fills a cache that it is handed.
             output = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, past_key_values=cache)
@@ -135,22 +118,6 @@ def gather_cache(cache: DynamicCache, rows: Tensor, length: int) -> DynamicCache
         assert layer.values is not None
         gathered.update(layer.keys[:, :, :length][rows], layer.values[:, :, :length][rows], i)
     return gathered
-
-
-@contextmanager
-def generating(tools: Policy) -> Iterator[Any]:
-    """The policy as TRL generates with it, without gradients."""
-    trainer = tools.trainer
-    with (
-        unwrap_model_for_generation(
-            trainer.model_wrapped,
-            trainer.accelerator,
-            generation_kwargs=trainer.generation_kwargs,
-            gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
-        ) as model,
-        torch.no_grad(),
-    ):
-        yield model
 
 
 def until_end(ids: list[int], ends: set[int]) -> list[int]:

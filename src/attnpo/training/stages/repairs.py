@@ -21,10 +21,10 @@ from attnpo.credit.iop.audit import make_audit
 from attnpo.credit.iop.edits import masks
 from attnpo.credit.iop.repairs import plan_repairs
 from attnpo.errors import InputError
-from attnpo.training.policy import Policy, refuse_uneven_generation
-from attnpo.training.rollout import STAGE_SIGNAL
+from attnpo.training.batch import STAGE_SIGNAL, GenerationBatch
+from attnpo.training.policy import Policy
 from attnpo.training.stages.attempts import Attempt, try_repairs
-from attnpo.training.stages.base import Batch, Rollouts, Row, rebuild
+from attnpo.training.stages.base import Batch, Row, rebuild
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class RepairRow:
 class Repairs:
     """The stage that makes the signals `repair_role`, `repair_gates` and `repair_weight`."""
 
-    def __init__(self, method: Any, trainer: Any) -> None:
+    def __init__(self, method: Any, policy: Policy) -> None:
         if not isinstance(method, IopCredit):
             raise InputError(f"credit {method.name!r}: repairs are made with the options of the method 'iop'")
-        self.method, self.tools = method, Policy(trainer)
-        refuse_what_cannot_work(trainer, self.tools.responses)
+        self.method, self.tools = method, policy
+        refuse_what_cannot_work(policy)
         self.audit = make_audit(
             method.audit, judge=method.judge, api_key_env=method.judge_api_key_env, cache=method.judge_cache
         )
 
-    def __call__(self, batch: Batch, rollouts: Rollouts) -> Batch:
+    def __call__(self, batch: Batch, rollouts: GenerationBatch) -> Batch:
         plan = plan_repairs(
             rollouts.verdicts,
             rollouts.completion_ids,
@@ -66,12 +66,12 @@ class Repairs:
         rows = self._with_candidates(rows, attempts, batch, rollouts)
         return self._assemble(rows, batch, rollouts)
 
-    def _fallback_rows(self, responses: Sequence[int], batch: Batch, rollouts: Rollouts) -> list[RepairRow]:
+    def _fallback_rows(self, responses: Sequence[int], batch: Batch, rollouts: GenerationBatch) -> list[RepairRow]:
         """Responses whose outcome advantage is 0 have no gradient and need no row."""
         advantages = batch["outcome_advantages"].tolist()
         return [RepairRow(_own(i, batch, rollouts), Role.OUTCOME) for i in responses if advantages[i] != 0]
 
-    def _pair(self, attempt: Attempt, batch: Batch, rollouts: Rollouts) -> list[RepairRow]:
+    def _pair(self, attempt: Attempt, batch: Batch, rollouts: GenerationBatch) -> list[RepairRow]:
         """The wrong response and its repair, under the original prompt. A side without a gate needs no row."""
         if attempt.chosen is None:
             return []
@@ -94,13 +94,13 @@ class Repairs:
         return [side for side in pair if side.gates is not None and any(side.gates)]
 
     def _with_candidates(
-        self, rows: list[RepairRow], attempts: Sequence[Attempt], batch: Batch, rollouts: Rollouts
+        self, rows: list[RepairRow], attempts: Sequence[Attempt], batch: Batch, rollouts: GenerationBatch
     ) -> list[RepairRow]:
         """The repair mode's own rows, as long as there is room; candidates that score alike teach nothing."""
         limit = int(self.method.row_limit * self.tools.responses)
         for attempt in attempts if self.method.lambda_rep > 0 and self.method.candidates > 1 else ():
             scores = torch.tensor([[candidate.score for candidate in attempt.candidates]])
-            advantages = outcome_advantages(scores, self.tools.trainer.args.advantage)[0].tolist()
+            advantages = outcome_advantages(scores, self.tools.args.advantage)[0].tolist()
             if not any(advantages):
                 continue
             if len(rows) + len(attempt.candidates) > limit:
@@ -120,11 +120,11 @@ class Repairs:
                 rows = [*rows, RepairRow(row, Role.CANDIDATE, share=1 / len(attempt.candidates))]
         return rows
 
-    def _assemble(self, rows: list[RepairRow], batch: Batch, rollouts: Rollouts) -> Batch:
+    def _assemble(self, rows: list[RepairRow], batch: Batch, rollouts: GenerationBatch) -> Batch:
         """Filler up to a multiple of the number of micro-batches, the same on every process, and the signals."""
         self.tools.note("repair/rows", len(rows))
-        micro_batches = self.tools.trainer.args.steps_per_generation
-        everywhere = self.tools.trainer.accelerator.gather(torch.tensor([max(1, len(rows))], device=self.tools.device))
+        micro_batches = self.tools.args.steps_per_generation
+        everywhere = self.tools.accelerator.gather(torch.tensor([max(1, len(rows))], device=self.tools.device))
         total = -(-int(everywhere.max()) // micro_batches) * micro_batches
         shortest = min(range(len(rollouts.rows)), key=lambda i: len(rollouts.completion_ids[i]))
         filler = RepairRow(_own(shortest, batch, rollouts, is_source=False), Role.FILLER, share=0.0)
@@ -143,11 +143,11 @@ class Repairs:
         new[f"{STAGE_SIGNAL}repair_role"] = torch.tensor([int(row.role) for row in rows], device=device)
         new[f"{STAGE_SIGNAL}repair_gates"] = gates
         new[f"{STAGE_SIGNAL}repair_weight"] = torch.tensor([row.share * scale for row in rows], device=device)
-        new["num_items_in_batch"] = self.tools.trainer.accelerator.gather(gates.sum()).sum()
+        new["num_items_in_batch"] = self.tools.accelerator.gather(gates.sum()).sum()
         return new
 
 
-def _own(i: int, batch: Batch, rollouts: Rollouts, *, is_source: bool = True) -> Row:
+def _own(i: int, batch: Batch, rollouts: GenerationBatch, *, is_source: bool = True) -> Row:
     """A response of the batch as it is."""
     return Row(
         source=i,
@@ -161,17 +161,17 @@ def _own(i: int, batch: Batch, rollouts: Rollouts, *, is_source: bool = True) ->
     )
 
 
-def refuse_what_cannot_work(trainer: Any, responses: int) -> None:
+def refuse_what_cannot_work(policy: Policy) -> None:
     """Raises InputError, with the reason, for settings under which repairs would be wrong or would hang."""
-    group = trainer.num_generations
-    if responses % group:
+    if policy.responses % policy.group_size:
         raise InputError(
-            f"per_device_train_batch_size × steps_per_generation: found {responses}, expected a multiple of "
-            f"num_generations ({group}): credit='iop' repairs within a group, so no group may be spread over processes"
+            f"per_device_train_batch_size × steps_per_generation: found {policy.responses}, expected a multiple of "
+            f"num_generations ({policy.group_size}): credit='iop' repairs within a group, so no group may be spread "
+            "over processes"
         )
-    if trainer.use_vllm and trainer.vllm_importance_sampling_correction:
+    if policy.corrects_for_vllm:
         raise InputError(
             "option vllm_importance_sampling_correction: found true, expected false: a repair is sampled under the "
             "repair prompt and trained under the original one, so vLLM's log-probabilities are of another condition"
         )
-    refuse_uneven_generation(trainer, "the processes repair different numbers of responses")
+    policy.refuse_uneven_generation("the processes repair different numbers of responses")

@@ -1,13 +1,16 @@
-"""What the trainer knows about a batch of responses before any score: their steps and answers, as tensors.
+"""One generation batch, from the sampled ids to what a credit method may read: the object that training hands on.
+
+`GenerationBatch` holds this process's responses unpadded and in order. What the loss needs of them travels as tensors
+in TRL's own batch, a dict that TRL shuffles and splits into micro-batches: `StepTensors`, `GenerationBatch.outcome`.
 
 Shape legend: N responses (of a generation batch or a micro-batch), C completion tokens (padded right), P prompt tokens
-(padded left), S most steps of any response of the generation batch.
+(padded left), S most steps of any response of the generation batch, M responses of all processes, K reward functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -15,8 +18,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnpo.attention.layout import StepLayout
+from attnpo.credit.advantages import group_accuracy, outcome_advantages, verdict_of
 from attnpo.credit.base import CreditInputs, rescalable_rows
-from attnpo.steps.spans import LocatedSteps
+from attnpo.steps.spans import LocatedSteps, locate_steps
+from attnpo.training.records import Record
+from attnpo.training.rewards import RewardSetup
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,11 @@ class StepTensors:
     @classmethod
     def of_batch(cls, batch: Mapping[str, Any]) -> StepTensors:
         """The same tensors, out of the trainer's batch."""
-        return cls(**{field.name: batch[field.name] for field in fields(cls)})
+        return cls(**{entry.name: batch[entry.name] for entry in fields(cls)})
 
     def as_batch(self) -> dict[str, Tensor]:
         """Entries for the trainer's batch."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     def __getitem__(self, rows: slice) -> StepTensors:
         return StepTensors(**{name: tensor[rows] for name, tensor in self.as_batch().items()})
@@ -96,9 +102,95 @@ class StepTensors:
         )
 
 
-def longest_answer(located: Sequence[LocatedSteps]) -> int:
-    """|F| of the longest final answer, known on the host so that the capture need not wait for the device."""
-    return max((row.answer[1] - row.answer[0] for row in located if row.answer is not None), default=0)
+@dataclass
+class GenerationBatch:
+    """This process's responses of one generation batch, unpadded and in order; filled in as the batch is worked on.
+
+    Attributes:
+        rows: the data set row of each response: prompt, reference, id …
+        group_size: responses per prompt, G.
+        first: number of the first response here within the batch of all processes; response i is of the group
+            (first + i) // G.
+        prompt_ids, completion_ids: token ids, end token included (`add_responses`).
+        located: steps and answer of each (`add_responses`).
+        truncated: whether each was cut off before an end token (`add_responses`).
+        rewards: of all processes, the length reward included; None before verification (`add_rewards`).
+        verdicts: right or wrong; None where nobody could judge (`add_rewards`).
+        signals: what a forward before the rewards has given (`ForwardCapture`); empty where none ran.
+        records: the record of each response, for the run folder.
+    """
+
+    rows: list[dict[str, Any]]
+    group_size: int
+    first: int = 0
+    prompt_ids: list[list[int]] = field(default_factory=list)
+    completion_ids: list[list[int]] = field(default_factory=list)
+    located: list[LocatedSteps] = field(default_factory=list)
+    truncated: list[bool] = field(default_factory=list)
+    rewards: Float[Tensor, "M K"] | None = None
+    verdicts: list[bool | None] = field(default_factory=list)
+    signals: dict[str, Tensor] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def own(self) -> slice:
+        """Where this process's responses are among those of all processes."""
+        return slice(self.first, self.first + len(self))
+
+    @property
+    def longest_answer(self) -> int:
+        """|F| of the longest final answer, known on the host so that the capture need not wait for the device."""
+        return max((row.answer[1] - row.answer[0] for row in self.located if row.answer is not None), default=0)
+
+    def add_responses(
+        self,
+        prompt_ids: list[list[int]],
+        completion_ids: list[list[int]],
+        tokenizer: Any,
+        lexicon: str,
+        end_ids: Sequence[int],
+    ) -> None:
+        """The sampled ids; their steps are found on them, not on text that was tokenised again."""
+        self.prompt_ids, self.completion_ids = prompt_ids, completion_ids
+        self.located = [locate_steps(tokenizer, ids, lexicon) for ids in completion_ids]
+        self.truncated = [ids[-1] not in end_ids for ids in completion_ids]
+
+    def add_rewards(self, rewards: Float[Tensor, "M K"], setup: RewardSetup) -> None:
+        """The rewards of all processes; `setup` knows which of them says right or wrong."""
+        self.rewards = rewards
+        self.verdicts = [verdict_of(value) for value in setup.judged(rewards)[self.own].tolist()]
+
+    def outcome(
+        self, setup: RewardSetup, weights: Float[Tensor, " K"], advantage: str, width: int
+    ) -> tuple[dict[str, Any], Float[Tensor, " M"]]:
+        """Entries for TRL's batch, N rows each, and the outcome advantages of all processes.
+
+        The entries are steps, correctness, group accuracy, outcome advantages and what a credit method may read;
+        `width` is C. To be called once the records are made.
+        """
+        assert self.rewards is not None
+        device = weights.device
+        totals = setup.total(self.rewards, weights)
+        advantages = outcome_advantages(totals.view(-1, self.group_size), advantage).view(-1)
+        judged = setup.judged(self.rewards).view(-1, self.group_size)
+        accuracy = group_accuracy(judged).repeat_interleave(self.group_size)
+        lengths = [len(p) + len(c) for p, c in zip(self.prompt_ids, self.completion_ids, strict=True)]
+        entries = {
+            **StepTensors.pack(self.located, width, device).as_batch(),
+            "correct": setup.correct(self.rewards)[self.own],
+            "group_accuracy": accuracy[self.own],
+            "total_tokens": torch.tensor(lengths, device=device),
+            "outcome_advantages": advantages[self.own],
+            "advantages": advantages[self.own],
+            "rewards": totals[self.own].tolist(),
+            "prompts": [record["prompt"] for record in self.records],
+            "completions": [record["text"] for record in self.records],
+            "rollout_rows": torch.arange(len(lengths), device=device),
+        }
+        return entries, advantages
 
 
 def credit_inputs(batch: Mapping[str, Any], *, step: int, signals: Mapping[str, Float[Tensor, "..."]]) -> CreditInputs:

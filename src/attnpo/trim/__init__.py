@@ -1,0 +1,1 @@
+"""Shorter traces without reinforcement learning: steps taken out of right traces, thinking ended early."""

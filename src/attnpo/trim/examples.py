@@ -1,0 +1,131 @@
+"""What is written of a trimmed trace: an example for fine-tuning, or a pair for preference training.
+
+Prompt and completion stand there as text by default. As a conversation, many chat templates would drop the thinking of
+an assistant's message (those of the DeepSeek-R1 distillations do).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from attnpo.steps.response import CLOSE_TAG, OPEN_TAG, split_response
+from attnpo.trim.options import CONVERSATION
+from attnpo.trim.verify import Candidate
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """What trimming came to.
+
+    Attributes:
+        removed: steps that are gone; kept_for_values: steps whose turn to go had come, which stayed for their value.
+        scores: what the steps were ranked by, None for a ranking that has none.
+        reason: in words why so many and no more.
+        answer: as sampled from what is left; None where none was.
+        drop: log-likelihood per token that the answer has lost, in nats; None where it was not measured.
+        checks: how often the answer was verified.
+    """
+
+    removed: list[int]
+    kept_for_values: list[int]
+    scores: list[float] | None
+    reason: str
+    answer: str | None = None
+    drop: float | None = None
+    checks: int = 0
+
+
+class Writer:
+    """Writes examples for one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, ranking: str, verify: str, format: str):
+        self.tokenizer, self.ranking, self.verify, self.format = tokenizer, ranking, verify, format
+
+    def example(self, one: Candidate, found: Trimmed, *, preference: bool) -> dict[str, Any]:
+        """A row of OUT.jsonl. It is a trace as well: "problem" and "response", the short one."""
+        long = one.row["response"]
+        short = shorter_response(one, found.removed)
+        problem = one.row["problem"]
+        kept = {name: one.row[name] for name in ("id", "problem", "reference") if name in one.row}
+        if preference:
+            texts = {"chosen": self._completion(problem, short), "rejected": self._completion(problem, long)}
+        else:
+            texts = {"completion": self._completion(problem, short)}
+        gone, stays = set(found.removed), set(found.kept_for_values)
+        scores = found.scores or [None] * len(one.trace.steps)
+        steps = [
+            {
+                "start": step["start"],
+                "end": step["end"],
+                "kind": step.get("kind", "step"),
+                "essential": step.get("essential"),
+                "score": score,
+                "removed": k in gone,
+                "kept_for_value": k in stays,
+            }
+            for k, (step, score) in enumerate(zip(one.trace.steps, scores, strict=True))
+        ]
+        trim = {
+            "ranking": self.ranking,
+            "verify": self.verify,
+            "reason": found.reason,
+            "answer": found.answer,
+            "drop": found.drop,
+            "checks": found.checks,
+            "tokens": {"long": self._thinking_tokens(long), "short": self._thinking_tokens(short)},
+            "response": long,
+            "steps": steps,
+        }
+        return {**kept, "prompt": self._prompt(problem, long), **texts, "response": short, "trim": trim}
+
+    def _prompt(self, problem: str, response: str) -> Any:
+        message = [{"role": "user", "content": problem}]
+        if self.format == CONVERSATION:
+            return message
+        text = self._template(problem)
+        if _opens_itself(response):
+            text = _without_opening(text)
+        # Trainers tokenise the text as any other, so a start token would be there twice.
+        start: Any = self.tokenizer.bos_token
+        if start is None or self.tokenizer("")["input_ids"][:1] != [self.tokenizer.bos_token_id]:
+            return text
+        return text.removeprefix(start)
+
+    def _completion(self, problem: str, response: str) -> Any:
+        if self.format != CONVERSATION:
+            return response
+        template = self._template(problem)
+        opening = "" if _opens_itself(response) else template[len(_without_opening(template)) :]
+        return [{"role": "assistant", "content": opening + response}]
+
+    def _template(self, problem: str) -> str:
+        message = [{"role": "user", "content": problem}]
+        text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        assert isinstance(text, str)
+        return text
+
+    def _thinking_tokens(self, response: str) -> int:
+        parts = split_response(response)
+        encoded: Any = self.tokenizer(response[parts.thinking_start : parts.thinking_end], add_special_tokens=False)
+        return len(encoded["input_ids"])
+
+
+def shorter_response(one: Candidate, removed: list[int]) -> str:
+    """The response with its opening tag, what is left of the thinking, and its own final answer."""
+    response = one.row["response"]
+    parts = split_response(response)
+    assert parts.answer_start is not None
+    return response[: parts.thinking_start] + one.without(removed) + CLOSE_TAG + response[parts.answer_start :]
+
+
+def _opens_itself(response: str) -> bool:
+    return split_response(response).thinking_start > 0
+
+
+def _without_opening(prompt: str) -> str:
+    """A prompt without the opening tag that it may end with, as `attnpo.traces.prepared.prompt_ids` has it."""
+    bare = prompt.rstrip()
+    return bare.removesuffix(OPEN_TAG) if bare.endswith(OPEN_TAG) else prompt

@@ -1,0 +1,90 @@
+"""Where traces come from: a file of them, or the samples of an evaluation; what is no trace is named."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name
+from attnpo.errors import InputError
+from attnpo.evaluation.benchmarks import user_message
+from attnpo.evaluation.folder import read_evaluation
+from attnpo.evaluation.load import load_questions
+from attnpo.traces.labelled import NumberedRow
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that gives no example. `where`: file and row."""
+
+    row: int
+    id: Any
+    where: str
+    reason: str
+
+    @classmethod
+    def of(cls, source: str | Path, row: NumberedRow, reason: str) -> LeftOut:
+        """A reason that begins with file and row is cut short of them."""
+        number, fields = row
+        where = row_name(source, number)
+        return cls(number, fields.get("id"), where, reason.removeprefix(where).lstrip(":, "))
+
+
+def read_traces(source: str | Path) -> tuple[list[NumberedRow], list[LeftOut]]:
+    """The rows that have what a trace needs, with their numbers from 1, and the others.
+
+    source: a file of traces, or a folder of `attnpo eval`, whose samples are traces of the model evaluated.
+    Raises InputError for an unreadable file or folder, and for benchmarks whose answers are no mathematics.
+    """
+    return _read_samples(Path(source)) if Path(source).is_dir() else _read_file(source)
+
+
+def _read_file(source: str | Path) -> tuple[list[NumberedRow], list[LeftOut]]:
+    rows: list[NumberedRow] = []
+    bad: list[InputError] = []
+    without = []
+    for number, row in read_numbered_jsonl(source, on_bad_row=bad.append):
+        where = row_name(source, number)
+        try:
+            for field in ("problem", "response"):
+                check_field(row, field, where)
+            if row.get("reference") is not None:
+                check_field(row, "reference", where)
+        except InputError as error:
+            without.append(LeftOut.of(source, (number, row), str(error)))
+        else:
+            rows.append((number, row))
+    without += [LeftOut.of(source, (_number_in(str(error), source), {}), str(error)) for error in bad]
+    return rows, without
+
+
+def _number_in(message: str, source: str | Path) -> int:
+    """The row that a message of `read_numbered_jsonl` begins with."""
+    found = re.match(r"\d+", message.removeprefix(row_name(source, 0)[:-1]))
+    assert found is not None
+    return int(found[0])
+
+
+def _read_samples(folder: Path) -> tuple[list[NumberedRow], list[LeftOut]]:
+    evaluation = read_evaluation(folder)
+    data_dir = evaluation.options.get("data_dir")
+    rows, without = [], []
+    for name, samples in evaluation.samples.items():
+        questions = load_questions(name, data_dir=None if data_dir is None else Path(data_dir)).questions
+        places = {question.id: place for place, question in enumerate(questions)}
+        for sample in sorted(samples, key=lambda one: (places.get(one.id, len(places)), one.sample)):
+            number = len(rows) + len(without) + 1
+            row = {"id": f"{sample.id}/{sample.sample}", "response": sample.text, "reference": sample.reference}
+            if sample.id not in places:
+                without.append(LeftOut.of(folder, (number, row), "its question is not in the benchmark any more"))
+                continue
+            question = questions[places[sample.id]]
+            if question.kind != "math":
+                raise InputError(f"{folder}: benchmark {name} has answers of kind {question.kind}, expected math")
+            if sample.truncated:
+                without.append(LeftOut.of(folder, (number, row), "cut off"))
+            else:
+                rows.append((number, {**row, "problem": user_message(question)}))
+    return rows, without

@@ -1,0 +1,242 @@
+"""A file of traces shortened: what `attnpo trim` does. Read, looked through, trimmed in portions, written.
+
+Portions that are done stand in TARGET.partial until the end, one line each, so that an interrupted call goes on where
+it stopped. They are cut by the rows of the input alone and what is computed of one does not depend on the others, so
+the file comes out the same. What was left out stands in TARGET.left-out, with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from attnpo import __version__
+from attnpo.attention.heads import Head, check_heads, load_heads, warn_of_other_model
+from attnpo.data.jsonl import (
+    drop_unfinished_line,
+    json_line,
+    read_jsonl,
+    row_name,
+    write_jsonl,
+)
+from attnpo.errors import InputError
+from attnpo.models import resolve_model
+from attnpo.models.loading import load_model
+from attnpo.rewards.pool import VerifierPool
+from attnpo.rewards.verdict import REWARD_OF
+from attnpo.steps.response import answer_of, thinking_of
+from attnpo.traces.labelled import NumberedRow, longest
+from attnpo.traces.prepared import prepare_trace
+from attnpo.traces.scores import heads_file
+from attnpo.traces.steps import check_tiling
+from attnpo.trim.examples import Writer
+from attnpo.trim.options import ATTENTION, SAMPLE, Options
+from attnpo.trim.rows import LeftOut, read_traces
+from attnpo.trim.summary import Summary, summarise
+from attnpo.trim.trimmer import Trimmer
+from attnpo.trim.verify import Candidate, Model
+
+PORTION = 128
+"""Traces that are trimmed together, and lost together where the work is interrupted."""
+
+Row = dict[str, Any]
+Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+"""What is done, and to what -> the function that is told (done, all) as long as it goes on."""
+
+
+def _no_progress(what: str, unit: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    return nullcontext(lambda done, total: None)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call came to. `continued`: rows that an earlier, interrupted call had done."""
+
+    summary: Summary
+    left_out: list[LeftOut]
+    left_out_file: Path
+    continued: int
+
+
+def trim_file(
+    source: str | Path,
+    target: str | Path,
+    *,
+    model: str | None = None,
+    heads: str | Path | None = None,
+    options: Options | None = None,
+    progress: Progress = _no_progress,
+    say: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Write examples with shorter thinking, made of the right traces of `source`, to `target`, in the same order.
+
+    Bad rows, wrong traces and those that do not fit are left out and named. heads: a head file; default: heads.json in
+    the model's folder; read for the attention ranking alone. progress: told of the rows. say: told in a line what
+    matters while it goes on. Raises InputError for bad files, heads, options or models, and where no row can be used.
+    """
+    options = options or Options()
+    name = resolve_model(model)
+    head_file = heads_file(name, heads) if options.ranking == ATTENTION else None
+    chosen = [] if head_file is None else load_heads(head_file)
+    rows, without = read_traces(source)
+    rows = rows[: options.max_traces]
+    target, partial = Path(target), Path(f"{target}.partial")
+    with _going_on(partial, _settings(rows, name, chosen, options), say) as (file, done), VerifierPool() as pool:
+        portions = [rows[first : first + PORTION] for first in range(0, len(rows), PORTION)]
+        continued = sum(len(portion) for portion in portions[: len(done)])
+        if len(done) < len(portions):
+            network, tokenizer = load_model(name)
+            if head_file is not None:
+                check_heads(network.config, chosen)
+                warn_of_other_model(head_file, name)
+            worker = _Worker(source, Model(network, tokenizer, options.batch_size), chosen, pool, options)
+            with progress("trimming", "rows") as told:
+                for portion in portions[len(done) :]:
+                    before = sum(map(len, portions[: len(done)]))
+                    told(before, len(rows))
+                    done.append(worker.portion(portion, lambda count, at=before: told(at + count, len(rows))))
+                    file.write(json_line(done[-1]))
+                    file.flush()
+    examples = [example for portion in done for example in portion["examples"]]
+    without += [LeftOut(**one) for portion in done for one in portion["left_out"]]
+    without.sort(key=lambda one: one.row)
+    if not examples:
+        found = "".join(f"; {count} × {reason}" for reason, count in Counter(x.reason for x in without).most_common(5))
+        raise InputError(f"{source}: no row can be used, expected right traces with a closing tag{found}")
+    written = examples if options.shortest is None else _shortest(examples, options.shortest)
+    if options.preference:
+        written = [example for example in written if example["response"] != example["trim"]["response"]]
+    write_jsonl(target, written)
+    beside = Path(f"{target}.left-out")
+    if without:
+        write_jsonl(beside, map(asdict, without))
+    else:
+        beside.unlink(missing_ok=True)
+    partial.unlink(missing_ok=True)
+    return Outcome(summarise(examples, len(written)), without, beside, continued)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Does portions of rows."""
+
+    source: str | Path
+    model: Model
+    heads: list[Head]
+    pool: VerifierPool
+    options: Options
+
+    def portion(self, rows: list[NumberedRow], progress: Callable[[int], None]) -> Row:
+        """The examples made of some rows, and what was left out of them."""
+        without: list[LeftOut] = []
+        traces = self._right(self._candidates(rows, without), without)
+        trimmer = Trimmer(self.model, self.heads, self.pool, self.options)
+        out = len(rows) - len(traces)
+        trimmed = trimmer.trim(traces, lambda count: progress(out + count)) if traces else []
+        writer = Writer(self.model.tokenizer, self.options.ranking, self.options.verify, self.options.format)
+        examples = [
+            writer.example(one, found, preference=self.options.preference)
+            for one, found in zip(traces, trimmed, strict=True)
+        ]
+        return {"examples": examples, "left_out": list(map(asdict, without))}
+
+    def _candidates(self, rows: Iterable[NumberedRow], without: list[LeftOut]) -> list[Candidate]:
+        """The rows as tokens, those that cannot be trimmed left out."""
+        found = []
+        limit = longest(self.model.network.config.get_text_config(decoder=True), self.options.max_length)
+        for number, row in rows:
+            where = row_name(self.source, number)
+            try:
+                trace = prepare_trace(
+                    row, self.model.tokenizer, lexicon=self.options.lexicon, max_length=limit, where=where
+                )
+                check_tiling(trace.steps, thinking_of(row["response"]), where)
+            except InputError as error:
+                without.append(LeftOut.of(self.source, (number, row), str(error)))
+                continue
+            reason = trace.skipped
+            if reason is None and not trace.steps:
+                reason = "no step"
+            if reason is None and not (answer_of(row["response"]) or "").strip():
+                reason = "empty answer"
+            if reason is None and self.options.verify == SAMPLE:
+                reason = self._no_sample(row, len(trace.ids) - trace.answer_tokens + self.options.room(trace), limit)
+            if reason is None:
+                found.append(Candidate(number, row, trace))
+            else:
+                without.append(LeftOut.of(self.source, (number, row), reason))
+        return found
+
+    def _no_sample(self, row: Row, length: int, limit: int | None) -> str | None:
+        """Why an answer cannot be sampled and verified; None if it can."""
+        if not row.get("reference"):
+            return "no reference answer, which --verify sample needs"
+        if limit is not None and length > limit:
+            return f"no room for a new answer within {limit} tokens"
+        return None
+
+    def _right(self, traces: list[Candidate], without: list[LeftOut]) -> list[Candidate]:
+        """The traces whose own answer is right; those without a reference are taken as they are."""
+        known = [one for one in traces if one.row.get("reference")]
+        unreadable: Collection[str] = self.pool.validate_references([one.row["reference"] for one in known])
+        verdicts = self.pool.verify((answer_of(one.row["response"]), one.row["reference"]) for one in known)
+        wrong = {
+            one.number: "a reference answer that cannot be read"
+            if one.row["reference"] in unreadable
+            else f"answer is {verdict.value.replace('_', ' ')}"
+            for one, verdict in zip(known, verdicts, strict=True)
+            if REWARD_OF[verdict] != 1
+        }
+        without += [
+            LeftOut.of(self.source, (one.number, one.row), wrong[one.number]) for one in traces if one.number in wrong
+        ]
+        return [one for one in traces if one.number not in wrong]
+
+
+def _shortest(examples: list[Row], count: int) -> list[Row]:
+    """Of every problem the `count` examples with the fewest tokens of thinking, in order; of equals, the first."""
+    by_problem: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        by_problem.setdefault(example["problem"], []).append(i)
+    kept = {
+        i
+        for places in by_problem.values()
+        for i in sorted(places, key=lambda i: examples[i]["trim"]["tokens"]["short"])[:count]
+    }
+    return [example for i, example in enumerate(examples) if i in kept]
+
+
+def _settings(rows: list[NumberedRow], model: str, heads: list[Head], options: Options) -> Row:
+    """What the portions depend on."""
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    told = {name: value for name, value in asdict(options).items() if name != "shortest"}
+    return {"attnpo": __version__, "input": digest, "model": model, "heads": heads, "options": told}
+
+
+@contextmanager
+def _going_on(partial: Path, settings: Row, say: Callable[[str], None]) -> Iterator[tuple[IO[bytes], list[Row]]]:
+    """The file of portions, open for more, and those in it that were made with the same settings.
+
+    Raises InputError where it cannot be written.
+    """
+    settings = json.loads(json.dumps(settings))
+    try:
+        kept = list(read_jsonl(partial)) if partial.is_file() and drop_unfinished_line(partial) else []
+        if kept and kept[0] != settings:
+            say(f"{partial}: is of other options, another model or another input; begun anew")
+            kept = []
+        with open(partial, "ab" if kept else "wb") as file:
+            if not kept:
+                file.write(json_line(settings))
+                file.flush()
+            yield file, kept[1:]
+    except OSError as error:
+        if error.filename is None or Path(error.filename) != partial:
+            raise
+        raise InputError(f"{partial}: cannot be written ({error.strerror})") from error
