@@ -38,7 +38,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from attnpo.data.jsonl import json_line, read_jsonl, write_jsonl, write_whole
 from attnpo.models import resolve_model
-from attnpo.models.generation import pad_left
+from attnpo.models.loading import pad_left
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.response import answer_of

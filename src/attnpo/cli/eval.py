@@ -69,7 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a response (default: 32768; never more than the model's context leaves)",
     )
     add("--seed", type=int, default=0, help="every response has a seed of its own, derived from it (default: 0)")
-    add("--prompt-template", metavar="TEXT", help="text containing {problem}: the user message, or the whole prompt")
+    add(
+        "--prompt-template",
+        metavar="TEXT",
+        help=r"text containing {problem}: the user message, or the whole prompt (\n: line break)",
+    )
     add("--chat-template-kwargs", metavar="JSON", help="for the chat template, e.g. '{\"enable_thinking\": false}'")
     add(
         "--thinking",

@@ -202,7 +202,8 @@ def check_enough_problems(dataset: Any, batch: int, group: int) -> None:
         return
     raise InputError(
         f"train_dataset: found {len(dataset)} problems, expected at least {batch // group}: a batch is {batch} "
-        f"responses (per_device_train_batch_size × processes × steps_per_generation), {group} to a problem"
+        f"responses (per_device_train_batch_size × processes × steps_per_generation), {group} to a problem. Give more "
+        "problems, or a smaller --gradient_accumulation_steps"
     )
 
 

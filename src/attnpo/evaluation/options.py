@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from attnpo.checks import read_escapes
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import get_benchmark
 from attnpo.evaluation.engines.base import DEFAULT_BATCH_SIZE
@@ -57,6 +58,8 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         """Raises InputError for a value out of range, or options that contradict each other; names the option."""
+        if self.prompt_template is not None:
+            object.__setattr__(self, "prompt_template", read_escapes(self.prompt_template))
         if not self.benchmarks:
             raise InputError("--benchmarks: found none, expected at least one name")
         twice = {name for name in self.benchmarks if list(self.benchmarks).count(name) > 1}

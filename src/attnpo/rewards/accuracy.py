@@ -23,12 +23,14 @@ class AccuracyReward:
             would be lost.
 
     Attributes:
+        whole: the whole response is the answer (a model without a thinking part); else what follows the thinking.
         last_verdicts: the verdicts of the last call, in order.
     """
 
     def __init__(self, pool: VerifierPool | None = None, *, column: str = "reference", tokenizer: Any = None) -> None:
         self.__name__ = "accuracy"
         self.column = column
+        self.whole = False
         self.tokenizer = tokenizer
         self.last_verdicts: list[Verdict] = []
         self._pool, self._owns_pool = pool, pool is None
@@ -50,7 +52,7 @@ class AccuracyReward:
             texts = [completion_text(completion) for completion in completions]
         if self._pool is None:
             self._pool = VerifierPool()
-        answers = [answer_of(text) for text in texts]
+        answers = list(texts) if self.whole else [answer_of(text) for text in texts]
         self.last_verdicts = self._pool.verify(zip(answers, references, strict=True))
         if log_extra is not None:
             log_extra("verdict", [verdict.value for verdict in self.last_verdicts])

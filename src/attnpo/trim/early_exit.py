@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from attnpo.checks import check_number, check_whole
-from attnpo.models.generation import end_tokens, pad_left, padding_token
+from attnpo.models.loading import end_tokens, pad_left, padding_token
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.steps.answers import final_answer
 from attnpo.steps.response import CLOSE_TAG

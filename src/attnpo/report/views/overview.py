@@ -215,6 +215,12 @@ def _summary(run: Run) -> str:
     listed = "".join(f"<li>{esc(finding)}</li>" for finding in said)
     found = f'<ul class="findings">{listed}</ul>' if listed else ""
     return (
-        f'<p class="sentence">{esc(sentence(run))}</p>\n{facts_html(facts(run))}'
+        f'{_banner(run.warnings)}<p class="sentence">{esc(sentence(run))}</p>\n{facts_html(facts(run))}'
         f'<div class="summaries">{numbers}{found}</div>{notices_html(run.notices)}'
     )
+
+
+def _banner(warnings: list[str]) -> str:
+    """What the run warned of, above everything else: a table of numbers must not look like a success."""
+    said = "".join(f"<p>{esc(warning)}</p>" for warning in warnings)
+    return f'<div class="banner" role="alert">{said}</div>\n' if said else ""
