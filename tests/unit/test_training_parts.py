@@ -217,7 +217,8 @@ def test_credit_reaches_the_records_in_any_order(batch, tmp_path):
     recorder.open(recorded(batch, 3))  # what was noted is forgotten
     recorder.note(*credited([1], [0.25], [[1.0, 1.0]]), {})
     assert not recorder.complete
-    recorder.note(*credited([0], [0.5], [[0.5, 1.0]]), {"attention": torch.tensor([[0.75, 0.25]])})
+    scores = torch.tensor([[0.75, 0.25], [7.0, 7.0]])  # the second row is no response of the batch
+    recorder.note(*credited([0, -1], [0.5, 9.0], [[0.5, 1.0], [5.0, 5.0]]), {"attention": scores})
     assert recorder.complete
     first, *records = recorder.close()
     assert first is other[0]
