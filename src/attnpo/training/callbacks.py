@@ -292,13 +292,18 @@ class LiveProgress(TrainerCallback):
         total, now = len(eval_dataloader), time.monotonic()  # type: ignore[arg-type]
         if self._done == 0:
             self._told = now
-            columns = (TextColumn("evaluating"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn())
-            self._evaluating = Progress(*columns, console=self.console, transient=True)
             if self.console.is_terminal and self.progress is None:  # rich has one live display at a time
+                columns = (
+                    TextColumn("evaluating"),
+                    BarColumn(bar_width=20),
+                    MofNCompleteColumn(),
+                    TimeRemainingColumn(),
+                )
+                self._evaluating = Progress(*columns, console=self.console, transient=True)
                 self._evaluating.add_task("", total=total)
                 self._evaluating.start()
         self._done += 1
-        if self._evaluating is not None and self._evaluating.tasks:
+        if self._evaluating is not None:
             self._evaluating.update(self._evaluating.task_ids[0], completed=self._done)
         elif not self.console.is_terminal and now - self._told > 30:
             self._told = now
