@@ -54,6 +54,7 @@ def main() -> None:
             credit="outcome",
             length_reward="none",
             per_device_train_batch_size=args.traces,
+            gradient_accumulation_steps=1,
             num_generations=args.traces,
             max_steps=1,
             use_cpu=True,

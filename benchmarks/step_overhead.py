@@ -139,6 +139,7 @@ class Bench:
             "output_dir": output, "per_device_train_batch_size": args.rows, "num_generations": group,
             "max_completion_length": 32768, "learning_rate": 0.0, "use_cpu": args.device == "cpu", "report_to": "none",
             "gradient_checkpointing": args.device == "cuda", "bf16": args.device == "cuda", "max_steps": 1000,
+            "gradient_accumulation_steps": 1, "credit_delay": 1000,
         }  # fmt: skip
         if args.rows == 1:  # one long response at a time: the group of two takes two accumulation steps
             common.update(gradient_accumulation_steps=2)

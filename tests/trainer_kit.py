@@ -112,6 +112,7 @@ def options(folder: Path, **changes: Any) -> AttnPOConfig:
     values: dict[str, Any] = {
         "output_dir": str(folder),
         "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1,
         "num_generations": 4,
         "max_steps": 1,
         "max_completion_length": 1000,
@@ -234,6 +235,7 @@ def command(model: Path, data: Path, output: Path, *more: str) -> list[str]:
         "output_dir": output,
         "num_generations": 2,
         "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
         "max_steps": 1,
         "max_completion_length": 8,
         "use_cpu": "true",

@@ -31,6 +31,27 @@ def check_flag(option: str, value: Any) -> None:
         raise InputError(f"{option}: found {value!r}, expected true or false")
 
 
+_LATEX_IN_N = (
+    "nabla natural ne nearrow neg neq newline nexists ngeq ni nleq nmid nolimits not notin nsubseteq nu nwarrow"
+)
+_BREAK = re.compile(rf"\\(?!(?:{_LATEX_IN_N.replace(' ', '|')})(?![a-zA-Z]))n")
+
+
+def read_escapes(text: str) -> str:
+    r"""`text` with a line break for each \n: a prompt on a command line, copied out of a message, has no other way.
+
+    A command of LaTeX stays what it is (\neq, \nu), and so does everything else behind a backslash.
+
+    >>> print(read_escapes(r"Problem: {problem}\nPut it into \boxed{}.\n<think>\n"), end="")
+    Problem: {problem}
+    Put it into \boxed{}.
+    <think>
+    >>> read_escapes(r"\neq") == r"\neq"
+    True
+    """
+    return _BREAK.sub("\n", text)
+
+
 def parse_range(text: str, option: str, noun: str) -> tuple[int, int]:
     """Lowest and highest number out of "2" or "1-3".
 

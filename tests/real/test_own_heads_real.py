@@ -24,6 +24,7 @@ def argv(folder: Path, *more: str) -> list[str]:
         "eval_problems": 2,
         "num_generations": 4,
         "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1,
         "per_device_eval_batch_size": 16,
         "max_steps": 2,
         "save_steps": 2,

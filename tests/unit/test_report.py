@@ -216,3 +216,28 @@ def test_lone_surrogates_do_not_stop_the_page(example_run, tmp_path):
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "bad ? name" in page.text
     assert json.loads(page.unpacked("chunk-0-train-1"))["problems"] == ["x?y"]
+
+
+def test_watching_writes_the_page_when_a_run_gets_on(example_run, tmp_path, monkeypatch, capsys):
+    from attnpo.cli import report
+    from attnpo.cli.main import main
+
+    run = example_run.write_run(tmp_path / "run", steps=2)
+    page, sizes = tmp_path / "page.html", []
+
+    def sleep(seconds: float) -> None:
+        """In place of waiting: the first look finds nothing new, the second one a metrics line, the third ends it."""
+        sizes.append(page.stat().st_mtime_ns)
+        if len(sizes) == 2:
+            with open(run / "metrics.jsonl", "a") as file:
+                file.write('{"step": 3, "accuracy": 0.123, "length/completion": 4567}\n')
+        if len(sizes) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(report.time, "sleep", sleep)
+    assert main(["report", str(run), "-o", str(page), "--watch", "5"]) == 0
+    assert "watching every 5 s" in capsys.readouterr().out
+    assert sizes[0] == sizes[1]
+    assert sizes[2] > sizes[1]
+    assert sizes[3] == sizes[2]
+    assert main(["report", str(run), "-o", str(page), "--watch", "0"]) == 2

@@ -25,7 +25,7 @@ def run_folder(example_run, tmp_path_factory) -> Path:
 
 def test_the_sentence_of_the_example(run_folder):
     assert sentence(read_run(run_folder)).replace("\xa0", " ") == (
-        "After 20 steps responses are 43 % shorter (261 → 149 tokens) and accuracy went from 71 % to 74 %."
+        "After 20 steps responses are 43 % shorter (261 → 149 tokens) and accuracy shows no clear change (71 % → 74 %)."
     )
 
 
@@ -45,6 +45,33 @@ def test_sentences(run_folder, before, after, expected):
     keys = ("step", "length/completion", "accuracy")
     run = replace(read_run(run_folder), evaluations=[dict(zip(keys, row, strict=True)) for row in (before, after)])
     assert sentence(run).replace("\xa0", " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "clear"),
+    [
+        ((100, 90, 110), (89, 80, 98), False),  # 11 apart: less than √(10² + 9²) = 13.5
+        ((100, 90, 110), (86, 77, 95), True),  # 14 apart
+        ((0.5, 0.4, 0.6), (0.65, 0.55, 0.7), True),  # upwards: 0.15 against √(0.1² + 0.1²) = 0.141
+        ((0.5, 0.4, 0.6), (0.64, 0.54, 0.7), False),
+        ((0.5, 0.4, 0.6), (0.5, 0.4, 0.6), False),
+        ((0.5, None, None), (0.51, None, None), True),  # no intervals: nothing to doubt by
+    ],
+)
+def test_a_change_within_its_interval_is_not_clear(before, after, clear):
+    from attnpo.report.views.overview import is_clear
+
+    keys = ("accuracy", "accuracy_low", "accuracy_high")
+    first, last = (dict(zip(keys, row, strict=True)) for row in (before, after))
+    assert is_clear(first, last, "accuracy") == clear
+
+
+def test_the_headline_of_few_problems_is_careful(run_folder):
+    row = {"step": 0, "length/completion": 366.0, "length/completion_low": 250.0, "length/completion_high": 482.0}
+    last = {**row, "step": 9, "length/completion": 326.0, "accuracy": 0.5}
+    run = replace(read_run(run_folder), evaluations=[{**row, "accuracy": 0.5}, last])
+    assert "the length of responses shows no clear change (366 → 326 tokens)" in sentence(run)
+    assert "shorter" not in sentence(run)
 
 
 def test_without_evaluations_the_sentence_names_training_as_its_source(run_folder):

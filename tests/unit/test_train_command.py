@@ -51,16 +51,21 @@ def test_screen_of_a_run(train, tmp_path):
     assert code == 0
     assert err == ""
     lines = out.splitlines()
-    assert lines[:2] == ["train: 8 problems", "eval: 8 problems"]
+    recognised = "problem from 'problem', reference from 'reference' (as written)"
+    assert lines[:4] == [f"train: {recognised}", f"eval: {recognised}", "train: 8 problems", "eval: 8 problems"]
+    assert lines[4].startswith("warning: held-out problems that the training set has too: 8 word for word of 8.")
     chosen = "thinking format: deepseek_r1 (<think> … </think>), shown by the added tokens; the prompt opens it"
-    assert lines[2] == chosen
-    assert lines[3] == "evaluating the starting model …"
-    assert lines[4].startswith("step 1/2 · accuracy 0% · length ")
-    assert lines[4].endswith(" · reward 0.000")
-    assert lines[5].startswith("step 2/2 · ")
-    assert lines[5].endswith(" · 0 s left")
-    assert lines[6] == "evaluating the trained model …"
-    assert lines[7].startswith("run folder: ")
+    assert lines[5] == chosen
+    lines = lines[6:]
+    assert lines[0] == "evaluating the starting model …"
+    assert lines[1].startswith("step 1: 100% of 4 responses were cut off")  # of a random model; test_diagnosis.py
+    assert [line.split(": ")[0] for line in lines[2:5]] == ["prompt", "response (8 tokens, cut off)", "reference"]
+    assert lines[5].startswith("step 1/2 · accuracy 0% · length ")
+    assert lines[5].endswith(" · reward 0.000")
+    assert lines[6].startswith("step 2/2 · ")
+    assert lines[6].endswith(" · 0 s left")
+    assert lines[7] == "evaluating the trained model …"
+    assert lines[8].startswith("run folder: ")
     assert "Held-out problems (n = 8)" in out
     evaluations = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in evaluations] == [0, 2]
@@ -76,7 +81,7 @@ def test_live_line():
 
     logs = {"loss": 0.1, "accuracy": 0.625, "length/completion": 239.4, "reward": 0.5633}
     assert describe(logs) == "accuracy 62% · length 239 · reward 0.563"
-    assert describe({"loss": 0.1, "reward": None}) == ""  # a step that reuses responses
+    assert describe({"loss": 0.1, "reward": None}) == "loss 0.1000, the same responses again"
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     live, args = LiveProgress(console), TrainingArguments(use_cpu=True)
     state = TrainerState(max_steps=4, is_world_process_zero=True)
@@ -107,6 +112,21 @@ def test_the_start_need_not_be_evaluated(train, tmp_path):
     assert "evaluating the starting model" not in out
     (line,) = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 1
+
+
+def test_no_evaluation_means_none(train, tmp_path):
+    problems = str(tmp_path / "problems.jsonl")
+    code, out, _ = train("--eval_dataset_name", problems, "--eval_strategy", "no")
+    assert code == 0
+    assert "evaluating" not in out
+    assert not (tmp_path / "run" / "evaluations.jsonl").exists()
+    again = ("--config", str(tmp_path / "run" / "config.yaml"), "--overwrite_run", "true")
+    assert train(*again)[0] == 0
+    assert not (tmp_path / "run" / "evaluations.jsonl").exists()
+    more = ("--eval_strategy", "no", "--eval_on_start", "true", "--overwrite_run", "true")
+    assert train("--eval_dataset_name", problems, *more)[0] == 0
+    (line,) = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 0
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
@@ -380,24 +400,3 @@ def test_interrupted_and_resumed(how, argv, tmp_path):
     again = subprocess.run([*command, *more], capture_output=True, text=True, timeout=200, env=environment, check=False)
     assert again.returncode == 0, again.stderr
     assert steps(tmp_path / "run") == list(range(1, done + 3))
-
-
-@pytest.mark.slow
-def test_trackio_offline(argv, tmp_path):
-    """The tracker that writes to the local disk."""
-    pytest.importorskip("trackio")
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TRACKIO_DIR": str(tmp_path / "trackio"),
-        "HF_HUB_OFFLINE": "1",
-    }
-    command = [sys.executable, "-m", "attnpo", *argv("--report_to", "trackio", "--project", "attnpo-test")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    import sqlite3
-
-    (file,) = (tmp_path / "trackio").glob("*.db")
-    with sqlite3.connect(file) as database:
-        rows = [json.loads(row) for (row,) in database.execute("select cast(metrics as text) from metrics")]
-    assert [row["train/accuracy"] for row in rows if "train/accuracy" in row] == [0.0]

@@ -134,3 +134,77 @@ def test_no_reward_function(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
 
     with pytest.raises(InputError, match="reward_funcs: found none"):
         trainer_kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, reward=None)
+
+
+@pytest.mark.parametrize(
+    ("names", "judge", "guessed"),
+    [
+        (["format_reward", "accuracy_reward", "length"], "accuracy_reward", False),
+        (["think_format_reward", "reasoning_accuracy_reward"], "reasoning_accuracy_reward", False),
+        (["format", "accuracy_reward", "accuracy"], "accuracy", False),
+        (["format", "is_correct"], "is_correct", False),
+        (["politeness", "length"], "politeness", False),  # alone beside the length term
+        (["politeness", "cosine"], "politeness", True),
+    ],
+)
+def test_who_says_right(names, judge, guessed):
+    from attnpo.training.rewards import find_judge
+
+    assert find_judge(names, None) == (judge, guessed)
+    assert find_judge(names, names[0]) == (names[0], False)
+
+
+def graded(completions: list[Any], **kwargs: Any) -> list[float]:
+    """0.6 for the right sum, 0.1 for anything else: never 1."""
+    return [0.6 if "{42}" in text else 0.1 for text in completions]
+
+
+def test_a_threshold_says_what_is_right(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, capsys):
+    kit = trainer_kit
+    reward = [politeness, graded]
+    options = {"responses": kit.MIXED, "reward": reward, "correct_reward": "graded", "length_reward": "none"}
+    kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path / "a", **options).train()
+    assert metrics(tmp_path / "a")[0]["accuracy"] == 0
+    said = capsys.readouterr().err
+    assert "right or wrong: graded says it, from 1 on" in said
+    assert "graded gives 0.1 to 0.6, and only 1 is right: --correct_threshold" in said
+    kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path / "b", **options, correct_threshold=0.5).train()
+    assert metrics(tmp_path / "b")[0]["accuracy"] == 5 / 8
+    assert "right or wrong: graded says it, from 0.5 on" in capsys.readouterr().err
+
+
+def test_a_reward_above_one_needs_a_threshold(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    from attnpo.errors import InputError
+
+    def points(completions: list[Any], **kwargs: Any) -> list[float]:
+        return [2.0 if "{42}" in text else 1.0 for text in completions]
+
+    kit = trainer_kit
+    trainer = kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path / "a", responses=kit.MIXED, reward=points)
+    with pytest.raises(InputError, match="'points', which says whether a response is right, gave 2; expected at most"):
+        trainer.train()
+    changes = {"responses": kit.MIXED, "reward": points, "correct_threshold": 2.0}
+    kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path / "b", **changes).train()
+    assert metrics(tmp_path / "b")[0]["accuracy"] == 5 / 8
+
+
+def test_the_config_of_trl_is_taken_over(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    """What it says is kept; what it leaves at TRL's default has this package's."""
+    from transformers import TrainingArguments
+    from trl import GRPOConfig
+
+    from attnpo import AttnPOConfig, AttnPOTrainer
+    from attnpo.errors import InputError
+
+    kit = trainer_kit
+    given = GRPOConfig(
+        str(tmp_path), num_generations=4, max_steps=1, learning_rate=1e-3, epsilon=0.1, use_cpu=True, report_to="none"
+    )
+    trainer = AttnPOTrainer(tiny_qwen2, kit.says_42, given, kit.problems(16), None, tiny_tokenizer, heads=kit.HEADS)
+    assert isinstance(trainer.args, AttnPOConfig)
+    assert (trainer.args.learning_rate, trainer.args.epsilon, trainer.args.max_steps) == (1e-3, 0.1, 1)
+    assert (trainer.args.advantage, trainer.args.scale_rewards, trainer.args.credit) == ("rloo", "none", "attnpo")
+    assert trainer.args.gradient_accumulation_steps == 8  # 16 problems x 4, eight responses at a time
+    other = TrainingArguments(str(tmp_path), use_cpu=True)
+    with pytest.raises(InputError, match="args: found TrainingArguments, expected AttnPOConfig"):
+        AttnPOTrainer(tiny_qwen2, kit.says_42, other, kit.problems(16), None, tiny_tokenizer)  # pyright: ignore

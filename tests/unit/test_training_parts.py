@@ -65,13 +65,13 @@ def test_a_batch_knows_its_responses(batch, texts):
 
 
 def test_verdicts_are_those_of_the_own_responses(batch):
-    batch.add_rewards(torch.tensor([[0.0], [NAN], [1.0], [NAN]]), 0)
+    batch.add_rewards(torch.tensor([[0.0], [NAN], [1.0], [NAN]]), SETUP)
     assert batch.verdicts == [True, None]
 
 
 def test_what_a_batch_puts_into_the_loss(batch, texts):
     """The second group has 0.5 and nothing: alone with a reward, a response has advantage 0; 0.5 is not right."""
-    batch.add_rewards(torch.tensor([[1.0], [0.0], [0.5], [NAN]]), 0)
+    batch.add_rewards(torch.tensor([[1.0], [0.0], [0.5], [NAN]]), SETUP)
     batch.records = new_records(batch, SETUP, names=["judge"], weights=ONE, split="train", step=1)
     width = max(map(len, batch.completion_ids)) + 1
     entries, advantages = batch.outcome(SETUP, ONE, "rloo", width)
@@ -89,7 +89,7 @@ def test_what_a_batch_puts_into_the_loss(batch, texts):
 
 
 def test_records_count_groups_over_all_processes(batch):
-    batch.add_rewards(REWARDS, 0)
+    batch.add_rewards(REWARDS, SETUP)
     records = new_records(batch, SETUP, names=["judge"], weights=2 * ONE, split="train", step=7)
     assert [(r["step"], r["group"], r["index"], r["split"]) for r in records] == [
         (7, 1, 0, "train"),
@@ -147,6 +147,7 @@ def test_entropies_are_read_and_handed_on_only_where_asked_for(batch, asked):
     assert torch.equal(signals["entropy"], ids[:, -width:] / 2)
     assert torch.equal(logps, -ids[:, -width:].float())
     assert (entropy is not None) == asked
+    assert loss is not None
     assert loss.item() == pytest.approx(ids.float().mean(dim=1).mean().item())
 
 
@@ -206,7 +207,7 @@ def read(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def test_credit_reaches_the_records_in_any_order(batch, tmp_path):
-    batch.add_rewards(REWARDS, 0)
+    batch.add_rewards(REWARDS, SETUP)
     other = [{"step": 3, "group": 0, "of": "the other process"}]
     recorder = Recorder(RunFolder(tmp_path), "paper", gather=lambda records: other + records)
     assert not recorder.complete
@@ -216,7 +217,8 @@ def test_credit_reaches_the_records_in_any_order(batch, tmp_path):
     recorder.open(recorded(batch, 3))  # what was noted is forgotten
     recorder.note(*credited([1], [0.25], [[1.0, 1.0]]), {})
     assert not recorder.complete
-    recorder.note(*credited([0], [0.5], [[0.5, 1.0]]), {"attention": torch.tensor([[0.75, 0.25]])})
+    scores = torch.tensor([[0.75, 0.25], [7.0, 7.0]])  # the second row is no response of the batch
+    recorder.note(*credited([0, -1], [0.5, 9.0], [[0.5, 1.0], [5.0, 5.0]]), {"attention": scores})
     assert recorder.complete
     first, *records = recorder.close()
     assert first is other[0]
@@ -228,7 +230,7 @@ def test_credit_reaches_the_records_in_any_order(batch, tmp_path):
 
 
 def test_rows_left_out_by_a_method_are_credited_too(batch, tmp_path):
-    batch.add_rewards(REWARDS, 0)
+    batch.add_rewards(REWARDS, SETUP)
     recorder = Recorder(RunFolder(tmp_path), "paper")
     recorder.open(recorded(batch, 1))
     recorder.all_credited()
@@ -238,7 +240,7 @@ def test_rows_left_out_by_a_method_are_credited_too(batch, tmp_path):
 
 def test_a_step_is_written_whole(batch, tmp_path):
     """Two generation batches of step 1, then one of step 2: two files, groups counted on."""
-    batch.add_rewards(REWARDS, 0)
+    batch.add_rewards(REWARDS, SETUP)
     recorder = Recorder(RunFolder(tmp_path), "paper")
     assert recorder.end_step() == {}
     assert recorder.add_to_step(recorded(batch, 1)) == {}
@@ -253,7 +255,7 @@ def test_a_step_is_written_whole(batch, tmp_path):
 
 
 def test_only_the_main_process_writes(batch, tmp_path):
-    batch.add_rewards(REWARDS, 0)
+    batch.add_rewards(REWARDS, SETUP)
     recorder = Recorder(RunFolder(tmp_path), "paper", writes=False)
     recorder.add_to_step(recorded(batch, 1))
     assert recorder.end_step()["accuracy"] == 0.5
@@ -275,7 +277,7 @@ def test_a_phase_inside_another_counts_for_itself(monkeypatch):
 
 def test_an_evaluation_leaves_out_what_was_repeated(batch, tmp_path):
     """Three responses, of which two processes were handed four; the first of this one are the examples."""
-    batch.add_rewards(REWARDS, 0)
+    batch.add_rewards(REWARDS, SETUP)
     held_out = HeldOutEvaluation(RunFolder(tmp_path), "paper", examples=3, gather=lambda records: records * 2)
     for _ in range(2):  # an evaluation begins anew
         held_out.begin()

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="what to call the model in results (default: the last part of its name)")
     add("--base", metavar="DIR", type=Path, help="the evaluation of the model to compare with (AES)")
     add("--budgets", metavar="N,N,…", help="token budgets to give accuracies for (default: 2048 … 32768)")
+    add("--write", metavar="FORMAT", help="write the results for others too: every-eval-ever (docs/evaluation.md)")
     add("--overwrite", action="store_true", help="begin anew where the folder holds an evaluation")
     add(
         "--answer-judge",
@@ -69,7 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a response (default: 32768; never more than the model's context leaves)",
     )
     add("--seed", type=int, default=0, help="every response has a seed of its own, derived from it (default: 0)")
-    add("--prompt-template", metavar="TEXT", help="text containing {problem}: the user message, or the whole prompt")
+    add(
+        "--prompt-template",
+        metavar="TEXT",
+        help=r"text containing {problem}: the user message, or the whole prompt (\n: line break)",
+    )
     add("--chat-template-kwargs", metavar="JSON", help="for the chat template, e.g. '{\"enable_thinking\": false}'")
     add(
         "--thinking-format",
@@ -93,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
 
     values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("command", "run", "rest")}
     values["benchmarks"] = [name.strip() for name in args.benchmarks.split(",") if name.strip()]
+    values["write"] = [] if args.write is None else [form.strip() for form in args.write.split(",")]
     values["budgets"] = None if args.budgets is None else read_budgets(args.budgets)
     values["chat_template_kwargs"] = {} if args.chat_template_kwargs is None else mapping(args.chat_template_kwargs)
     results = evaluate(EvalOptions(**values), command=shlex.join(["attnpo", *sys.argv[1:]]))

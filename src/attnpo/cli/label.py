@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from attnpo.cli.progress import say
+from attnpo.cli.trace_options import add_format, add_input, add_lexicon
 
 DESCRIPTION = """\
 Add "essential": true, false or null (undecided) to every step of traces. Existing steps keep their offsets, others
@@ -57,19 +58,11 @@ JUDGE_OPTIONS: dict[str, Any] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.jsonl", help="traces, one JSON object per line (.gz is read too)")
+    add_input(parser)
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", required=True, help="where to write (.gz to compress)")
     parser.add_argument("--by", choices=("judges", "causal"), required=True, help="who says what is essential")
-    parser.add_argument(
-        "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
-    )
-    parser.add_argument(
-        "--thinking-format",
-        metavar="NAME|FILE.yaml",
-        default="auto",
-        help="how the responses mark their thinking (docs/thinking-formats.md; default: auto, "
-        "the marks of each response)",
-    )
+    add_lexicon(parser)
+    add_format(parser)
     _add_judge_arguments(parser.add_argument_group("judges"))
     causal = parser.add_argument_group("causal")
     causal.add_argument(
@@ -137,8 +130,8 @@ def run(args: argparse.Namespace) -> None:
     if args.by == "causal":
         from attnpo.labels.causal import label_file
 
-        chosen = {"lexicon": args.lexicon, "thinking_format": args.thinking_format}
-        counts, lines = label_file(args.input, args.output, **chosen, say=say, **options), []
+        reading = {"lexicon": args.lexicon, "origin": args.origin, "thinking_format": args.thinking_format}
+        counts, lines = label_file(args.input, args.output, **reading, say=say, **options), []
     else:
         counts, lines = _judge(args, options)
     skipped = "".join(f", {count} skipped ({reason})" for reason, count in counts.items() if reason != "labelled")
@@ -161,6 +154,7 @@ def _judge(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Any, list
             approve=lambda estimate: _approve(estimate, confirmed),
             rule=options.pop("consensus"),
             lexicon=args.lexicon,
+            origin=args.origin,
             thinking_format=args.thinking_format,
             say=say,
             **options,

@@ -20,6 +20,7 @@ from attnpo import __version__
 from attnpo.errors import InputError, RunError
 
 COMMANDS = {
+    "check": "would a run with this model and these problems learn: a minute of sampling, yes or no",
     "train": "train a model with attention-guided stepwise credit (or a baseline)",
     "segment": "split the thinking part of responses into steps",
     "score": "score every step by the attention the final answer pays it",

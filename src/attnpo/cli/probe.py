@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnpo.cli.progress import progress_bar, say
+from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_input
 
 if TYPE_CHECKING:
     from attnpo.heads.find import Found
@@ -28,7 +29,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.jsonl", help="labelled traces, one JSON object per line (.gz is read too)")
+    add_input(parser, "labelled traces")
     parser.add_argument("-o", "--output", metavar="HEADS.json", required=True, help="the head file to write")
     parser.add_argument(
         "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
@@ -40,13 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-length", metavar="N", type=int, help="leave out rows with more tokens (default: what the model allows)"
     )
-    parser.add_argument(
-        "--thinking-format",
-        metavar="NAME|FILE.yaml",
-        default="auto",
-        help="how the responses mark their thinking (docs/thinking-formats.md; default: auto, "
-        "the marks of each response, else those the model's tokenizer shows)",
-    )
+    add_format(parser, OR_OF_MODEL)
     parser.add_argument("--figure", metavar="FILE.png", help="also draw the map of heads (.png, .svg or .pdf)")
 
 
@@ -66,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
             max_traces=args.max_traces,
             batch_size=args.batch_size,
             max_length=args.max_length,
+            origin=args.origin,
             progress=progress,
             thinking_format=args.thinking_format,
             say=say,

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from attnpo.cli.progress import say
+from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_input, add_lexicon
 
 DESCRIPTION = """\
 Score every reasoning step by the attention that the final answer pays it, averaged over the chosen heads, and write
@@ -21,7 +22,7 @@ PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.jsonl", help="traces, one JSON object per line (.gz is read too)")
+    add_input(parser)
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", required=True, help="where to write (.gz to compress)")
     parser.add_argument(
         "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
@@ -33,16 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--group-accuracy", metavar="P", type=float, default=1.0, help="share of right responses (default: 1)"
     )
     parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="rows per forward (default: 8)")
-    parser.add_argument(
-        "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
-    )
-    parser.add_argument(
-        "--thinking-format",
-        metavar="NAME|FILE.yaml",
-        default="auto",
-        help="how the responses mark their thinking (docs/thinking-formats.md; default: auto, "
-        "the marks of each response, else those the model's tokenizer shows)",
-    )
+    add_lexicon(parser)
+    add_format(parser, OR_OF_MODEL)
     parser.add_argument(
         "--max-length", metavar="N", type=int, help="skip rows with more tokens (default: what the model allows)"
     )
@@ -60,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         lexicon=args.lexicon,
         max_length=args.max_length,
+        origin=args.origin,
         thinking_format=args.thinking_format,
         say=say,
     )

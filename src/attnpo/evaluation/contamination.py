@@ -120,6 +120,19 @@ def find_overlaps(
         yield from index.find(train_id, problem, choices)
 
 
+def seen_in_training(training: Iterable[str], held_out: Sequence[str]) -> dict[Degree, int]:
+    """How many held-out problems stand in a training set, each by its strongest degree; degrees that occur only."""
+    questions = [
+        Question(benchmark="", id=str(i), problem=text, kind="math", reference=None) for i, text in enumerate(held_out)
+    ]
+    worst: dict[str, int] = {}
+    for overlap in find_overlaps(((str(i), text, ()) for i, text in enumerate(training)), questions):
+        degree = DEGREES.index(overlap.degree)
+        worst[overlap.question.id] = min(degree, worst.get(overlap.question.id, degree))
+    counts = Counter(worst.values())
+    return {degree: counts[number] for number, degree in enumerate(DEGREES) if counts[number]}
+
+
 def _readings(problem: str, choices: Sequence[str]) -> tuple[Words, Words]:
     """The words of a statement, and of the statement with its choices."""
     statement = words_of(problem)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from attnpo.checks import read_escapes
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import get_benchmark
 from attnpo.evaluation.engines.base import DEFAULT_BATCH_SIZE
@@ -20,6 +21,9 @@ from attnpo.models import model_name
 from attnpo.steps.formats import AUTO, load_format
 
 THINKING = ("auto", "yes", "no")
+WRITTEN = ("every-eval-ever",)
+"""Formats of others that an evaluation is written in beside our own."""
+
 DTYPES = ("float32", "bfloat16", "float16")
 FREE = ("name", "base", "budgets", "data_dir")
 """Options that change no sample, so that a run can be continued with others."""
@@ -56,9 +60,12 @@ class EvalOptions:
     revision: str | None = None
     answer_judge: str | None = None
     answer_judge_key_env: str | None = None
+    write: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Raises InputError for a value out of range, or options that contradict each other; names the option."""
+        if self.prompt_template is not None:
+            object.__setattr__(self, "prompt_template", read_escapes(self.prompt_template))
         if not self.benchmarks:
             raise InputError("--benchmarks: found none, expected at least one name")
         twice = {name for name in self.benchmarks if list(self.benchmarks).count(name) > 1}
@@ -81,6 +88,9 @@ class EvalOptions:
                 raise InputError(f"--device {self.device}: cannot be used: {str(error).splitlines()[0]}") from error
         if self.thinking_format != AUTO:
             load_format(self.thinking_format)
+        for form in self.write:
+            if form not in WRITTEN:
+                raise InputError(f"--write: found {form!r}, expected {', '.join(WRITTEN)}")
         choices = {"engine": tuple(DEFAULT_BATCH_SIZE), "thinking": THINKING}
         if self.dtype is not None:
             choices["dtype"] = DTYPES

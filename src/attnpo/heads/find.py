@@ -23,8 +23,9 @@ from attnpo.heads.table import ESSENTIAL, REDUNDANT, HeadTable, parting_scale, p
 from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.models.loading import load_model
 from attnpo.steps.detect import format_of_file
-from attnpo.steps.formats import AUTO, format_of_rows
+from attnpo.steps.formats import format_of_rows
 from attnpo.traces.labelled import LabelledTraces, longest, prepare_labelled, read_labelled
+from attnpo.traces.origins import AUTO
 from attnpo.traces.prepared import PreparedTrace
 
 
@@ -52,15 +53,16 @@ def find_heads(
     max_traces: int | None = None,
     batch_size: int = 8,
     max_length: int | None = None,
+    origin: str = AUTO,
     progress: Callable[[int, int], None] = lambda done, total: None,
     thinking_format: str = AUTO,
     say: Callable[[str], None] = lambda line: None,
 ) -> Found:
     """Measure every head on the labelled traces of `source` and write the best `top` to the head file `target`.
 
-    layers: first and last layer to look at (default: all). thinking_format, say: as in `score_file`.
-    Figures of each trace are kept beside `target`
-    (TARGET.partial) until the end, so that an interrupted probe goes on where it stopped.
+    layers: first and last layer to look at (default: all). origin: who wrote the file. thinking_format, say: as in
+    `score_file`. Figures of each trace are kept beside `target` (TARGET.partial) until the end, so that an interrupted
+    probe goes on where it stopped.
     Raises InputError for bad files, rows, labels, options or models.
     """
     if batch_size < 1:
@@ -69,7 +71,7 @@ def find_heads(
         raise InputError(f"--max-traces is {max_traces}, expected at least 1")
     if not Path(target).resolve().parent.is_dir():
         raise InputError(f"--output {target}: the folder {Path(target).resolve().parent} does not exist")
-    rows, labels = read_labelled(source, format_of_rows(thinking_format))
+    rows, labels = read_labelled(source, origin, format_of_rows(thinking_format))
     folder = resolve_model(model)
     network, tokenizer = load_model(folder)
     form = format_of_file(thinking_format, tokenizer, rows, say)

@@ -40,7 +40,8 @@ from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.formats import BY_MARKS
 from attnpo.steps.response import thinking_of
 from attnpo.tables import Table, check_folder, write_table
-from attnpo.traces.labelled import NumberedRow, longest
+from attnpo.traces.labelled import longest
+from attnpo.traces.read import NumberedRow
 from attnpo.traces.scores import heads_file
 
 ANSWERS, DIFFERENCES = "answers.jsonl.gz", "differences.csv"

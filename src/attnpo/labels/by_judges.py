@@ -19,16 +19,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
+from attnpo.data.jsonl import check_field, row_name, type_name, write_jsonl
 from attnpo.errors import InputError, RunError
-from attnpo.judges.cache import AnswerCache, answer_key
-from attnpo.judges.client import Patience, Question, Tally, ask_judges, require_client
+from attnpo.judges.client import AnswerCache, Patience, Question, Tally, answer_key, ask_judges, require_client
 from attnpo.judges.config import Judge
 from attnpo.judges.questions import Votes, judge_prompt
 from attnpo.labels.report import RULES, JudgeReport, consensus, estimate, pairwise_agreement
-from attnpo.steps.formats import AUTO, BY_MARKS, Form, format_of_rows
+from attnpo.steps.formats import BY_MARKS, Form, format_of_rows, formats_found
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import answer_of, thinking_of
+from attnpo.traces.origins import AUTO
+from attnpo.traces.read import read_traces
 from attnpo.traces.steps import steps_of
 
 _ACCURACY_FIELDS = ("group_accuracy", "correct")
@@ -131,6 +132,7 @@ def label_file(
     min_accuracy: float | None = None,
     cache: str | Path | None = None,
     lexicon: str = "paper",
+    origin: str = AUTO,
     thinking_format: str = AUTO,
     say: Callable[[str], None] = lambda line: None,
 ) -> JudgeReport:
@@ -158,7 +160,7 @@ def label_file(
     load_lexicon(lexicon)
     form = format_of_rows(thinking_format)
     require_client()
-    rows = list(read_numbered_jsonl(source, required=("problem", "response")))
+    rows = list(read_traces(source, ("problem", "response"), origin))
     say(formats_found((row["response"] for _, row in rows), form))
     traces = prepare_traces(rows, source, lexicon=lexicon, max_traces=max_traces, min_accuracy=min_accuracy, form=form)
     report = JudgeReport(judges=judges, tallies={judge.name: Tally() for judge in judges})

@@ -16,16 +16,18 @@ from rich.progress import track
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from attnpo.data.jsonl import read_numbered_jsonl, row_name, write_jsonl
+from attnpo.data.jsonl import row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.labels.hiding import iterate_drops
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
 from attnpo.steps.detect import format_of_file
-from attnpo.steps.formats import AUTO, format_of_rows
+from attnpo.steps.formats import format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.labelled import longest
+from attnpo.traces.origins import AUTO
 from attnpo.traces.prepared import PreparedTrace, Span, prepare_trace
+from attnpo.traces.read import read_traces
 
 SHARE = 0.01
 """A step is essential if its drop is above this share of the trace's largest drop. Why: docs/labels.md."""
@@ -66,6 +68,7 @@ def label_file(
     threshold: float | None = None,
     max_length: int | None = None,
     lexicon: str = "paper",
+    origin: str = AUTO,
     thinking_format: str = AUTO,
     say: Callable[[str], None] = lambda line: None,
 ) -> Counter[str]:
@@ -88,7 +91,7 @@ def label_file(
         raise InputError(f"--max-length is {max_length}, expected at least 1")
     load_lexicon(lexicon)
     format_of_rows(thinking_format)
-    rows = list(read_numbered_jsonl(source, required=("problem", "response")))
+    rows = list(read_traces(source, ("problem", "response"), origin))
     network, tokenizer = load_model(resolve_model(model))
     form = format_of_file(thinking_format, tokenizer, rows, say)
     max_length = longest(network.config.get_text_config(), max_length)

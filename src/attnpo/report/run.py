@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def distinct(named: list[tuple[str, Path]]) -> list[str]:
 
 
 RUN_FILES = ("config.yaml", "metrics.jsonl", "evaluations.jsonl", "rollouts")
-ROLLOUT_NAME = re.compile(r"(train|eval)-(\d+)\.jsonl\.gz")
+ROLLOUT_NAME = re.compile(r"(train|eval)-(\d+)(-.+)?\.jsonl\.gz")
 METHODS = {
     ("rloo", "none", "outcome"): "plain RLOO",
     ("rloo", "tlmre", "outcome"): "TLMRE",
@@ -69,6 +69,8 @@ class Run:
     train_files: list[Path]
     eval_files: list[Path]
     notices: list[str]
+    warnings: list[str] = field(default_factory=list)
+    """What the run itself warned of (warnings.jsonl), in order."""
 
     @property
     def model(self) -> str:
@@ -104,6 +106,8 @@ def read_run(path: Path) -> Run:
     notices: list[str] = []
     config = _read_mapping(path / "config.yaml", notices, "the model and the method are not known")
     environment = _read_mapping(path / "environment.json", notices, "versions and seeds are not known")
+    derived = environment.get("derived")
+    config = {**(derived if isinstance(derived, dict) else {}), **config}
     heads = _read_mapping(path / "heads.json", None, "")
     metrics = _read_measured(path / "metrics.jsonl", notices, "there are no training curves")
     evaluations = _read_measured(path / "evaluations.jsonl", notices, "nothing was measured on held-out problems")
@@ -113,7 +117,8 @@ def read_run(path: Path) -> Run:
     if not eval_files:
         notices.append("No rollouts/eval-*.jsonl.gz: there are no held-out responses to show.")
     name = str(config.get("run_name") or path.resolve().name)
-    return Run(path, name, config, environment, heads, metrics, evaluations, train_files, eval_files, notices)
+    warnings = _read_warnings(path / "warnings.jsonl", notices)  # those before the first step become notices
+    return Run(path, name, config, environment, heads, metrics, evaluations, train_files, eval_files, notices, warnings)
 
 
 def read_runs(paths: list[Path]) -> list[Run]:
@@ -154,6 +159,10 @@ def _read_measured(path: Path, notices: list[str], consequence: str) -> list[Mea
         notices.append(notice)
     if not rows and not notice:
         notices.append(f"{path.name} is empty: {consequence}.")
+    sets = sorted({str(row["set"]) for _, row in rows if row.get("set") is not None})
+    if len(sets) > 1:
+        notices.append(f"{path.name}: evaluations of {', '.join(sets)}; those of {sets[0]} are shown.")
+        rows = [(index, row) for index, row in rows if row.get("set") in (None, sets[0])]
     by_step: dict[int, Measured] = {}
     repeated: set[int] = set()
     for index, row in rows:
@@ -172,8 +181,32 @@ def _read_measured(path: Path, notices: list[str], consequence: str) -> list[Mea
     return [by_step[step] for step in sorted(by_step)]
 
 
+def _read_warnings(path: Path, notices: list[str]) -> list[str]:
+    """What a run warned of, with its step and example; an absent file is a run without warnings."""
+    if not path.exists():
+        return []
+    rows, notice = read_unfinished_jsonl(path)
+    if notice:
+        notices.append(notice)
+    said = []
+    for index, row in rows:
+        where = f"{path}, row {index}"
+        message, step = row.get("message"), whole(row, "step", where)
+        if not isinstance(message, str):
+            raise InputError(f"{where}: field 'message' is {message!r}, expected a text")
+        if not step:
+            notices.append(message)
+            continue
+        said.append(f"Step {step}: {message}")
+        if isinstance(row.get("example"), str):
+            said[-1] += f"\n{row['example']}"
+    return said
+
+
 def _rollout_files(folder: Path, split: str) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [(match, path) for path in folder.iterdir() if (match := ROLLOUT_NAME.fullmatch(path.name))]
-    return [path for _, path in sorted((int(m[2]), path) for m, path in found if m[1] == split)]
+    found = [(match, path) for match, path in found if match[1] == split]
+    first = min((match[3] or "" for match, _ in found), default="")  # of several held-out sets, as in evaluations.jsonl
+    return [path for _, path in sorted((int(m[2]), path) for m, path in found if (m[3] or "") == first)]

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from attnpo.data.references import read_reference
 from attnpo.errors import InputError
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import REWARD_OF, Verdict
-from attnpo.steps.formats import THINK, ThinkingFormat, mark_tokens, recognise
+from attnpo.steps.formats import THINK, ThinkingFormat, load_format, mark_tokens, recognise
 from attnpo.steps.messages import message_parts, message_text
 from attnpo.steps.response import answer_of
+
+WHOLE = load_format("none")
 
 
 class AccuracyReward:
@@ -29,6 +32,7 @@ class AccuracyReward:
             no answer.)
 
     Attributes:
+        whole: the whole response is the answer (a model without a thinking part); else what follows the thinking.
         last_verdicts: the verdicts of the last call, in order.
     """
 
@@ -42,6 +46,7 @@ class AccuracyReward:
     ) -> None:
         self.__name__ = "accuracy"
         self.column = column
+        self.whole = False
         self.tokenizer, self.form = tokenizer, form
         self._seen: Counter[ThinkingFormat] = Counter()  # of the responses so far, where no format was given
         self.last_verdicts: list[Verdict] = []
@@ -59,7 +64,7 @@ class AccuracyReward:
         """Raises InputError if the reference column is absent; names it and the columns there are."""
         references = self._references(columns, len(completions))
         if self.tokenizer is not None and completion_ids is not None:
-            form = self.form or THINK
+            form = WHOLE if self.whole else self.form or THINK
             answers = [answer_of(decode_completion(self.tokenizer, ids, form), form) for ids in completion_ids]
         else:
             answers = self._answers(completions, may_lack_marks=completion_ids is not None)
@@ -73,7 +78,11 @@ class AccuracyReward:
     def _answers(self, completions: Sequence[Any], *, may_lack_marks: bool) -> list[str | None]:
         """The answers in completions as texts or messages. `may_lack_marks`: their special tokens may be lost."""
         parts = [message_parts(_last_message(completion)) for completion in completions]
-        form = self.form or self._usual_format([content for thought, content in parts if thought is None])
+        form = (
+            WHOLE
+            if self.whole
+            else self.form or self._usual_format([content for thought, content in parts if thought is None])
+        )
 
         def answer(content: str) -> str | None:
             own = form or recognise(content)
@@ -96,7 +105,7 @@ class AccuracyReward:
         references = columns[self.column]
         if len(references) != count:
             raise InputError(f"column {self.column!r}: found {len(references)} references for {count} completions")
-        return [None if reference is None else str(reference) for reference in references]
+        return [_as_text(reference) for reference in references]
 
     def validate_references(self, references: Sequence[str]) -> list[str]:
         """Those that cannot be read: to be told before a run, not after."""
@@ -109,6 +118,14 @@ class AccuracyReward:
         if self._owns_pool and self._pool is not None:
             self._pool.close()
             self._pool = None
+
+
+def _as_text(reference: Any) -> str | None:
+    """A cell of the reference column as the verifier takes it: a text as it stands, lists and numbers written out."""
+    if reference is None or isinstance(reference, str):
+        return reference
+    read = read_reference(reference)
+    return str(reference) if read is None else read.text
 
 
 def completion_text(completion: Any, form: ThinkingFormat = THINK) -> str:

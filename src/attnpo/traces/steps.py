@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
+from attnpo.data.jsonl import check_field, row_name, type_name, write_jsonl
 from attnpo.errors import InputError
-from attnpo.steps.formats import AUTO, BY_MARKS, Form, format_of_rows
+from attnpo.steps.formats import BY_MARKS, Form, format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import thinking_of
 from attnpo.steps.segment import segment_steps
+from attnpo.traces.origins import AUTO
+from attnpo.traces.read import read_traces
 
 _OWN_FIELDS = {"start", "end", "kind"}
 
@@ -22,12 +24,14 @@ def segment_file(
     lexicon: str = "paper",
     *,
     discard_labels: bool = False,
+    origin: str = AUTO,
     thinking_format: str = AUTO,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, int]:
     """Write the rows of `source` with steps to `target`; returns the numbers of rows and of steps.
 
-    thinking_format: a format's name or file; auto: every response by its own marks. `say` is told which were found.
+    origin: who wrote the file; see `read_traces`. thinking_format: a format's name or file; auto: every response by its
+    own marks. `say` is told which were found.
 
     Raises:
         InputError: bad file, row, lexicon or format, or labelled steps that do not fit (see `segment_row`).
@@ -39,7 +43,7 @@ def segment_file(
 
     def segmented() -> Iterator[dict[str, Any]]:
         nonlocal steps
-        for number, row in read_numbered_jsonl(source, required=("response",)):
+        for number, row in read_traces(source, ("response",), origin):
             found.add(str(form.of(row["response"])))
             row = segment_row(row, lexicon, where=row_name(source, number), discard_labels=discard_labels, form=form)
             steps += len(row["steps"])

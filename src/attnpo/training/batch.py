@@ -160,10 +160,10 @@ class GenerationBatch:
         self.located = [locate_steps(tokenizer, ids, lexicon, form) for ids in completion_ids]
         self.truncated = [ids[-1] not in end_ids for ids in completion_ids]
 
-    def add_rewards(self, rewards: Float[Tensor, "M K"], correct_column: int) -> None:
-        """The rewards of all processes; `correct_column` is the one that says right or wrong."""
+    def add_rewards(self, rewards: Float[Tensor, "M K"], setup: RewardSetup) -> None:
+        """The rewards of all processes; `setup` knows which of them says right or wrong."""
         self.rewards = rewards
-        self.verdicts = [verdict_of(value) for value in rewards[self.own, correct_column].tolist()]
+        self.verdicts = [verdict_of(value) for value in setup.judged(rewards)[self.own].tolist()]
 
     def outcome(
         self, setup: RewardSetup, weights: Float[Tensor, " K"], advantage: str, width: int
@@ -177,7 +177,7 @@ class GenerationBatch:
         device = weights.device
         totals = setup.total(self.rewards, weights)
         advantages = outcome_advantages(totals.view(-1, self.group_size), advantage).view(-1)
-        judged = self.rewards[:, setup.correct_column].view(-1, self.group_size)
+        judged = setup.judged(self.rewards).view(-1, self.group_size)
         accuracy = group_accuracy(judged).repeat_interleave(self.group_size)
         lengths = [len(p) + len(c) for p, c in zip(self.prompt_ids, self.completion_ids, strict=True)]
         entries = {

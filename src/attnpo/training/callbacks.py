@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from transformers import TrainerCallback
+from transformers.trainer_utils import has_length
 
 from attnpo.errors import RunError
 from attnpo.rewards.length import LengthReward
-from attnpo.training.records import RunFolder
+from attnpo.training.diagnosis import Diagnosis, diagnose
+from attnpo.training.records import WARNINGS, Record, RunFolder
+from attnpo.training.rewards import RewardSetup
 
 
 class NotFiniteError(RunError):
@@ -60,6 +73,65 @@ class GradientGuard(TrainerCallback):
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
             raise NotFiniteError(f"step {state.global_step + 1}: a gradient is not finite")
+
+
+class NoSignalError(RunError):
+    """Batch after batch without any advantage: the run would go on to its end and change nothing."""
+
+
+class SignalWatch(TrainerCallback):
+    """Says after the first batch what is wrong with it, and stops a run of which no batch has had any signal.
+
+    folder: told of the records as they are written. rewards: which function says right. args.patience: batches in a
+    row without signal after which `NoSignalError` ends the run; 0: never. What was found is shown in red and kept in
+    warnings.jsonl.
+    """
+
+    def __init__(self, folder: RunFolder, rewards: RewardSetup, args: Any):
+        self.folder, self.rewards = folder, rewards
+        self.patience, self.limit = args.patience, args.max_completion_length
+        self.thinks = args.thinking != "no"
+        self.console = Console(stderr=True)
+        self.without = 0  # batches in a row
+        self._fresh: list[Sequence[Record]] = []
+        self._told = False
+        folder.listeners.append(self._listen)
+
+    def _listen(self, name: str, records: Sequence[Record]) -> None:
+        if name.startswith("train-"):
+            self._fresh.append(records)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        said = self.rewards.describe_judge()
+        if said is not None and state.is_world_process_zero:
+            self.console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
+        if not logs or "loss" not in logs:
+            return
+        # A KL term pulls whatever the rewards are; without it only an advantage makes a gradient.
+        moved = not args.beta and logs.get("grad_norm", 0.0) > 0
+        found: Diagnosis | None = None
+        for records in self._fresh:
+            found = diagnose(
+                records, limit=self.limit, moved=moved, judge=self.rewards.correct_name, thinks=self.thinks
+            )
+            self.without = self.without + 1 if found is not None and found.without_signal else 0
+            if found is not None and not self._told:
+                self._show(found, state.global_step)
+            self._told = True
+        self._fresh = []
+        if _any_process(bool(self.patience) and self.without >= self.patience, args.device):
+            message = f"no signal in {self.patience} batches in a row, the last of step {state.global_step}"
+            if found is not None:  # the process that keeps the records
+                message += f". {found.message}"
+                self.folder.append(WARNINGS, {"step": state.global_step, "message": f"Stopped: {message}"})
+            raise NoSignalError(f"{message} --patience 0 goes on all the same")
+
+    def _show(self, found: Diagnosis, step: int) -> None:
+        self.console.print(f"step {step}: {found.message}", style="bold red", markup=False, soft_wrap=True)
+        self.console.print(found.example, markup=False, highlight=False, soft_wrap=True)
+        self.folder.append(WARNINGS, {"step": step, "message": found.message, "example": found.example})
 
 
 class LengthState(TrainerCallback):
@@ -140,6 +212,33 @@ class StopAfterMinutes(TrainerCallback):
             control.should_save = True
 
 
+class SaveByTime(TrainerCallback):
+    """A checkpoint whenever the last one is `minutes` old. Of its own it keeps the newest only: nights are long."""
+
+    def __init__(self, minutes: float):
+        self.minutes = minutes
+        self._last = time.monotonic()
+        self._asked = False
+        self._own: Path | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._last = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        due = args.save_strategy != "no" and time.monotonic() - self._last > 60 * self.minutes
+        if not control.should_save and _any_process(due, args.device):
+            self._asked = control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        self._last = time.monotonic()
+        old, self._own = self._own, None
+        if old is not None and state.is_world_process_zero:
+            shutil.rmtree(old, ignore_errors=True)
+        if self._asked:
+            self._own = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        self._asked = False
+
+
 def _any_process(flag: bool, device: torch.device) -> bool:
     """Whether `flag` is set in at least one process of the run."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -155,6 +254,9 @@ class LiveProgress(TrainerCallback):
     def __init__(self, console: Console | None = None):
         self.console = console or Console()
         self.progress: Progress | None = None
+        self._evaluating: Progress | None = None
+        self._done = 0  # batches of the evaluation under way
+        self._told = 0.0
         self.task: Any = None
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -183,13 +285,45 @@ class LiveProgress(TrainerCallback):
             left = "" if remaining is None else f" · {remaining:.0f} s left"
             self.console.print(f"step {state.global_step}/{state.max_steps} · {text}{left}", highlight=False)
 
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        """One batch of held-out problems is done: a bar of its own, or a line every half minute."""
+        if not state.is_world_process_zero or not has_length(eval_dataloader):
+            return
+        total, now = len(eval_dataloader), time.monotonic()  # type: ignore[arg-type]
+        if self._done == 0:
+            self._told = now
+            if self.console.is_terminal and self.progress is None:  # rich has one live display at a time
+                columns = (
+                    TextColumn("evaluating"),
+                    BarColumn(bar_width=20),
+                    MofNCompleteColumn(),
+                    TimeRemainingColumn(),
+                )
+                self._evaluating = Progress(*columns, console=self.console, transient=True)
+                self._evaluating.add_task("", total=total)
+                self._evaluating.start()
+        self._done += 1
+        if self._evaluating is not None:
+            self._evaluating.update(self._evaluating.task_ids[0], completed=self._done)
+        elif not self.console.is_terminal and now - self._told > 30:
+            self._told = now
+            self.console.print(f"evaluating: {self._done} of {total} batches", highlight=False)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._done = 0
+        if self._evaluating is not None:
+            self._evaluating.stop()
+            self._evaluating = None
+
     def on_train_end(self, args, state, control, **kwargs):
         self.close()
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self.progress is not None:
-            self.progress.stop()
+        for bar in (self.progress, self._evaluating):
+            if bar is not None:
+                bar.stop()
+        self.progress = None
 
 
 def describe(logs: dict[str, Any]) -> str:
@@ -201,4 +335,6 @@ def describe(logs: dict[str, Any]) -> str:
         parts.append(f"length {logs['length/completion']:.0f}")
     if logs.get("reward") is not None:
         parts.append(f"reward {logs['reward']:.3f}")
+    if not parts:  # an update on responses that an earlier one was on already
+        parts.append(f"loss {logs['loss']:.4f}, the same responses again")
     return " · ".join(parts)

@@ -7,10 +7,11 @@ Plain RLOO is rloo + none + outcome, TLMRE is rloo + tlmre + outcome, AttnPO is 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers.trainer_utils import IntervalStrategy
 from trl.trainer.grpo_config import GRPOConfig
 
 from attnpo.credit.advantages import KINDS, check_group_size
@@ -19,6 +20,8 @@ from attnpo.errors import InputError
 from attnpo.heads.table import FEWEST
 from attnpo.rewards.length import LengthReward
 from attnpo.steps.formats import AUTO, built_in, load_format
+from attnpo.steps.lexicon import load_lexicon
+from attnpo.training.defaults import check_batch, fill_in
 from attnpo.training.method_options import (
     ATTNPO_OPTIONS,
     check_loss,
@@ -40,7 +43,9 @@ class AttnPOConfig(GRPOConfig):
     """Configuration of `AttnPOTrainer`; every option of TRL's `GRPOConfig` keeps its name and meaning.
 
     Defaults that differ from TRL's are the paper's setting (docs/papers.md, "ATTNPO, as published"): RLOO
-    advantages, length-aware reward with α = 0.2, token-mean clipped loss (`dapo`), no KL term, learning rate 2e-6.
+    advantages, length-aware reward with α = 0.2, token-mean clipped loss (`dapo`), no KL term, learning rate 2e-6; and
+    those of `attnpo.training.defaults`, which follow from other options (`derived` has their values): the batch and
+    the delay T.
 
     Raises:
         InputError: for an unknown choice, a value out of range, or an option that would be silently wrong together
@@ -54,8 +59,19 @@ class AttnPOConfig(GRPOConfig):
         generation_batch_size: int = 8
         report_to: list[str] = []
         chat_template_kwargs: dict[str, Any] | None = None
+        derived: dict[str, Any] = {}
 
-    learning_rate: float = _option(2e-6, "The initial learning rate for AdamW.")
+    learning_rate: float = _option(None, "The initial learning rate for AdamW. Default: 2e-6.")
+    eval_strategy: IntervalStrategy | str = _option(  # noqa: RUF009 - a dataclass field like the others
+        None,
+        "When held-out problems are evaluated: steps, epoch or no. Default: not on the way; `attnpo train` does so "
+        "before and after training, unless this says no.",
+    )
+    gradient_accumulation_steps: int = _option(
+        None,
+        "Batches of per_device_train_batch_size whose gradients make one update. Default: as many as hold 16 problems "
+        "with all their responses.",
+    )
     num_generations_eval: int | None = _option(1, "Responses per held-out problem.")
     logging_steps: float = _option(1, "Log every X updates steps.")
     scale_rewards: str = _option(
@@ -92,11 +108,19 @@ class AttnPOConfig(GRPOConfig):
         f"How the model marks its thinking: {', '.join(built_in())}, a YAML file, or auto: what its tokenizer shows "
         "(docs/thinking-formats.md).",
     )
-    lexicon: str = _option("paper", "Phrase lists that cut a thinking part into steps: paper or released.")
+    lexicon: str = _option(
+        "paper",
+        "What cuts a thinking part into steps: paper, released, zh, paragraphs, a JSON file of phrase lists, or "
+        "several joined by +.",
+    )
     credit_beta: float = _option(2.0, "β: the exponent of p in the baseline B = p^β·|F|/|o|.")
     credit_lambda: float = _option(2.0, "λ: the exponent of p in the attenuation of redundant steps.")
     credit_delta: float = _option(0.0, "δ: the smallest scale of a redundant step, in [0, 1].")
-    credit_delay: int = _option(1000, "T: redundant steps are attenuated once step > T·(1 − p).")
+    credit_delay: int = _option(
+        None,
+        "T: redundant steps are attenuated once step > T·(1 − p). Default: half of max_steps; 1000, the paper's, where "
+        "max_steps is not given.",
+    )
     credit_positive: bool = _option(True, "Attenuate redundant steps of responses with a positive advantage.")
     credit_negative: bool = _option(True, "Protect essential steps of correct responses with a negative advantage.")
     credit_difficulty: bool = _option(True, "Use the difficulty terms (powers of p, delay); off: p = 1, no delay.")
@@ -125,23 +149,46 @@ class AttnPOConfig(GRPOConfig):
 
     correct_reward: str | None = _option(
         None,
-        "Name of the reward function whose value 1 means a right answer. Default: `accuracy` where it is among "
-        "the reward functions, else the first one.",
+        "Name of the reward function whose value 1 means a right answer. Default: the first known by its name "
+        "(accuracy, TRL's accuracy_reward, one with `accuracy` or `correct` in its name), else the first one.",
+    )
+    thinking: str = _option(
+        "yes",
+        "yes: the answer is what follows the thinking part; no: the model has none, the whole response is the answer "
+        "(credit=outcome only).",
+    )
+    correct_threshold: float | None = _option(
+        None, "Value of that function from which a response is right. Default: 1, and no value may be above it."
     )
     verifier_workers: int = _option(2, "Worker processes that verify answers, beside every training process.")
     verifier_timeout: float = _option(5.0, "Seconds after which a verification is killed and counted as timed out.")
     record_rollouts: bool = _option(True, "Write every response with its steps, scores and scales to rollouts/.")
     overwrite_run: bool = _option(False, "Replace a run that output_dir holds already.")
+    resume_with_changes: bool = _option(
+        False,
+        "Go on with a run although reward, problems, batch or other settings are not those it began with; what they "
+        "were is kept in config-history.jsonl.",
+    )
     eval_on_start: bool | None = _option(
         None,
         "Evaluate the starting model, to compare the trained one with. Default: `attnpo train` does, where there are "
         "held-out problems; a trainer built in Python does not.",
     )
     eval_examples: int = _option(8, "Held-out responses whose steps are scored and recorded at each evaluation.")
+    patience: int = _option(
+        10,
+        "Stop with an error after so many batches in a row in which no response has an advantage: nothing is learnt "
+        "from them. 0: never.",
+    )
     max_minutes: float | None = _option(
         None,
         "Stop with a checkpoint before the step that would end after so many minutes, counted from when the model is "
         "loaded; the last evaluation follows. A resumed run has them anew.",
+    )
+    save_minutes: float | None = _option(
+        30.0,
+        "Also save a checkpoint when the last one is so many minutes old; the one before of this kind is removed. "
+        "null (YAML), or save_strategy no: never.",
     )
     compile_rollouts: bool = _option(
         False,
@@ -150,6 +197,7 @@ class AttnPOConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
+        self.derived = fill_in(self)
         self._find_credit_method()
         self._check_choices()
         if self.compile_rollouts:
@@ -168,6 +216,27 @@ class AttnPOConfig(GRPOConfig):
         super().__post_init__()
         check_loss(self, self.credit, self.make_credit())
 
+    @classmethod
+    def of(cls, args: Any) -> AttnPOConfig:
+        """`args` as they are, or what a `GRPOConfig` says, with this class's defaults where it has TRL's.
+
+        Raises:
+            InputError: arguments of another kind.
+        """
+        if isinstance(args, cls):
+            return args
+        if not isinstance(args, GRPOConfig):
+            raise InputError(f"args: found {type(args).__name__}, expected AttnPOConfig (or TRL's GRPOConfig)")
+        given = {
+            option.name: getattr(args, option.name)
+            for option in fields(GRPOConfig)
+            if option.init and getattr(args, option.name) != option.default
+        }
+        given.pop("generation_batch_size", None)  # the batch size times the next one
+        if args.steps_per_generation == args.gradient_accumulation_steps:
+            given.pop("steps_per_generation", None)
+        return cls(**given)
+
     def _find_credit_method(self) -> None:
         import_modules(self.credit_module)
         self.credit_kwargs = _mapping("credit_kwargs", self.credit_kwargs)
@@ -176,19 +245,34 @@ class AttnPOConfig(GRPOConfig):
         for option, choices in (
             ("advantage", KINDS),
             ("credit", credit_names()),
-            ("lexicon", ("paper", "released")),
+            ("thinking", ("yes", "no")),
         ):
             value = getattr(self, option)
             if value not in choices:
                 raise InputError(f"option {option}: found {value!r}, expected one of {', '.join(choices)}")
+        load_lexicon(self.lexicon)
         self.length_kwargs = _mapping("length_kwargs", self.length_kwargs)
         check_targets(self.make_length_reward(), self.length_eval_target, self.max_completion_length)
+        if self.thinking == "no" and self.credit != "outcome":
+            raise InputError(
+                f"option thinking: 'no' leaves credit={self.credit!r} no steps to tell apart; expected credit outcome"
+            )
         if self.num_generations is not None:
             check_group_size(self.advantage, self.num_generations)
-        for option in ("verifier_workers", "verifier_timeout", "heads_count", "max_minutes"):
+            check_batch(self)
+        for option in ("verifier_workers", "verifier_timeout", "heads_count", "max_minutes", "save_minutes"):
             value = getattr(self, option)
             if value is not None and not value > 0:
                 raise InputError(f"option {option}: found {value}, expected more than 0")
+        if self.load_best_model_at_end:
+            self.metric_for_best_model = self.metric_for_best_model or "accuracy"
+            if self.metric_for_best_model.removeprefix("eval_") == "loss":
+                raise InputError(
+                    f"option metric_for_best_model: found {self.metric_for_best_model!r}, but evaluations compute no "
+                    "loss; expected accuracy, or another number of evaluations.jsonl"
+                )
+        if self.patience < 0:
+            raise InputError(f"option patience: found {self.patience}, expected a number of batches, or 0 for never")
         if self.heads_traces < FEWEST:
             raise InputError(f"option heads_traces: found {self.heads_traces}, expected at least {FEWEST}")
         if self.thinking_format != AUTO:

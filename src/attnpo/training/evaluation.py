@@ -68,15 +68,19 @@ class HeldOutEvaluation:
         self._own += len(records)
         self._records += self.gather(records)
 
-    def finish(self, *, step: int, seconds: float, responses: int | None = None) -> dict[str, float]:
+    def finish(
+        self, *, step: int, seconds: float, responses: int | None = None, name: str | None = None
+    ) -> dict[str, float]:
         """Write evaluations.jsonl and rollouts/; the metrics.
 
-        responses: how many there are, None where the data set has no length. Where the problems do not fill the last
-        round of batches, accelerate repeats the first ones; those are left out.
+        name: of this set of problems where there are several; its line says it as `set`. responses: how many there
+        are, None where the data set has no length. Where the problems do not fill the last round of batches, accelerate
+        repeats the first ones; those are left out.
         """
         records = self._records[:responses]
         metrics = evaluation_metrics(records, self.lexicon)
         if self.writes:
-            self.folder.append("evaluations.jsonl", {"step": step, **metrics, "seconds": round(seconds, 3)})
-            self.folder.write_rollouts(f"eval-{step:06d}", records)
+            of_set = {"set": name} if name else {}
+            self.folder.append("evaluations.jsonl", {"step": step, **of_set, **metrics, "seconds": round(seconds, 3)})
+            self.folder.write_rollouts(f"eval-{step:06d}" + (f"-{name}" if name else ""), records)
         return metrics

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from transformers.utils.import_utils import is_bitsandbytes_available
 from trl.scripts.utils import TrlParser
 from trl.trainer.model_config import ModelConfig
+from trl.trainer.utils import get_quantization_config
 
+from attnpo.checks import read_escapes
 from attnpo.data.problems import BUILT_IN
 from attnpo.errors import InputError
-from attnpo.training.checkpoints import last_checkpoint
+from attnpo.training.checkpoints import STATE, checkpoints, last_checkpoint, what_is_broken
 from attnpo.training.config import AttnPOConfig
 
 _NAMES = {
@@ -96,11 +99,28 @@ class DataConfig:
         metadata={"help": "Held-out problems, as dataset_name. The built-in task brings its own."},
     )
     dataset_test_split: str = field(default="test", metadata={"help": "Split of the held-out data set."})
-    problem_column: str | None = field(default=None, metadata={"help": "Column with the problem text."})
-    reference_column: str | None = field(default=None, metadata={"help": "Column with the right answer."})
+    problem_column: str | None = field(
+        default=None, metadata={"help": "Column with the problem: text or messages. a.b: field b of a."}
+    )
+    reference_column: str | None = field(
+        default=None, metadata={"help": "Column with the right answer. a.b: field b of a."}
+    )
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Reward functions: accuracy (the verifier, default), MODULE:FUNCTION of your own (in TRL's shape), "
+            "or TRL's accuracy_reward, think_format_reward, …; weighted by reward_weights."
+        },
+    )
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "A system message before every problem, for models with a chat template."}
+    )
     prompt_template: str | None = field(
         default=None,
-        metadata={"help": "Text containing {problem}: the user message, or the whole prompt without a chat template."},
+        metadata={
+            "help": "Text containing {problem}: the user message, or the whole prompt without a chat template. \\n is "
+            "a line break."
+        },
     )
     max_prompt_length: int | None = field(
         default=1024,
@@ -169,12 +189,29 @@ def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     if in_file or on_line:
         raise InputError(_unknown(parser, [*in_file, *on_line], "the YAML file" if in_file else "the command line"))
-    for option in ("load_in_4bit", "load_in_8bit"):
-        if getattr(model_config, option):
-            raise InputError(
-                f"option {option}: found true; `attnpo train` does not quantise. Hand AttnPOTrainer a quantised model"
-            )
+    if data.prompt_template is not None:
+        data.prompt_template = read_escapes(data.prompt_template)
+    if data.system_prompt is not None:
+        data.system_prompt = read_escapes(data.system_prompt)
+    check_quantised(model_config)
     return data, args, model_config
+
+
+def check_quantised(model_config: ModelConfig) -> None:
+    """Raises InputError where a quantised model was asked for that cannot be had, or not be trained."""
+    asked = [option for option in ("load_in_4bit", "load_in_8bit") if getattr(model_config, option)]
+    if not asked:
+        return
+    if not model_config.use_peft:
+        raise InputError(
+            f"option {asked[0]}: found true without use_peft; quantised weights cannot be trained themselves. Add "
+            "--use_peft true (QLoRA)"
+        )
+    if not is_bitsandbytes_available():
+        raise InputError(
+            f"option {asked[0]}: the package bitsandbytes is not installed or has no device here: pip install "
+            "bitsandbytes, on a machine with an NVIDIA GPU"
+        )
 
 
 def _chosen(argv: list[str]) -> dict[str, str]:
@@ -206,10 +243,15 @@ def checkpoint_to_resume(args: AttnPOConfig) -> str | None:
     if str(asked).lower() == "true":
         last = last_checkpoint(Path(args.output_dir))
         if last is None:
-            raise InputError(f"option resume_from_checkpoint: no checkpoint in {args.output_dir}")
+            found = [f"{path.name}: {what_is_broken(path)}" for path in checkpoints(Path(args.output_dir))]
+            why = f" that is whole ({'; '.join(found)})" if found else ""
+            raise InputError(f"option resume_from_checkpoint: no checkpoint in {args.output_dir}{why}")
         return str(last)
-    if not (Path(asked) / "trainer_state.json").is_file():
-        raise InputError(f"option resume_from_checkpoint: {asked} is no checkpoint (it has no trainer_state.json)")
+    if not (Path(asked) / STATE).is_file():
+        raise InputError(f"option resume_from_checkpoint: {asked} is no checkpoint (it has no {STATE})")
+    broken = what_is_broken(Path(asked))
+    if broken is not None:
+        raise InputError(f"option resume_from_checkpoint: {asked} is not whole: {broken}")
     return str(asked)
 
 
@@ -221,9 +263,12 @@ def is_complete(checkpoint: str, max_steps: int) -> bool:
 
 def model_kwargs(model_config: ModelConfig) -> dict[str, Any]:
     """How the model is loaded, where `model_init_kwargs` does not say it."""
-    options = {"dtype": model_config.dtype or "float32", "revision": model_config.model_revision}
+    options: dict[str, Any] = {"dtype": model_config.dtype or "float32", "revision": model_config.model_revision}
     if model_config.attn_implementation:
         options["attn_implementation"] = model_config.attn_implementation
+    quantised = get_quantization_config(model_config)
+    if quantised is not None:
+        options["quantization_config"] = quantised
     return options
 
 
@@ -236,9 +281,11 @@ def resolved_options(data: DataConfig, args: AttnPOConfig, model_config: ModelCo
         "generation_batch_size",
         "resume_from_checkpoint",
         "overwrite_run",
+        "resume_with_changes",
         "scale_rewards",
         "activation_checkpointing",  # gradient_checkpointing under its newer name
         "activation_checkpointing_kwargs",
+        *(name for name, value in args.derived.items() if getattr(args, name) == value),
     }
     if args.steps_per_generation == args.gradient_accumulation_steps:
         derived.add("steps_per_generation")

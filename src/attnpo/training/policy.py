@@ -22,7 +22,6 @@ from trl.data_utils import is_conversational
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import is_async_callable
 
-from attnpo.credit.advantages import verdict_of
 from attnpo.errors import InputError
 from attnpo.steps.formats import ThinkingFormat
 from attnpo.steps.spans import LocatedSteps
@@ -222,7 +221,7 @@ class Policy:
             completion_ids=list(completion_ids),
             **columns,
         )
-        return [verdict_of(reward) for reward in rewards]
+        return [setup.verdict(reward) for reward in rewards]
 
     @torch.no_grad()
     def forward(

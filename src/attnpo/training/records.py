@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from attnpo.steps.spans import LocatedSteps
 
 Record = dict[str, Any]
 
+WARNINGS = "warnings.jsonl"  # what a user should know about the run, one line each: step, message, perhaps more
+HISTORY = "config-history.jsonl"  # what the configuration was until a step, one line per resumption that changed it
 HEADS_TRACES = "heads-traces.jsonl.gz"  # beside heads.json: the responses on which a run has found its heads
 
 
@@ -46,7 +48,7 @@ def response_record(
         "group": group,
         "index": index,
         "id": row.get("id"),
-        "prompt": prompt_text(row["prompt"]),
+        "prompt": prompt_text(row.get("prompt", "")),  # absent where an environment owns it
         "text": located.text,
         "reference": row.get("reference"),
         **({TARGET_COLUMN: row[TARGET_COLUMN]} if TARGET_COLUMN in row else {}),
@@ -131,6 +133,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], *, rollouts: bool = True):
         self.path = Path(path)
         self.keeps_rollouts = rollouts
+        self.listeners: list[Callable[[str, Sequence[Record]], None]] = []  # told of all records, written or not
 
     def check_free(self) -> None:
         """Raises InputError if the folder holds a run already."""
@@ -156,9 +159,12 @@ class RunFolder:
         Heads go with their run, or with the responses they were found on: heads.json alone may be anyone's.
         """
         old = self._old_run()
+        (self.path / WARNINGS).unlink(missing_ok=True)
         heads, traces = self.path / HEADS, self.path / HEADS_TRACES
         if old or traces.exists():
             old += [path for path in (heads, traces) if path.is_file()]
+        if old:  # what a run leaves beside its records: the trained model, what it was told and began with
+            old += [path for path in (self.path / HISTORY, *self.path.glob("*.safetensors*")) if path.is_file()]
         for path in old:
             if keep is None or not path.samefile(keep):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -173,8 +179,10 @@ class RunFolder:
         names = ("metrics.jsonl", "evaluations.jsonl", "rollouts")
         return [p for name in names if (p := self.path / name).exists()] + sorted(self.path.glob("checkpoint-*"))
 
-    def write_rollouts(self, name: str, records: Iterable[Record]) -> None:
+    def write_rollouts(self, name: str, records: Sequence[Record]) -> None:
         """rollouts/{name}.jsonl.gz, put in place whole."""
+        for listener in self.listeners:
+            listener(name, records)
         if not self.keeps_rollouts:
             return
         folder = self.path / "rollouts"
@@ -183,14 +191,14 @@ class RunFolder:
         write_whole(folder / f"{name}.jsonl.gz", gzip.compress(lines, compresslevel=4, mtime=0))
 
     def append(self, name: str, values: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl or evaluations.jsonl."""
+        """Append one line to metrics.jsonl, evaluations.jsonl or warnings.jsonl."""
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / name, "ab") as file:
             file.write(json_line(values))
 
     def forget_after(self, step: int) -> None:
         """Drop what was written after `step`: a run resumed there writes those steps again, once."""
-        for name in ("metrics.jsonl", "evaluations.jsonl"):
+        for name in ("metrics.jsonl", "evaluations.jsonl", WARNINGS):
             file = self.path / name
             if file.exists():
                 rows = read_jsonl(file, ("step",)) if drop_unfinished_line(file) else []

@@ -14,18 +14,53 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attnpo.credit.advantages import is_correct
+from attnpo.credit.advantages import is_correct, verdict_of
 from attnpo.data.targets import TARGET_COLUMN
 from attnpo.errors import InputError
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.length import LengthInputs, LengthReward
 from attnpo.steps.formats import THINK, ThinkingFormat
 
+LENGTH = "length"
+
+JUDGES = (
+    "accuracy",
+    "accuracy_reward",  # TRL, open-r1
+    "reasoning_accuracy_reward",
+    "code_reward",  # open-r1
+    "binary_code_reward",
+    "ioi_code_reward",
+    "cf_code_reward",
+    "correctness",
+    "correctness_reward",
+    "correctness_reward_func",
+    "compute_score",  # verl
+)
+"""Names of reward functions that say whether an answer is right, the first that is there before the others."""
+
+
+def find_judge(names: Sequence[str], asked: str | None) -> tuple[str, bool]:
+    """Name of the function that says right or wrong, and whether it is a guess: asked for, known by its name, or else
+    the first.
+
+    Raises:
+        InputError: there is none of the name that was asked for.
+    """
+    if asked is not None:
+        if asked not in names:
+            raise InputError(f"option correct_reward: found {asked!r}, expected one of {', '.join(names)}")
+        return asked, False
+    known = [name for name in JUDGES if name in names]
+    known += [name for name in names if "accuracy" in name.lower() or "correct" in name.lower()]
+    if known:
+        return known[0], False
+    return names[0], len([name for name in names if name != LENGTH]) > 1
+
 
 class LengthColumn:
     """Holds the place of the length-aware reward among TRL's reward functions."""
 
-    __name__ = "length"
+    __name__ = LENGTH
 
     def __call__(self, completions: list[Any], **kwargs: Any) -> list[None]:
         return [None] * len(completions)
@@ -39,7 +74,9 @@ class RewardSetup:
         functions: what TRL gets; the last one is `LengthColumn` where a length reward is on.
         length: the length reward.
         max_completion_length: tokens after which a response is cut off.
-        correct_name: the function whose value 1 means right, or None for the default rule.
+        correct_name: the function that says right or wrong; None until TRL has named them: the rule of `find_judge`.
+        threshold: the value from which a response is right; None: 1, and no value may be above it.
+        guessed: whether nothing but its place tells which function that is.
         correct_column: its column, known once TRL has named the functions (`bind`).
     """
 
@@ -48,6 +85,8 @@ class RewardSetup:
     max_completion_length: int | None
     correct_name: str | None
     correct_column: int = 0
+    threshold: float | None = None
+    guessed: bool = False
 
     @classmethod
     def build(cls, reward_funcs: Any, args: Any) -> RewardSetup:
@@ -58,7 +97,9 @@ class RewardSetup:
         length = args.make_length_reward()
         if length.name != "none":
             functions.append(LengthColumn())
-        return cls(functions, length, args.max_completion_length, args.correct_reward)
+        setup = cls(functions, length, args.max_completion_length, args.correct_reward)
+        setup.threshold = args.correct_threshold
+        return setup
 
     @property
     def has_length(self) -> bool:
@@ -71,10 +112,8 @@ class RewardSetup:
 
     def bind(self, names: list[str], tokenizer: Any, form: ThinkingFormat = THINK) -> None:
         """Find the column that says right or wrong, and let our verifier read the sampled ids by the model's format."""
-        wanted = self.correct_name or ("accuracy" if "accuracy" in names else names[0])
-        if wanted not in names:
-            raise InputError(f"option correct_reward: found {wanted!r}, expected one of {', '.join(names)}")
-        self.correct_column = names.index(wanted)
+        self.correct_name, self.guessed = find_judge(names, self.correct_name)
+        self.correct_column = names.index(self.correct_name)
         for function in self.functions:
             if isinstance(function, AccuracyReward) and function.tokenizer is None:
                 function.tokenizer = tokenizer
@@ -83,7 +122,40 @@ class RewardSetup:
 
     def correct(self, rewards: Float[Tensor, "N K"]) -> Bool[Tensor, " N"]:
         """Which responses are right, by the chosen function."""
-        return is_correct(rewards[:, self.correct_column])
+        return is_correct(self.judged(rewards))
+
+    def judged(self, rewards: Float[Tensor, "N K"]) -> Float[Tensor, " N"]:
+        """1 for right, less for anything else, NaN where the chosen function gave nothing.
+
+        Raises:
+            InputError: a value above 1, where no threshold says what is right.
+        """
+        values = rewards[:, self.correct_column]
+        if self.threshold is not None:
+            return torch.where(values.isnan(), torch.nan, (values >= self.threshold - 1e-6).to(values))
+        highest = values.nan_to_num(nan=0.0, posinf=torch.inf).max().item() if len(values) else 0.0
+        if highest > 1 + 1e-6:
+            raise InputError(
+                f"reward_funcs: {self.correct_name!r}, which says whether a response is right, gave {highest:g}; "
+                "expected at most 1 (1 is right). Give --correct_threshold, the value from which a response is right, "
+                "or name another function with --correct_reward"
+            )
+        return values
+
+    def verdict(self, value: float | None) -> bool | None:
+        """Right or wrong by one value of the chosen function; None where it gave nothing."""
+        row = torch.full((1, self.correct_column + 1), torch.nan if value is None else float(value))
+        return verdict_of(self.judged(row)[0].item())
+
+    def describe_judge(self) -> str | None:
+        """One line on what decides about right and wrong; None where it goes without saying."""
+        others = [f for f in self.functions if not isinstance(f, LengthColumn)]
+        if len(others) < 2 and self.threshold is None:
+            return None
+        line = (
+            f"right or wrong: {self.correct_name} says it, from {1 if self.threshold is None else self.threshold:g} on"
+        )
+        return f"{line} (the first function; name another with --correct_reward)" if self.guessed else line
 
     def targets(self, rows: Sequence[Mapping[str, Any]]) -> Float[Tensor, " N"] | None:
         """The length that each prompt asks for; None where the method asks for none.

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import platform
-import shlex
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-import yaml
 from datasets import Dataset
 from rich.console import Console
-from rich.table import Table
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerState
-from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
 from trl.import_utils import is_vllm_available
@@ -30,6 +23,7 @@ from trl.trainer.utils import get_peft_config
 from attnpo.attention.heads import HEADS
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
 from attnpo.errors import InputError, RunError
+from attnpo.evaluation.contamination import Degree, seen_in_training
 from attnpo.models import resolve_model, shipped_model
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
@@ -38,89 +32,20 @@ from attnpo.steps.spans import locate_steps
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
 from attnpo.task.traces import redundant_style
-from attnpo.training.callbacks import LiveProgress, StopAfterMinutes, StopOnInterrupt
+from attnpo.training.callbacks import LiveProgress, SignalWatch, StopAfterMinutes, StopOnInterrupt
+from attnpo.training.checkpoints import checkpoints, what_is_broken
 from attnpo.training.config import AttnPOConfig
+from attnpo.training.defaults import SHIPPED_LEARNING_RATE, without_effect
+from attnpo.training.description import environment_of, evaluated, print_summary, save_trained, write_description
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
+from attnpo.training.lock import locked
 from attnpo.training.method_options import length_targets
 from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse, resolved_options
-from attnpo.training.records import HEADS_TRACES, RunFolder
+from attnpo.training.own_rewards import OURS, load_rewards, with_columns
+from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder
+from attnpo.training.resume import check_changes, keep_history, what_changed
+from attnpo.training.trackers import check_trackers, open_to_the_end
 from attnpo.training.trainer import AttnPOTrainer
-from attnpo.versions import device_names, versions_of
-
-PACKAGES = ("attnpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "math-verify", "vllm")
-
-
-def write_description(
-    folder: Path,
-    data: DataConfig,
-    args: AttnPOConfig,
-    model_config: ModelConfig,
-    argv: list[str],
-    notes: dict[str, Any],
-) -> None:
-    """config.yaml (every option as resolved; it can be given back to --config) and environment.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    resolved = resolved_options(data, args, model_config)
-    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=True, allow_unicode=True), encoding="utf-8")
-    environment = {
-        "command": shlex.join(["attnpo", "train", *argv]),
-        "versions": versions_of(PACKAGES),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "devices": device_names(),
-        "threads": torch.get_num_threads(),
-        "processes": args.world_size,
-        "seed": args.seed,
-        "data_seed": args.data_seed,
-        "problems": notes,
-    }
-    (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
-
-
-def evaluated(folder: Path, step: int) -> bool:
-    """Whether evaluations.jsonl has this step already."""
-    return any(row["step"] == step for row in read_evaluations(folder))
-
-
-def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run, in order."""
-    file = folder / "evaluations.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
-
-
-def print_summary(folder: Path, console: Console) -> None:
-    """The table before/after, with 95 % intervals."""
-    evaluations = read_evaluations(folder)
-    console.print(f"run folder: {folder}")
-    if len(evaluations) < 2:
-        return
-    before, after = evaluations[0], evaluations[-1]
-    table = Table(title=f"Held-out problems (n = {after['n']}), 95 % intervals")
-    for column in ("", f"step {before['step']}", f"step {after['step']}", "change"):
-        table.add_column(column, justify="right" if column else "left")
-
-    def row(name: str, key: str, spread: bool, form: str) -> None:
-        cells = []
-        for values in (before, after):
-            cell = format(values[key], form)
-            if spread:
-                cell += f" [{values[f'{key}_low']:{form}}, {values[f'{key}_high']:{form}}]"
-            cells.append(cell)
-        difference = after[key] - before[key]
-        if form.endswith("%"):
-            change = f"{100 * difference:+.1f} points"
-        else:
-            change = f"{difference / before[key]:+.0%}" if before[key] else ""
-        table.add_row(name, *cells, change)
-
-    row("accuracy", "accuracy", True, ".1%")
-    row("tokens per response", "length/completion", True, ".0f")
-    row("  thinking", "length/thinking", False, ".0f")
-    row("  final answer", "length/answer", False, ".0f")
-    row("truncated", "truncated", False, ".1%")
-    row("steps per response", "steps/per_response", False, ".1f")
-    console.print(table)
-
 
 RENAMED = "checkpointing"
 """In transformers' notices about its renaming of gradient_checkpointing, which TRL still sets under the old name."""
@@ -130,9 +55,22 @@ UNJUDGED = "All reward functions returned None"
 verdict counts say the same."""
 
 
-class _NotUnjudged(logging.Filter):
+SEEN: dict[Degree, str] = {"same": "word for word", "near": "nearly so"}
+"""How a held-out problem may stand in the training set; those that differ in their numbers only are usual."""
+
+TIED = "There were missing keys in the checkpoint model loaded: ['lm_head.weight']"
+"""Start of transformers' notice about weights that are tied to the embeddings, and so in no checkpoint."""
+
+
+class _Silent(logging.Filter):
+    """Without the messages that begin so."""
+
+    def __init__(self, *beginnings: str) -> None:
+        super().__init__()
+        self.beginnings = beginnings
+
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(UNJUDGED)
+        return not record.getMessage().startswith(self.beginnings)
 
 
 @contextmanager
@@ -141,9 +79,10 @@ def quiet_screen() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=f".*{RENAMED}.* is deprecated", category=FutureWarning)
-        logger, silent = logging.getLogger("trl.trainer.grpo_trainer"), _NotUnjudged()
-        logger.addFilter(silent)
-        stack.callback(logger.removeFilter, silent)
+        silent = _Silent(UNJUDGED, TIED)
+        for name in ("trl.trainer.grpo_trainer", "transformers.trainer"):
+            logging.getLogger(name).addFilter(silent)
+            stack.callback(logging.getLogger(name).removeFilter, silent)
         if transformers_logging.is_progress_bar_enabled():
             transformers_logging.disable_progress_bar()
             stack.callback(transformers_logging.enable_progress_bar)
@@ -165,11 +104,22 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     console = console or Console(quiet=args.process_index > 0)  # one of several processes speaks for all
     resume = checkpoint_to_resume(args)
     check_packages(args)
+    use_shipped_rate(args, model_config)
     if resume is None and not args.overwrite_run:
         RunFolder(args.output_dir).check_free()
     RunFolder(args.output_dir).check_writable()
-    with quiet_screen(), VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
+    with ExitStack() as stack:
+        if args.process_index == 0:
+            stack.enter_context(locked(Path(args.output_dir)))
+        if resume is not None:
+            say_broken(Path(args.output_dir), resume, console)
+        stack.enter_context(quiet_screen())
+        pool = stack.enter_context(VerifierPool(args.verifier_workers, timeout=args.verifier_timeout))
         trainer, notes = build_trainer(data, args, model_config, pool, console)
+        sets = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
+        about = environment_of(args, argv, notes, sets)
+        changed = what_changed(resume, resolved_options(data, args, model_config), about)
+        check_changes(changed, accepted=args.resume_with_changes)
         given = trainer.heads_file
         if resume is not None:
             trainer.heads, trainer.heads_file = kept_heads(trainer, resume)
@@ -181,16 +131,33 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             found = trainer.heads_file is not None and trainer.heads_file.with_name(HEADS_TRACES).is_file()
             if trainer.needs_heads or (found and trainer.heads_file != given):
                 args.heads = AUTO  # what the default comes to here, for config.yaml
-            write_description(Path(args.output_dir), data, args, model_config, argv, notes)
+            if resume is not None:
+                keep_history(Path(args.output_dir), resume, changed)
+            write_description(Path(args.output_dir), resolved_options(data, args, model_config), about)
+            if resume is None:
+                (trainer.folder.path / WARNINGS).unlink(missing_ok=True)
             if trainer.heads_file is not None:
                 copy_heads(trainer.heads_file, Path(args.output_dir), traces=found and trainer.heads_file != given)
+        for warning in [*without_effect(args), *overlap_warnings(sets)]:
+            warn(warning, trainer.folder, console)
         trainer.find_heads(resumed=resume or False, say=console.print)
-        run_steps(trainer, resume, console)
+        with open_to_the_end(trainer):
+            run_steps(trainer, resume, console)
     if trainer.is_world_process_zero():
         print_summary(Path(args.output_dir), console)
     # Of several processes, one that ends with its group still open may abort on the way out.
     trainer.accelerator.state.destroy_process_group()
     return Path(args.output_dir)
+
+
+def say_broken(folder: Path, resume: str, console: Console) -> None:
+    """Name the checkpoints later than the one a run goes on from, and why they are passed over."""
+    for path in checkpoints(folder):
+        if path == Path(resume):
+            return
+        broken = what_is_broken(path)
+        if broken is not None:
+            console.print(f"{path} is passed over: {broken}; going on from {resume}", style="yellow", soft_wrap=True)
 
 
 def copy_heads(file: Path, folder: Path, *, traces: bool) -> None:
@@ -205,9 +172,36 @@ def check_packages(args: AttnPOConfig) -> None:
     """InputError for options whose package is not installed."""
     if args.use_vllm and not is_vllm_available():
         raise InputError("option use_vllm: the package vllm is not installed; pip install 'attnpo[vllm]'")
-    missing = set(args.report_to) - set(get_available_reporting_integrations())
-    if missing:
-        raise InputError(f"option report_to: {', '.join(sorted(missing))} is unknown or not installed; try none")
+    check_trackers(args.report_to)
+
+
+def use_shipped_rate(args: AttnPOConfig, model_config: ModelConfig) -> None:
+    """Where no learning rate is given and a shipped model is trained: one that moves so small a model."""
+    name = model_config.model_name_or_path
+    if "learning_rate" in args.derived and (name is None or resolve_model(name) != name):
+        args.learning_rate = args.derived["learning_rate"] = SHIPPED_LEARNING_RATE
+
+
+def overlap_warnings(sets: dict[str, Any]) -> list[str]:
+    """A sentence where held-out problems stand in the training set."""
+    training, held_out = sets["train"], sets["eval"]
+    if held_out is None or not all("problem" in (rows.column_names or ()) for rows in (training, held_out)):
+        return []
+    found = seen_in_training(training["problem"], list(held_out["problem"]))
+    said = [f"{found[degree]} {how}" for degree, how in SEEN.items() if degree in found]
+    if not said:
+        return []
+    return [
+        f"held-out problems that the training set has too: {', '.join(said)} of {len(held_out)}. What is measured on "
+        "them is no accuracy on new problems; give other ones with --eval_dataset_name"
+    ]
+
+
+def warn(message: str, folder: RunFolder, console: Console) -> None:
+    """A warning before the first step: on the screen, in warnings.jsonl, and so on the page."""
+    console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if not console.quiet:  # one of several processes writes for all
+        folder.append(WARNINGS, {"step": 0, "message": message})
 
 
 def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -223,9 +217,8 @@ def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: b
         )
     except (OSError, ValueError) as error:
         raise InputError(f"option model_name_or_path: no model or tokenizer {path!r}: {error}") from error
-    locate_steps(
-        tokenizer, tokenizer(f"a b{THINK.bridge}c")["input_ids"]
-    )  # refuses what cannot be decoded piece by piece
+    # Refuses what cannot be decoded piece by piece.
+    locate_steps(tokenizer, tokenizer(f"a b{THINK.bridge}c")["input_ids"])
     return tokenizer
 
 
@@ -237,11 +230,13 @@ def build_trainer(
     path = resolve_model(model_config.model_name_or_path)
     tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
     accuracy = AccuracyReward(pool)
+    accuracy.whole = args.thinking == "no"
+    rewards = load_rewards(data.reward_funcs or [OURS], accuracy)
     notes: dict[str, Any] = {}
-    train_set, notes["train"] = load_problems(data, args, tokenizer, accuracy, held_out=False)
+    train_set, notes["train"] = load_problems(data, args, tokenizer, accuracy, console.print, held_out=False)
     eval_set = None
     if data.eval_dataset_name is not None or data.dataset_name == BUILT_IN:
-        eval_set, notes["eval"] = load_problems(data, args, tokenizer, accuracy, held_out=True)
+        eval_set, notes["eval"] = load_problems(data, args, tokenizer, accuracy, console.print, held_out=True)
     for name, counts in notes.items():
         left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count and why != "problems")
         console.print(f"{name}: {counts['problems']} problems" + (f" (left out: {left_out})" if left_out else ""))
@@ -252,7 +247,7 @@ def build_trainer(
     try:
         trainer = AttnPOTrainer(
             model=path,
-            reward_funcs=[accuracy],
+            reward_funcs=rewards,
             args=args,
             train_dataset=train_set,
             eval_dataset=eval_set,
@@ -264,6 +259,9 @@ def build_trainer(
         # TRL and transformers check here what they were given: weights, attention implementation, missing packages.
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     console.print(str(trainer.thinking), highlight=False, markup=False, soft_wrap=True)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, SignalWatch):
+            callback.console = console
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     return trainer, notes
@@ -274,10 +272,12 @@ def load_problems(
     args: AttnPOConfig,
     tokenizer: PreTrainedTokenizerBase,
     accuracy: AccuracyReward,
+    say: Callable[[str], object],
     *,
     held_out: bool,
 ) -> tuple[Dataset, dict[str, int]]:
-    """Problems with prompts, without those that cannot be used, and how many those were.
+    """Problems with prompts, without those that cannot be used, and how many those were. `say` hears, in one line,
+    which columns of the data set were read.
 
     Left out: prompts over `max_prompt_length`, references the verifier cannot read.
     """
@@ -291,15 +291,23 @@ def load_problems(
     else:
         rows = load_rows(name, config=data.dataset_config, split=split)
         rows = rows[: data.eval_problems] if held_out else rows
-    problems = to_problems(rows, name, problem_column=data.problem_column, reference_column=data.reference_column)
-    unreadable = set(accuracy.validate_references([row["reference"] for row in problems]))
+    found = to_problems(rows, name, problem_column=data.problem_column, reference_column=data.reference_column)
+    problems = with_columns(found.rows, rows) if data.reward_funcs else found.rows
+    if name != BUILT_IN:
+        say(f"{'eval' if held_out else 'train'}: {found.recognised}")
+    judged = OURS in (data.reward_funcs or [OURS])  # other functions may know what to do with such a reference
+    unreadable = set(accuracy.validate_references([row["reference"] for row in problems])) if judged else set()
     readable = [row for row in problems if row["reference"] not in unreadable]
     if not readable:
         raise InputError(
-            f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference']!r}"
+            f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference'][:200]!r}; "
+            f"read were: {found.recognised}. A worked solution has to mark its answer (\\boxed{{…}}, or #### … on its "
+            "last line); --reference_column names another column"
         )
     targets = length_targets(args.make_length_reward(), args.seed, args.length_eval_target if held_out else None)
     dataset = make_prompts(tokenizer, readable, data.prompt_template, targets)
+    if data.system_prompt is not None:
+        dataset = with_system_prompt(dataset, data.system_prompt)
     dataset, long = drop_long_prompts(dataset, tokenizer, data.max_prompt_length, args.chat_template_kwargs)
     counts = {
         "problems": len(dataset),
@@ -309,11 +317,26 @@ def load_problems(
     return dataset, counts
 
 
+def with_system_prompt(dataset: Dataset, text: str) -> Dataset:
+    """Every conversation with a system message before it, in place of one that it has.
+
+    Raises:
+        InputError: prompts without a chat template, which have no place for it.
+    """
+    if isinstance(dataset[0]["prompt"], str):
+        raise InputError(
+            "option system_prompt: the tokenizer has no chat template; put the text into --prompt_template"
+        )
+    first = {"role": "system", "content": text}
+    return dataset.map(lambda row: {"prompt": [first, *(m for m in row["prompt"] if m["role"] != "system")]})
+
+
 def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> None:
-    """Evaluate, train, evaluate."""
+    """Evaluate, train, evaluate; no evaluation but one that is asked for where `eval_strategy` is given as no."""
     args = trainer.args
     # Not left to transformers, which would do it again whenever a run is resumed.
-    on_start, args.eval_on_start = args.eval_on_start is not False, False
+    never = args.eval_strategy == "no" and "eval_strategy" not in args.derived
+    on_start, args.eval_on_start = args.eval_on_start is not False if not never else bool(args.eval_on_start), False
     if trainer.eval_dataset is not None and on_start and resume is None:
         console.print("evaluating the starting model …")
         trainer.evaluate()
@@ -340,6 +363,11 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
             f"{args.output_dir}/checkpoint-{done}, --resume_from_checkpoint true goes on",
             highlight=False,
         )
-    if trainer.eval_dataset is not None and not evaluated(Path(args.output_dir), trainer.state.global_step):
+    save_trained(trainer)
+    if (
+        trainer.eval_dataset is not None
+        and not never
+        and not evaluated(Path(args.output_dir), trainer.state.global_step)
+    ):
         console.print("evaluating the trained model …")
         trainer.evaluate()

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from transformers import CompileConfig
 from transformers.trainer_utils import has_length
+from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from attnpo.attention.heads import HEADS, Head, load_threshold
@@ -32,7 +33,15 @@ from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
 from attnpo.models.fast_rollouts import fast_rollouts
 from attnpo.training.batch import GenerationBatch, StepTensors, credit_inputs, stage_signals
-from attnpo.training.callbacks import GradientGuard, LengthState, MetricsFile, NotFiniteError, StopAfterMinutes
+from attnpo.training.callbacks import (
+    GradientGuard,
+    LengthState,
+    MetricsFile,
+    NotFiniteError,
+    SaveByTime,
+    SignalWatch,
+    StopAfterMinutes,
+)
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation, isolated_random_state
@@ -46,6 +55,7 @@ from attnpo.training.recording import Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.stages import make_stages
+from attnpo.training.trackers import start_trackers
 
 PAPER = "ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning"
 
@@ -56,8 +66,9 @@ class AttnPOTrainer(GRPOTrainer):
     Args:
         model: a causal LM of transformers, or its name or path, as in TRL.
         reward_funcs: TRL reward functions (one or several). The one that says whether an answer is right is
-            `args.correct_reward`; by default the one called `accuracy`, else the first.
-        args: `AttnPOConfig`.
+            `args.correct_reward`; by default the first known by its name (`accuracy`, TRL's `accuracy_reward`, …:
+            `attnpo.training.rewards.JUDGES`), else the first. A response is right from `args.correct_threshold` on, 1.
+        args: `AttnPOConfig`; TRL's `GRPOConfig` too, with this package's defaults where it has TRL's.
         train_dataset, eval_dataset, processing_class, callbacks, peft_config, …: as in TRL.
         credit: a credit method; default: the one of `args.credit`.
         heads: key-focus heads as (layer, head), zero-based; default: those of `args.heads`, else of a heads.json in
@@ -80,7 +91,7 @@ class AttnPOTrainer(GRPOTrainer):
         self,
         model: Any,
         reward_funcs: Any = None,
-        args: AttnPOConfig | None = None,
+        args: AttnPOConfig | GRPOConfig | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
@@ -90,7 +101,7 @@ class AttnPOTrainer(GRPOTrainer):
         callbacks: list[Any] | None = None,
         **kwargs: Any,
     ):
-        args = AttnPOConfig("attnpo-run") if args is None else args
+        args = AttnPOConfig("attnpo-run") if args is None else AttnPOConfig.of(args)
         self.credit = args.make_credit() if credit is None else credit
         if self.credit.signals and any(kwargs.get(k) for k in ("tools", "environment_factory", "rollout_func")):
             raise InputError(
@@ -103,6 +114,9 @@ class AttnPOTrainer(GRPOTrainer):
         check_enough_problems(train_dataset, args.generation_batch_size, args.num_generations)
         weights, args.reward_weights = args.reward_weights, self.rewards.weights(args.reward_weights)
         own: list[Any] = [MetricsFile(self.folder), GradientGuard(), LengthState(self.rewards.length)]
+        own.append(SignalWatch(self.folder, self.rewards, args))
+        if args.save_minutes is not None:
+            own.append(SaveByTime(args.save_minutes))
         if args.max_minutes is not None:
             own.append(StopAfterMinutes(args.max_minutes))
         super().__init__(
@@ -226,7 +240,7 @@ class AttnPOTrainer(GRPOTrainer):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         with_length = self._with_length_reward if self.model.training else self.rewards.without_length_reward
         rewards = with_length(rewards, inputs)
-        self._batch.add_rewards(rewards, self.rewards.correct_column)
+        self._batch.add_rewards(rewards, self.rewards)
         return rewards
 
     def _with_length_reward(self, rewards: Tensor, rows: list[dict[str, Any]]) -> Tensor:
@@ -340,9 +354,11 @@ class AttnPOTrainer(GRPOTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Sample every held-out problem, the same ones with the same seed each time.
 
+        Several sets (a dict of them) have a line of evaluations.jsonl each, with their name as `set`.
         Training's random state is put back afterwards, so a run is the same with and without evaluations.
         """
         self._held_out.begin()
+        start_trackers(self)
         trained_on = self._batch
         try:
             with isolated_random_state(self.args.seed + self.accelerator.process_index):
@@ -358,6 +374,7 @@ class AttnPOTrainer(GRPOTrainer):
             step=self.state.global_step,
             seconds=time.perf_counter() - started,
             responses=len(data) * self.num_generations_eval if has_length(data) else None,
+            name=metric_key_prefix.removeprefix("eval").removeprefix("_"),
         )
         assert output.metrics is not None
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})

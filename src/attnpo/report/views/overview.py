@@ -5,6 +5,7 @@ What happened, in plain language and in a handful of numbers and curves.
 
 from __future__ import annotations
 
+import math
 from statistics import fmean
 
 from attnpo.report.elements import (
@@ -79,6 +80,8 @@ def _length(first: Measured, last: Measured) -> str:
         return "the length of responses is not known"
     relative = round(100 * (after - before) / before)
     tokens = f"({count(before)} → {count(after)} tokens)"
+    if relative and not is_clear(first, last, "length/completion"):
+        return f"the length of responses shows no clear change {tokens}"
     if not relative:
         return f"responses are as long as before {tokens}"
     return f"responses are {abs(relative)}{NBSP}% {'shorter' if relative < 0 else 'longer'} {tokens}"
@@ -90,7 +93,23 @@ def _accuracy(first: Measured, last: Measured) -> str:
         return "accuracy is not known"
     if percent(before) == percent(after):
         return f"accuracy stayed at {percent(after)}"
+    if not is_clear(first, last, "accuracy"):
+        return f"accuracy shows no clear change ({percent(before)} → {percent(after)})"
     return f"accuracy went from {percent(before)} to {percent(after)}"
+
+
+def is_clear(first: Measured, last: Measured, key: str) -> bool:
+    """Whether the interval of a difference leaves out 0; true where there are no intervals to say.
+
+    Of two values with intervals of their own it is Newcombe's (Stat. Med. 17, 1998, method 10): the distances from each
+    value to its bound on the side of the other one, squared, summed and rooted.
+    """
+    before, after = first.get(key), last.get(key)
+    if before is None or after is None:
+        return True
+    up = after > before
+    towards, back = first.get(f"{key}_{'high' if up else 'low'}"), last.get(f"{key}_{'low' if up else 'high'}")
+    return towards is None or back is None or abs(after - before) > math.hypot(towards - before, after - back)
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
@@ -215,6 +234,12 @@ def _summary(run: Run) -> str:
     listed = "".join(f"<li>{esc(finding)}</li>" for finding in said)
     found = f'<ul class="findings">{listed}</ul>' if listed else ""
     return (
-        f'<p class="sentence">{esc(sentence(run))}</p>\n{facts_html(facts(run))}'
+        f'{_banner(run.warnings)}<p class="sentence">{esc(sentence(run))}</p>\n{facts_html(facts(run))}'
         f'<div class="summaries">{numbers}{found}</div>{notices_html(run.notices)}'
     )
+
+
+def _banner(warnings: list[str]) -> str:
+    """What the run warned of, above everything else: a table of numbers must not look like a success."""
+    said = "".join(f"<p>{esc(warning)}</p>" for warning in warnings)
+    return f'<div class="banner" role="alert">{said}</div>\n' if said else ""

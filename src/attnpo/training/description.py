@@ -1,0 +1,113 @@
+"""What a run says of itself: config.yaml and environment.json at its start, the table at its end."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from attnpo.models import model_name
+from attnpo.training.config import AttnPOConfig
+from attnpo.training.resume import PROBLEMS, comparable_from, fingerprint
+from attnpo.versions import device_names, versions_of
+
+PACKAGES = ("attnpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "math-verify", "vllm")
+
+
+def write_description(folder: Path, options: dict[str, Any], environment: dict[str, Any]) -> None:
+    """config.yaml (every option as resolved; it can be given back to --config) and environment.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(options, sort_keys=True, allow_unicode=True), encoding="utf-8")
+    (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
+
+
+def environment_of(args: AttnPOConfig, argv: list[str], notes: dict[str, Any], sets: dict[str, Any]) -> dict[str, Any]:
+    """What environment.json says: versions, devices, command, seeds, and the problems of `sets` ("train", "eval")."""
+    return {
+        "command": shlex.join(["attnpo", "train", *argv]),
+        "versions": versions_of(PACKAGES),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": device_names(),
+        "threads": torch.get_num_threads(),
+        "processes": args.world_size,
+        "seed": args.seed,
+        "data_seed": args.data_seed,
+        "problems": notes,
+        PROBLEMS: {name: fingerprint(rows) for name, rows in sets.items() if rows is not None},
+        "derived": args.derived,  # options that followed from others, which config.yaml leaves open
+    }
+
+
+def save_trained(trainer: Any) -> None:
+    """The trained model into the run folder, whatever is said about checkpoints: weights, tokenizer, card; heads.json
+    lies there already. To be called by all processes.
+    """
+    folder = Path(trainer.args.output_dir)
+    trainer.save_model()
+    trainer.create_model_card(model_name=folder.resolve().name)
+    card = folder / "README.md"
+    if trainer.is_world_process_zero() and card.is_file():
+        base = model_name(str(getattr(trainer.model.config, "_name_or_path", "") or "a local model"))
+        card.write_text(with_base(card.read_text(encoding="utf-8"), base, folder), encoding="utf-8")
+
+
+def with_base(card: str, base: str, folder: Path) -> str:
+    """TRL's model card with the model it began from, and where to load it, in place of None for both."""
+    card = card.replace("[None](https://huggingface.co/None)", f"`{base}`")
+    return card.replace('model="None"', f'model="{folder}"')
+
+
+def evaluated(folder: Path, step: int) -> bool:
+    """Whether evaluations.jsonl has this step already."""
+    return any(row["step"] == step for row in read_evaluations(folder))
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run, in order."""
+    file = folder / "evaluations.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def print_summary(folder: Path, console: Console) -> None:
+    """The table before/after, with 95 % intervals."""
+    since = comparable_from(folder)
+    evaluations = [row for row in read_evaluations(folder) if row["step"] >= since]
+    console.print(f"run folder: {folder}")
+    if since:
+        console.print(f"the held-out problems or limits changed on the way: evaluations compare from step {since} on")
+    if len(evaluations) < 2:
+        return
+    before, after = evaluations[0], evaluations[-1]
+    table = Table(title=f"Held-out problems (n = {after['n']}), 95 % intervals")
+    for column in ("", f"step {before['step']}", f"step {after['step']}", "change"):
+        table.add_column(column, justify="right" if column else "left")
+
+    def row(name: str, key: str, spread: bool, form: str) -> None:
+        cells = []
+        for values in (before, after):
+            cell = format(values[key], form)
+            if spread:
+                cell += f" [{values[f'{key}_low']:{form}}, {values[f'{key}_high']:{form}}]"
+            cells.append(cell)
+        difference = after[key] - before[key]
+        if form.endswith("%"):
+            change = f"{100 * difference:+.1f} points"
+        else:
+            change = f"{difference / before[key]:+.0%}" if before[key] else ""
+        table.add_row(name, *cells, change)
+
+    row("accuracy", "accuracy", True, ".1%")
+    row("tokens per response", "length/completion", True, ".0f")
+    row("  thinking", "length/thinking", False, ".0f")
+    row("  final answer", "length/answer", False, ".0f")
+    row("truncated", "truncated", False, ".1%")
+    row("steps per response", "steps/per_response", False, ".1f")
+    console.print(table)

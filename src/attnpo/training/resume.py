@@ -1,0 +1,137 @@
+"""Going on with a run: what must be as it was, what may change, and the history of what did.
+
+A resumed run that takes another reward, other problems or another group size in silence is no longer one run, and a
+table of its beginning and its end compares two things.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attnpo.data.jsonl import json_line
+from attnpo.errors import InputError
+from attnpo.training.records import HISTORY
+
+PROBLEMS = "problem_fingerprints"
+"""environment.json: what the problems of a run were, by split, in few characters."""
+
+FREE = frozenset(
+    [
+        # where and for how long
+        *("output_dir", "run_name", "max_steps", "num_train_epochs", "max_minutes", "patience", "overwrite_run"),
+        # what is kept and shown
+        *("save_strategy", "save_steps", "save_minutes", "save_total_limit", "save_only_model", "report_to", "project"),
+        *("logging_steps", "logging_strategy", "logging_first_step", "record_rollouts", "disable_tqdm", "do_eval"),
+        *("log_completions", "num_completions_to_print", "push_to_hub", "hub_model_id", "hub_strategy", "log_level"),
+        # when is evaluated; on which problems is another matter
+        *("eval_strategy", "eval_steps", "eval_on_start", "eval_delay", "eval_examples", "per_device_eval_batch_size"),
+        # on which machine, as long as an update is the same size (`update_size`)
+        *("use_cpu", "bf16", "fp16", "tf32", "gradient_checkpointing", "attn_implementation", "compile_rollouts"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps", "cache_implementation"),
+        *("dataloader_num_workers", "dataloader_pin_memory", "verifier_workers", "ddp_timeout", "model_init_kwargs"),
+        # decided in one place with the heads a run has found (known_heads)
+        *("heads", "heads_count", "heads_traces"),
+    ]
+)
+"""Options that may change without a word when a run is resumed."""
+
+MEASURED = frozenset(
+    [
+        *("eval problems", "eval_dataset_name", "dataset_test_split", "eval_problems", "num_generations_eval"),
+        *("temperature", "max_completion_length", "prompt_template", "problem_column", "reference_column"),
+        *("max_prompt_length", "correct_reward", "correct_threshold"),
+    ]
+)
+"""Changes after which evaluations are no longer comparable with those before."""
+
+Changes = dict[str, tuple[Any, Any]]
+
+
+def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Twelve hexadecimal digits that change with any prompt or reference, and with their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.get("prompt"), row.get("reference")], sort_keys=True).encode())
+    return digest.hexdigest()[:12]
+
+
+def described(options: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is made of, to be compared: its options, those that followed from others, and its problems."""
+    derived = environment.get("derived") or {}
+    found = {**{name: value for name, value in derived.items() if name not in ("credit_delay",)}, **options}
+    found.update({f"{split} problems": value for split, value in (environment.get(PROBLEMS) or {}).items()})
+    processes = environment.get("processes") or 1
+    sizes = [found.get("per_device_train_batch_size", 8), found.get("gradient_accumulation_steps", 1), processes]
+    found["responses per update"] = sizes[0] * sizes[1] * sizes[2]
+    return found
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
+    """Names of what is another now, with both values; what may change freely, or is known on one side only, aside.
+
+    An option that neither run gives has no entry; one that only one of them gives is compared with None.
+    """
+    names = [name for name in {**before, **now} if name not in FREE]
+    one_sided = {"train problems", "eval problems"}  # a run of an earlier version has none
+    return {
+        name: (before.get(name), now.get(name))
+        for name in names
+        if before.get(name) != now.get(name) and not (name in one_sided and (name in before) != (name in now))
+    }
+
+
+def old_description(folder: Path) -> dict[str, Any] | None:
+    """What the run in `folder` was made of, out of its config.yaml and environment.json; None: not written there."""
+    config, environment = folder / "config.yaml", folder / "environment.json"
+    if not config.is_file():
+        return None
+    options = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    about = json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {}
+    return described(options, about)
+
+
+def check_changes(found: Changes, *, accepted: bool) -> None:
+    """Raises InputError, with the differences, where a run would go on as another and nobody said it may."""
+    if not found or accepted:
+        return
+    listed = "".join(f"\n  {name}: was {old!r}, is {new!r}" for name, (old, new) in sorted(found.items()))
+    raise InputError(
+        f"option resume_from_checkpoint: the run would go on with other settings:{listed}\nGive those it began with "
+        "(--config RUN/config.yaml), take another --output_dir, or confirm with --resume_with_changes true"
+    )
+
+
+def what_changed(checkpoint: str | None, options: Mapping[str, Any], environment: Mapping[str, Any]) -> Changes:
+    """`changes` between the run that a checkpoint is of and one of these options; none for a new run."""
+    before = old_description(Path(checkpoint).resolve().parent) if checkpoint is not None else None
+    return {} if before is None else changes(before, described(options, environment))
+
+
+def keep_history(folder: Path, checkpoint: str, found: Changes) -> None:
+    """Note down in the run folder what its configuration was until a checkpoint, before config.yaml is written anew."""
+    step = int(Path(checkpoint).name.rpartition("-")[2])
+    config = folder / "config.yaml"
+    if not found or not config.is_file():
+        return
+    row = {
+        "until_step": step,
+        "changes": {name: list(pair) for name, pair in sorted(found.items())},
+        "config": yaml.safe_load(config.read_text(encoding="utf-8")),
+    }
+    with open(folder / HISTORY, "ab") as file:
+        file.write(json_line(row))
+
+
+def comparable_from(folder: Path) -> int:
+    """The step from which the evaluations of a run are of the same problems and limits as the last one."""
+    history = folder / HISTORY
+    if not history.is_file():
+        return 0
+    rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+    return max([0, *(row["until_step"] + 1 for row in rows if MEASURED & row["changes"].keys())])
