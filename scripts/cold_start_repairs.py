@@ -23,15 +23,15 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from measure_on_task import sample_responses
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from attnpo.credit.iop.audit import Case, audit_by_rules
 from attnpo.credit.iop.repairs import PROMPTS, edit_distance, repair_prompt
 from attnpo.data.jsonl import read_jsonl
-from attnpo.heads.measure import sample_responses
 from attnpo.models import resolve_model
-from attnpo.task.repairs import iterate_repairs
+from attnpo.task.dataset import iterate_repairs
 
 EVALUATION_SEED = 91_000
 

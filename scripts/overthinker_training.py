@@ -17,11 +17,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
+from measure_on_task import measure_heads, sample_responses
 from overthinker_data import CLOSE_THINK, USER, Batch, StreamOptions, parallel_batches, train_tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from attnpo.attention.heads import save_heads
-from attnpo.heads.measure import measure_heads, sample_responses
 from attnpo.heads.table import ESSENTIAL, REDUNDANT, parting_scale
 from attnpo.models import resolve_model
 from attnpo.task.dataset import build_dataset

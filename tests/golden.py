@@ -40,10 +40,14 @@ def versions() -> dict[str, str]:
     return {**found, "cpu": cpu, "instructions": torch.backends.cpu.get_cpu_capability()}
 
 
+LATER = ("steps/tokens_each", "steps/largest_share", "steps/uncut")
+"""Metrics that came after the file was written."""
+
+
 def timeless(row: Any) -> Any:
-    """Without what depends on the clock."""
+    """Without what depends on the clock, and without metrics that were not there yet."""
     if isinstance(row, dict):
-        return {key: timeless(value) for key, value in row.items() if not CLOCK.search(key)}
+        return {key: timeless(value) for key, value in row.items() if not CLOCK.search(key) and key not in LATER}
     return [timeless(value) for value in row] if isinstance(row, list) else row
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from attnpo.errors import InputError, RunError
-from attnpo.sandbox import process
 from attnpo.sandbox import sandbox as sandbox_module
 from attnpo.sandbox.sandbox import End, Limits, Run, Sandbox
 from attnpo.sandbox.syscall_filter import supported
@@ -61,7 +60,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "without Landlock":
-            patch.setattr(process, "SERVER", ["-c", WITHOUT_LANDLOCK])
+            patch.setattr(sandbox_module, "SERVER", ["-c", WITHOUT_LANDLOCK])
         with Sandbox(1, limits=LIMITS) as made:
             yield made
 
@@ -210,7 +209,7 @@ def test_waiting_for_a_core_does_not_count(monkeypatch: pytest.MonkeyPatch) -> N
         wall_seconds = 0.5
 
     starved = "from attnpo.sandbox import server\nserver._waited = lambda pid: 60.0\nserver.main()"
-    monkeypatch.setattr(process, "SERVER", ["-c", starved])
+    monkeypatch.setattr(sandbox_module, "SERVER", ["-c", starved])
     with Sandbox(1) as made:
         made.limits = Hasty()
         assert made.run("import time; time.sleep(1)").end is End.FINISHED
@@ -247,7 +246,7 @@ def test_refuses_a_kernel_without_seccomp(monkeypatch: pytest.MonkeyPatch) -> No
         "def refuse(): raise OSError(22, 'seccomp refused')\n"
         "confine.filter_system_calls = refuse\nserver.main()"
     )
-    monkeypatch.setattr(process, "SERVER", ["-c", refusing])
+    monkeypatch.setattr(sandbox_module, "SERVER", ["-c", refusing])
     with pytest.raises(InputError, match="seccomp refused"):
         Sandbox(1)
 

@@ -91,10 +91,13 @@ def test_bad_rows_exit_with_2_and_write_nothing(segment, row: object, message: s
 def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["segment", str(tmp_path / "absent.jsonl"), "-o", str(tmp_path / "out.jsonl")]) == 2
     assert "absent.jsonl: no such file" in capsys.readouterr().err
-    for arguments in (["in.jsonl"], ["in.jsonl", "-o", "out.jsonl", "--lexicon", "other"]):
-        with pytest.raises(SystemExit) as caught:
-            main(["segment", *arguments])
-        assert caught.value.code == 2
+    assert main(["segment", "in.jsonl"]) == 2
+    assert "option -o: expected where to write" in capsys.readouterr().err
+    assert main(["segment", "in.jsonl", "-o", "out.jsonl", "--lexicon", "other"]) == 2
+    assert "lexicon 'other' does not exist; choose one of: paper, released" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["segment", "in.jsonl", "--stats", "--suggest"])
+    assert caught.value.code == 2
 
 
 def test_a_file_can_be_segmented_in_place_and_again(tmp_path: Path):

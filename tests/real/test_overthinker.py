@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from measure_on_task import measure_heads, sample_responses
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attnpo.attention.heads import check_heads, load_heads, load_threshold
-from attnpo.heads.measure import measure_heads, sample_responses
 from attnpo.models import OVERTHINKER, SHIPPED, resolve_model
 from attnpo.task.dataset import build_dataset
 from attnpo.task.traces import TraceStyle

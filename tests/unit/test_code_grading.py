@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from attnpo.errors import InputError
 from attnpo.evaluation.grading.code import code_of, grade_code, grade_codes, read_test, same_output
 from attnpo.rewards.verdict import Verdict
-from attnpo.sandbox import process
+from attnpo.sandbox import sandbox as sandbox_module
 from attnpo.sandbox.sandbox import Limits, Sandbox
 from attnpo.sandbox.syscall_filter import supported
 
@@ -199,7 +199,7 @@ def test_no_code_and_no_tests() -> None:
 @confined
 def test_a_dead_sandbox_is_not_a_wrong_program(monkeypatch: pytest.MonkeyPatch) -> None:
     with Sandbox(1) as made:
-        monkeypatch.setattr(process, "SERVER", ["-c", "raise SystemExit('no memory left')"])
+        monkeypatch.setattr(sandbox_module, "SERVER", ["-c", "raise SystemExit('no memory left')"])
         for server in made._live:
             server.end()
         for _ in range(2):  # the one that died, and the one that does not start
@@ -211,13 +211,13 @@ def test_a_dead_sandbox_is_not_a_wrong_program(monkeypatch: pytest.MonkeyPatch) 
 @confined
 def test_expected_outputs_stay_outside(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
-    ask = process.ServerProcess.ask
+    ask = sandbox_module.ServerProcess.ask
 
-    def spy(self: process.ServerProcess, request: dict[str, Any]) -> dict[str, Any]:
+    def spy(self: sandbox_module.ServerProcess, request: dict[str, Any]) -> dict[str, Any]:
         sent.append(json.dumps(request))
         return ask(self, request)
 
-    monkeypatch.setattr(process.ServerProcess, "ask", spy)
+    monkeypatch.setattr(sandbox_module.ServerProcess, "ask", spy)
     tests = [*stdin_tests(("1", "expected-1")), function_test("f", "[1]", '"expected-2"')]
     for test in tests:
         assert grade_code(block("def f(x): pass"), [test], sandbox=sandbox).verdict is WRONG

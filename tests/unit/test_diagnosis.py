@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 import pytest
+from attnpo.rewards.length.none import NoLengthReward
 from rich.console import Console
 
-from attnpo.rewards.length.none import NoLengthReward
 from attnpo.training.callbacks import NoSignalError, SignalWatch
 from attnpo.training.diagnosis import diagnose, show_response, state_of
 from attnpo.training.records import RunFolder

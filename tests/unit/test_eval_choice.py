@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import TopPLogitsWarper
 
-from attnpo.evaluation.engines.choice import SeededChoice, TopP, Uniforms, choose
+from attnpo.evaluation.engines.transformers_engine import SeededChoice, TopP, Uniforms, choose
 
 
 def test_choice_by_hand():

@@ -15,7 +15,7 @@ from attnpo.evaluation.engines.base import Completion, Sampling, unused_settings
 from attnpo.evaluation.engines.transformers_engine import TransformersEngine
 from attnpo.evaluation.plan import Request
 from attnpo.evaluation.samples import Question
-from attnpo.models.generation import end_tokens
+from attnpo.models.loading import end_tokens
 
 ENDS = range(40, 60)  # a random model hardly ever ends by itself; with so many end tokens it does
 

@@ -9,8 +9,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING, DynamicLayer
 
-from attnpo.models import growing_cache as module
-from attnpo.models.growing_cache import GrowingLayer, growing_cache
+from attnpo.models import fast_rollouts as module
+from attnpo.models.fast_rollouts import GrowingLayer, growing_cache
 
 
 def generated(model, *, growing, sample, end=None, new=24, **options):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from attnpo.judges.cache import AnswerCache, answer_key
+from attnpo.judges.client import AnswerCache, answer_key
 from attnpo.judges.config import Judge
 
 JUDGE = Judge("a", "http://host/v1", "m")

@@ -260,10 +260,40 @@ def test_the_cache_holds_no_text(label, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((), {"model": None, "batch_size": 8, "threshold": None, "max_length": None, "lexicon": "paper"}),
         (
-            ("--model", "m", "--batch-size", "2", "--threshold", "0", "--max-length", "9", "--lexicon", "released"),
-            {"model": "m", "batch_size": 2, "threshold": 0.0, "max_length": 9, "lexicon": "released"},
+            (),
+            {
+                "model": None,
+                "batch_size": 8,
+                "threshold": None,
+                "max_length": None,
+                "lexicon": "paper",
+                "origin": "auto",
+            },
+        ),
+        (
+            (
+                "--model",
+                "m",
+                "--batch-size",
+                "2",
+                "--threshold",
+                "0",
+                "--max-length",
+                "9",
+                "--lexicon",
+                "released",
+                "--from",
+                "lm-eval",
+            ),
+            {
+                "model": "m",
+                "batch_size": 2,
+                "threshold": 0.0,
+                "max_length": 9,
+                "lexicon": "released",
+                "origin": "lm-eval",
+            },
         ),
     ],
 )

@@ -13,8 +13,7 @@ from transformers.generation import MaxTimeCriteria
 
 import tiny_shapes
 from attnpo.models import fast_rollouts as module
-from attnpo.models.fast_rollouts import fast_rollouts
-from attnpo.models.rollout_loop import draw
+from attnpo.models.fast_rollouts import draw, fast_rollouts
 
 GPT2 = {"vocab_size": 61, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": None}
 SHAPES = {
@@ -107,7 +106,7 @@ def test_same_tokens_with(case, loops):
 
 @pytest.mark.parametrize("patience", [0, 1, 1000])
 def test_when_rows_leave_changes_nothing(patience, monkeypatch, loops):
-    monkeypatch.setattr("attnpo.models.rollout_loop.PATIENCE", patience)
+    monkeypatch.setattr("attnpo.models.fast_rollouts.PATIENCE", patience)
     compare(tiny(), eos_token_id=[3, 4, 5], repetition_penalty=1.2)
     assert loops
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from measure_on_task import boxed_answer
 
 from attnpo.cli.main import main
 from attnpo.credit.iop.audit import Case, audit_by_rules
 from attnpo.credit.iop.repairs import edit_distance
 from attnpo.errors import InputError
-from attnpo.heads.measure import boxed_answer
-from attnpo.task.dataset import build_dataset
-from attnpo.task.repairs import iterate_repairs
+from attnpo.task.dataset import build_dataset, iterate_repairs
 from attnpo.task.traces import TraceStyle, write_twins
 
 ROWS = list(iterate_repairs(60, seed=3))

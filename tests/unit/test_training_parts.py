@@ -147,6 +147,7 @@ def test_entropies_are_read_and_handed_on_only_where_asked_for(batch, asked):
     assert torch.equal(signals["entropy"], ids[:, -width:] / 2)
     assert torch.equal(logps, -ids[:, -width:].float())
     assert (entropy is not None) == asked
+    assert loss is not None
     assert loss.item() == pytest.approx(ids.float().mean(dim=1).mean().item())
 
 
@@ -216,7 +217,8 @@ def test_credit_reaches_the_records_in_any_order(batch, tmp_path):
     recorder.open(recorded(batch, 3))  # what was noted is forgotten
     recorder.note(*credited([1], [0.25], [[1.0, 1.0]]), {})
     assert not recorder.complete
-    recorder.note(*credited([0], [0.5], [[0.5, 1.0]]), {"attention": torch.tensor([[0.75, 0.25]])})
+    scores = torch.tensor([[0.75, 0.25], [7.0, 7.0]])  # the second row is no response of the batch
+    recorder.note(*credited([0, -1], [0.5, 9.0], [[0.5, 1.0], [5.0, 5.0]]), {"attention": scores})
     assert recorder.complete
     first, *records = recorder.close()
     assert first is other[0]

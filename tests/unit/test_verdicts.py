@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from attnpo.data.boxes import boxed_texts, final_box
 from attnpo.rewards.equality import Comparison, tolerance_of
-from attnpo.rewards.extraction import boxed_texts, final_box
 from attnpo.rewards.reading import read
 from attnpo.rewards.verdict import Rules
 from attnpo.rewards.worker import LONGEST_ANSWER, answer_request

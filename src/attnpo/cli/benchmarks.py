@@ -260,20 +260,20 @@ def run_overlap(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from attnpo.data.jsonl import write_jsonl
+    from attnpo.data.columns import find_problem_column, read_problem
+    from attnpo.data.jsonl import row_name, write_jsonl
     from attnpo.data.problems import load_rows
-    from attnpo.errors import InputError, RunError
+    from attnpo.errors import RunError
     from attnpo.evaluation.contamination import DEGREES, find_overlaps
     from attnpo.evaluation.load import load_all
 
     loaded = load_all(args.benchmarks.split(",") if args.benchmarks else None, data_dir=args.data_dir)
     rows = load_rows(args.train, split=args.split)
-    column = _problem_column(rows, args.problem_column, args.train)
-    problems: dict[str, str] = {}
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row.get(column), str):
-            raise InputError(f"{args.train}, row {number}: column {column!r} is {row.get(column)!r}, expected a text")
-        problems[str(number)] = row[column]
+    column = find_problem_column(rows, args.train, args.problem_column, "--problem-column")
+    problems = {
+        str(number): read_problem(row, column, row_name(args.train, number))[1]
+        for number, row in enumerate(rows, start=1)
+    }
     train = ((id_, text, _choices(row)) for (id_, text), row in zip(problems.items(), rows, strict=True))
     overlaps = list(find_overlaps(train, [q for item in loaded.values() for q in item.questions]))
     overlaps.sort(key=lambda overlap: (DEGREES.index(overlap.degree), -overlap.share))
@@ -314,20 +314,6 @@ def run_overlap(args: argparse.Namespace) -> None:
         write_jsonl(args.output, records)
     if args.strict and records:
         raise RunError(f"{len(records)} pairs of {args.train} and the benchmarks overlap")
-
-
-def _problem_column(rows: Sequence[dict[str, Any]], asked: str | None, source: str) -> str:
-    from attnpo.data.problems import PROBLEM_COLUMNS
-    from attnpo.errors import InputError
-
-    candidates = (asked,) if asked else PROBLEM_COLUMNS
-    for name in candidates:
-        if name in rows[0]:
-            return name
-    raise InputError(
-        f"{source}: no problem column; expected {' or '.join(map(repr, candidates))}, found {', '.join(rows[0])}. "
-        "Name it with --problem-column"
-    )
 
 
 def _choices(row: dict[str, Any]) -> list[str]:

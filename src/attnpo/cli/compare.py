@@ -9,7 +9,8 @@ DESCRIPTION = """\
 Runs side by side: accuracy, tokens, pass@k, accuracy under token budgets, AES, and how sure the differences are.
 
 A RUN is a folder of `attnpo eval`, or the run folder of `attnpo train`: then its first and its last evaluation on
-held-out problems are compared, called NAME@STEP. Only problems that the runs have in common count."""
+held-out problems are compared, called NAME@STEP; or an evaluation of anyone in the form of Every Eval Ever (.json, or
+its _samples.jsonl). Only problems that the runs have in common count."""
 
 EPILOG = """\
 It leaves comparison.json, table.csv, table.md and frontier.png (accuracy against length) in DIR."""
@@ -22,7 +23,7 @@ PARSER_OPTIONS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="an evaluation folder or a training run")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="an evaluation or a training run")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to write to")
     parser.add_argument("--base", metavar="NAME", help="the run to measure the others against (default: the first)")
     parser.add_argument("--names", metavar="A,B,…", help="what to call the runs, in their order (default: by folder)")

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="what to call the model in results (default: the last part of its name)")
     add("--base", metavar="DIR", type=Path, help="the evaluation of the model to compare with (AES)")
     add("--budgets", metavar="N,N,…", help="token budgets to give accuracies for (default: 2048 … 32768)")
+    add("--write", metavar="FORMAT", help="write the results for others too: every-eval-ever (docs/evaluation.md)")
     add("--overwrite", action="store_true", help="begin anew where the folder holds an evaluation")
     add(
         "--answer-judge",
@@ -91,6 +92,7 @@ def run(args: argparse.Namespace) -> None:
 
     values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("command", "run", "rest")}
     values["benchmarks"] = [name.strip() for name in args.benchmarks.split(",") if name.strip()]
+    values["write"] = [] if args.write is None else [form.strip() for form in args.write.split(",")]
     values["budgets"] = None if args.budgets is None else read_budgets(args.budgets)
     values["chat_template_kwargs"] = {} if args.chat_template_kwargs is None else mapping(args.chat_template_kwargs)
     results = evaluate(EvalOptions(**values), command=shlex.join(["attnpo", *sys.argv[1:]]))

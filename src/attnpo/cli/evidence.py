@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnpo.cli.progress import progress_bar
+from attnpo.cli.trace_options import add_lexicon
 from attnpo.errors import InputError
 
 if TYPE_CHECKING:
@@ -247,9 +248,7 @@ def add_removal_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="tokens of an answer (default: twice those of the trace's own, at least 64)",
     )
-    parser.add_argument(
-        "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
-    )
+    add_lexicon(parser)
     add_common(parser, batch_size=32)
 
 

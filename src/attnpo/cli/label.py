@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from attnpo.cli.trace_options import add_input, add_lexicon
+
 DESCRIPTION = """\
 Add "essential": true, false or null (undecided) to every step of traces. Existing steps keep their offsets, others
 are segmented. Rows that cannot be labelled lose the labels they had, say why in "skipped", and are counted.
@@ -55,12 +57,10 @@ JUDGE_OPTIONS: dict[str, Any] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.jsonl", help="traces, one JSON object per line (.gz is read too)")
+    add_input(parser)
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", required=True, help="where to write (.gz to compress)")
     parser.add_argument("--by", choices=("judges", "causal"), required=True, help="who says what is essential")
-    parser.add_argument(
-        "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
-    )
+    add_lexicon(parser)
     _add_judge_arguments(parser.add_argument_group("judges"))
     causal = parser.add_argument_group("causal")
     causal.add_argument(
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
     if args.by == "causal":
         from attnpo.labels.causal import label_file
 
-        counts, lines = label_file(args.input, args.output, lexicon=args.lexicon, **options), []
+        counts, lines = label_file(args.input, args.output, lexicon=args.lexicon, origin=args.origin, **options), []
     else:
         counts, lines = _judge(args, options)
     skipped = "".join(f", {count} skipped ({reason})" for reason, count in counts.items() if reason != "labelled")
@@ -151,6 +151,7 @@ def _judge(args: argparse.Namespace, options: dict[str, Any]) -> tuple[Any, list
             approve=lambda estimate: _approve(estimate, confirmed),
             rule=options.pop("consensus"),
             lexicon=args.lexicon,
+            origin=args.origin,
             **options,
         )
     except KeyboardInterrupt:

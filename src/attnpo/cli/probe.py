@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnpo.cli.progress import progress_bar
+from attnpo.cli.trace_options import add_input
 
 if TYPE_CHECKING:
     from attnpo.heads.find import Found
@@ -28,7 +29,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.jsonl", help="labelled traces, one JSON object per line (.gz is read too)")
+    add_input(parser, "labelled traces")
     parser.add_argument("-o", "--output", metavar="HEADS.json", required=True, help="the head file to write")
     parser.add_argument(
         "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
             max_traces=args.max_traces,
             batch_size=args.batch_size,
             max_length=args.max_length,
+            origin=args.origin,
             progress=progress,
         )
     print_found(found, args.output)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from attnpo.cli.trace_options import add_input, add_lexicon
+
 DESCRIPTION = """\
 Score every reasoning step by the attention that the final answer pays it, averaged over the chosen heads, and write
 the rows with "score" per step and "answer_tokens", "total_tokens" and "baseline" per trace. The baseline is
@@ -19,7 +21,7 @@ PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.jsonl", help="traces, one JSON object per line (.gz is read too)")
+    add_input(parser)
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", required=True, help="where to write (.gz to compress)")
     parser.add_argument(
         "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
@@ -31,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--group-accuracy", metavar="P", type=float, default=1.0, help="share of right responses (default: 1)"
     )
     parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="rows per forward (default: 8)")
-    parser.add_argument(
-        "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
-    )
+    add_lexicon(parser)
     parser.add_argument(
         "--max-length", metavar="N", type=int, help="skip rows with more tokens (default: what the model allows)"
     )
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         lexicon=args.lexicon,
         max_length=args.max_length,
+        origin=args.origin,
     )
     skipped = "".join(f", {count} skipped ({reason})" for reason, count in counts.items() if reason != "scored")
     print(f"{counts['scored']} traces scored{skipped}: {args.output}", file=sys.stderr)

@@ -1,9 +1,11 @@
-"""`attnpo segment`: add reasoning steps to traces."""
+"""`attnpo segment`: add reasoning steps to traces, or see how well a lexicon fits them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+
+from attnpo.cli.trace_options import add_input, add_lexicon
 
 DESCRIPTION = """\
 Split the thinking part of every response into reasoning steps and write the rows with a field "steps":
@@ -11,29 +13,71 @@ Split the thinking part of every response into reasoning steps and write the row
 without a <think> at its start. kind is confused, forward, backward or answer. Other fields pass through unchanged.
 
 Where a row has steps already, what they carry besides start, end and kind ("essential", "score") moves to the new
-steps if all spans are equal. If the spans differ, the row is refused, because its labels belong to other spans."""
+steps if all spans are equal. If the spans differ, the row is refused, because its labels belong to other spans.
+
+--stats prints instead, for every model ("model" of a row), how many steps there are and how large: whether the
+lexicon fits. --suggest writes a lexicon made of the phrases that open the model's own paragraphs, to be edited."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN.jsonl", help="traces, one JSON object per line (.gz is read too)")
-    parser.add_argument("-o", "--output", metavar="OUT.jsonl", required=True, help="where to write (.gz to compress)")
-    parser.add_argument(
-        "--lexicon",
-        choices=("paper", "released"),
-        default="paper",
-        help="phrase lists; released: with the slip of the published script (default: paper)",
-    )
+    add_input(parser)
+    parser.add_argument("-o", "--output", metavar="OUT", help="where to write (.gz to compress)")
+    add_lexicon(parser, "phrase lists")
     parser.add_argument(
         "--discard-labels",
         action="store_true",
         help="replace existing steps even where their labels do not fit the new spans",
     )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--stats", action="store_true", help="print steps per trace and their size, by model")
+    instead.add_argument("--suggest", action="store_true", help="propose a lexicon from the traces' own paragraphs")
+    parser.add_argument("--tokenizer", metavar="M", help="with --stats: count tokens too, with this model's tokenizer")
 
 
 def run(args: argparse.Namespace) -> None:
+    from attnpo.errors import InputError
+
+    if args.tokenizer is not None and not args.stats:
+        raise InputError("--tokenizer does not go without --stats")
+    if args.stats:
+        _stats(args)
+        return
+    if args.output is None:
+        raise InputError("option -o: expected where to write" + (" the lexicon, a JSON file" if args.suggest else ""))
+    if args.suggest:
+        _suggest(args)
+        return
     from attnpo.traces.steps import segment_file
 
-    rows, steps = segment_file(args.input, args.output, args.lexicon, discard_labels=args.discard_labels)
+    rows, steps = segment_file(
+        args.input, args.output, args.lexicon, discard_labels=args.discard_labels, origin=args.origin
+    )
     print(f"{rows} traces, {steps} steps: {args.output}", file=sys.stderr)
+
+
+def _suggest(args: argparse.Namespace) -> None:
+    from attnpo.traces.fit import suggest_file
+
+    openers = suggest_file(args.input, args.output, args.origin)
+    for opener in openers:
+        times = f"{opener.count} paragraphs of {opener.traces} traces, {opener.lift:.0f} × chance"
+        print(f"{opener.list_name:10}  {opener.phrase}  ({times})")
+    print(f"{len(openers)} phrases: {args.output}. Edit it, then --lexicon {args.output}", file=sys.stderr)
+
+
+def _stats(args: argparse.Namespace) -> None:
+    from attnpo.traces.fit import fits_of_file, table_of, token_counter
+
+    count = None if args.tokenizer is None else token_counter(args.tokenizer)
+    fits = fits_of_file(args.input, args.lexicon, count, args.origin)
+    table = table_of(fits)
+    print(table.markdown(), end="")
+    for model, fit in fits.items():
+        if warning := fit.warning(args.lexicon):
+            print(f"{model}: {warning}", file=sys.stderr)
+    if args.output is not None:
+        from attnpo.traces.fit import write_table
+
+        write_table(table, args.output)

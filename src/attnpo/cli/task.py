@@ -50,9 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from attnpo.data.jsonl import write_jsonl
-    from attnpo.task.dataset import iterate_dataset
+    from attnpo.task.dataset import iterate_dataset, iterate_repairs
     from attnpo.task.problems import parse_difficulty
-    from attnpo.task.repairs import iterate_repairs
     from attnpo.task.traces import redundant_style
 
     difficulty = parse_difficulty(args.difficulty, "difficulty")

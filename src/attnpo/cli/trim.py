@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from attnpo.cli.trace_options import add_lexicon
+
 DESCRIPTION = """\
 Take the steps that the final answer looks at least out of right traces, as many as can go while the answer stays right,
 and write what is left as examples for fine-tuning: rows with "prompt" and "completion", which TRL's SFTTrainer takes
@@ -103,9 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="tokens of a sampled answer (default: twice those of the trace's own, at least 64)",
     )
-    parser.add_argument(
-        "--lexicon", choices=("paper", "released"), default="paper", help="phrase lists for rows without steps"
-    )
+    add_lexicon(parser)
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of --ranking random (default: 0)")
 
 

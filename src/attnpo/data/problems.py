@@ -1,25 +1,27 @@
 """Problems to train on: the built-in task, a local file, or a data set of the Hub, in one shape.
 
-Every source becomes a `datasets.Dataset` with the columns prompt, problem, reference and id.
+Every source becomes a `datasets.Dataset` with the columns prompt, problem, reference and id. Which columns of a file
+they come from, `data/columns.py` finds; what of a cell is the answer, `data/references.py`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
+from jinja2 import TemplateError
 
+from attnpo.data.columns import find_columns
 from attnpo.data.jsonl import read_jsonl, row_name, type_name
 from attnpo.data.targets import PLACE, TARGET_COLUMN, LengthTargets, add_targets, check_place
 from attnpo.errors import InputError
 
 BUILT_IN = "task"
-PROBLEM_COLUMNS = ("problem", "question", "prompt")
-REFERENCE_COLUMNS = ("reference", "answer", "solution")
 LOCAL_FORMATS = {".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
 
 
@@ -74,17 +76,17 @@ def _json_array(path: Path) -> list[dict[str, Any]] | None:
     return content
 
 
-def find_column(rows: Sequence[dict[str, Any]], asked: str | None, known: Sequence[str], what: str, source: str) -> str:
-    """The column that holds the problem or the reference; InputError names the columns there are."""
-    columns = list(rows[0])
-    candidates = [asked] if asked else list(known)
-    for name in candidates:
-        if name in columns:
-            return name
-    raise InputError(
-        f"data set {source!r}: no {what} column; expected {' or '.join(repr(c) for c in candidates)}, "
-        f"found {', '.join(columns)}. Name it with --{what}_column"
-    )
+@dataclass(frozen=True)
+class Problems:
+    """Problems of one source.
+
+    Attributes:
+        rows: {"id", "problem", "reference"}, and "turns", the messages before the problem, where there are some.
+        recognised: which columns were read and how, in one line.
+    """
+
+    rows: list[dict[str, Any]]
+    recognised: str
 
 
 def to_problems(
@@ -93,19 +95,19 @@ def to_problems(
     *,
     problem_column: str | None = None,
     reference_column: str | None = None,
-) -> list[dict[str, Any]]:
-    """Rows as {"id", "problem", "reference"}; InputError names the row and column of the first bad value."""
-    problem_key = find_column(rows, problem_column, PROBLEM_COLUMNS, "problem", source)
-    reference_key = find_column(rows, reference_column, REFERENCE_COLUMNS, "reference", source)
-    problems = []
-    for number, row in enumerate(rows, start=1):
-        problem, reference = row.get(problem_key), row.get(reference_key)
-        if not isinstance(problem, str) or not problem.strip():
-            raise InputError(f"{source}, row {number}: column {problem_key!r} is {problem!r}, expected a text")
-        if isinstance(reference, bool) or not isinstance(reference, str | int | float):
-            raise InputError(f"{source}, row {number}: column {reference_key!r} is {reference!r}, expected an answer")
-        problems.append({"id": str(row.get("id", number)), "problem": problem, "reference": str(reference)})
-    return problems
+) -> Problems:
+    """Rows of any data set as problems; InputError names the row and column of the first bad value.
+
+    The columns are dotted paths; without them, those of well-known data sets are looked for (`attnpo.data.columns`).
+    """
+    columns = find_columns(rows, source, problem_column, reference_column)
+    read = [columns.read(row, number) for number, row in enumerate(rows, start=1)]
+    problems = [
+        {"id": str(row.get("id", number)), "problem": problem.text, "reference": problem.reference}
+        | ({"turns": problem.turns} if problem.turns else {})
+        for number, (row, problem) in enumerate(zip(rows, read, strict=True), start=1)
+    ]
+    return Problems(problems, columns.sentence(read))
 
 
 def make_prompts(
@@ -117,11 +119,13 @@ def make_prompts(
     """Add the prompt column: a conversation for tokenizers with a chat template, else plain text.
 
     `template` is a text containing {problem}: the user's message in a conversation, the whole prompt in plain text.
+    Messages before the problem ("turns": a system message, earlier turns) come first in the conversation.
     With `targets`, every prompt asks for a length (in the place {length_instruction}, or at the end of the user's
     message), which the column target_length has as a number.
 
     Raises:
-        InputError: a template without {problem}, or neither a chat template nor a template; no place for the length.
+        InputError: a template without {problem}, or neither a chat template nor a template; no place for the length;
+            messages before a problem and no chat template, or one that refuses them.
     """
     if template is not None and "{problem}" not in template:
         raise InputError(f"option prompt_template: found {template!r}, expected a text containing {{problem}}")
@@ -141,9 +145,33 @@ def make_prompts(
             sentence = targets.sentence(row[TARGET_COLUMN])
             text = text.replace(PLACE, sentence) if PLACE in text else f"{text} {sentence}"
         text = text.replace("{problem}", row["problem"])
-        return [{"role": "user", "content": text}] if conversational else text
+        return [*row.get("turns", ()), {"role": "user", "content": text}] if conversational else text
 
-    return Dataset.from_list([{**row, "prompt": render(row)} for row in add_targets(problems, targets)])
+    for row in problems:
+        if "turns" in row:
+            _check_turns(tokenizer, row, conversational=conversational)
+            break
+    rows = [{**row, "prompt": render(row)} for row in add_targets(problems, targets)]
+    return Dataset.from_list([{key: value for key, value in row.items() if key != "turns"} for row in rows])
+
+
+def _check_turns(tokenizer: Any, row: dict[str, Any], *, conversational: bool) -> None:
+    """InputError if what stands before a problem has no place in this model's prompts."""
+    roles = " and ".join(dict.fromkeys(turn["role"] for turn in row["turns"]))
+    said = f"problem {row['id']}: its prompt has messages of {roles} before the problem"
+    if not conversational:
+        raise InputError(
+            f"{said}, and the tokenizer has no chat template to put them in. Name the text of the problem with "
+            "--problem_column (prompt.1.content is the second message), and write the rest into --prompt_template"
+        )
+    try:
+        messages = [*row["turns"], {"role": "user", "content": row["problem"]}]
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise InputError(
+            f"{said}, which the tokenizer's chat template refuses ({error}). Name the text of the problem with "
+            "--problem_column (prompt.1.content is the second message)"
+        ) from error
 
 
 def drop_long_prompts(

@@ -20,6 +20,9 @@ from attnpo.evaluation.samples import Question
 from attnpo.models import model_name
 
 THINKING = ("auto", "yes", "no")
+WRITTEN = ("every-eval-ever",)
+"""Formats of others that an evaluation is written in beside our own."""
+
 DTYPES = ("float32", "bfloat16", "float16")
 FREE = ("name", "base", "budgets", "data_dir")
 """Options that change no sample, so that a run can be continued with others."""
@@ -55,6 +58,7 @@ class EvalOptions:
     revision: str | None = None
     answer_judge: str | None = None
     answer_judge_key_env: str | None = None
+    write: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Raises InputError for a value out of range, or options that contradict each other; names the option."""
@@ -80,6 +84,9 @@ class EvalOptions:
                 torch.empty(0, device=self.device)
             except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
                 raise InputError(f"--device {self.device}: cannot be used: {str(error).splitlines()[0]}") from error
+        for form in self.write:
+            if form not in WRITTEN:
+                raise InputError(f"--write: found {form!r}, expected {', '.join(WRITTEN)}")
         choices = {"engine": tuple(DEFAULT_BATCH_SIZE), "thinking": THINKING}
         if self.dtype is not None:
             choices["dtype"] = DTYPES

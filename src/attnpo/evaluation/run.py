@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation.engines.base import Completion, Engine, Sampling
+from attnpo.evaluation.exchange import write_every_eval_ever
 from attnpo.evaluation.folder import (
     ENVIRONMENT,
     Environment,
@@ -214,6 +215,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
     check_folder(folder, resolved, overwrite=options.overwrite)
     if not options.overwrite and (finished := finished_results(folder, resolved, options.base)) is not None:
         console.print("every sample is there, and the results are up to date")
+        write_for_others(options, finished, loaded, console)
         return finished
     if options.base is not None and not read_evaluation(options.base).samples.keys() & set(options.benchmarks):
         raise InputError(f"--base {options.base}: has none of the benchmarks {', '.join(options.benchmarks)}")
@@ -260,7 +262,15 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
         environment.write(thinking=thinks)
         results = write_results(folder, base=options.base, budgets=options.budgets or BUDGETS)
         environment.write(finished=stamp(folder, options.base))
+    write_for_others(options, results, loaded, console)
     return results
+
+
+def write_for_others(options: EvalOptions, results: Results, loaded: Mapping[str, Loaded], console: Console) -> None:
+    """The evaluation in the formats of --write."""
+    if options.write:
+        file = write_every_eval_ever(options.output, results, {name: one.questions for name, one in loaded.items()})
+        console.print(f"for others: {file}")
 
 
 def plan_of(options: EvalOptions, loaded: Mapping[str, Loaded], prompter: Prompter, context: int | None) -> Plan:

@@ -23,6 +23,7 @@ from attnpo.heads.table import ESSENTIAL, REDUNDANT, HeadTable, parting_scale, p
 from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.models.loading import load_model
 from attnpo.traces.labelled import LabelledTraces, longest, prepare_labelled, read_labelled
+from attnpo.traces.origins import AUTO
 from attnpo.traces.prepared import PreparedTrace
 
 
@@ -50,12 +51,13 @@ def find_heads(
     max_traces: int | None = None,
     batch_size: int = 8,
     max_length: int | None = None,
+    origin: str = AUTO,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
     """Measure every head on the labelled traces of `source` and write the best `top` to the head file `target`.
 
-    layers: first and last layer to look at (default: all). Figures of each trace are kept beside `target`
-    (TARGET.partial) until the end, so that an interrupted probe goes on where it stopped.
+    layers: first and last layer to look at (default: all). origin: who wrote the file. Figures of each trace are kept
+    beside `target` (TARGET.partial) until the end, so that an interrupted probe goes on where it stopped.
     Raises InputError for bad files, rows, labels, options or models.
     """
     if batch_size < 1:
@@ -64,7 +66,7 @@ def find_heads(
         raise InputError(f"--max-traces is {max_traces}, expected at least 1")
     if not Path(target).resolve().parent.is_dir():
         raise InputError(f"--output {target}: the folder {Path(target).resolve().parent} does not exist")
-    rows, labels = read_labelled(source)
+    rows, labels = read_labelled(source, origin)
     folder = resolve_model(model)
     network, tokenizer = load_model(folder)
     config = network.config.get_text_config(decoder=True)

@@ -16,12 +16,13 @@ from transformers import PreTrainedTokenizerBase
 
 from attnpo.attention.heads import Head
 from attnpo.attention.model import all_heads
-from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name
+from attnpo.data.jsonl import check_field, row_name
 from attnpo.errors import InputError
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import thinking_of
-from attnpo.traces.labelled import Labels, NumberedRow, step_labels
+from attnpo.traces.labelled import Labels, step_labels
 from attnpo.traces.prepared import PreparedTrace, prepare_trace, score_traces
+from attnpo.traces.read import NumberedRow, read_traces
 from attnpo.traces.steps import check_tiling, steps_of
 
 NOTHING, EVERYTHING = "nothing", "everything"
@@ -235,7 +236,7 @@ def read_rows(source: str | Path, lexicon: str = "paper") -> list[NumberedRow]:
     thinking text.
     """
     rows = []
-    for number, row in read_numbered_jsonl(source, required=("problem", "response")):
+    for number, row in read_traces(source, ("problem", "response")):
         where = row_name(source, number)
         if row.get("reference") is not None:
             check_field(row, "reference", where)

@@ -39,7 +39,8 @@ from attnpo.models.loading import load_model
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.response import thinking_of
 from attnpo.tables import Table, check_folder, write_table
-from attnpo.traces.labelled import NumberedRow, longest
+from attnpo.traces.labelled import longest
+from attnpo.traces.read import NumberedRow
 from attnpo.traces.scores import heads_file
 
 ANSWERS, DIFFERENCES = "answers.jsonl.gz", "differences.csv"

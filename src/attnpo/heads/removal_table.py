@@ -29,7 +29,7 @@ from attnpo.heads.removal import (
     RANDOM_LOWEST,
     Removal,
 )
-from attnpo.models.generation import end_tokens, pad_left, padding_token
+from attnpo.models.loading import end_tokens, pad_left, padding_token
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.rewards.verdict import REWARD_OF, Verdict
 from attnpo.steps.response import CLOSE_TAG, split_response

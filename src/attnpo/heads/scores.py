@@ -22,8 +22,9 @@ from attnpo.errors import InputError
 from attnpo.heads.table import HeadTable, head_figures, too_few
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
-from attnpo.traces.labelled import Labels, NumberedRow, longest, prepare_labelled, read_labelled
+from attnpo.traces.labelled import Labels, longest, prepare_labelled, read_labelled
 from attnpo.traces.prepared import score_traces
+from attnpo.traces.read import NumberedRow
 
 
 @dataclass(frozen=True)

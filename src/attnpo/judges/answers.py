@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from attnpo.judges.cache import AnswerCache, answer_key
-from attnpo.judges.client import Patience, Question, Tally, ask_judges, require_client
+from attnpo.judges.client import AnswerCache, Patience, Question, Tally, answer_key, ask_judges, require_client
 from attnpo.judges.config import Judge, parse_judge
 from attnpo.judges.questions import InvalidAnswer, Votes, marked_blocks
 from attnpo.rewards.verdict import Verdict

@@ -19,15 +19,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
+from attnpo.data.jsonl import check_field, row_name, type_name, write_jsonl
 from attnpo.errors import InputError, RunError
-from attnpo.judges.cache import AnswerCache, answer_key
-from attnpo.judges.client import Patience, Question, Tally, ask_judges, require_client
+from attnpo.judges.client import AnswerCache, Patience, Question, Tally, answer_key, ask_judges, require_client
 from attnpo.judges.config import Judge
 from attnpo.judges.questions import Votes, judge_prompt
 from attnpo.labels.report import RULES, JudgeReport, consensus, estimate, pairwise_agreement
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import answer_of, thinking_of
+from attnpo.traces.origins import AUTO
+from attnpo.traces.read import read_traces
 from attnpo.traces.steps import steps_of
 
 _ACCURACY_FIELDS = ("group_accuracy", "correct")
@@ -129,6 +130,7 @@ def label_file(
     min_accuracy: float | None = None,
     cache: str | Path | None = None,
     lexicon: str = "paper",
+    origin: str = AUTO,
 ) -> JudgeReport:
     """Write the rows of `source`, in the same order, to `target` with "essential" and "votes" per step of the traces
     that were judged; other rows have no labels, and the reason in "skipped".
@@ -152,7 +154,7 @@ def label_file(
     _check_options(judges, rule, quorum, patience, max_traces, min_accuracy)
     load_lexicon(lexicon)
     require_client()
-    rows = list(read_numbered_jsonl(source, required=("problem", "response")))
+    rows = list(read_traces(source, ("problem", "response"), origin))
     traces = prepare_traces(rows, source, lexicon=lexicon, max_traces=max_traces, min_accuracy=min_accuracy)
     report = JudgeReport(judges=judges, tallies={judge.name: Tally() for judge in judges})
 

@@ -16,14 +16,16 @@ from rich.progress import track
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from attnpo.data.jsonl import read_numbered_jsonl, row_name, write_jsonl
+from attnpo.data.jsonl import row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.labels.hiding import iterate_drops
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.labelled import longest
+from attnpo.traces.origins import AUTO
 from attnpo.traces.prepared import PreparedTrace, Span, prepare_trace
+from attnpo.traces.read import read_traces
 
 SHARE = 0.01
 """A step is essential if its drop is above this share of the trace's largest drop. Why: docs/labels.md."""
@@ -64,6 +66,7 @@ def label_file(
     threshold: float | None = None,
     max_length: int | None = None,
     lexicon: str = "paper",
+    origin: str = AUTO,
 ) -> Counter[str]:
     """Write the rows of `source` to `target` with "essential" (true or false) and "drop" (nats) in every step.
 
@@ -83,7 +86,7 @@ def label_file(
     if max_length is not None and max_length < 1:
         raise InputError(f"--max-length is {max_length}, expected at least 1")
     load_lexicon(lexicon)
-    rows = list(read_numbered_jsonl(source, required=("problem", "response")))
+    rows = list(read_traces(source, ("problem", "response"), origin))
     network, tokenizer = load_model(resolve_model(model))
     max_length = longest(network.config.get_text_config(), max_length)
     prepared = [

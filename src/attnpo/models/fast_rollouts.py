@@ -1,4 +1,10 @@
-"""Rollouts with the loop of `rollout_loop` and the cache of `growing_cache`, through transformers' own `generate`.
+"""Rollouts with a sampling loop and a key-value cache of this package's, through transformers' own `generate`.
+
+The loop (`rollout_loop`): rows that have ended leave the batch, and a step does little besides the forward.
+transformers' own computes every row until the last has ended, and makes masks, positions and criteria anew for each
+token. The cache (`GrowingLayer`) appends in place. transformers' `DynamicLayer` concatenates: T tokens cost T copies of
+up to T tokens, with a small model on a CPU most of the time from a few hundred tokens on. Here a layer keeps room for
+`ROOM` more tokens and hands out views of the filled part, so the attention sees the same numbers, shapes and masks.
 
 For the same torch seed the tokens, and the state of the random generator afterwards, are those of transformers' own
 loop as long as the logits of a row do not depend on which other rows are in the batch. By rounding they do (products
@@ -18,9 +24,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING, DynamicCache, DynamicLayer
 from transformers.generation import logits_process as known
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
@@ -28,9 +36,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
 from attnpo.errors import InputError
-from attnpo.models.growing_cache import GrowingLayer, growing_cache
 from attnpo.models.loading import unwrap_model
-from attnpo.models.rollout_loop import rollout_loop
 
 _MIXIN: Any = GenerationMixin  # declares its methods in a way that pyright cannot follow
 _METHODS = ("_sample", "_prefill", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
@@ -156,3 +162,171 @@ def _covers_inputs(model: Any, ids: Tensor, inputs: dict[str, Any]) -> bool:
         and bool(cache.layers)
         and all(type(layer) in (DynamicLayer, GrowingLayer) for layer in cache.layers)
     )
+
+
+PATIENCE = 2
+"""Ended rows leave once they were computed in vain so many times the number of rows that go on. To drop rows copies
+the cache of the others, which costs about as much as the attention to it in a few steps."""
+
+
+def rollout_loop(
+    model: Any,
+    input_ids: Int[Tensor, "B L"],
+    logits_processor: Any,  # LogitsProcessorList
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    **model_kwargs: Any,
+) -> Int[Tensor, "B T"]:
+    """Prompts and what was generated, as `GenerationMixin._sample` returns them, for calls that it covers."""
+    batch, width = input_ids.shape
+    limit = min(c.max_length for c in stopping_criteria if isinstance(c, MaxLengthCriteria))
+    ends = [c.eos_token_id.to(input_ids.device) for c in stopping_criteria if isinstance(c, EosTokenCriteria)]
+    pad = 0 if generation_config._pad_token_tensor is None else int(generation_config._pad_token_tensor)
+    room = max(limit, width + 1) - width
+    sequences = torch.nn.functional.pad(input_ids, (0, room), value=pad)
+    outputs = model._prefill(input_ids, generation_config, model_kwargs)
+    cache = model_kwargs["past_key_values"]
+    positions = model_kwargs["position_ids"][:, -1:]
+    mask = _ready_mask(model_kwargs.get("attention_mask"), room)
+    options = {name: model_kwargs[name] for name in ("use_cache", "logits_to_keep") if name in model_kwargs}
+    rows = torch.arange(batch, device=input_ids.device)  # of `sequences`: those still computed
+    going = torch.ones_like(rows, dtype=torch.bool)
+    length, in_vain = width, 0
+    with model._optimize_model_for_decode():
+        while True:
+            scores = outputs.logits[:, -1].to(copy=True, dtype=torch.float32)
+            del outputs
+            if logits_processor:  # some know of each row where its prompt begins
+                whole = scores.new_zeros(batch, scores.shape[1])
+                whole[rows] = scores
+                scores = logits_processor(sequences[:, :length], whole)[rows]
+            tokens = draw(scores.softmax(-1), rows, batch) if generation_config.do_sample else scores.argmax(-1)
+            if ends:
+                tokens = torch.where(going, tokens, pad)
+            sequences[rows, length] = tokens
+            length += 1
+            for end in ends:
+                going = going & ~torch.isin(tokens, end)
+            count = int(going.sum())
+            if not count or length >= limit:
+                return sequences[:, :length]
+            positions = positions + 1
+            in_vain += len(rows) - count
+            if in_vain >= PATIENCE * count:
+                chosen, in_vain = going.nonzero().squeeze(1), 0
+                cache.batch_select_indices(chosen)
+                rows, going, tokens, positions = (held[chosen] for held in (rows, going, tokens, positions))
+                mask = None if mask is None or mask[chosen].all() else mask[chosen]
+            outputs = model(
+                input_ids=tokens[:, None],
+                attention_mask=None if mask is None else mask[..., :length],
+                position_ids=positions,
+                past_key_values=cache,
+                return_dict=True,
+                **options,
+            )
+
+
+def _ready_mask(given: Int[Tensor, "B L"] | None, room: int) -> Bool[Tensor, "B 1 1 M"] | None:
+    """What the newest token may look at, for as many tokens as there may ever be; None where no row is padded."""
+    return None if given is None else torch.nn.functional.pad(given.bool(), (0, room), value=True)[:, None, None]
+
+
+def draw(probs: Float[Tensor, "n V"], rows: Int[Tensor, "n"], batch: int) -> Int[Tensor, "n"]:
+    """One token for each of these rows of a batch: those that `torch.multinomial` would draw from all its rows.
+
+    `torch.multinomial` takes the largest of probability / exponential noise. On a CPU the noise is drawn here, for all
+    rows; elsewhere the probabilities are put into their rows.
+    Raises RuntimeError, as `torch.multinomial` does, where probabilities are no numbers.
+    """
+    if probs.device.type != "cpu":
+        whole = probs.new_ones(batch, probs.shape[1])
+        whole[rows] = probs
+        return torch.multinomial(whole, 1).squeeze(1)[rows]
+    if probs[:, 0].isnan().any():  # softmax spreads one that is not over its row
+        raise RuntimeError("sampling: found logits that are infinite or no numbers, expected finite ones")
+    noise = probs.new_empty(batch, probs.shape[1]).exponential_()
+    return (probs / noise[rows]).argmax(dim=-1)
+
+
+ROOM = 256
+"""Tokens of room that are added at once: one copy per `ROOM` tokens, and at most so much memory unused per row."""
+
+_FULL = "full_attention"
+
+
+class GrowingLayer(DynamicLayer):
+    """`DynamicLayer` whose keys and values are views of larger buffers.
+
+    Where gradients are recorded it concatenates like `DynamicLayer`: an append in place would spoil the graph.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self, key_states: Float[Tensor, "B H t D"], value_states: Float[Tensor, "B H t D"], *args: Any, **kwargs: Any
+    ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T D"]]:
+        """Append t tokens; the keys and values of all T tokens."""
+        if torch.is_grad_enabled():
+            return super().update(key_states, value_states, *args, **kwargs)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        filled = self.get_seq_length()
+        total = filled + key_states.shape[-2]
+        if self._buffers is None or not self._fits(total):
+            self._buffers = (_with_room(self.keys, key_states, total), _with_room(self.values, value_states, total))
+        views = []
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[..., filled:total, :] = new
+            views.append(buffer[..., :total, :])
+        keys, values = views
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def batch_select_indices(self, indices: Int[Tensor, " n"]) -> None:
+        """Keep these rows only, with the room they have: one copy, where `super` would have `update` make a second."""
+        filled = self.get_seq_length()
+        if self._buffers is None or not self._fits(filled):
+            super().batch_select_indices(indices)
+            return
+        keys, values = (buffer[indices] for buffer in self._buffers)
+        self._buffers = (keys, values)
+        self.keys, self.values = keys[..., :filled, :], values[..., :filled, :]
+
+    def reset(self) -> None:
+        """Forget everything, the buffers too."""
+        self._buffers = None
+        super().reset()
+
+    def _fits(self, total: int) -> bool:
+        """Whether keys and values still are the head of the buffers (rows may have been chosen or moved since), and
+        the buffers have room for `total` tokens."""
+        return all(
+            held is not None
+            and total <= buffer.shape[-2]
+            and held.data_ptr() == buffer.data_ptr()
+            and held.stride() == buffer.stride()
+            and held.shape[:-2] == buffer.shape[:-2]
+            for held, buffer in zip((self.keys, self.values), self._buffers or (), strict=True)
+        )
+
+
+def _with_room(held: Tensor | None, new: Float[Tensor, "B H t D"], total: int) -> Float[Tensor, "B H T+ROOM D"]:
+    """A buffer for `total` tokens and `ROOM` more that begins with what is held (at first nothing)."""
+    buffer = new.new_empty(*new.shape[:-2], total + ROOM, new.shape[-1])
+    if held is not None and held.numel():
+        buffer[..., : held.shape[-2], :] = held
+    return buffer
+
+
+@contextmanager
+def growing_cache() -> Iterator[None]:
+    """Within, the caches that `generate` makes for layers of full attention grow in place; others are as ever."""
+    plain = DYNAMIC_LAYER_TYPE_MAPPING[_FULL]
+    DYNAMIC_LAYER_TYPE_MAPPING[_FULL] = GrowingLayer
+    try:
+        yield
+    finally:
+        DYNAMIC_LAYER_TYPE_MAPPING[_FULL] = plain

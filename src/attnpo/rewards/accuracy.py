@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from attnpo.data.references import read_reference
 from attnpo.errors import InputError
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import REWARD_OF, Verdict
@@ -65,7 +66,7 @@ class AccuracyReward:
         references = columns[self.column]
         if len(references) != count:
             raise InputError(f"column {self.column!r}: found {len(references)} references for {count} completions")
-        return [None if reference is None else str(reference) for reference in references]
+        return [_as_text(reference) for reference in references]
 
     def validate_references(self, references: Sequence[str]) -> list[str]:
         """Those that cannot be read: to be told before a run, not after."""
@@ -78,6 +79,14 @@ class AccuracyReward:
         if self._owns_pool and self._pool is not None:
             self._pool.close()
             self._pool = None
+
+
+def _as_text(reference: Any) -> str | None:
+    """A cell of the reference column as the verifier takes it: a text as it stands, lists and numbers written out."""
+    if reference is None or isinstance(reference, str):
+        return reference
+    read = read_reference(reference)
+    return str(reference) if read is None else read.text
 
 
 def completion_text(completion: Any) -> str:

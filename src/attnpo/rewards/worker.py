@@ -1,10 +1,10 @@
 """One verifying process: reads a JSON request per line, answers with a JSON line. :mod:`attnpo.rewards.pool` starts it.
 
-It is run as a plain script and imports only the standard library, math-verify and five files of this folder that do
-the same, so that it starts in about a second beside a trainer of any size. It has no time limit of its own in Python:
-sympy can spend hours inside one C call, where no signal handler runs. The pool kills a worker that is late; should the
-pool itself be gone, the kernel does (SIGALRM with its default action). math-verify's own timeouts, which are such
-handlers, are switched off.
+It is run as a plain script and imports only the standard library, math-verify and a few files of this folder and of
+`attnpo.data` that do the same, so that it starts in about a second beside a trainer of any size. It has no time limit
+of its own in Python: sympy can spend hours inside one C call, where no signal handler runs. The pool kills a worker
+that is late; should the pool itself be gone, the kernel does (SIGALRM with its default action). math-verify's own
+timeouts, which are such handlers, are switched off.
 
 Requests: {"id", "reference"} → {"id", "readable"}; {"id", "reference", "answer", "rules"} → {"id", "verdict",
 "extracted", "fired"}; rules are optional.
@@ -21,8 +21,10 @@ import signal
 import sys
 from typing import Any
 
+from attnpo.data.boxes import final_box
+from attnpo.data.references import alternatives, is_solution
 from attnpo.rewards.equality import Comparison, tolerance_of
-from attnpo.rewards.extraction import candidates, final_box
+from attnpo.rewards.extraction import candidates
 from attnpo.rewards.normal_form import squeezed
 from attnpo.rewards.reading import REFERENCE, Reading, read
 from attnpo.rewards.verdict import Rules
@@ -38,8 +40,18 @@ LONGEST_EXTRACT = 500
 
 
 def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str, str | None, list[str]]:
-    """The verdict on one answer (right, wrong, no_answer or unverifiable), what was read, and by which rules."""
-    rules = rules or {}
+    """The verdict on one answer (right, wrong, no_answer or unverifiable), what was read, and by which rules.
+
+    Where the reference stands for several answers, the verdict on the one that the answer comes nearest to.
+    """
+    verdicts = [_judge_one(answer, one, rules or {}) for one in alternatives(reference) or [reference]]
+    return min(verdicts, key=lambda verdict: _NEAREST.index(verdict[0]))
+
+
+_NEAREST = ("right", "unverifiable", "wrong", "no_answer")
+
+
+def _judge_one(answer: str, reference: str, rules: Rules) -> tuple[str, str | None, list[str]]:
     off = frozenset(rules.get("off", ()))
     if len(answer) > LONGEST_ANSWER:
         # From the start of a line, where there is one: an inline formula ends in the line it began in.
@@ -78,13 +90,13 @@ def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str,
 def read_reference(
     reference: str, unit: str = "", off: frozenset[str] = frozenset()
 ) -> tuple[Reading | None, tuple[str, ...]]:
-    r"""What a reference says, which may still be no formula; None for nothing.
+    r"""What a reference says, which may still be no formula; None for nothing, and for a worked solution.
 
     References come bare (``\frac{1}{2}``, ``(3, \pi)``), delimited (``$12$``, ``$x = 1$ and $y = 2$``, ``\boxed{…}``),
     with a unit (``12 units``), as words (``even``) or as a sentence with a formula in it.
     """
     text = reference.strip()
-    if not text or len(text) > LONGEST_ANSWER:
+    if not text or len(text) > LONGEST_ANSWER or is_solution(text):
         return None, ()
     box = final_box(text)
     off |= {REFERENCE}
@@ -106,8 +118,8 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any]:
         judged = judge(texts["answer"], texts["reference"], request.get("rules"))
         reply["verdict"], reply["extracted"], reply["fired"] = judged
     else:
-        gold, _ = read_reference(texts["reference"])
-        reply["readable"] = gold is not None and gold.is_readable()
+        golds = [read_reference(one)[0] for one in alternatives(texts["reference"]) or [texts["reference"]]]
+        reply["readable"] = all(gold is not None and gold.is_readable() for gold in golds)
     return reply
 
 

@@ -1,6 +1,8 @@
 """The phrases that open a new step, and the one compiled pattern that finds them.
 
-Source: ATTNPO (arXiv 2602.09953) and its released scripts. The lists are in ``lexicon.json``.
+Source: ATTNPO (arXiv 2602.09953) and its released scripts. Their lists are in ``lexicon.json``, Chinese ones of our own
+in ``lexicon_zh.json``; a file of the same form (`read_lexicon`) stands in for models that write otherwise. Lexicons are
+joined by ``+``; ``paragraphs`` is one without phrases, for any language: it cuts at blank lines.
 
 How often a response turns, goes forward or concludes: counts behind the per-1k-token metrics.
 """
@@ -8,15 +10,23 @@ How often a response turns, goes forward or concludes: counts behind the per-1k-
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
+from itertools import accumulate
+from pathlib import Path
 
 from attnpo.errors import InputError
 
 LEXICONS = ("paper", "released")
+"""Those of the method. They never change."""
+
+PARAGRAPHS = "paragraphs"
+NAMES = (*LEXICONS, "zh", PARAGRAPHS)
+PHRASE_KINDS = ("transition", "branch", "forward", "backward", "answer")
 
 # The released script lacks a comma between two neighbouring list entries, so Python joins them into one phrase.
 _SLIP = ("No,", "Let me double-check")
@@ -24,10 +34,19 @@ _SLIP = ("No,", "Let me double-check")
 # These cut only at the start of a line; the others cut wherever they occur.
 LINE_START_KINDS = frozenset({"forward", "backward"})
 
+WIDE = 3
+"""Letters of English that a Chinese, Japanese or Korean character counts for, where a lexicon says so: the 80
+characters under which a step is merged are about 15 English words, and about 27 Chinese characters say as much."""
+
+_WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+_SENTENCE_END = re.compile(r"(?:^|[\n。！？!?；;….])[\s“”\"'‘’（(「『*]*$")
+_LONGEST_GAP = 12  # characters looked back over for the end of the sentence before
+_PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*(?=\S)")
+
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A phrase found in a text that opens a step: characters [start, end), and the list the phrase is in."""
+    """A place in a text that opens a step: characters [start, end), and the list its phrase is in (or paragraphs)."""
 
     start: int
     end: int
@@ -36,50 +55,185 @@ class Trigger:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """One set of phrase lists.
+    """One set of phrase lists, or several joined.
 
     Attributes:
-        name: ``paper`` or ``released``.
+        name: ``paper``, ``released``, ``paper+zh``, the name of a file, …
         phrases: phrase -> list name (transition, branch, forward, backward, answer).
-        pattern: finds the phrases, the longest first at each position.
+        pattern: finds the phrases, the longest first at each position; None where there are none.
+        at_sentences: phrases of transition and branch that count only where a sentence begins: languages without
+            capital letters have no other sign that a "but" opens one.
+        wide_characters: whether a Chinese, Japanese or Korean character counts for `WIDE` when short steps are merged.
+        paragraphs: whether blank lines cut too.
     """
 
     name: str
     phrases: Mapping[str, str]
-    pattern: re.Pattern[str]
+    pattern: re.Pattern[str] | None
+    at_sentences: frozenset[str] = field(default_factory=frozenset)
+    wide_characters: bool = False
+    paragraphs: bool = False
 
     def triggers(self, thinking: str) -> Iterator[Trigger]:
-        """The phrases of `thinking` that count, left to right, without overlap.
+        """The phrases of `thinking` that count, left to right, without overlap, and paragraphs that begin otherwise.
 
         A forward or backward phrase in the middle of a line is scanned over, but does not count.
         """
+        if not self.paragraphs:
+            yield from self._phrases_of(thinking)
+            return
+        found = list(self._phrases_of(thinking))
+        taken = {trigger.start for trigger in found}
+        starts = (match.end() for match in _PARAGRAPH.finditer(thinking))
+        found += [Trigger(start, start, PARAGRAPHS) for start in starts if start not in taken]
+        yield from sorted(found, key=lambda trigger: trigger.start)
+
+    def _phrases_of(self, thinking: str) -> Iterator[Trigger]:
+        if self.pattern is None:
+            return
         for match in self.pattern.finditer(thinking):
             start, list_name = match.start(), self.phrases[match.group()]
             if list_name in LINE_START_KINDS and (start == 0 or thinking[start - 1] != "\n"):
                 continue
+            if match.group() in self.at_sentences and not _begins_sentence(thinking, start):
+                continue
             yield Trigger(start, match.end(), list_name)
 
+    def widths(self, thinking: str) -> list[int] | None:
+        """Width of the text before each character, one more entry for the end; None where a character counts for one.
 
-@lru_cache(maxsize=len(LEXICONS))
+        Steps are merged by width.
+        """
+        if not self.wide_characters:
+            return None
+        return list(accumulate((WIDE if _WIDE.match(character) else 1 for character in thinking), initial=0))
+
+
+def _begins_sentence(text: str, start: int) -> bool:
+    return start == 0 or _SENTENCE_END.search(text[max(0, start - _LONGEST_GAP) : start]) is not None
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """The content of one lexicon: phrase -> list name, and how its phrases count."""
+
+    phrases: dict[str, str]
+    sentence_start: bool = False
+    wide_characters: bool = False
+
+
 def load_lexicon(name: str = "paper") -> Lexicon:
-    """The lexicon called `name`: ``paper`` (default) or ``released`` (with the slip of the released script).
+    """The lexicon called `name`: ``paper`` (default), ``released`` (with the slip of the released script), ``zh``,
+    ``paragraphs``, a JSON file, or several joined by ``+``. A phrase that two have is in the list of the later one.
 
     Raises:
-        InputError: there is no lexicon of that name.
+        InputError: there is no lexicon of that name, or its file is wrong (list and phrase named).
     """
-    if name not in LEXICONS:
-        raise InputError(f"lexicon {name!r} does not exist; choose one of: {', '.join(LEXICONS)}")
+    parts = [name] if Path(name).is_file() else name.split("+")
+    return _joined(name, tuple((part, _stamp(part)) for part in parts))
+
+
+def _stamp(part: str) -> tuple[int, int] | None:
+    """What changes when a file of phrases does; None for a lexicon of the package."""
+    if part in NAMES:
+        return None
+    try:
+        about = os.stat(part)
+    except OSError as error:
+        if part.endswith(".json") or os.sep in part:
+            raise InputError(f"lexicon {part}: cannot be read ({error.strerror})") from error
+        raise InputError(
+            f"lexicon {part!r} does not exist; choose one of: {', '.join(NAMES)}, a JSON file, or several joined by +"
+        ) from error
+    return about.st_mtime_ns, about.st_size
+
+
+@lru_cache(maxsize=32)
+def _joined(name: str, parts: tuple[tuple[str, tuple[int, int] | None], ...]) -> Lexicon:
+    phrases: dict[str, str] = {}
+    at_sentences: set[str] = set()
+    wide = False
+    for part, stamp in parts:
+        if part == PARAGRAPHS:
+            wide = True
+            continue
+        lists = _packaged(part) if stamp is None else read_lexicon(part)
+        phrases |= lists.phrases
+        at_sentences -= lists.phrases.keys()
+        if lists.sentence_start:
+            at_sentences |= {phrase for phrase, kind in lists.phrases.items() if kind in ("transition", "branch")}
+        wide |= lists.wide_characters
+    longest_first = sorted(phrases, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first))) if phrases else None
+    paragraphs = any(part == PARAGRAPHS for part, _ in parts)
+    return Lexicon(name, phrases, pattern, frozenset(at_sentences), wide, paragraphs)
+
+
+def _packaged(name: str) -> _Lists:
+    if name == "zh":
+        content = (files("attnpo.steps") / "lexicon_zh.json").read_text(encoding="utf-8")
+        return _checked(json.loads(content), "lexicon_zh.json")
     lists: dict[str, list[str]] = json.loads((files("attnpo.steps") / "lexicon.json").read_text(encoding="utf-8"))
     phrases = {phrase: list_name for list_name, members in lists.items() for phrase in members}
     if name == "released":
         for phrase in _SLIP:
             assert phrases.pop(phrase) == "transition"
         phrases["".join(_SLIP)] = "transition"
-    longest_first = sorted(phrases, key=len, reverse=True)
-    return Lexicon(name, phrases, re.compile("|".join(map(re.escape, longest_first))))
+    return _Lists(phrases)
 
 
-PHRASE_KINDS = ("transition", "branch", "forward", "backward", "answer")
+def read_lexicon(path: str | os.PathLike[str]) -> _Lists:
+    """The lists of a JSON file: an object with the five lists of texts (any may be absent), and for languages without
+    capital letters ``"sentence_start": true``, for Chinese, Japanese and Korean ``"wide_characters": true``. Names that
+    begin with an underscore are notes.
+
+    Raises:
+        InputError: anything else; names the list and the place in it.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"lexicon {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"lexicon {path}, byte {error.start + 1}: not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"lexicon {path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
+    return _checked(content, os.fspath(path))
+
+
+_SWITCHES = ("sentence_start", "wide_characters")
+
+
+def _checked(content: object, path: str) -> _Lists:
+    expected = f"an object with lists of texts: {', '.join(PHRASE_KINDS)}"
+    if not isinstance(content, dict):
+        raise InputError(f"lexicon {path}: found {type(content).__name__}, expected {expected}")
+    phrases: dict[str, str] = {}
+    for name, value in content.items():
+        if name.startswith("_"):
+            continue
+        if name in _SWITCHES:
+            if not isinstance(value, bool):
+                raise InputError(f"lexicon {path}: {name} is {value!r}, expected true or false")
+            continue
+        if name not in PHRASE_KINDS:
+            raise InputError(
+                f"lexicon {path}: found a list {name!r}, expected {', '.join((*PHRASE_KINDS, *_SWITCHES))}"
+            )
+        if not isinstance(value, list):
+            raise InputError(f"lexicon {path}: {name} is {value!r}, expected a list of texts")
+        for row, phrase in enumerate(value, start=1):
+            where = f"lexicon {path}: {name}, phrase {row}"
+            if not isinstance(phrase, str) or not phrase.strip():
+                raise InputError(f"{where} is {phrase!r}, expected a text")
+            if "\n" in phrase:
+                raise InputError(f"{where}, {phrase!r}, has a line break, expected the words that open a step")
+            if phrase in phrases:
+                raise InputError(f"{where}, {phrase!r}, stands in {phrases[phrase]} already, expected it once")
+            phrases[phrase] = name
+    if not phrases:
+        raise InputError(f"lexicon {path}: has no phrases, expected {expected}")
+    return _Lists(phrases, content.get("sentence_start", False), content.get("wide_characters", False))
 
 
 def phrase_counts(thinking: str, lexicon: str = "paper") -> dict[str, int]:
@@ -95,5 +249,6 @@ def phrase_counts(thinking: str, lexicon: str = "paper") -> dict[str, int]:
     """
     counts: dict[str, int] = dict.fromkeys(PHRASE_KINDS, 0)
     for trigger in load_lexicon(lexicon).triggers(thinking):
-        counts[trigger.list_name] += 1
+        if trigger.list_name in counts:
+            counts[trigger.list_name] += 1
     return counts

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from attnpo.steps.lexicon import Trigger, load_lexicon
+from attnpo.steps.lexicon import PARAGRAPHS, Trigger, load_lexicon
 
 SHORT_STEP = 80  # characters; a segment shorter than this is merged
 BARE_BACKWARD = 15  # characters; a backward phrase with at most this much behind it introduces what follows
 
 _STEP_KIND = {
+    PARAGRAPHS: "forward",
     "transition": "confused",
     "branch": "confused",
     "forward": "forward",
@@ -44,7 +45,8 @@ def segment_steps(thinking: str, lexicon: str = "paper") -> list[Step]:
 
     Args:
         thinking: the text before the first ``</think>``, without an opening ``<think>``.
-        lexicon: ``paper``, or ``released`` for the phrase lists of the released script, slip included.
+        lexicon: ``paper``, or ``released`` for the phrase lists of the released script, slip included; others, and
+            several joined by ``+``, as `attnpo.steps.lexicon.load_lexicon` takes them.
 
     Returns:
         Steps in order; they tile `thinking`. Empty thinking gives no steps.
@@ -55,8 +57,10 @@ def segment_steps(thinking: str, lexicon: str = "paper") -> list[Step]:
     >>> segment_steps("3 + 4 = 7.")
     [Step(start=0, end=10, kind='forward')]
     """
-    segments = _cut(thinking, list(load_lexicon(lexicon).triggers(thinking)))
-    return [Step(segment.start, segment.end, segment.kind) for segment in _merge_short(segments)]
+    phrases = load_lexicon(lexicon)
+    segments = _cut(thinking, list(phrases.triggers(thinking)))
+    merged = _merge_short(segments, phrases.widths(thinking))
+    return [Step(segment.start, segment.end, segment.kind) for segment in merged]
 
 
 def _cut(thinking: str, triggers: list[Trigger]) -> list[_Segment]:
@@ -75,8 +79,8 @@ def _cut(thinking: str, triggers: list[Trigger]) -> list[_Segment]:
     return segments
 
 
-def _merge_short(segments: list[_Segment]) -> list[_Segment]:
-    """The left-to-right merge walk (rule 4), in linear time.
+def _merge_short(segments: list[_Segment], widths: list[int] | None) -> list[_Segment]:
+    """The left-to-right merge walk (rule 4), in linear time. `widths`: as `Lexicon.widths` gives them.
 
     `done` holds what is left of the current segment and `waiting` what is right of it (next one last), so a merge
     is one pop instead of a deletion from the middle of a list.
@@ -86,7 +90,7 @@ def _merge_short(segments: list[_Segment]) -> list[_Segment]:
     while waiting:
         current = waiting.pop()
         right = waiting[-1] if waiting else None
-        direction = _merge_direction(current, right, right_is_last=len(waiting) == 1)
+        direction = _merge_direction(current, right, widths, right_is_last=len(waiting) == 1)
         if direction == "right" and right is not None:
             waiting.pop()
             current.end = right.end
@@ -100,9 +104,16 @@ def _merge_short(segments: list[_Segment]) -> list[_Segment]:
     return done
 
 
-def _merge_direction(segment: _Segment, right: _Segment | None, *, right_is_last: bool) -> str | None:
+def _merge_direction(
+    segment: _Segment, right: _Segment | None, widths: list[int] | None, *, right_is_last: bool
+) -> str | None:
     """Where rule 4 sends a segment: ``left``, ``right`` or None (it stays). Whether a left one exists is not known."""
-    if segment.end - segment.start >= SHORT_STEP or segment.kind == "answer":
+    behind = segment.start + segment.trigger_length
+    if widths is None:
+        width, beyond_trigger = segment.end - segment.start, segment.end - behind
+    else:
+        width, beyond_trigger = widths[segment.end] - widths[segment.start], widths[segment.end] - widths[behind]
+    if width >= SHORT_STEP or segment.kind == "answer":
         return None
     can_go_right = right is not None and right.kind != "answer"
     if segment.kind == "confused":
@@ -111,5 +122,4 @@ def _merge_direction(segment: _Segment, right: _Segment | None, *, right_is_last
         return "left"
     if segment.kind == "forward":
         return "right" if can_go_right else None
-    beyond_trigger = segment.end - segment.start - segment.trigger_length
     return "right" if beyond_trigger <= BARE_BACKWARD and can_go_right else "left"

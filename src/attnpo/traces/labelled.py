@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from attnpo.data.jsonl import read_numbered_jsonl, row_name
+from attnpo.data.jsonl import row_name
 from attnpo.errors import InputError
 from attnpo.steps.response import thinking_of
+from attnpo.traces.origins import AUTO
 from attnpo.traces.prepared import PreparedTrace, prepare_trace
+from attnpo.traces.read import NumberedRow, read_traces
 from attnpo.traces.steps import check_tiling, steps_of
 
 ONE_KIND = "steps of one kind only"
 NO_LABELS = "no labels"
 
 Labels = list[bool | None]
-NumberedRow = tuple[int, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class LabelledTraces:
         return tuple(row["problem"] for row in self.rows)
 
 
-def read_labelled(source: str | Path) -> tuple[list[NumberedRow], list[Labels]]:
-    """The rows of a file and their labels, checked before any model is loaded.
+def read_labelled(source: str | Path, origin: str = AUTO) -> tuple[list[NumberedRow], list[Labels]]:
+    """The rows of a file and their labels, checked before any model is loaded. origin: see `read_traces`.
 
     Raises InputError for bad files and rows, labels that are not true, false or null, and labelled steps that do not
     cover the thinking text.
     """
-    rows = list(read_numbered_jsonl(source, required=("problem", "response", "steps")))
+    rows = list(read_traces(source, ("problem", "response", "steps"), origin))
     labels = [step_labels(row["steps"], row_name(source, number)) for number, row in rows]
     for (number, row), row_labels in zip(rows, labels, strict=True):
         if any(label is not None for label in row_labels):

@@ -10,13 +10,15 @@ from typing import Any
 from torch import nn
 
 from attnpo.attention.heads import HEADS, check_heads, load_heads, warn_of_other_model
-from attnpo.data.jsonl import read_numbered_jsonl, row_name, write_jsonl
+from attnpo.data.jsonl import row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.labelled import longest
+from attnpo.traces.origins import AUTO
 from attnpo.traces.prepared import PreparedTrace, prepare_trace, score_traces
+from attnpo.traces.read import read_traces
 
 BETA = 2.0  # exponent of the difficulty in the baseline (paper section 5)
 
@@ -31,12 +33,14 @@ def score_file(
     batch_size: int = 8,
     lexicon: str = "paper",
     max_length: int | None = None,
+    origin: str = AUTO,
 ) -> Counter[str]:
     """Write the rows of `source` with scores to `target`, in the same order; returns how many rows were "scored" and,
     under the reason, how many were skipped.
 
     heads: a head file; default: heads.json in the model's folder. max_length: tokens of prompt and response; default:
-    what the model's configuration allows. Raises InputError for bad files, rows, heads, options or models.
+    what the model's configuration allows. origin: see `read_traces`. Raises InputError for bad files, rows, heads,
+    options or models.
     """
     if not 0 <= group_accuracy <= 1:
         raise InputError(f"--group-accuracy is {group_accuracy}, expected a share from 0 to 1")
@@ -46,7 +50,7 @@ def score_file(
     folder = resolve_model(model)
     file = heads_file(folder, heads)
     chosen = load_heads(file)
-    rows = list(read_numbered_jsonl(source, required=("problem", "response")))
+    rows = list(read_traces(source, ("problem", "response"), origin))
     network, tokenizer = load_model(folder)
     check_heads(network.config, chosen)
     warn_of_other_model(file, folder)

@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name, write_jsonl
+from attnpo.data.jsonl import check_field, row_name, type_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import thinking_of
 from attnpo.steps.segment import segment_steps
+from attnpo.traces.origins import AUTO
+from attnpo.traces.read import read_traces
 
 _OWN_FIELDS = {"start", "end", "kind"}
 
@@ -21,8 +23,11 @@ def segment_file(
     lexicon: str = "paper",
     *,
     discard_labels: bool = False,
+    origin: str = AUTO,
 ) -> tuple[int, int]:
     """Write the rows of `source` with steps to `target`; returns the numbers of rows and of steps.
+
+    origin: who wrote the file; see `read_traces`.
 
     Raises:
         InputError: bad file, row or lexicon, or labelled steps that do not fit (see `segment_row`).
@@ -33,7 +38,7 @@ def segment_file(
 
     def segmented() -> Iterator[dict[str, Any]]:
         nonlocal steps
-        for number, row in read_numbered_jsonl(source, required=("response",)):
+        for number, row in read_traces(source, ("response",), origin):
             row = segment_row(row, lexicon, where=row_name(source, number), discard_labels=discard_labels)
             steps += len(row["steps"])
             yield row

@@ -19,6 +19,7 @@ from attnpo.credit.base import CreditMethod, credit_names
 from attnpo.errors import InputError
 from attnpo.heads.table import FEWEST
 from attnpo.rewards.length import LengthReward
+from attnpo.steps.lexicon import load_lexicon
 from attnpo.training.defaults import check_batch, fill_in
 from attnpo.training.method_options import (
     ATTNPO_OPTIONS,
@@ -101,7 +102,11 @@ class AttnPOConfig(GRPOConfig):
     )
     heads_count: int = _option(3, "heads=auto: how many heads to use, at most.")
     heads_traces: int = _option(64, "heads=auto: responses to rank the heads on.")
-    lexicon: str = _option("paper", "Phrase lists that cut a thinking part into steps: paper or released.")
+    lexicon: str = _option(
+        "paper",
+        "What cuts a thinking part into steps: paper, released, zh, paragraphs, a JSON file of phrase lists, or "
+        "several joined by +.",
+    )
     credit_beta: float = _option(2.0, "β: the exponent of p in the baseline B = p^β·|F|/|o|.")
     credit_lambda: float = _option(2.0, "λ: the exponent of p in the attenuation of redundant steps.")
     credit_delta: float = _option(0.0, "δ: the smallest scale of a redundant step, in [0, 1].")
@@ -234,12 +239,12 @@ class AttnPOConfig(GRPOConfig):
         for option, choices in (
             ("advantage", KINDS),
             ("credit", credit_names()),
-            ("lexicon", ("paper", "released")),
             ("thinking", ("yes", "no")),
         ):
             value = getattr(self, option)
             if value not in choices:
                 raise InputError(f"option {option}: found {value!r}, expected one of {', '.join(choices)}")
+        load_lexicon(self.lexicon)
         self.length_kwargs = _mapping("length_kwargs", self.length_kwargs)
         check_targets(self.make_length_reward(), self.length_eval_target, self.max_completion_length)
         if self.thinking == "no" and self.credit != "outcome":

@@ -101,8 +101,12 @@ class DataConfig:
         metadata={"help": "Held-out problems, as dataset_name. The built-in task brings its own."},
     )
     dataset_test_split: str = field(default="test", metadata={"help": "Split of the held-out data set."})
-    problem_column: str | None = field(default=None, metadata={"help": "Column with the problem text."})
-    reference_column: str | None = field(default=None, metadata={"help": "Column with the right answer."})
+    problem_column: str | None = field(
+        default=None, metadata={"help": "Column with the problem: text or messages. a.b: field b of a."}
+    )
+    reference_column: str | None = field(
+        default=None, metadata={"help": "Column with the right answer. a.b: field b of a."}
+    )
     reward_funcs: list[str] | None = field(
         default=None,
         metadata={

@@ -21,6 +21,7 @@ from torch import Tensor
 from attnpo.credit.base import CreditResult
 from attnpo.data.targets import TARGET_COLUMN
 from attnpo.rewards.verdict import Verdict
+from attnpo.steps.fit import Fit, fit_of
 from attnpo.steps.lexicon import phrase_counts
 from attnpo.training.batch import GenerationBatch
 from attnpo.training.records import Record, RunFolder, add_credit, add_rewards, response_record, step_effect
@@ -70,7 +71,7 @@ def phrase_metrics(records: Sequence[Record], lexicon: str) -> dict[str, float]:
 
 
 def step_metrics(records: Sequence[Record]) -> dict[str, float]:
-    """Steps per response; share of all steps attenuated and protected; mean scale over all steps."""
+    """Steps per response and their size; share of all steps attenuated and protected; mean scale over all steps."""
     steps = [(step, r["advantage"]) for r in records for step in r["steps"]]
     effects = [step_effect(step, advantage) for step, advantage in steps]
     return {
@@ -78,7 +79,23 @@ def step_metrics(records: Sequence[Record]) -> dict[str, float]:
         "steps/attenuated": _mean([float(e == "attenuated") for e in effects]),
         "steps/protected": _mean([float(e == "protected") for e in effects]),
         "steps/mean_scale": _mean([1.0 if s["scale"] is None else s["scale"] for s, _ in steps]),
+        **fit_metrics(records),
     }
+
+
+def record_fit(records: Sequence[Record]) -> Fit:
+    """How the lexicon that cut these responses fits them; its `warning` says when steps are too few for credit."""
+    return fit_of(
+        [r["text"][r["thinking_start"] : r["thinking_end"]] for r in records],
+        [[(step["start"], step["end"]) for step in r["steps"]] for r in records],
+        [r["tokens"]["thinking"] for r in records],
+    )
+
+
+def fit_metrics(records: Sequence[Record]) -> dict[str, float]:
+    """Tokens per step, the largest step's share of the thinking text (median), and the share of responses uncut."""
+    fit = record_fit(records)
+    return {"steps/tokens_each": fit.tokens or 0.0, "steps/largest_share": fit.largest, "steps/uncut": fit.uncut}
 
 
 def rollout_metrics(records: Sequence[Record], lexicon: str) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -233,10 +233,10 @@ def build_trainer(
     accuracy.whole = args.thinking == "no"
     rewards = load_rewards(data.reward_funcs or [OURS], accuracy)
     notes: dict[str, Any] = {}
-    train_set, notes["train"] = load_problems(data, args, tokenizer, accuracy, held_out=False)
+    train_set, notes["train"] = load_problems(data, args, tokenizer, accuracy, console.print, held_out=False)
     eval_set = None
     if data.eval_dataset_name is not None or data.dataset_name == BUILT_IN:
-        eval_set, notes["eval"] = load_problems(data, args, tokenizer, accuracy, held_out=True)
+        eval_set, notes["eval"] = load_problems(data, args, tokenizer, accuracy, console.print, held_out=True)
     for name, counts in notes.items():
         left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count and why != "problems")
         console.print(f"{name}: {counts['problems']} problems" + (f" (left out: {left_out})" if left_out else ""))
@@ -271,10 +271,12 @@ def load_problems(
     args: AttnPOConfig,
     tokenizer: PreTrainedTokenizerBase,
     accuracy: AccuracyReward,
+    say: Callable[[str], object],
     *,
     held_out: bool,
 ) -> tuple[Dataset, dict[str, int]]:
-    """Problems with prompts, without those that cannot be used, and how many those were.
+    """Problems with prompts, without those that cannot be used, and how many those were. `say` hears, in one line,
+    which columns of the data set were read.
 
     Left out: prompts over `max_prompt_length`, references the verifier cannot read.
     """
@@ -288,15 +290,18 @@ def load_problems(
     else:
         rows = load_rows(name, config=data.dataset_config, split=split)
         rows = rows[: data.eval_problems] if held_out else rows
-    problems = to_problems(rows, name, problem_column=data.problem_column, reference_column=data.reference_column)
-    if data.reward_funcs:
-        problems = with_columns(problems, rows)
+    found = to_problems(rows, name, problem_column=data.problem_column, reference_column=data.reference_column)
+    problems = with_columns(found.rows, rows) if data.reward_funcs else found.rows
+    if name != BUILT_IN:
+        say(f"{'eval' if held_out else 'train'}: {found.recognised}")
     judged = OURS in (data.reward_funcs or [OURS])  # other functions may know what to do with such a reference
     unreadable = set(accuracy.validate_references([row["reference"] for row in problems])) if judged else set()
     readable = [row for row in problems if row["reference"] not in unreadable]
     if not readable:
         raise InputError(
-            f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference']!r}"
+            f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference'][:200]!r}; "
+            f"read were: {found.recognised}. A worked solution has to mark its answer (\\boxed{{…}}, or #### … on its "
+            "last line); --reference_column names another column"
         )
     targets = length_targets(args.make_length_reward(), args.seed, args.length_eval_target if held_out else None)
     dataset = make_prompts(tokenizer, readable, data.prompt_template, targets)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from attnpo.errors import InputError
-from attnpo.judges.cache import AnswerCache, answer_key
-from attnpo.judges.client import Patience, Question, Tally, ask_judges, require_client
+from attnpo.judges.client import AnswerCache, Patience, Question, Tally, answer_key, ask_judges, require_client
 from attnpo.judges.config import Judge, parse_judge
 from attnpo.judges.questions import InvalidAnswer, Votes, marked_blocks
 from attnpo.steps.response import split_response

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from attnpo.data.references import read_reference
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks.base import (
     ANSWER,
@@ -50,7 +51,8 @@ def read_mathematics(row: Row, where: str) -> dict[str, Any]:
 def _gsm8k(row: Row, where: str) -> dict[str, Any]:
     """The Hub's answer is the worked solution; the number stands behind `####`."""
     fields = read_mathematics(row, where)
-    return {**fields, "reference": fields["reference"].rpartition("####")[2].strip().replace(",", "")}
+    read = read_reference(fields["reference"])
+    return {**fields, "reference": (fields["reference"] if read is None else read.text).replace(",", "")}
 
 
 def _contest(row: Row, where: str) -> dict[str, Any]:

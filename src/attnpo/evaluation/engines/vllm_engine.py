@@ -9,8 +9,7 @@ from typing import Any
 from attnpo.errors import InputError
 from attnpo.evaluation.engines.base import Completion, Deliver, Sampling, unused_settings
 from attnpo.evaluation.plan import Request
-from attnpo.models.generation import end_tokens
-from attnpo.models.loading import Source
+from attnpo.models.loading import Source, end_tokens
 
 
 class VllmEngine:

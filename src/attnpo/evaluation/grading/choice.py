@@ -17,8 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from attnpo.data.boxes import boxed_texts
 from attnpo.evaluation.samples import Graded
-from attnpo.rewards.extraction import boxed_texts
 from attnpo.rewards.verdict import Verdict
 
 LONGEST_ANSWER = 20_000

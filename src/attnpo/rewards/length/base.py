@@ -97,8 +97,17 @@ _REWARDS: Registry[LengthReward] = Registry(
     "length_reward",
     [
         f"attnpo.rewards.length.{name}"
-        for name in ("kimi", "l1", "laser", "none", "overlong", "shorterbetter", "thinkprune", "tlmre")
+        for name in ("kimi", "l1", "laser", "overlong", "shorterbetter", "thinkprune", "tlmre")
     ],
 )
 register_length_reward = _REWARDS.register
 length_reward_names, length_reward_options, get_length_reward = _REWARDS.names, _REWARDS.options, _REWARDS.make
+
+
+@register_length_reward("none")
+@dataclass(frozen=True)
+class NoLengthReward(LengthReward):
+    """No length reward: plain RLOO, GRPO, Dr. GRPO."""
+
+    def term(self, inputs: LengthInputs) -> Float[Tensor, "P G"]:
+        return torch.zeros(inputs.lengths.shape, device=inputs.lengths.device)

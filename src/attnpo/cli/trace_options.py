@@ -1,0 +1,31 @@
+"""Options that the commands on trace files share."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_input(parser: argparse.ArgumentParser, what: str = "traces") -> None:
+    """The file of traces, and --from."""
+    parser.add_argument(
+        "input", metavar="IN.jsonl", help=f"{what}: JSON Lines (.gz too), or a file of another tool (--from)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        choices=("auto", "attnpo", "messages", "lm-eval", "lighteval", "inspect", "every-eval-ever"),
+        default="auto",
+        help="who wrote the file: messages of a conversation, lm-eval's samples, lighteval's details, inspect's log, "
+        "Every Eval Ever (default: its first row says)",
+    )
+
+
+def add_lexicon(parser: argparse.ArgumentParser, used: str = "phrase lists for rows without steps") -> None:
+    """--lexicon; what it is used for stands in the help. The name is checked where the lexicon is loaded."""
+    parser.add_argument(
+        "--lexicon",
+        metavar="NAME",
+        default="paper",
+        help=f"{used}: paper (default), released (with the slip of the published script), zh, paragraphs, a JSON file "
+        "of five lists, or several joined by + (paper+zh)",
+    )

@@ -1,0 +1,136 @@
+r"""Right answers as data sets have them: behind ``####``, in a ``\boxed{}`` of a solution, numbers, lists.
+
+A reference is one text everywhere in this package. Several right answers are a JSON list of texts, ``["1/2", "0.5"]``:
+a response is right if it equals one of them. Imports only the standard library: every verifying process loads it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from attnpo.data.boxes import boxed_texts, final_box
+
+MOST_WORDS = 20
+"""Words of an answer; a text with more that marks no answer is a worked solution. The longest gold answer of the
+benchmarks has 12 (a formula and what its letters stand for)."""
+
+_HASHES = re.compile(r"\s*####(?!#)\s*(\S.*)")
+_TAG = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL | re.IGNORECASE)
+_SAID = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*(\S.*?)\s*$", re.IGNORECASE)
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL)
+_WRITTEN = "as written"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An answer found in a cell. `how`: where in it, in words."""
+
+    text: str
+    how: str = _WRITTEN
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether something in the cell says that this is the answer."""
+        return self.how != _WRITTEN
+
+
+def read_reference(value: Any) -> Reference | None:
+    r"""The answer in a cell of a data set; None where there is none.
+
+    Read are texts, numbers, and lists of these. Of a text: what stands behind ``####`` on its last line, else in its
+    last ``\boxed{}``, else in its last ``<answer>`` tag, else behind "answer is" at its end, else all of it, unless
+    that is a worked solution (more than `MOST_WORDS` words).
+
+    >>> read_reference("4*6 = <<4*6=24>>24\n#### 24"), read_reference("So $x = \\boxed{\\frac{1}{2}}$.")
+    (Reference(text='24', how='behind ####'), Reference(text='\\frac{1}{2}', how='in \\boxed{}'))
+    >>> read_reference(7.0), read_reference(["1/2", 0.5]), read_reference(None)
+    (Reference(text='7', how='as written'), Reference(text='["1/2", "0.5"]', how='in a list'), None)
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        number = _written(value)
+        return None if number is None else Reference(number)
+    if isinstance(value, str):
+        listed = _json_texts(value)
+        return _of_text(value) if listed is None else _of_list(listed)
+    return _of_list(value) if isinstance(value, Sequence) and not isinstance(value, bytes) else None
+
+
+def alternatives(reference: str) -> list[str]:
+    """The right answers that a reference stands for, each without what surrounds it; usually one.
+
+    A worked solution that marks no answer stands for none.
+
+    >>> alternatives("42"), alternatives('["1/2", "0.5"]'), alternatives("5 + 2 = 7\\n#### 7"), alternatives("[1, 2]")
+    (['42'], ['1/2', '0.5'], ['7'], ['[1, 2]'])
+    """
+    read = read_reference(reference)
+    if read is None:
+        return []
+    return _json_texts(read.text) or [read.text]
+
+
+def is_solution(text: str) -> bool:
+    """Whether a text is too wordy for an answer; formulas are no words.
+
+    >>> is_solution("$f(x) = ax$ for any $a$"), is_solution("First we add the two numbers and then we see. " * 3)
+    (False, True)
+    """
+    return len(_WORD.findall(_FORMULA.sub(" ", text))) > MOST_WORDS
+
+
+def _of_text(text: str) -> Reference | None:
+    text = text.strip()
+    last_line = text[text.rfind("\n") + 1 :]
+    if hashes := _HASHES.match(last_line):  # on another line they are a heading
+        return Reference(hashes[1], "behind ####")
+    if boxed_texts(text) and (box := final_box(text)) is not None:
+        # a text that is the box, or little more, is read by the verifier as it stands
+        return Reference(box[1], "in \\boxed{}")
+    if tags := [tag for tag in _TAG.findall(text) if tag]:
+        return Reference(tags[-1], "in <answer>")
+    if said := _SAID.search(last_line):
+        return Reference(said[1].strip("*").rstrip("."), "behind 'answer is'")
+    return Reference(text) if text and not is_solution(text) else None
+
+
+def _of_list(values: Sequence[Any]) -> Reference | None:
+    read = [read_reference(value) for value in values]
+    texts = list(dict.fromkeys(one.text for one in read if one is not None))
+    if not texts or None in read:
+        return None
+    return Reference(texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False), "in a list")
+
+
+def _written(number: float) -> str | None:
+    """Digits without an exponent; None for what is no number. Whole numbers lose the .0 that missing cells in their
+    column give them in pandas.
+
+    >>> _written(72.0), _written(1e-05), _written(10**20), _written(float("nan"))
+    ('72', '0.00001', '100000000000000000000', None)
+    """
+    if isinstance(number, int):
+        return str(number)
+    if not math.isfinite(number):
+        return None
+    return str(int(number)) if number.is_integer() else format(Decimal(repr(number)), "f")
+
+
+def _json_texts(text: str) -> list[str] | None:
+    """The texts of a JSON list of texts, as some data sets store lists; None for any other text."""
+    text = text.strip()
+    if not text.startswith("[") or not text.endswith("]") or '"' not in text:
+        return None
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return None
+    return values if values and all(isinstance(value, str) for value in values) else None

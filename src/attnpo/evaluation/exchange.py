@@ -1,0 +1,259 @@
+"""Evaluations in the form that others read: Every Eval Ever, written and read (schema 0.3.0).
+
+https://github.com/evaleval/every_eval_ever. One JSON file has the results, one JSON Lines file beside it the responses.
+What this package does not know (who ran it) is said to be unknown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnpo import __version__
+from attnpo.data.jsonl import check_field, json_line, read_numbered_jsonl, row_name, type_name, write_whole
+from attnpo.data.references import alternatives
+from attnpo.errors import InputError
+from attnpo.evaluation.folder import Evaluation, Results, read_evaluation, sample_from_json
+from attnpo.evaluation.samples import Question, Sample
+from attnpo.rewards.verdict import REWARD_OF
+
+SCHEMA = "0.3.0"
+FOLDER = "every-eval-ever"
+MEASURES = {"accuracy": False, "tokens": True}
+"""Measures that are written, and whether less is better."""
+
+UNGRADED = "ungraded"
+"""The verdict, in the metadata, on a response to a question that has nothing to check against."""
+
+_CONFIDENCE = 0.95
+
+
+def write_every_eval_ever(folder: Path, results: Results, questions: Mapping[str, Sequence[Question]]) -> Path:
+    """Write an evaluation folder's results and responses below FOLDER/every-eval-ever; returns the file of results.
+
+    Paths are those of the data repository: data/BENCHMARK/DEVELOPER/MODEL/UUID.json and UUID_samples.jsonl. Equal
+    responses give an equal UUID.
+
+    Args:
+        results: what results.json holds.
+        questions: of every benchmark, for the text of its problems.
+
+    Raises:
+        InputError: the folder has no samples, or cannot be written to.
+    """
+    evaluation = read_evaluation(folder)
+    now = str(int(time.time()))
+    identity = f"attnpo/{evaluation.model}/{now}"
+    records = [
+        _record(sample, evaluation, identity, asked.get(sample.id))
+        for name, samples in evaluation.samples.items()
+        for asked in [{question.id: question for question in questions.get(name, ())}]
+        for sample in samples
+    ]
+    lines = b"".join(json_line(record) for record in records)
+    checksum = hashlib.sha256(lines)
+    name = str(uuid.UUID(bytes=checksum.digest()[:16], version=4))
+    developer, _, model = evaluation.model.strip("/").rpartition("/")
+    place = Path(
+        "data",
+        next(iter(evaluation.samples)) if len(evaluation.samples) == 1 else "attnpo",
+        Path(developer).name or "unknown",
+        model or evaluation.name,
+    )
+    target = folder / FOLDER / place
+    summary = {
+        "schema_version": SCHEMA,
+        "evaluation_id": identity,
+        "retrieved_timestamp": now,
+        "source_metadata": {
+            "source_name": "attnpo eval",
+            "source_type": "evaluation_run",
+            "source_organization_name": "unknown",
+            "evaluator_relationship": "other",
+        },
+        "eval_library": {"name": "attnpo", "version": __version__},
+        "model_info": {
+            "name": evaluation.name,
+            "id": evaluation.model,
+            "inference_engine": {"name": str(evaluation.options.get("engine", "unknown"))},
+            "additional_details": {"deployment_type": "self_deployed", "model_availability": "open_weights"},
+        },
+        "evaluation_results": [
+            _result(benchmark, measure, found, evaluation)
+            for benchmark, found in results["benchmarks"].items()
+            for measure in MEASURES
+            if found[measure]["value"] is not None
+        ],
+        "detailed_evaluation_results": {
+            "format": "jsonl",
+            "file_path": (place / f"{name}_samples.jsonl").as_posix(),
+            "hash_algorithm": "sha256",
+            "checksum": checksum.hexdigest(),
+            "total_rows": len(records),
+        },
+    }
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        write_whole(target / f"{name}_samples.jsonl", lines)
+        write_whole(target / f"{name}.json", json.dumps(summary, indent=1, ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written to ({error.strerror})") from error
+    return target / f"{name}.json"
+
+
+def _result(benchmark: str, measure: str, found: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+    value = found[measure]
+    bounds = {} if value["low"] is None else {"lower": value["low"], "upper": value["high"]}
+    options = evaluation.options
+    arguments = {
+        name: options[name] for name in ("temperature", "top_p", "max_tokens") if options.get(name) is not None
+    }
+    return {
+        "evaluation_result_id": f"{benchmark}/{measure}",
+        "evaluation_name": benchmark,
+        "source_data": {"dataset_name": benchmark, "source_type": "other"},
+        "metric_config": {
+            "metric_id": measure,
+            "metric_name": "Accuracy, mean over samples" if measure == "accuracy" else "Tokens per response",
+            "metric_unit": "proportion" if measure == "accuracy" else "tokens",
+            "lower_is_better": MEASURES[measure],
+            "score_type": "continuous",
+            "min_score": 0,
+            "max_score": 1 if measure == "accuracy" else "Infinity",
+        },
+        "score_details": {
+            "score": value["value"],
+            "details": {"problems": str(found["problems"]), "samples_per_problem": str(found["samples_per_problem"])},
+            "uncertainty": {
+                "num_samples": found["problems"],
+                **({"confidence_interval": {**bounds, "confidence_level": _CONFIDENCE}} if bounds else {}),
+            },
+        },
+        **({"generation_config": {"generation_args": arguments}} if arguments else {}),
+    }
+
+
+def _record(sample: Sample, evaluation: Evaluation, identity: str, question: Question | None) -> dict[str, Any]:
+    """One response. The answer that was read out of it stands where the verifier found one."""
+    right = sample.verdict is not None and REWARD_OF[sample.verdict] == 1
+    extracted = [] if sample.extracted is None else [sample.extracted]
+    return {
+        "schema_version": SCHEMA,
+        "evaluation_id": identity,
+        "model_id": evaluation.model,
+        "evaluation_name": sample.benchmark,
+        "evaluation_result_id": f"{sample.benchmark}/accuracy",
+        "sample_id": sample.id,
+        "interaction_type": "single_turn",
+        "input": {
+            "raw": "" if question is None else question.problem,
+            "reference": [] if sample.reference is None else alternatives(sample.reference) or [sample.reference],
+            **({"choices": list(question.choices)} if question is not None and question.choices else {}),
+        },
+        "output": {"raw": [sample.text]},
+        "answer_attribution": [
+            {
+                "turn_idx": 0,
+                "source": "output.raw",
+                "extracted_value": text,
+                "extraction_method": "attnpo",
+                "is_terminal": True,
+            }
+            for text in extracted
+        ],
+        "evaluation": {"score": float(right), "is_correct": right},
+        "token_usage": {
+            "input_tokens": sample.prompt_tokens,
+            "output_tokens": sample.tokens,
+            "total_tokens": sample.prompt_tokens + sample.tokens,
+            "reasoning_tokens": sample.thinking_tokens,
+        },
+        "metadata": {
+            "sample": str(sample.sample),
+            "truncated": str(sample.truncated).lower(),
+            "verdict": UNGRADED if sample.verdict is None else sample.verdict.value,
+            **({} if sample.level is None else {"level": sample.level}),
+        },
+    }
+
+
+def read_every_eval_ever(path: Path, name: str | None = None) -> Evaluation:
+    """An evaluation that anyone wrote: its file of results, or of responses (``*_samples.jsonl``).
+
+    Of several metrics of one evaluation the first one's responses are read. Lengths are `token_usage.output_tokens`.
+
+    Raises:
+        InputError: there are no responses, or one has no verdict or length; names file, row and field.
+    """
+    summary: dict[str, Any] = {}
+    if path.suffix == ".json":
+        summary = _summary(path)
+        path = path.parent / Path(summary["detailed_evaluation_results"]["file_path"]).name
+    samples: dict[str, list[Sample]] = {}
+    seen: Counter[tuple[str, str]] = Counter()
+    metrics: dict[str, Any] = {}
+    model = "model not recorded"
+    for number, row in read_numbered_jsonl(path, ("evaluation_name", "sample_id", "evaluation")):
+        benchmark, where = str(row["evaluation_name"]), row_name(path, number)
+        if metrics.setdefault(benchmark, row.get("evaluation_result_id")) != row.get("evaluation_result_id"):
+            continue
+        model = str(row.get("model_id", model))
+        key = benchmark, str(row["sample_id"])
+        samples.setdefault(benchmark, []).append(_sample(row, benchmark, seen[key], where))
+        seen[key] += 1
+    info = summary.get("model_info") or {}
+    return Evaluation(
+        name=name or str(info.get("name") or Path(model).name),
+        model=str(info.get("id") or model),
+        path=path,
+        samples=samples,
+    )
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no JSON file ({error}), expected one of Every Eval Ever") from error
+    details = content.get("detailed_evaluation_results") if isinstance(content, dict) else None
+    if not isinstance(details, dict) or not isinstance(details.get("file_path"), str):
+        raise InputError(
+            f"{path}: has no detailed_evaluation_results.file_path, expected results of Every Eval Ever with a file of "
+            "responses: runs are compared problem by problem"
+        )
+    return content
+
+
+def _sample(row: dict[str, Any], benchmark: str, index: int, where: str) -> Sample:
+    usage, result = row.get("token_usage"), row["evaluation"]
+    if not isinstance(usage, dict):
+        raise InputError(f"{where}: field 'token_usage' is {type_name(usage)}, expected an object with output_tokens")
+    check_field(usage, "output_tokens", f"{where}, token_usage")
+    check_field(result, "is_correct", f"{where}, evaluation")
+    asked, output, about = row.get("input") or {}, row.get("output") or {}, row.get("metadata") or {}
+    texts, references = output.get("raw") or [""], asked.get("reference") or []
+    thinking = usage.get("reasoning_tokens") or 0
+    verdict = about.get("verdict", "right" if result["is_correct"] else "wrong")
+    fields = {
+        "benchmark": benchmark,
+        "id": str(row["sample_id"]),
+        "sample": index,
+        "seed": 0,
+        "text": texts[0] if isinstance(texts, list) else texts,
+        "prompt_tokens": usage.get("input_tokens") or 0,
+        "tokens": usage["output_tokens"],
+        "thinking_tokens": thinking,
+        "answer_tokens": usage["output_tokens"] - thinking,
+        "truncated": about.get("truncated") == "true",
+        "extracted": None,
+        "verdict": None if verdict == UNGRADED else verdict,
+        "reference": None if not references else str(references[0]),
+        "level": about.get("level"),
+    }
+    return sample_from_json(fields, where)

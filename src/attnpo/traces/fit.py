@@ -1,0 +1,114 @@
+"""Files of traces seen as a whole: how well a lexicon fits each model's responses, and what lexicon would."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attnpo.data.jsonl import write_whole
+from attnpo.errors import InputError
+from attnpo.steps.fit import Fit, fit_of
+from attnpo.steps.lexicon import load_lexicon
+from attnpo.steps.response import thinking_of
+from attnpo.steps.segment import segment_steps
+from attnpo.steps.suggest import Opener, suggest_openers, suggestion
+from attnpo.tables import Table
+from attnpo.traces.origins import AUTO
+from attnpo.traces.read import read_traces
+
+NO_MODEL = "not named"
+COLUMNS = (
+    "model", "traces", "steps: median", "10 %", "90 %", "characters per step", "tokens per step", "largest step",
+    "one step only",
+)  # fmt: skip
+
+
+def fits_of_file(
+    source: str | os.PathLike[str],
+    lexicon: str = "paper",
+    count: Callable[[str], int] | None = None,
+    origin: str = AUTO,
+) -> dict[str, Fit]:
+    """How a lexicon fits the responses of each model that the field "model" names; `count` counts the tokens of a text.
+
+    Raises:
+        InputError: bad file, row or lexicon.
+    """
+    load_lexicon(lexicon)
+    thinkings: dict[str, list[str]] = {}
+    for _, row in read_traces(source, ("response",), origin):
+        thinkings.setdefault(_model_of(row), []).append(thinking_of(row["response"]))
+    return {
+        model: fit_of(
+            texts,
+            [[(step.start, step.end) for step in segment_steps(text, lexicon)] for text in texts],
+            None if count is None else [count(text) for text in texts],
+        )
+        for model, texts in sorted(thinkings.items())
+    }
+
+
+def table_of(fits: dict[str, Fit]) -> Table:
+    """The fits, a model a row."""
+    return Table(
+        COLUMNS,
+        [
+            (
+                model,
+                fit.traces,
+                f"{fit.steps:g}",
+                f"{fit.low:g}",
+                f"{fit.high:g}",
+                f"{fit.characters:.0f}",
+                None if fit.tokens is None else f"{fit.tokens:.0f}",
+                f"{fit.largest:.0%}",
+                f"{fit.uncut:.0%}",
+            )
+            for model, fit in fits.items()
+        ],
+    )
+
+
+def suggest_file(source: str | os.PathLike[str], target: str | os.PathLike[str], origin: str = AUTO) -> list[Opener]:
+    """Propose a lexicon from the responses of a file and write it to `target`.
+
+    Raises:
+        InputError: bad file or row, nothing to propose, or `target` cannot be written to.
+    """
+    thinkings = [thinking_of(row["response"]) for _, row in read_traces(source, ("response",), origin)]
+    openers = suggest_openers(thinkings)
+    if not openers:
+        raise InputError(
+            f"{source}: found no phrase that opens paragraphs of at least 3 of its {len(thinkings)} responses; expected"
+            " more responses of one model, with blank lines or line breaks between paragraphs"
+        )
+    _write(target, json.dumps(suggestion(openers), ensure_ascii=False, indent=1) + "\n")
+    return openers
+
+
+def write_table(table: Table, target: str | os.PathLike[str]) -> None:
+    """The table as CSV. Raises InputError where `target` cannot be written to."""
+    _write(target, table.csv())
+
+
+def token_counter(model: str) -> Callable[[str], int]:
+    """Counts the tokens of a text with the tokenizer of a model. Raises InputError where there is none."""
+    from attnpo.models.loading import find_model
+
+    tokenizer = find_model(model).tokenizer()
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _write(target: str | os.PathLike[str], text: str) -> None:
+    try:
+        write_whole(Path(target), text.encode())
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror})") from error
+
+
+def _model_of(row: dict[str, Any]) -> str:
+    model = row.get("model")
+    return model if isinstance(model, str) and model else NO_MODEL

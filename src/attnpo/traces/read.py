@@ -1,0 +1,93 @@
+"""Files of traces, whoever wrote them: the one way in for the commands that read traces."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name
+from attnpo.errors import InputError
+from attnpo.traces.origins import AUTO, CONVERTERS, OWN, Row, origin_of
+
+ORIGINS = (AUTO, OWN, *CONVERTERS)
+NumberedRow = tuple[int, Row]
+
+
+def read_traces(
+    source: str | os.PathLike[str], required: Iterable[str] = (), origin: str = AUTO
+) -> Iterator[NumberedRow]:
+    """Stream (row number, trace) of a file. A row with several responses gives as many traces with its number.
+
+    Args:
+        source: JSON Lines (.gz too), .json, .parquet, or a log of inspect (.eval).
+        required: fields every trace must have, as for `read_numbered_jsonl`.
+        origin: who wrote the file, one of `ORIGINS`; auto: the first row says.
+
+    Raises:
+        InputError: the file or a row cannot be read, or lacks a required field; names file, row and field.
+    """
+    if origin not in ORIGINS:
+        raise InputError(f"--from {origin}: expected one of {', '.join(ORIGINS)}")
+    required = list(required)
+    seen: set[tuple[Any, ...]] = set()
+    for number, row in _rows(source):
+        if origin == AUTO:
+            origin = origin_of(row)
+        where = row_name(source, number)
+        for trace in (row,) if origin == OWN else CONVERTERS[origin](row, where):
+            if origin == "lm-eval":  # every filter of a task repeats its documents
+                key = (trace.get("id"), hash(trace["response"]))
+                if key in seen:
+                    continue
+                seen.add(key)
+            for name in required:
+                check_field(trace, name, where)
+            yield number, trace
+
+
+def _rows(source: str | os.PathLike[str]) -> Iterator[NumberedRow]:
+    path = Path(source)
+    if path.is_file() and zipfile.is_zipfile(path):
+        yield from _inspect_archive(path)
+    elif path.suffix == ".json" and path.is_file():
+        yield from _json_file(path)
+    elif path.suffix in (".parquet", ".arrow", ".csv"):
+        yield from _table(path)
+    else:
+        yield from read_numbered_jsonl(source)
+
+
+def _json_file(path: Path) -> Iterator[NumberedRow]:
+    """A log of inspect, else rows: one array, or lines."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if isinstance(content, dict) and isinstance(content.get("samples"), list):
+        yield from enumerate(content["samples"], start=1)
+    else:
+        yield from _table(path)
+
+
+def _table(path: Path) -> Iterator[NumberedRow]:
+    from attnpo.data.problems import load_rows  # imports `datasets`, which takes a second
+
+    yield from enumerate(load_rows(str(path)), start=1)
+
+
+def _inspect_archive(path: Path) -> Iterator[NumberedRow]:
+    """The samples of an inspect log, a zip file with one JSON file each, by id and epoch."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.startswith("samples/") and name.endswith(".json")]
+        if not names:
+            found = ", ".join(archive.namelist()[:5]) or "nothing"
+            raise InputError(f"{path}: a zip file with {found}, expected a log of inspect with samples")
+        for number, name in enumerate(sorted(names), start=1):
+            try:
+                yield number, json.loads(archive.read(name))
+            except (ValueError, zipfile.BadZipFile) as error:
+                raise InputError(f"{path}, {name}: not valid JSON ({error})") from error

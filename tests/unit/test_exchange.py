@@ -1,0 +1,139 @@
+"""Every Eval Ever: our evaluations written in it, and anyone's read by `attnpo compare`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from attnpo.cli.main import main
+from attnpo.data.jsonl import read_jsonl
+from attnpo.errors import InputError
+from attnpo.evaluation.exchange import read_every_eval_ever, write_every_eval_ever
+from attnpo.evaluation.folder import read_evaluation
+from attnpo.evaluation.options import EvalOptions
+from attnpo.evaluation.samples import Question
+from example_evaluation import write_evaluation
+
+UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+PATH = rf"data/attnpo/unknown/tiny-overthinker/{UUID}_samples\.jsonl"
+"""As the schema asks for."""
+
+
+@pytest.fixture
+def written(tmp_path) -> tuple[Path, Path]:
+    """An evaluation folder, and its results in Every Eval Ever."""
+    folder = write_evaluation(tmp_path / "base", ungraded=0.1)
+    results = json.loads((folder / "results.json").read_text())
+    question = Question(benchmark="math500", id="math500-0", problem="How much?", kind="math", reference="1")
+    return folder, write_every_eval_ever(folder, results, {"math500": [question]})
+
+
+def test_what_is_written(written):
+    folder, file = written
+    summary, results = json.loads(file.read_text()), json.loads((folder / "results.json").read_text())
+    assert [(one["evaluation_name"], one["metric_config"]["metric_id"]) for one in summary["evaluation_results"]] == [
+        ("aime24", "accuracy"),
+        ("aime24", "tokens"),
+        ("math500", "accuracy"),
+        ("math500", "tokens"),
+    ]
+    for one in summary["evaluation_results"]:
+        ours = results["benchmarks"][one["evaluation_name"]][one["metric_config"]["metric_id"]]
+        assert one["score_details"]["score"] == ours["value"]
+        bounds = one["score_details"]["uncertainty"]["confidence_interval"]
+        assert (bounds["lower"], bounds["upper"]) == (ours["low"], ours["high"])
+    responses = folder / "every-eval-ever" / summary["detailed_evaluation_results"]["file_path"]
+    assert file.name == responses.name.replace("_samples.jsonl", ".json")
+    assert re.fullmatch(PATH, summary["detailed_evaluation_results"]["file_path"])
+    assert hashlib.sha256(responses.read_bytes()).hexdigest() == summary["detailed_evaluation_results"]["checksum"]
+    rows = list(read_jsonl(responses))
+    assert len(rows) == summary["detailed_evaluation_results"]["total_rows"] == 4 * 30
+    asked = [row["input"]["raw"] for row in rows if row["sample_id"] == "math500-0"]
+    assert asked == ["How much?"] * 4
+
+
+def test_it_comes_back(written):
+    """Read again, the responses are those of the folder, but for seeds and the answers that were read out."""
+    folder, file = written
+    ours, theirs = read_evaluation(folder), read_every_eval_ever(file)
+    assert (theirs.name, theirs.model) == (ours.name, ours.model)
+    kept = ("benchmark", "id", "sample", "text", "prompt_tokens", "tokens", "thinking_tokens", "truncated", "verdict")
+    for name, samples in ours.samples.items():
+        for one, other in zip(samples, theirs.samples[name], strict=True):
+            assert [getattr(one, field) for field in kept] == [getattr(other, field) for field in kept]
+            assert (one.reference, one.level) == (other.reference, other.level)
+
+
+def test_compare_reads_it(written, tmp_path, capsys):
+    folder, file = written
+    responses = file.with_name(file.stem + "_samples.jsonl")
+    for theirs in (file, responses):
+        assert main(["compare", str(folder), str(theirs), "-o", str(tmp_path / "out"), "--names", "a,b"]) == 0
+        found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+        both = found["benchmarks"]["math500"]["runs"]
+        assert both["a"]["accuracy"] == both["b"]["accuracy"]
+        assert both["a"]["tokens"] == both["b"]["tokens"]
+
+
+ROW = {
+    "schema_version": "0.3.0",
+    "evaluation_id": "x",
+    "model_id": "some/model",
+    "evaluation_name": "pens",
+    "evaluation_result_id": "pens/em",
+    "sample_id": "p1",
+    "interaction_type": "single_turn",
+    "input": {"raw": "How much?", "reference": ["21"]},
+    "output": {"raw": ["21"]},
+    "answer_attribution": [],
+    "evaluation": {"score": 1.0, "is_correct": True},
+    "token_usage": {"input_tokens": 5, "output_tokens": 9, "total_tokens": 14, "reasoning_tokens": 6},
+}
+
+
+def test_of_another(tmp_path):
+    """The responses of one metric only; each sample counted on."""
+    rows = [ROW, {**ROW, "evaluation_result_id": "pens/f1"}, {**ROW, "evaluation": {"score": 0, "is_correct": False}}]
+    file = tmp_path / "run_samples.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_every_eval_ever(file)
+    assert (found.name, found.model) == ("model", "some/model")
+    assert [
+        (one.id, one.sample, one.tokens, one.thinking_tokens, str(one.verdict)) for one in found.samples["pens"]
+    ] == [
+        ("p1", 0, 9, 6, "right"),
+        ("p1", 1, 9, 6, "wrong"),
+    ]
+
+
+BAD = {
+    "no lengths": ({**ROW, "token_usage": None}, "row 1: field 'token_usage' is null, expected an object with output"),
+    "no length": ({**ROW, "token_usage": {}}, "row 1, token_usage: field 'output_tokens' is missing"),
+    "no verdict": ({**ROW, "evaluation": {"score": 1}}, "row 1, evaluation: field 'is_correct' is missing"),
+    "no name": ({"sample_id": "a"}, "row 1: field 'evaluation_name' is missing"),
+    "a share": ({**ROW, "token_usage": {"output_tokens": 1.5}}, "row 1: field 'tokens' is a number, expected a whole"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rows(name, tmp_path):
+    row, message = BAD[name]
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError) as error:
+        read_every_eval_ever(tmp_path / "x.jsonl")
+    assert message in str(error.value)
+
+
+def test_results_without_responses(tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(InputError, match=r"has no detailed_evaluation_results\.file_path"):
+        read_every_eval_ever(tmp_path / "x.json")
+
+
+def test_unknown_format(tmp_path):
+    with pytest.raises(InputError, match="--write: found 'helm', expected every-eval-ever"):
+        EvalOptions(model="m", benchmarks=["task"], output=tmp_path, write=["helm"])
