@@ -68,6 +68,7 @@ def test_the_delay_is_half_of_the_run(tmp_path):
         "learning_rate": 2e-6,
         "credit_delay": 100,
         "eval_strategy": "no",
+        "dataloader_pin_memory": False,
         "gradient_accumulation_steps": 16,
     }
     assert args.make_credit().delay == 100  # pyright: ignore[reportAttributeAccessIssue]
@@ -135,6 +136,7 @@ def test_a_run_warns_and_keeps_what_followed(trainer_kit, tiny_qwen2, tiny_token
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["derived"] == {
         "learning_rate": 2e-6,
         "eval_strategy": "no",
+        "dataloader_pin_memory": False,
     }
 
 

@@ -48,6 +48,10 @@ def test_what_counts_as_a_change():
         described({"num_generations": 8, "beta": 0.1}, {"problem_fingerprints": {"train": "b"}}),
     )
     assert found == {"num_generations": (4, 8), "beta": (None, 0.1), "train problems": ("a", "b")}
+    # Options of a later version, at their defaults, are no change of a run of an earlier one.
+    new = {"thinking": "yes", "seed": 1}
+    assert changes({"seed": 0}, new, {"thinking": "yes", "seed": 1}) == {"seed": (0, 1)}
+    assert changes({"seed": 1}, {**new, "thinking": "no"}, {"thinking": "yes"}) == {"thinking": (None, "no")}
     with pytest.raises(InputError, match=r"(?s)\n  beta: was None, is 0\.1\n  num_generations: was 4, is 8\n"):
         check_changes(found, accepted=False)
     check_changes(found, accepted=True)

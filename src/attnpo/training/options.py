@@ -60,6 +60,8 @@ def typed_value(option: str, value: Any, hint: Any) -> Any:
         return value
     if any(_fits(value, arm) for arm in arms):
         return float(value) if float in arms and int not in arms and type(value) is int else value
+    if isinstance(value, str) and list[str] in arms:
+        return [value]  # `lora_target_modules: all-linear`, which is also how TRL leaves a list of one
     if str in arms and type(value) in (int, float):
         return str(value)  # `task_difficulty: 2`
     expected = " or ".join(dict.fromkeys(_NAMES.get(get_origin(arm) or arm, str(arm)) for arm in arms))

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -72,17 +73,22 @@ def described(options: Mapping[str, Any], environment: Mapping[str, Any]) -> dic
     return found
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
+def changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any] = MappingProxyType({})
+) -> Changes:
     """Names of what is another now, with both values; what may change freely, or is known on one side only, aside.
 
-    An option that neither run gives has no entry; one that only one of them gives is compared with None.
+    An option that neither run gives has no entry; one that only one of them gives is compared with None, unless it is
+    new, of a later version of this package, and has its default now.
     """
     names = [name for name in {**before, **now} if name not in FREE]
     one_sided = {"train problems", "eval problems"}  # a run of an earlier version has none
     return {
         name: (before.get(name), now.get(name))
         for name in names
-        if before.get(name) != now.get(name) and not (name in one_sided and (name in before) != (name in now))
+        if before.get(name) != now.get(name)
+        and not (name in one_sided and (name in before) != (name in now))
+        and not (name not in before and name in defaults and now[name] == defaults[name])
     }
 
 
@@ -107,10 +113,15 @@ def check_changes(found: Changes, *, accepted: bool) -> None:
     )
 
 
-def what_changed(checkpoint: str | None, options: Mapping[str, Any], environment: Mapping[str, Any]) -> Changes:
+def what_changed(
+    checkpoint: str | None,
+    options: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> Changes:
     """`changes` between the run that a checkpoint is of and one of these options; none for a new run."""
     before = old_description(Path(checkpoint).resolve().parent) if checkpoint is not None else None
-    return {} if before is None else changes(before, described(options, environment))
+    return {} if before is None else changes(before, described(options, environment), defaults)
 
 
 def keep_history(folder: Path, checkpoint: str, found: Changes) -> None:

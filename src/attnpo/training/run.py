@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         trainer, notes = build_trainer(data, args, model_config, pool, console)
         sets = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
         about = environment_of(args, argv, notes, sets)
-        changed = what_changed(resume, resolved_options(data, args, model_config), about)
+        defaults = {option.name: option.default for part in (data, args, model_config) for option in fields(part)}
+        changed = what_changed(resume, resolved_options(data, args, model_config), about, defaults)
         check_changes(changed, accepted=args.resume_with_changes)
         given = trainer.heads_file
         if resume is not None:
