@@ -1,0 +1,274 @@
+"""Thinking ended as soon as the answer is there: short branches at step boundaries, for transformers' `generate`.
+
+At the end of a step the thinking is closed in a branch of its own, the model writes its answer greedily, and a rule
+looks at the answers of all boundaries so far. Where it is content, the response ends there with that answer; otherwise
+thinking goes on as if nothing had been asked. Rules:
+
+- `confident(c)`: the geometric mean of the probabilities of the answer's tokens is at least c ("Dynamic Early Exit in
+  Reasoning Models", DEER, arXiv 2504.15895; asked at every step rather than at words such as "Wait").
+- `agreeing(n)`: the last n boundaries gave the same answer.
+- `never`: a plain budget; thinking that has not ended at the limit is closed and answered.
+
+A branch reads its prefix again (one forward of the rows at a boundary) and decodes an answer; that is the price, and
+`Response` says it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+
+from attnpo.checks import check_number, check_whole
+from attnpo.models.generation import end_tokens, pad_left, padding_token
+from attnpo.rewards.accuracy import decode_completion
+from attnpo.steps.answers import final_answer
+from attnpo.steps.response import CLOSE_TAG
+
+BOUNDARY = "\n\n"
+"""What the text of a step ends with."""
+TAIL = 4
+"""Tokens that are decoded to see a boundary."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """An answer written before thinking has ended.
+
+    Attributes:
+        ids: its tokens, the end token included where it has one.
+        confidence: geometric mean of their probabilities; 0 where it did not end within its room.
+        thinking: sampled tokens before what closes them.
+    """
+
+    ids: list[int]
+    text: str
+    confidence: float
+    thinking: int
+
+
+Rule = Callable[[Sequence[Branch]], bool]
+"""The branches of a response so far, the newest last -> whether thinking may end."""
+
+
+def confident(threshold: float) -> Rule:
+    """Raises InputError for a threshold that is no probability."""
+    check_number("threshold", threshold, low=0, high=1)
+    return lambda branches: branches[-1].confidence >= threshold
+
+
+def agreeing(count: int) -> Rule:
+    """The last `count` answers are equal, as far as `attnpo.steps.answers.final_answer` reads them.
+
+    Raises InputError for a count below 1.
+    """
+    check_whole("count", count, low=1)
+
+    def agree(branches: Sequence[Branch]) -> bool:
+        answers = [final_answer(branch.text) for branch in branches[-count:]]
+        return len(answers) == count and answers[0] is not None and len(set(answers)) == 1
+
+    return agree
+
+
+def never(branches: Sequence[Branch]) -> bool:
+    return False
+
+
+def at_boundary(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bool:
+    """Whether these tokens end with a step."""
+    return str(tokenizer.decode(list(ids[-TAIL:]))).rstrip(" ").endswith(BOUNDARY)
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How an answer is asked for: `text` closes the thinking, then the model has `room` tokens.
+
+    White space at the end of the thinking is left out, because the text brings its own.
+    """
+
+    network: Any
+    tokenizer: PreTrainedTokenizerBase
+    text: str = f"\n{CLOSE_TAG}"
+    room: int = 64
+
+    @property
+    def ids(self) -> list[int]:
+        encoded: Any = self.tokenizer(self.text, add_special_tokens=False)
+        return list(encoded["input_ids"])
+
+    @property
+    def ends(self) -> list[int]:
+        return end_tokens(self.network.generation_config, self.tokenizer)
+
+    @torch.no_grad()
+    def answers(self, rows: Sequence[tuple[Sequence[int], int]]) -> list[Branch]:
+        """The greedy answers to prompts with some thinking, each given with the number of its thinking tokens."""
+        padding = padding_token(self.tokenizer, self.ends)
+        rows = [self._stripped(row, thinking) for row, thinking in rows]
+        ids, mask = pad_left([[*row, *self.ids] for row, _ in rows], padding)
+        device = self.network.device
+        output = self.network.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=self.room,
+            eos_token_id=self.ends,
+            pad_token_id=padding,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        written = output.sequences[:, ids.shape[1] :]
+        logits = torch.stack(output.logits, dim=1).float().log_softmax(dim=-1)  # [B, T, V]
+        chosen = logits.gather(2, written[..., None])[..., 0].tolist()
+        branches = []
+        for (_, thinking), tokens, log_probs in zip(rows, written.tolist(), chosen, strict=True):
+            length = next((i + 1 for i, token in enumerate(tokens) if token in self.ends), None)
+            kept = tokens[:length]
+            confidence = 0.0 if length is None else math.exp(sum(log_probs[:length]) / length)
+            text = decode_completion(self.tokenizer, [token for token in kept if token not in self.ends])
+            branches.append(Branch(kept, text, confidence, thinking))
+        return branches
+
+    def _stripped(self, row: Sequence[int], thinking: int) -> tuple[Sequence[int], int]:
+        while thinking and not str(self.tokenizer.decode([row[-1]])).strip():
+            row, thinking = row[:-1], thinking - 1
+        return row, thinking
+
+
+@dataclass
+class _Thinking:
+    """One row of a batch: where its prompt begins in the padded row, and its branches."""
+
+    start: int
+    closed: bool = False
+    branches: list[Branch] = field(default_factory=list)
+    exit: Branch | None = None
+
+
+class EarlyExit(StoppingCriteria):
+    """Ends rows of a running `generate`; hand it over in `stopping_criteria` (`generate_with_exit` does).
+
+    mask: the attention mask of the padded prompts. Afterwards `exit_of(row)` is the branch that a row ended with, None
+    where it ended by itself or went on to the limit; `branches_of(row)` are all.
+    """
+
+    def __init__(self, closing: Closing, rule: Rule, mask: Int64[Tensor, "B P"]):
+        self.closing, self.rule, self.width = closing, rule, mask.shape[1]
+        self._ends = set(closing.ends)
+        self.rows = [_Thinking(int(row.argmax())) for row in mask]
+
+    def exit_of(self, row: int) -> Branch | None:
+        return self.rows[row].exit
+
+    def branches_of(self, row: int) -> list[Branch]:
+        return self.rows[row].branches
+
+    def __call__(self, input_ids: Int64[Tensor, "B T"], scores: Any, **kwargs: Any) -> Bool[Tensor, "B"]:
+        waiting = []
+        for row, state in zip(input_ids.tolist(), self.rows, strict=True):
+            token = row[-1]
+            # What closes the thinking may be several tokens; any text with the tag in it has closed it.
+            state.closed = state.closed or token in self._ends or self._closes(row)
+            if state.exit is None and not state.closed and at_boundary(self.closing.tokenizer, row[self.width :]):
+                waiting.append((row, state))
+        if waiting and self.rule is not never:
+            thinking = input_ids.shape[1] - self.width
+            found = self.closing.answers([(row[state.start :], thinking) for row, state in waiting])
+            for (_, state), branch in zip(waiting, found, strict=True):
+                state.branches.append(branch)
+                if self.rule(state.branches):
+                    state.exit = branch
+        return torch.tensor([state.exit is not None for state in self.rows], device=input_ids.device)
+
+    def _closes(self, row: list[int]) -> bool:
+        tail = row[max(self.width, len(row) - TAIL - len(self.closing.ids)) :]
+        return CLOSE_TAG in str(self.closing.tokenizer.decode(tail))
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response as it would be read.
+
+    Attributes:
+        text: thinking, closing tag and answer.
+        tokens: of it; thinking: those before the closing tag.
+        asked: branches; spent: tokens of answers that were written in them and are not in the response.
+        exited: whether thinking was ended, by the rule or at the limit.
+    """
+
+    text: str
+    tokens: int
+    thinking: int
+    asked: int
+    spent: int
+    exited: bool
+
+
+def generate_with_exit(
+    closing: Closing, prompts: Sequence[Sequence[int]], rule: Rule, *, max_new_tokens: int, **sampling: Any
+) -> list[Response]:
+    """Responses of a batch whose thinking ends where the rule says so, at the latest after `max_new_tokens`.
+
+    prompts: token ids, up to where the response begins. sampling: options of `generate`, such as do_sample and
+    temperature. Rows share one batch, so what is sampled depends on it as with `generate`.
+    """
+    network, tokenizer, ends = closing.network, closing.tokenizer, closing.ends
+    padding = padding_token(tokenizer, ends)
+    ids, mask = pad_left(prompts, padding)
+    criterion = EarlyExit(closing, rule, mask)
+    with torch.no_grad():
+        output = network.generate(
+            input_ids=ids.to(network.device),
+            attention_mask=mask.to(network.device),
+            max_new_tokens=max_new_tokens,
+            eos_token_id=ends,
+            pad_token_id=padding,
+            stopping_criteria=StoppingCriteriaList([criterion]),
+            **sampling,
+        )
+    written = [row[: _length(row, ends)] for row in output[:, ids.shape[1] :].tolist()]
+    exits = [criterion.exit_of(row) for row in range(len(prompts))]
+    late = [
+        row
+        for row, tokens in enumerate(written)
+        if exits[row] is None and tokens[-1] not in ends and CLOSE_TAG not in str(tokenizer.decode(tokens))
+    ]
+    if late:
+        found = closing.answers([([*prompts[row], *written[row]], len(written[row])) for row in late])
+        for row, branch in zip(late, found, strict=True):
+            exits[row] = branch
+    return [
+        _response(closing, tokens, branch, criterion.branches_of(row))
+        for row, (tokens, branch) in enumerate(zip(written, exits, strict=True))
+    ]
+
+
+def _response(closing: Closing, written: list[int], branch: Branch | None, branches: Sequence[Branch]) -> Response:
+    if branch is None:
+        text = decode_completion(closing.tokenizer, written)
+        before = text.partition(CLOSE_TAG)[0]
+        encoded: Any = closing.tokenizer(before, add_special_tokens=False)
+        thinking, tokens = len(encoded["input_ids"]), len(written)
+    else:
+        thinking = branch.thinking
+        text = decode_completion(closing.tokenizer, written[:thinking]) + closing.text + branch.text
+        tokens = thinking + len(closing.ids) + len(branch.ids)
+    spent = sum(len(one.ids) for one in branches if one is not branch)
+    return Response(text, tokens, thinking, len(branches), spent, branch is not None)
+
+
+def _length(row: list[int], ends: Sequence[int]) -> int:
+    """Tokens of a response up to its end token; all where it has none."""
+    return next((i + 1 for i, token in enumerate(row) if token in ends), len(row))

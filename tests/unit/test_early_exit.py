@@ -1,0 +1,143 @@
+"""Early exit: rules by hand, branches against a plain forward, and responses that end where the rule says so."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from attnpo.errors import InputError
+from attnpo.models import resolve_model
+from attnpo.task.dataset import build_dataset
+from attnpo.traces.prepared import prompt_ids
+from attnpo.trim import early_exit
+from attnpo.trim.early_exit import (
+    Branch,
+    Closing,
+    agreeing,
+    at_boundary,
+    confident,
+    generate_with_exit,
+    never,
+)
+
+PROBLEM = "12 + 30?"
+
+
+def branch(text: str, confidence: float = 0.5) -> Branch:
+    return Branch([], text, confidence, 0)
+
+
+def test_rules_by_hand():
+    assert confident(0.9)([branch("", 0.2), branch("", 0.9)])
+    assert not confident(0.9)([branch("", 0.95), branch("", 0.8)])
+    two = agreeing(2)
+    assert two([branch("It is 4."), branch("So 5."), branch("It is 5.")])
+    assert not two([branch("It is 5.")])
+    assert not two([branch("It is 5."), branch("It is 6.")])
+    assert not two([branch("none"), branch("none")])
+    assert not never([branch("")])
+    with pytest.raises(InputError, match="threshold: found 2"):
+        confident(2)
+    with pytest.raises(InputError, match="count: found 0"):
+        agreeing(0)
+
+
+def test_boundaries(tiny_tokenizer):
+    def ids(text: str) -> list[int]:
+        return tiny_tokenizer(text)["input_ids"]
+
+    assert at_boundary(tiny_tokenizer, ids("So 42.\n\n"))
+    assert at_boundary(tiny_tokenizer, ids("So 42.\n\n "))
+    assert not at_boundary(tiny_tokenizer, ids("So 42.\n"))
+    assert not at_boundary(tiny_tokenizer, ids("So\n\n42."))
+
+
+def test_a_branch_by_a_plain_forward(tiny_qwen2, tiny_tokenizer):
+    closing = Closing(tiny_qwen2, tiny_tokenizer, room=6)
+    prompt = prompt_ids(PROBLEM, tiny_tokenizer, opens_itself=False)
+    thinking = tiny_tokenizer("Add 12 and 30.\n\n")["input_ids"]
+    long, short = closing.answers([([*prompt, *thinking], len(thinking)), (prompt, 0)])
+    assert long.thinking == len(tiny_tokenizer("Add 12 and 30.")["input_ids"])  # without the line breaks
+    ids = [*prompt, *thinking[: long.thinking], *tiny_tokenizer("\n</think>")["input_ids"]]
+    for token in long.ids:
+        logits = tiny_qwen2(torch.tensor([ids])).logits[0, -1]
+        assert int(logits.argmax()) == token
+        ids.append(token)
+    assert len(long.ids) == 6
+    assert long.confidence == 0  # it never ended
+    assert short.thinking == 0
+
+
+def test_confidence_is_the_geometric_mean(tiny_qwen2, tiny_tokenizer):
+    prompt = prompt_ids(PROBLEM, tiny_tokenizer, opens_itself=False)
+    closing = Closing(tiny_qwen2, tiny_tokenizer, room=3)
+    (cut,) = closing.answers([(prompt, 0)])
+    # The last token written counts as an end token now, so that the answer ends with it.
+    tiny_qwen2.generation_config.eos_token_id = cut.ids[-1]
+    (ended,) = closing.answers([(prompt, 0)])
+    first = cut.ids.index(cut.ids[-1]) + 1
+    assert ended.ids == cut.ids[:first]
+    ids, log_probs = [*prompt, *closing.ids], []
+    for token in ended.ids:
+        log_probs.append(float(tiny_qwen2(torch.tensor([ids])).logits[0, -1].detach().log_softmax(-1)[token]))
+        ids.append(token)
+    assert ended.confidence == pytest.approx(math.exp(sum(log_probs) / len(log_probs)), rel=1e-4)
+
+
+def prompts(tokenizer) -> list[list[int]]:
+    return [prompt_ids(text, tokenizer, opens_itself=False) for text in (PROBLEM, "What is 7 times 6, my friend?")]
+
+
+def test_a_plain_budget_is_closed_at_the_limit(tiny_qwen2, tiny_tokenizer):
+    closing = Closing(tiny_qwen2, tiny_tokenizer, room=4)
+    greedy = {"do_sample": False}
+    for response in generate_with_exit(closing, prompts(tiny_tokenizer), never, max_new_tokens=7, **greedy):
+        assert response.exited
+        assert response.text.count("\n</think>") == 1
+        assert (response.asked, response.spent) == (0, 0)
+        assert response.thinking <= 7
+        assert response.tokens == response.thinking + len(closing.ids) + 4
+
+
+def test_thinking_ends_where_the_rule_says_so(tiny_qwen2, tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(early_exit, "at_boundary", lambda tokenizer, ids: len(ids) % 5 == 0)
+    closing = Closing(tiny_qwen2, tiny_tokenizer, room=4)
+
+    def respond(rule):
+        torch.manual_seed(3)  # asking draws no random number
+        return generate_with_exit(closing, prompts(tiny_tokenizer), rule, max_new_tokens=20, do_sample=True, top_k=0)
+
+    whole = respond(never)
+    assert all(response.thinking > 10 for response in whole)
+    for response, plain in zip(respond(lambda branches: len(branches) == 2), whole, strict=True):
+        assert (response.asked, response.spent, response.exited) == (2, 4, True)
+        assert 5 < response.thinking <= 10
+        assert plain.text.startswith(response.text.partition("\n</think>")[0])
+    rows = iter([True, False])  # one row of the two ends early
+    mixed = respond(lambda branches: len(branches) == 1 and next(rows))
+    assert [response.asked for response in mixed] == [1, 4]
+    assert mixed[1].text == whole[1].text
+
+
+@pytest.mark.slow
+def test_confidence_ends_the_thinking_of_the_small_model():
+    path = resolve_model(None)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    closing = Closing(AutoModelForCausalLM.from_pretrained(path).eval(), tokenizer)
+    rows = build_dataset(12, seed=4, split="test")
+    asked = [prompt_ids(row["problem"], tokenizer, opens_itself=False) for row in rows]
+    whole = generate_with_exit(closing, asked, never, max_new_tokens=600, do_sample=False)
+    early = generate_with_exit(closing, asked, confident(0.95), max_new_tokens=600, do_sample=False)
+    right = [
+        [
+            response.text.endswith(f"\\boxed{{{row['reference']}}}")
+            for response, row in zip(responses, rows, strict=True)
+        ]
+        for responses in (whole, early)
+    ]
+    assert sum(right[1]) >= sum(right[0]) - 2
+    assert sum(response.tokens for response in early) < 0.9 * sum(response.tokens for response in whole)
+    assert not any(response.exited for response in whole)
