@@ -4,14 +4,14 @@
     python benchmarks/without_rl.py --model DIR --name 30-few --max-tokens 2048 --seeds 3
     python benchmarks/without_rl.py --table                   # tables from the records alone
 
-Of a seed: `SAMPLES` responses of the model to each of some training problems; the right ones are trimmed by `attnpo trim`,
-in every arm differently; the model is fine-tuned on what comes out (recipes/sft_trimmed.yaml, TRL's SFTTrainer, the same
-number of optimiser steps in every arm) and answers held-out problems, one response each at temperature 1. These problems
-are the first of those that training runs are evaluated on. A finished arm leaves a record in
+Of a seed: `SAMPLES` responses of the model to each of some training problems; the right ones are trimmed by `attnpo
+trim`, in every arm differently; the model is fine-tuned on what comes out (recipes/sft_trimmed.yaml, TRL's SFTTrainer,
+the same number of optimiser steps in every arm) and answers held-out problems, one response each at temperature 1.
+These problems are the first of those that training runs are evaluated on. A finished arm leaves a record in
 benchmarks/without_rl_records and is not run again.
 
-The arms, all verified by a re-sampled answer where steps are chosen: attention (ours), random steps, the last steps, steps by
-leave-one-out likelihood; everything behind the first step that states the answer; the shortest right response of a
+The arms, verified by a re-sampled answer where steps are chosen: attention (ours), random steps, the last steps, steps
+by leave-one-out likelihood; everything behind the first step that states the answer; the shortest right response of a
 problem's, whole; that with attention; and all right responses, whole, which is what fine-tuning alone does.
 
 Seconds are processor time of this process: trimming and fine-tuning of the arm, and its part of the sampling.
@@ -24,6 +24,7 @@ import gzip
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--problems", type=int, default=96, help="sampled for training, per seed")
+    parser.add_argument("--traces", type=int, help="trim the first so many responses only (default: all)")
     parser.add_argument("--held-out", type=int, default=128)
     parser.add_argument("--steps", type=int, default=40, help="optimiser steps of the fine-tuning")
     parser.add_argument("--max-tokens", type=int, default=1024)
@@ -114,9 +116,11 @@ def run_seed(args: argparse.Namespace, name: str, seed: int, pool: VerifierPool)
         began = time.process_time()
         target = folder / arm.replace(", ", "-").replace(" ", "-") / "train.jsonl"
         target.parent.mkdir(exist_ok=True)
-        if not target.exists():
-            trim_file(traces, target, model=path, options=ARMS[arm])
-        trimmed = time.process_time() - began
+        timed = target.with_suffix(".seconds")
+        if not timed.exists():
+            trim_file(traces, target, model=path, options=replace(ARMS[arm], max_traces=args.traces))
+            timed.write_text(str(time.process_time() - began))
+        trimmed = float(timed.read_text())
         rows = list(read_jsonl(target))
         network, tuning = fine_tune(path, target, args.steps, seed)
         found = evaluate(network, tokenizer, held_out, seed, args.max_tokens, pool)

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 DESCRIPTION = """\
-Write one HTML page that opens anywhere without a network, from training runs, from evaluations, or from both. What the
-page shows is described in docs/report.md."""
+Write one HTML page that opens anywhere without a network, from training runs, evaluations and files of
+`attnpo trim`, in any mixture. What the page shows is described in docs/report.md."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="a run folder, an output folder of `attnpo eval` or of `attnpo evidence stability` (several: compared)",
+        help="a run folder, an output folder of `attnpo eval` or of `attnpo evidence stability`, `attnpo trim` file",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.html", help="the page to write")
 

@@ -26,6 +26,7 @@ from attnpo.report.views.configuration import configuration
 from attnpo.report.views.heads import Stability, find_stability, heads
 from attnpo.report.views.overview import overview
 from attnpo.report.views.responses import Shelf, collect, responses
+from attnpo.report.views.trimmed import TrimmedFile, read_trimmed, trimmed
 
 STYLES = ("colours.css", "page.css", "responses.css")
 # In this order, in one function: each file may use what those before it define.
@@ -42,10 +43,11 @@ class Sources:
     runs: list[Run]
     evaluations: list[Evaluation]
     stabilities: list[Stability]
+    trimmed: list[TrimmedFile]
 
 
 def write_report(paths: list[Path], output: Path) -> int:
-    """Write one HTML page from run and evaluation folders; returns its size in bytes.
+    """Write one HTML page from run and evaluation folders and trimmed files; returns its size in bytes.
 
     The page appears whole or not at all. Raises InputError for folders that are neither, malformed files (with the
     row), and an output that cannot be written.
@@ -60,7 +62,10 @@ def write_report(paths: list[Path], output: Path) -> int:
 
 
 def read_sources(paths: list[Path]) -> Sources:
-    """Every folder as what it is: a training run, an evaluation, or the output of `attnpo evidence stability`."""
+    """Everything as what it is: a training run, an evaluation, or the output of `attnpo evidence stability`, which are
+    folders, or a file of `attnpo trim`."""
+    files = [path for path in paths if path.is_file()]
+    paths = [path for path in paths if path not in files]
     evaluations = [path for path in paths if is_evaluation(path)]
     tables = {path: find_stability(path, path.resolve().name) for path in paths if path not in evaluations}
     runs = read_runs([path for path in tables if tables[path] is None or (path / "config.yaml").exists()])
@@ -68,6 +73,7 @@ def read_sources(paths: list[Path]) -> Sources:
         runs,
         read_evaluations(evaluations),
         [table for table in tables.values() if table is not None],
+        [read_trimmed(path) for path in files],
     )
 
 
@@ -76,16 +82,19 @@ def report_html(paths: list[Path]) -> str:
     sources = read_sources(paths)
     runs, evaluations = sources.runs, sources.evaluations
     shelves = collect(runs)
+    of_folders = [overview(runs, evaluations), compare(runs, evaluations)] if runs or evaluations else []
     views = [
-        overview(runs, evaluations),
-        compare(runs, evaluations),
+        *of_folders,
         responses(runs, shelves),
         heads(runs, sources.stabilities),
+        trimmed(sources.trimmed),
         behaviour(runs),
         configuration(runs),
     ]
-    names = [run.name for run in runs] + [one.name for one in evaluations]
-    kind = "Report" if runs and evaluations else "Training report" if runs else "Evaluation report"
+    names = [one.name for one in (*runs, *evaluations, *sources.trimmed)]
+    kinds = {"Training report": runs, "Evaluation report": evaluations, "Trimmed traces": sources.trimmed}
+    there = [kind for kind, found in kinds.items() if found]
+    kind = there[0] if len(there) == 1 else "Report"
     title = names[0] if len(names) == 1 else kind
     return _assemble(title, [view for view in views if view.html], shelves)
 

