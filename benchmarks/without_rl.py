@@ -12,7 +12,8 @@ benchmarks/without_rl_records and is not run again.
 
 The arms, verified by a re-sampled answer where steps are chosen: attention (ours), random steps, the last steps, steps
 by leave-one-out likelihood; everything behind the first step that states the answer; the shortest right response of a
-problem's, whole; that with attention; and all right responses, whole, which is what fine-tuning alone does.
+problem's, whole; that with attention; and all right responses, whole, which is what fine-tuning alone does. "half": at
+least half of the steps stay.
 
 Seconds are processor time of this process: trimming and fine-tuning of the arm, and its part of the sampling.
 """
@@ -57,6 +58,8 @@ SAMPLES, BATCH = 4, 128
 START = "start"
 ARMS: dict[str, Options] = {
     "attention": Options(),
+    "attention, half": Options(keep=0.5),
+    "random, half": Options(ranking="random", keep=0.5),
     "shortest": Options(verify="none", keep=1, shortest=1),
     "attention, shortest": Options(shortest=1),
     "random": Options(ranking="random"),

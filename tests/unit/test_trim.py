@@ -305,6 +305,32 @@ def test_interrupted_and_continued_gives_the_same_file(model, tmp_path, monkeypa
     assert not partial.exists()
 
 
+def test_the_samples_of_an_evaluation(model, tmp_path):
+    data, folder = tmp_path / "data", tmp_path / "eval"
+    data.mkdir()
+    (folder / "samples").mkdir(parents=True)
+    problems = [{"id": name, "problem": f"Problem {name}?", "reference": "84"} for name in ("p1", "p2")]
+    write(data / "task.jsonl", problems)
+    (folder / "eval.yaml").write_text(f"model: m\ndata_dir: {data}\n")
+    text = "".join(STEPS) + "</think>It is "
+    counts = dict.fromkeys(("seed", "prompt_tokens", "tokens", "thinking_tokens", "answer_tokens"), 1)
+    common = {"benchmark": "task", **counts, "extracted": None, "verdict": None, "reference": "84", "level": None}
+    samples = [
+        {**common, "id": "p2", "sample": 0, "text": f"{text}84.", "truncated": False},
+        {**common, "id": "p1", "sample": 1, "text": f"{text}85.", "truncated": False},
+        {**common, "id": "p1", "sample": 0, "text": f"{text}84.", "truncated": True},
+        {**common, "id": "gone", "sample": 0, "text": f"{text}84.", "truncated": False},
+    ]
+    write(folder / "samples" / "task.jsonl", samples)
+    assert main(["trim", str(folder), "--model", str(model), "-o", str(tmp_path / "o"), *LIKELY]) == 0
+    (row,) = read(tmp_path / "o")
+    assert (row["id"], row["problem"], row["reference"]) == ("p2/0", "Problem p2?", "84")
+    reasons = {row["id"]: row["reason"] for row in read(tmp_path / "o.left-out")}
+    assert reasons["p1/0"] == "cut off"
+    assert reasons["p1/1"] == "answer is wrong"
+    assert "not in the benchmark" in reasons["gone/0"]
+
+
 def test_a_partial_file_of_other_options_is_not_used(model, tmp_path, capsys):
     source, target = write(tmp_path / "in.jsonl", [trace()]), tmp_path / "out.jsonl"
     Path(f"{target}.partial").write_text('{"options": {}}\n{"examples": [], "left_out": []}\n')
