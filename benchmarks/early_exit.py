@@ -95,7 +95,7 @@ def measure(model: str, problems: int, most: int) -> list[Trace]:
     ]
     for k, (i, kind, _, at) in enumerate(asked):
         branch = branches[k]
-        tokens = branch.thinking + len(closing.ids) + len(branch.ids)
+        tokens = branch.thinking + len(branch.closing) + len(branch.ids)
         one = [at, tokens, len(branch.ids), branch.confidence, branch.text, int(verdicts[k] == "right")]
         traces[i][kind].append(one)
     return traces

@@ -71,6 +71,21 @@ def test_a_branch_by_a_plain_forward(tiny_qwen2, tiny_tokenizer):
     assert short.thinking == 0
 
 
+def test_white_space_inside_the_last_token_is_left_out(tiny_qwen2, tiny_tokenizer, monkeypatch):
+    closing = Closing(tiny_qwen2, tiny_tokenizer, room=1)
+    prompt = prompt_ids(PROBLEM, tiny_tokenizer, opens_itself=False)
+    thinking = tiny_tokenizer("So 42.")["input_ids"]
+    plain = tiny_tokenizer.decode
+    # One token that is a full stop with an empty line, as larger vocabularies have it.
+    merged = thinking[-1]
+    monkeypatch.setattr(
+        tiny_tokenizer, "decode", lambda ids, **options: ".\n\n" if ids == [merged] else plain(ids, **options)
+    )
+    (found,) = closing.answers([([*prompt, *thinking], len(thinking))])
+    assert found.thinking == len(thinking) - 1
+    assert found.closing == tiny_tokenizer(".\n</think>")["input_ids"]
+
+
 def test_confidence_is_the_geometric_mean(tiny_qwen2, tiny_tokenizer):
     prompt = prompt_ids(PROBLEM, tiny_tokenizer, opens_itself=False)
     closing = Closing(tiny_qwen2, tiny_tokenizer, room=3)

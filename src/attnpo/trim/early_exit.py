@@ -42,7 +42,7 @@ class Branch:
     """An answer written before thinking has ended.
 
     Attributes:
-        ids: its tokens, the end token included where it has one.
+        ids: its tokens, the end token included where it has one; closing: those that closed the thinking.
         confidence: geometric mean of their probabilities; 0 where it did not end within its room.
         thinking: sampled tokens before what closes them.
     """
@@ -51,6 +51,7 @@ class Branch:
     text: str
     confidence: float
     thinking: int
+    closing: list[int] = field(default_factory=list)
 
 
 Rule = Callable[[Sequence[Branch]], bool]
@@ -90,7 +91,8 @@ def at_boundary(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bool:
 class Closing:
     """How an answer is asked for: `text` closes the thinking, then the model has `room` tokens.
 
-    White space at the end of the thinking is left out, because the text brings its own.
+    White space at the end of the thinking is left out, because the text brings its own. Where it is part of a token (a
+    full stop with the empty line behind it), the rest of that token is tokenised with the text, as the model writes it.
     """
 
     network: Any
@@ -111,8 +113,8 @@ class Closing:
     def answers(self, rows: Sequence[tuple[Sequence[int], int]]) -> list[Branch]:
         """The greedy answers to prompts with some thinking, each given with the number of its thinking tokens."""
         padding = padding_token(self.tokenizer, self.ends)
-        rows = [self._stripped(row, thinking) for row, thinking in rows]
-        ids, mask = pad_left([[*row, *self.ids] for row, _ in rows], padding)
+        closed = [self._closed(row, thinking) for row, thinking in rows]
+        ids, mask = pad_left([[*row, *closing] for row, _, closing in closed], padding)
         device = self.network.device
         output = self.network.generate(
             input_ids=ids.to(device),
@@ -133,18 +135,23 @@ class Closing:
         logits = torch.stack(output.logits, dim=1).float().log_softmax(dim=-1)  # [B, T, V]
         chosen = logits.gather(2, written[..., None])[..., 0].tolist()
         branches = []
-        for (_, thinking), tokens, log_probs in zip(rows, written.tolist(), chosen, strict=True):
+        for (_, thinking, closing), tokens, log_probs in zip(closed, written.tolist(), chosen, strict=True):
             length = next((i + 1 for i, token in enumerate(tokens) if token in self.ends), None)
             kept = tokens[:length]
             confidence = 0.0 if length is None else math.exp(sum(log_probs[:length]) / length)
             text = decode_completion(self.tokenizer, [token for token in kept if token not in self.ends])
-            branches.append(Branch(kept, text, confidence, thinking))
+            branches.append(Branch(kept, text, confidence, thinking, closing))
         return branches
 
-    def _stripped(self, row: Sequence[int], thinking: int) -> tuple[Sequence[int], int]:
-        while thinking and not str(self.tokenizer.decode([row[-1]])).strip():
+    def _closed(self, row: Sequence[int], thinking: int) -> tuple[Sequence[int], int, list[int]]:
+        """Prompt and thinking without white space at the end, the tokens of thinking in it, and what closes it."""
+        last = ""
+        while thinking and not (last := str(self.tokenizer.decode([row[-1]]))).strip():
             row, thinking = row[:-1], thinking - 1
-        return row, thinking
+        if not thinking or last == last.rstrip():
+            return row, thinking, self.ids
+        encoded: Any = self.tokenizer(last.rstrip() + self.text, add_special_tokens=False)
+        return row[:-1], thinking - 1, list(encoded["input_ids"])
 
 
 @dataclass
@@ -263,8 +270,8 @@ def _response(closing: Closing, written: list[int], branch: Branch | None, branc
         thinking, tokens = len(encoded["input_ids"]), len(written)
     else:
         thinking = branch.thinking
-        text = decode_completion(closing.tokenizer, written[:thinking]) + closing.text + branch.text
-        tokens = thinking + len(closing.ids) + len(branch.ids)
+        text = decode_completion(closing.tokenizer, [*written[:thinking], *branch.closing]) + branch.text
+        tokens = thinking + len(branch.closing) + len(branch.ids)
     spent = sum(len(one.ids) for one in branches if one is not branch)
     return Response(text, tokens, thinking, len(branches), spent, branch is not None)
 
