@@ -20,7 +20,7 @@ from attnpo.evaluation.samples import Question
 from attnpo.models import model_name
 
 THINKING = ("auto", "yes", "no")
-WRITTEN = ("every-eval-ever",)
+WRITTEN = ("every-eval-ever", "lighteval")
 """Formats of others that an evaluation is written in beside our own."""
 
 DTYPES = ("float32", "bfloat16", "float16")
