@@ -12,10 +12,11 @@ import pytest
 from attnpo.cli.main import main
 from attnpo.data.jsonl import read_jsonl
 from attnpo.errors import InputError
-from attnpo.evaluation.exchange import read_every_eval_ever, write_every_eval_ever
+from attnpo.evaluation.exchange import WRITERS, read_every_eval_ever, write_every_eval_ever, write_lighteval
 from attnpo.evaluation.folder import read_evaluation
-from attnpo.evaluation.options import EvalOptions
+from attnpo.evaluation.options import WRITTEN, EvalOptions
 from attnpo.evaluation.samples import Question
+from attnpo.traces.read import read_traces
 from example_evaluation import write_evaluation
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -79,6 +80,53 @@ def test_compare_reads_it(written, tmp_path, capsys):
         assert both["a"]["tokens"] == both["b"]["tokens"]
 
 
+def test_lighteval(tmp_path):
+    """Read again as lighteval's details: every response, its problem, reference and id."""
+    folder = write_evaluation(tmp_path / "base", benchmarks={"math500": 3}, samples=2)
+    results = json.loads((folder / "results.json").read_text())
+    questions = [
+        Question(benchmark="math500", id=f"math500-{i}", problem=f"Problem {i}", kind="math", reference="1")
+        for i in range(3)
+    ]
+    file = write_lighteval(folder, results, {"math500": questions})
+    found = json.loads(file.read_text())["results"]["math500|0"]
+    assert found["accuracy"] == results["benchmarks"]["math500"]["accuracy"]["value"]
+    [details] = (folder / "lighteval" / "details").rglob("*.parquet")
+    samples = read_evaluation(folder).samples["math500"]
+    traces = [trace for _, trace in read_traces(details)]
+    assert [trace["response"] for trace in traces] == [sample.text for sample in samples]
+    assert [trace["id"] for trace in traces] == [f"math500-{i}-{k}" for i in range(3) for k in (1, 2)]
+    assert [trace["problem"] for trace in traces] == [f"Problem {i}" for i in (0, 0, 1, 1, 2, 2)]
+    assert [trace["reference"] for trace in traces] == [sample.reference for sample in samples]
+
+
+def test_the_gold_of_a_choice_is_its_place(tmp_path):
+    folder = write_evaluation(tmp_path / "base", benchmarks={"math500": 1}, samples=1)
+    samples = folder / "samples" / "math500.jsonl"
+    row = json.loads(samples.read_text()) | {"reference": "B"}
+    samples.write_text(json.dumps(row) + "\n")
+    question = Question(
+        benchmark="math500", id=row["id"], problem="Which?", kind="choice", reference="B", choices=("no", "yes", "may")
+    )
+    write_lighteval(folder, json.loads((folder / "results.json").read_text()), {"math500": [question]})
+    [details] = (folder / "lighteval" / "details").rglob("*.parquet")
+    assert [trace["reference"] for _, trace in read_traces(details)] == ["yes"]
+
+
+def test_eval_writes_both(tmp_path):
+    """Of an evaluation that is finished, too."""
+    from rich.console import Console
+
+    from attnpo.evaluation.run import write_for_others
+
+    folder = write_evaluation(tmp_path / "base")
+    options = EvalOptions(model="m", benchmarks=["task"], output=folder, write=list(WRITTEN))
+    assert set(WRITTEN) == set(WRITERS)
+    write_for_others(options, json.loads((folder / "results.json").read_text()), {}, Console(quiet=True))
+    assert len(list((folder / "every-eval-ever").rglob("*_samples.jsonl"))) == 1
+    assert len(list((folder / "lighteval").rglob("*.parquet"))) == 2
+
+
 ROW = {
     "schema_version": "0.3.0",
     "evaluation_id": "x",
@@ -135,5 +183,5 @@ def test_results_without_responses(tmp_path):
 
 
 def test_unknown_format(tmp_path):
-    with pytest.raises(InputError, match="--write: found 'helm', expected every-eval-ever"):
+    with pytest.raises(InputError, match="--write: found 'helm', expected every-eval-ever, lighteval"):
         EvalOptions(model="m", benchmarks=["task"], output=tmp_path, write=["helm"])

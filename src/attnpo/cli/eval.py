@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="what to call the model in results (default: the last part of its name)")
     add("--base", metavar="DIR", type=Path, help="the evaluation of the model to compare with (AES)")
     add("--budgets", metavar="N,N,…", help="token budgets to give accuracies for (default: 2048 … 32768)")
-    add("--write", metavar="FORMAT", help="write the results for others too: every-eval-ever (docs/evaluation.md)")
+    add(
+        "--write",
+        metavar="FORMAT",
+        help="write it for others too: every-eval-ever, lighteval, or both with a comma",
+    )
     add("--overwrite", action="store_true", help="begin anew where the folder holds an evaluation")
     add(
         "--answer-judge",

@@ -1,7 +1,8 @@
-"""Evaluations in the form that others read: Every Eval Ever, written and read (schema 0.3.0).
+"""Evaluations in the forms of others: Every Eval Ever, written and read (schema 0.3.0), and lighteval's files, written.
 
-https://github.com/evaleval/every_eval_ever. One JSON file has the results, one JSON Lines file beside it the responses.
-What this package does not know (who ran it) is said to be unknown.
+https://github.com/evaleval/every_eval_ever: one JSON file has the results, one JSON Lines file beside it the responses.
+What this package does not know (who ran it) is said to be unknown. lighteval 0.13: results as JSON, details as Parquet;
+token ids, which our samples do not keep, are left empty there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from attnpo.data.jsonl import check_field, json_line, read_numbered_jsonl, row_n
 from attnpo.data.references import alternatives
 from attnpo.errors import InputError
 from attnpo.evaluation.folder import Evaluation, Results, read_evaluation, sample_from_json
+from attnpo.evaluation.metrics import by_problem
 from attnpo.evaluation.samples import Question, Sample
 from attnpo.rewards.verdict import REWARD_OF
 
@@ -183,6 +185,65 @@ def _record(sample: Sample, evaluation: Evaluation, identity: str, question: Que
     }
 
 
+def write_lighteval(folder: Path, results: Results, questions: Mapping[str, Sequence[Question]]) -> Path:
+    """Write an evaluation folder as lighteval lays its output out, below FOLDER/lighteval; returns the file of results.
+
+    Raises:
+        InputError: the folder has no samples, or cannot be written to.
+    """
+    from datasets import Dataset  # takes a second, which other evaluations do not need
+
+    evaluation = read_evaluation(folder)
+    now = time.strftime("%Y-%m-%dT%H-%M-%S")
+    model = evaluation.model.strip("/")
+    scores = {
+        f"{name}|0": {"accuracy": found["accuracy"]["value"], "tokens": found["tokens"]["value"]}
+        for name, found in results["benchmarks"].items()
+    }
+    general = {"model_name": model, "attnpo_version": __version__, "date": now}
+    summary = folder / "lighteval" / "results" / model / f"results_{now}.json"
+    details = folder / "lighteval" / "details" / model / now
+    try:
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        details.mkdir(parents=True, exist_ok=True)
+        content = {"config_general": general, "results": scores, "versions": dict.fromkeys(scores, 0)}
+        write_whole(summary, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+        for name, samples in evaluation.samples.items():
+            asked = {question.id: question for question in questions.get(name, ())}
+            rows = [_detail(problem, asked.get(problem[0].id)) for problem in by_problem(samples)]
+            Dataset.from_list(rows).to_parquet(details / f"details_{name}|0_{now}.parquet")
+    except OSError as error:
+        raise InputError(f"{folder / 'lighteval'}: cannot be written to ({error.strerror})") from error
+    return summary
+
+
+def _detail(samples: Sequence[Sample], question: Question | None) -> dict[str, Any]:
+    """One problem with all its responses."""
+    first = samples[0]
+    asked = "" if question is None else question.problem
+    choices = list(question.choices) if question is not None and question.choices else [first.reference or ""]
+    index = choices.index(first.reference) if first.reference in choices else 0
+    if first.reference is not None and len(first.reference) == 1 and question is not None and question.choices:
+        index = ord(first.reference) - ord("A")  # the gold of a choice is its letter
+    right = [one.verdict is not None and REWARD_OF[one.verdict] == 1 for one in samples]
+    return {
+        "doc": {
+            "query": asked,
+            "choices": choices,
+            "gold_index": index,
+            "id": first.id,
+            "task_name": f"{first.benchmark}|0",
+        },
+        "model_response": {
+            "input": asked,
+            "input_tokens": [],
+            "text": [one.text for one in samples],
+            "output_tokens": [],
+        },
+        "metric": {"accuracy": sum(right) / len(right), "tokens": sum(one.tokens for one in samples) / len(samples)},
+    }
+
+
 def read_every_eval_ever(path: Path, name: str | None = None) -> Evaluation:
     """An evaluation that anyone wrote: its file of results, or of responses (``*_samples.jsonl``).
 
@@ -257,3 +318,7 @@ def _sample(row: dict[str, Any], benchmark: str, index: int, where: str) -> Samp
         "level": about.get("level"),
     }
     return sample_from_json(fields, where)
+
+
+WRITERS = {FOLDER: write_every_eval_ever, "lighteval": write_lighteval}
+"""What `attnpo eval --write` knows."""

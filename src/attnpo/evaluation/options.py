@@ -21,7 +21,7 @@ from attnpo.models import model_name
 from attnpo.steps.formats import AUTO, load_format
 
 THINKING = ("auto", "yes", "no")
-WRITTEN = ("every-eval-ever",)
+WRITTEN = ("every-eval-ever", "lighteval")
 """Formats of others that an evaluation is written in beside our own."""
 
 DTYPES = ("float32", "bfloat16", "float16")

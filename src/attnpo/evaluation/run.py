@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation.engines.base import Completion, Engine, Sampling
-from attnpo.evaluation.exchange import write_every_eval_ever
+from attnpo.evaluation.exchange import WRITERS
 from attnpo.evaluation.folder import (
     ENVIRONMENT,
     Environment,
@@ -278,9 +278,9 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
 
 def write_for_others(options: EvalOptions, results: Results, loaded: Mapping[str, Loaded], console: Console) -> None:
     """The evaluation in the formats of --write."""
-    if options.write:
-        file = write_every_eval_ever(options.output, results, {name: one.questions for name, one in loaded.items()})
-        console.print(f"for others: {file}")
+    for form in options.write:
+        file = WRITERS[form](options.output, results, {name: one.questions for name, one in loaded.items()})
+        console.print(f"{form}: {file}")
 
 
 def plan_of(options: EvalOptions, loaded: Mapping[str, Loaded], prompter: Prompter, context: int | None) -> Plan:
