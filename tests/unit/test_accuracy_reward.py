@@ -147,7 +147,8 @@ def test_without_a_tokenizer_responses_are_read_by_their_marks(fake: FakePool) -
     )
     assert answers_of(fake, ["it is 5", "5"]) == ["it is 5", "5"]  # no model that thinks
     # Where one format is usual, what lacks its end is unfinished, also in later calls.
-    assert answers_of(fake, ["[THINK]a[/THINK]5", "[THINK]a", "5"]) == ["5", None, None]
+    assert answers_of(fake, ["<thought>a</thought>5", "<thought>a", "5"]) == ["5", None, None]
+    assert answers_of(fake, ["[THINK]a[/THINK]5", "[THINK]a", "5"]) == ["5", None, "5"]  # opens it itself, if it thinks
     assert answers_of(fake, ["a</think>5"] * 3, ["write <answer>5</answer>", "5", "a</think>5"]) == [None, None, "5"]
 
 
