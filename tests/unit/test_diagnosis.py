@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from attnpo.rewards.length.none import NoLengthReward
 from rich.console import Console
 
-from attnpo.training.callbacks import NoSignalError, SignalWatch
+from attnpo.rewards.length.base import NoLengthReward
+from attnpo.training.callbacks import LexiconWatch, NoSignalError, SignalWatch
 from attnpo.training.diagnosis import diagnose, show_response, state_of
 from attnpo.training.records import RunFolder
 from attnpo.training.rewards import RewardSetup
@@ -165,3 +165,41 @@ def test_a_run_that_learns_nothing_ends_with_code_1(trainer_kit, tiny_qwen2, tin
     assert "Stopped: no signal in 2 batches in a row" in page
     RunFolder(tmp_path / "run").forget_after(1)
     assert "Stopped" not in (tmp_path / "run" / "warnings.jsonl").read_text()
+
+
+def cut(*lengths: int, answered: bool = True) -> dict[str, Any]:
+    """A record whose thinking has steps of these lengths."""
+    ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+    return {
+        "text": "a" * sum(lengths),
+        "thinking_start": 0,
+        "thinking_end": sum(lengths),
+        "steps": [{"start": end - length, "end": end} for end, length in zip(ends, lengths, strict=True)],
+        "tokens": {"thinking": sum(lengths)},
+        "answered": answered,
+    }
+
+
+def test_too_few_steps_are_told_once(tmp_path):
+    """Of complete responses: one that was cut off has a large last step."""
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    def told(folder, *batches):
+        run = RunFolder(folder, rollouts=False)
+        watch = LexiconWatch(run, "paper")
+        watch.console = Console(file=io.StringIO(), width=400)
+        state = TrainerState()
+        for batch in batches:
+            state.global_step += 1
+            run.write_rollouts(f"train-{state.global_step:06d}", batch)
+            watch.on_log(TrainingArguments(use_cpu=True), state, TrainerControl(), logs={"loss": 0.0})
+        return watch.console.file.getvalue()  # type: ignore[attr-defined]
+
+    few, enough = [cut(90), cut(50, 50)], [cut(30, 30, 30), cut(20, 20, 20, 20), cut(99, answered=False)]
+    text = told(tmp_path / "few", few, few)
+    assert text.count("step 1: the lexicon paper cuts too few steps for credit per step to mean anything") == 1
+    assert "median 1.5 per response" in text
+    (line,) = (tmp_path / "few" / "warnings.jsonl").read_text().splitlines()
+    assert json.loads(line)["message"].startswith("the lexicon paper")
+    assert told(tmp_path / "enough", enough, few) == ""
+    assert told(tmp_path / "none", [cut(99, answered=False)]) == ""

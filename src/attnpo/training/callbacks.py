@@ -25,6 +25,7 @@ from transformers.trainer_utils import has_length
 from attnpo.errors import RunError
 from attnpo.rewards.length import LengthReward
 from attnpo.training.diagnosis import Diagnosis, diagnose
+from attnpo.training.recording import record_fit
 from attnpo.training.records import WARNINGS, Record, RunFolder
 from attnpo.training.rewards import RewardSetup
 
@@ -132,6 +133,31 @@ class SignalWatch(TrainerCallback):
         self.console.print(f"step {step}: {found.message}", style="bold red", markup=False, soft_wrap=True)
         self.console.print(found.example, markup=False, highlight=False, soft_wrap=True)
         self.folder.append(WARNINGS, {"step": step, "message": found.message, "example": found.example})
+
+
+class LexiconWatch(TrainerCallback):
+    """Says after the first batch where its complete responses have too few steps for credit per step to mean anything.
+
+    folder: told of the records as they are written; keeps what was found in warnings.jsonl. lexicon: what cut them.
+    """
+
+    def __init__(self, folder: RunFolder, lexicon: str):
+        self.folder, self.lexicon = folder, lexicon
+        self.console = Console(stderr=True)
+        self._said: str | None = None
+        self._told = False
+        folder.listeners.append(self._listen)
+
+    def _listen(self, name: str, records: Sequence[Record]) -> None:
+        if name.startswith("train-") and not self._told:
+            self._said = record_fit([record for record in records if record["answered"]]).warning(self.lexicon)
+            self._told = True
+
+    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
+        if self._said is not None:
+            self.console.print(f"step {state.global_step}: {self._said}", style="yellow", markup=False, soft_wrap=True)
+            self.folder.append(WARNINGS, {"step": state.global_step, "message": self._said})
+            self._said = None
 
 
 class LengthState(TrainerCallback):

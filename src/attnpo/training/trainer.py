@@ -36,6 +36,7 @@ from attnpo.training.batch import GenerationBatch, StepTensors, credit_inputs, s
 from attnpo.training.callbacks import (
     GradientGuard,
     LengthState,
+    LexiconWatch,
     MetricsFile,
     NotFiniteError,
     SaveByTime,
@@ -115,6 +116,8 @@ class AttnPOTrainer(GRPOTrainer):
         weights, args.reward_weights = args.reward_weights, self.rewards.weights(args.reward_weights)
         own: list[Any] = [MetricsFile(self.folder), GradientGuard(), LengthState(self.rewards.length)]
         own.append(SignalWatch(self.folder, self.rewards, args))
+        if args.credit in ("attnpo", "first_correct") and args.thinking != "no":  # the methods that read steps
+            own.append(LexiconWatch(self.folder, args.lexicon))
         if args.save_minutes is not None:
             own.append(SaveByTime(args.save_minutes))
         if args.max_minutes is not None:
