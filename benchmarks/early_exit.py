@@ -39,9 +39,9 @@ from attnpo.trim.early_exit import Branch, Closing, Rule, agreeing, at_boundary,
 
 RECORDS = Path(__file__).resolve().parent / "early_exit_records.json.gz"
 BUDGETS = (0, 40, 80, 120, 160, 200, 250, 300, 400, 600)
-CONFIDENCES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+CONFIDENCES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998)
 AGREEMENTS = (2, 3, 4, 5, 6, 8)
-BOTH = ((0.9, 2), (0.95, 2), (0.98, 2), (0.99, 2), (0.9, 3), (0.98, 3))
+BOTH = ((0.95, 2), (0.99, 2), (0.998, 2), (0.999, 2), (0.99, 3), (0.999, 3))
 BATCH = 32
 
 Trace = dict[str, Any]
