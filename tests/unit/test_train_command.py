@@ -53,19 +53,21 @@ def test_screen_of_a_run(train, tmp_path):
     lines = out.splitlines()
     recognised = "problem from 'problem', reference from 'reference' (as written)"
     assert lines[:4] == [f"train: {recognised}", f"eval: {recognised}", "train: 8 problems", "eval: 8 problems"]
-    assert lines[4].startswith("warning: held-out problems that the training set has too: 8 word for word of 8.")
+    assert lines[5].startswith("warning: held-out problems that the training set has too: 8 word for word of 8.")
     chosen = "thinking format: deepseek_r1 (<think> … </think>), shown by the added tokens; the prompt opens it"
-    assert lines[5] == chosen
+    assert lines[4] == chosen
     lines = lines[6:]
     assert lines[0] == "evaluating the starting model …"
     assert lines[1].startswith("step 1: 100% of 4 responses were cut off")  # of a random model; test_diagnosis.py
     assert [line.split(": ")[0] for line in lines[2:5]] == ["prompt", "response (8 tokens, cut off)", "reference"]
-    assert lines[5].startswith("step 1/2 · accuracy 0% · length ")
-    assert lines[5].endswith(" · reward 0.000")
-    assert lines[6].startswith("step 2/2 · ")
-    assert lines[6].endswith(" · 0 s left")
-    assert lines[7] == "evaluating the trained model …"
-    assert lines[8].startswith("run folder: ")
+    assert lines[5].startswith("step 1: the lexicon paper cuts too few steps")
+    lines = lines[6:]
+    assert lines[0].startswith("step 1/2 · accuracy 0% · length ")
+    assert lines[0].endswith(" · reward 0.000")
+    assert lines[1].startswith("step 2/2 · ")
+    assert lines[1].endswith(" · 0 s left")
+    assert lines[2] == "evaluating the trained model …"
+    assert lines[3].startswith("run folder: ")
     assert "Held-out problems (n = 8)" in out
     evaluations = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in evaluations] == [0, 2]
