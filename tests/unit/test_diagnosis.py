@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from attnpo.rewards.length.base import NoLengthReward
+from attnpo.steps.formats import THINK
 from attnpo.training.callbacks import LexiconWatch, NoSignalError, SignalWatch
 from attnpo.training.diagnosis import diagnose, show_response, state_of
 from attnpo.training.records import RunFolder
@@ -203,3 +204,11 @@ def test_too_few_steps_are_told_once(tmp_path):
     assert json.loads(line)["message"].startswith("the lexicon paper")
     assert told(tmp_path / "enough", enough, few) == ""
     assert told(tmp_path / "none", [cut(99, answered=False)]) == ""
+
+
+def test_a_thinking_that_is_not_closed_is_told_with_its_marks():
+    others = [record("not closed", text="[THINK]so[/THINK] it is 42") for _ in range(8)]
+    found = diagnose(others, limit=512, form=THINK)
+    assert found is not None
+    assert found.message.count("none of 8 responses ends its thinking: marks looked for: </think>") == 1
+    assert "[/THINK] (8). They look like mistral: give thinking_format mistral" in found.message

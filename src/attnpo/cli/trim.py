@@ -71,7 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="log-likelihood per token that the answer may lose, for --verify likelihood (default: 0.1)",
     )
     parser.add_argument(
-        "--keep", metavar="S", type=float, default=0.0, help="share of the steps that stays at least (default: 0)"
+        "--keep",
+        metavar="S",
+        type=float,
+        default=0.5,
+        help="share of the steps that stays at least (default: 0.5; 0: as far as the answer allows, from which a model "
+        "learns to leave out checks too)",
     )
     parser.add_argument("--least", metavar="N", type=int, default=1, help="steps that stay at least (default: 1)")
     parser.add_argument(

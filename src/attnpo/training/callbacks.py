@@ -115,7 +115,12 @@ class SignalWatch(TrainerCallback):
         found: Diagnosis | None = None
         for records in self._fresh:
             found = diagnose(
-                records, limit=self.limit, moved=moved, judge=self.rewards.correct_name, thinks=self.thinks
+                records,
+                limit=self.limit,
+                moved=moved,
+                judge=self.rewards.correct_name,
+                thinks=self.thinks,
+                form=self.rewards.form,
             )
             self.without = self.without + 1 if found is not None and found.without_signal else 0
             if found is not None and not self._told:

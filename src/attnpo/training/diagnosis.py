@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from attnpo.steps.formats import ThinkingFormat, never_closed
 from attnpo.training.records import Record
 
 MOST = 0.9
@@ -63,12 +64,19 @@ def has_signal(records: Sequence[Record]) -> bool:
 
 
 def diagnose(
-    records: Sequence[Record], *, limit: int | None, moved: bool = False, judge: str | None = None, thinks: bool = True
+    records: Sequence[Record],
+    *,
+    limit: int | None,
+    moved: bool = False,
+    judge: str | None = None,
+    thinks: bool = True,
+    form: ThinkingFormat | None = None,
 ) -> Diagnosis | None:
     """What is wrong with the responses of one training step; None: nothing that stands out.
 
     limit: max_completion_length. moved: the update has a gradient, whatever the advantages say (repairs, …). judge: the
-    reward function that says right or wrong. thinks: the model has a thinking part.
+    reward function that says right or wrong. thinks: the model has a thinking part. form: its
+    marks.
     """
     if not records:
         return None
@@ -86,6 +94,9 @@ def diagnose(
     else:
         share, example = counts[cause] / len(records), records[states.index(cause)]
     message = _MESSAGES[cause](_share(share, len(records)), limit, example)
+    if cause == UNCLOSED and form is not None:
+        texts = [record["text"] for record, state in zip(records, states, strict=True) if state == UNCLOSED]
+        message += f" Of these, {said}." if (said := never_closed(texts, form)) is not None else ""
     if cause == RIGHT and not without:
         message = f"{_share(share, len(records))} are right by {judge}: only their lengths tell them apart."
     if cause in (RIGHT, WRONG):
@@ -120,9 +131,9 @@ _MESSAGES: dict[str, Callable[[str, int | None, Record], str]] = {
         "for this model. Raise --max_completion_length."
     ),
     UNCLOSED: lambda share, _, __: (
-        f"{share} ended without closing their thinking (no </think>), so they have no final answer: the marks of this "
-        "model's thinking were not found. Take a model that thinks in <think> … </think>, a chat template that opens "
-        "it, or --thinking no --credit outcome for a model that does not think."
+        f"{share} ended without closing their thinking, so they have no final answer: the marks of this model's "
+        "thinking were not found. Give its --thinking_format, a chat template that opens it, or --thinking no --credit "
+        "outcome for a model that does not think."
     ),
     UNJUDGED: lambda share, _, record: (
         f"{share} could not be judged ({record.get('verdict') or 'the reward functions returned nothing'}). Look at "

@@ -78,6 +78,7 @@ class RewardSetup:
         threshold: the value from which a response is right; None: 1, and no value may be above it.
         guessed: whether nothing but its place tells which function that is.
         correct_column: its column, known once TRL has named the functions (`bind`).
+        form: the model's thinking format, known from then on.
     """
 
     functions: list[Any]
@@ -87,6 +88,7 @@ class RewardSetup:
     correct_column: int = 0
     threshold: float | None = None
     guessed: bool = False
+    form: ThinkingFormat = THINK
 
     @classmethod
     def build(cls, reward_funcs: Any, args: Any) -> RewardSetup:
@@ -114,6 +116,7 @@ class RewardSetup:
         """Find the column that says right or wrong, and let our verifier read the sampled ids by the model's format."""
         self.correct_name, self.guessed = find_judge(names, self.correct_name)
         self.correct_column = names.index(self.correct_name)
+        self.form = form
         for function in self.functions:
             if isinstance(function, AccuracyReward) and function.tokenizer is None:
                 function.tokenizer = tokenizer
