@@ -35,7 +35,7 @@ def _first_prompt(dataset: Any, tokenizer: Any, args: AttnPOConfig) -> tuple[str
     prompt = row.get("prompt") if isinstance(row, dict) else None
     if isinstance(prompt, str):
         return prompt, None
-    if not is_conversational({"prompt": prompt}):
+    if prompt is None or not is_conversational({"prompt": prompt}):
         return "", None
     options = {**(args.chat_template_kwargs or {}), **(row.get("chat_template_kwargs") or {})}
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
