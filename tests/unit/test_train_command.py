@@ -53,9 +53,9 @@ def test_screen_of_a_run(train, tmp_path):
     lines = out.splitlines()
     recognised = "problem from 'problem', reference from 'reference' (as written)"
     assert lines[:4] == [f"train: {recognised}", f"eval: {recognised}", "train: 8 problems", "eval: 8 problems"]
-    assert lines[5].startswith("warning: held-out problems that the training set has too: 8 word for word of 8.")
     chosen = "thinking format: deepseek_r1 (<think> … </think>), shown by the added tokens; the prompt opens it"
     assert lines[4] == chosen
+    assert lines[5].startswith("warning: held-out problems that the training set has too: 8 word for word of 8.")
     lines = lines[6:]
     assert lines[0] == "evaluating the starting model …"
     assert lines[1].startswith("step 1: 100% of 4 responses were cut off")  # of a random model; test_diagnosis.py
