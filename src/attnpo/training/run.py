@@ -31,7 +31,7 @@ from attnpo.steps.spans import locate_steps
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
 from attnpo.task.traces import redundant_style
-from attnpo.training.callbacks import LiveProgress, SignalWatch, StopAfterMinutes, StopOnInterrupt
+from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch, StopAfterMinutes, StopOnInterrupt
 from attnpo.training.checkpoints import checkpoints, what_is_broken
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import SHIPPED_LEARNING_RATE, without_effect
@@ -257,7 +257,7 @@ def build_trainer(
         # TRL and transformers check here what they were given: weights, attention implementation, missing packages.
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, SignalWatch):
+        if isinstance(callback, SignalWatch | LexiconWatch):
             callback.console = console
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
