@@ -196,14 +196,15 @@ def test_too_few_steps_are_told_once(tmp_path):
             watch.on_log(TrainingArguments(use_cpu=True), state, TrainerControl(), logs={"loss": 0.0})
         return watch.console.file.getvalue()  # type: ignore[attr-defined]
 
-    few, enough = [cut(90), cut(50, 50)], [cut(30, 30, 30), cut(20, 20, 20, 20), cut(99, answered=False)]
-    text = told(tmp_path / "few", few, few)
-    assert text.count("step 1: the lexicon paper cuts too few steps for credit per step to mean anything") == 1
+    few, enough = [cut(90), cut(50, 50)] * 4, [cut(30, 30, 30), cut(20, 20, 20, 20), cut(99, answered=False)] * 4
+    text = told(tmp_path / "few", few[:7], few, few)
+    assert text.count("the lexicon paper cuts") == 1
+    assert text.count("step 2: the lexicon paper cuts too few steps for credit per step to mean anything") == 1
     assert "median 1.5 per response" in text
     (line,) = (tmp_path / "few" / "warnings.jsonl").read_text().splitlines()
     assert json.loads(line)["message"].startswith("the lexicon paper")
     assert told(tmp_path / "enough", enough, few) == ""
-    assert told(tmp_path / "none", [cut(99, answered=False)]) == ""
+    assert told(tmp_path / "none", [cut(99, answered=False)] * 9) == ""
 
 
 def test_a_thinking_that_is_not_closed_is_told_with_its_marks():

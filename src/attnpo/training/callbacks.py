@@ -141,10 +141,13 @@ class SignalWatch(TrainerCallback):
 
 
 class LexiconWatch(TrainerCallback):
-    """Says after the first batch where its complete responses have too few steps for credit per step to mean anything.
+    """Says where the complete responses of the first batches have too few steps for credit per step to mean anything.
 
+    It waits for the first batch with at least `ENOUGH` complete responses, and tells about that one only.
     folder: told of the records as they are written; keeps what was found in warnings.jsonl. lexicon: what cut them.
     """
+
+    ENOUGH = 8
 
     def __init__(self, folder: RunFolder, lexicon: str):
         self.folder, self.lexicon = folder, lexicon
@@ -155,8 +158,10 @@ class LexiconWatch(TrainerCallback):
 
     def _listen(self, name: str, records: Sequence[Record]) -> None:
         if name.startswith("train-") and not self._told:
-            self._said = record_fit([record for record in records if record["answered"]]).warning(self.lexicon)
-            self._told = True
+            complete = [record for record in records if record["answered"]]
+            if len(complete) >= self.ENOUGH:
+                self._said = record_fit(complete).warning(self.lexicon)
+                self._told = True
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
         if self._said is not None:
