@@ -2,6 +2,7 @@
 
     python benchmarks/law_tables.py                      # prints the tables, writes docs/img/law.png
     python benchmarks/law_tables.py --cells 30-many-2 --arms TLMRE AttnPO Gold
+    python benchmarks/law_tables.py --cells 30-few-2 --against Shuffled       # ratios to that arm instead of TLMRE
 
 Samples until half: responses (and tokens) sampled until the redundant steps per response, as a mean of the last
 `WINDOW` responses, have fallen to half of the start's (interpolated between updates). Ratios are paired by seed, with
@@ -98,6 +99,12 @@ def mean_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def with_interval(form: str, between: str, values: Sequence[float]) -> str:
+    """`0.70 (0.31 – 1.60)`; the mean alone where a single seed has no interval."""
+    middle, low, high = (form.format(value) for value in values)
+    return middle if math.isnan(values[1]) else f"{middle} ({low}{between}{high})"
+
+
 @dataclass(frozen=True)
 class Ratio:
     """What an arm samples of what another does, over the seeds that both have."""
@@ -111,7 +118,7 @@ class Ratio:
 
     def __str__(self) -> str:
         bound = "≤ " if not self.other_reached and self.reached else "≥ " if not self.reached else ""
-        return f"{bound}{self.middle:.2f} ({self.low:.2f} – {self.high:.2f})"
+        return bound + with_interval("{:.2f}", " – ", (self.middle, self.low, self.high))
 
 
 def samples_ratio(arm: dict[int, Run], other: dict[int, Run], share: float = 0.5, counted: str = "responses") -> Ratio:
@@ -142,40 +149,38 @@ def held_out(arm: dict[int, Run], what: str, step: str | None = None) -> np.ndar
     return np.array([found[step or max(found, key=int)][what] for found in rows], dtype=float)
 
 
-def table(cell: str, runs: dict[str, dict[int, Run]]) -> str:
-    """One row per arm."""
+def table(cell: str, runs: dict[str, dict[int, Run]], against: str = PLAIN) -> str:
+    """One row per arm; ratios and differences are to the arm `against`."""
     lines = [
         f"### {cell}",
         "",
-        "| | seeds | samples until half | of TLMRE's | in tokens | held out, at the end | accuracy − TLMRE's "
-        "| tokens / TLMRE's | accuracy − TLMRE's at equal length |",
+        f"| | seeds | samples until half | of {against}'s | in tokens | held out, at the end | accuracy − {against}'s "
+        f"| tokens / {against}'s | accuracy − {against}'s at equal length |",
         "|" + "---|" * 9,
     ]
-    plain = runs[PLAIN]
+    plain, base = runs[PLAIN], runs[against]
     for arm, of_arm in runs.items():
-        seeds = sorted(set(of_arm) & set(plain))
+        seeds = sorted(set(of_arm) & set(base))
         until = [of_arm[seed].until(0.5) for seed in of_arm]
         shown = ", ".join(f"{value:.0f}" if reached else f"> {value:.0f}" for value, reached in until)
         right, tokens = held_out(of_arm, "right"), held_out(of_arm, "tokens")
         cells = [arm, str(len(of_arm)), shown]
-        if arm == PLAIN or not seeds:
+        if arm == against or not seeds:
             cells += ["", "", f"{right.mean():.3f} @ {tokens.mean():.0f}", "", "", ""]
         else:
-            mine, theirs = ({seed: one[seed] for seed in seeds} for one in (of_arm, plain))
+            mine, theirs = ({seed: one[seed] for seed in seeds} for one in (of_arm, base))
             cells += [str(samples_ratio(mine, theirs)), str(samples_ratio(mine, theirs, counted="tokens"))]
             cells.append(f"{right.mean():.3f} @ {tokens.mean():.0f}")
             gained = interval(held_out(mine, "right") - held_out(theirs, "right"))
-            cells.append("{:+.3f} ({:+.3f} to {:+.3f})".format(*gained))
+            cells.append(with_interval("{:+.3f}", " to ", gained))
             logs = [
                 math.log(np.mean(a) / np.mean(b))
                 for a, b in zip(held_out(mine, "tokens"), held_out(theirs, "tokens"), strict=True)
             ]
-            cells.append("{:.2f} ({:.2f} – {:.2f})".format(*np.exp(mean_with_interval(logs))))
+            cells.append(with_interval("{:.2f}", " – ", np.exp(mean_with_interval(logs))))
             found = [accuracy_at_equal_length(mine[seed], theirs[seed]) for seed in seeds]
             equal = [value for value in found if value is not None]
-            cells.append(
-                "{:+.3f} ({:+.3f} to {:+.3f})".format(*mean_with_interval(equal)) if equal else "no common length"
-            )
+            cells.append(with_interval("{:+.3f}", " to ", mean_with_interval(equal)) if equal else "no common length")
         lines.append(f"| {' | '.join(cells)} |")
     starts = [held_out({0: run}, "right", "0") for run in plain.values() if "0" in run.record["held_out"]]
     lengths = [held_out({0: run}, "tokens", "0") for run in plain.values() if "0" in run.record["held_out"]]
@@ -212,6 +217,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--cells", nargs="*", help="default: all that have records")
     parser.add_argument("--arms", nargs="*", help="default: all that have records")
+    parser.add_argument("--against", default=PLAIN, metavar="ARM", help="what ratios and differences are to")
     parser.add_argument("--figure", type=Path, help="where to draw (default: docs/img/law.png)", default=FIGURE)
     args = parser.parse_args()
     from law_figure import draw
@@ -222,11 +228,11 @@ def main() -> None:
         arms = args.arms or sorted({file.stem.rsplit("-", 1)[0] for file in (args.records / cell).glob("*.json")})
         arms = [PLAIN, *(arm for arm in arms if arm != PLAIN)]
         runs = load(args.records, cell, arms)
-        if PLAIN not in runs:
-            print(f"{cell}: no run of {PLAIN} yet\n")
+        if absent := sorted({PLAIN, args.against} - set(runs)):
+            print(f"{cell}: no run of {' or '.join(absent)} yet\n")
             continue
         everything[cell] = runs
-        print(table(cell, everything[cell]), end="\n\n")
+        print(table(cell, everything[cell], args.against), end="\n\n")
         print(sides(cell, everything[cell]), end="\n\n")
     draw(everything, args.figure)
 
