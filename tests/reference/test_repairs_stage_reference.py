@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from attnpo.credit.base import assign_credit
 from attnpo.credit.iop import IopCredit, Role
 from attnpo.credit.iop.edits import align, graft, masks
+from attnpo.steps.formats import THINK
 from attnpo.steps.spans import locate_steps
 from attnpo.training.batch import GenerationBatch, StepTensors, credit_inputs, stage_signals
 from attnpo.training.policy import Policy
@@ -91,7 +92,7 @@ def run_stage(
     args = SimpleNamespace(**sizes, advantage="rloo", lexicon="paper", credit="iop")
     trainer = SimpleNamespace(accelerator=accelerator, args=args, _tokenizer=tokenizer, num_generations=GROUP)
     trainer.use_vllm = trainer.is_fsdp_enabled = trainer.is_deepspeed_enabled = False
-    trainer.max_completion_length, trainer.pad_to_multiple_of = 9, None
+    trainer.max_completion_length, trainer.pad_to_multiple_of, trainer.form = 9, None, THINK
     stage = Repairs(o, CannedTools(trainer, repairs))
     stage.audit = lambda cases: [None if passes(case.repaired) else "no" for case in cases]
     return stage(batch, rollouts)

@@ -61,9 +61,10 @@ def test_a_model_that_does_not_think(train, tmp_path, session_pool):
 
     reward = AccuracyReward(session_pool)
     texts: Any = ["The sum is \\boxed{42}.", "The sum is \\boxed{41}."]
-    assert reward(completions=texts, reference=["42", "42"]) == [0.0, 0.0]
+    sampled: Any = {"completions": texts, "completion_ids": [[1], [2]], "reference": ["42", "42"]}
+    assert reward(**sampled) == [0.0, 0.0]
     reward.whole = True
-    assert reward(completions=texts, reference=["42", "42"]) == [1.0, 0.0]
+    assert reward(**sampled) == [1.0, 0.0]
     code, out, err = train("--thinking", "no", "--credit", "outcome", "--max_completion_length", "40")
     assert code == 0, err
     assert "closing their thinking" not in out
