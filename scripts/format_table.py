@@ -98,7 +98,7 @@ def measure(form: ThinkingFormat, folder: Path) -> tuple[str, Figures]:
         **{
             "dataset_name": "task",
             "task_difficulty": "1",
-            "train_problems": 8,
+            "train_problems": 16,
             "eval_problems": 4,
             "max_steps": 2,
             "num_generations": 4,
