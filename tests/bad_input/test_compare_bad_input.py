@@ -28,9 +28,7 @@ def test_no_evaluation(runs, tmp_path, capsys):
     (tmp_path / "file").touch()
     for name, found in (("absent", "nothing"), ("file", "a file"), ("empty", "a folder without either")):
         said = refused(capsys, tmp_path, runs[0], str(tmp_path / name))
-        assert (
-            f"{name}: found {found}, expected an evaluation (samples/), a training run (rollouts/)" in said
-        )
+        assert f"{name}: found {found}, expected an evaluation (samples/), a training run (rollouts/)" in said
 
 
 def test_no_samples(runs, tmp_path, capsys):
