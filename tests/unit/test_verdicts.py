@@ -531,3 +531,10 @@ def test_boxes_of_several_names_are_a_list(answer: str, expected: str) -> None:
     box = final_box(answer)
     assert box is not None
     assert box[1] == expected
+
+
+@pytest.mark.parametrize("counted", ["million dollars", "millions of dollars", "thousand people", "dozen eggs"])
+def test_a_count_word_before_a_unit_is_no_unit(counted: str) -> None:
+    assert verdict(rf"3\text{{ {counted}}}", "3") != "right"
+    assert verdict("3", rf"3\text{{ {counted}}}") != "right"
+    assert verdict(rf"3\text{{ {counted}}}", rf"3\text{{ {counted}}}") == "right"

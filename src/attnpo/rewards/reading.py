@@ -246,6 +246,8 @@ def _unit_of(words: str) -> str | None:
     if _MODIFIERS.search(re.sub(r"\s*\^\s*-?\d|(?<=m)[23]$", "", words.lower())):
         return None
     tokens = [token for token in re.split(r"\s*/\s*|\s+per\s+|\s+", words.strip(" .")) if token]
+    if any(token.lower().removesuffix("s") in COUNT_WORDS for token in tokens):
+        return None  # 3 million dollars are not 3
     unit = "/".join(UNITS.get(token.strip(".").lower(), token.lower()) for token in tokens)
     return {"mi/h": "mph", "km/h": "kmh"}.get(unit, unit) or None
 
