@@ -9,15 +9,17 @@ import asyncio
 import hashlib
 import json
 import sqlite3
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from attnpo.errors import InputError, RunError
-from attnpo.judges.config import Judge, scrubbed
+from attnpo.judges.config import Judge, parse_judge, scrubbed
 from attnpo.judges.questions import REPEATED, InvalidAnswer, Votes, parse_votes
 
 BUSY_TIMEOUT = 60.0  # seconds to wait for another run that writes to the same file
@@ -248,6 +250,74 @@ async def _ask_all(
         await asyncio.gather(*tasks, return_exceptions=True)
         for client in clients:
             await client.close()
+
+
+class OneJudge(ABC):
+    """Yes-or-no questions to one judge, whose valid answers are kept, so that none is paid for twice.
+
+    A subclass says with `parse` how an answer is read as one vote; it raises InvalidAnswer.
+
+    Args:
+        judge: `URL#MODEL`. api_key_env: the environment variable with its key.
+        cache: an SQLite file of valid answers; None keeps none.
+
+    Attributes:
+        tally: what became of the questions.
+
+    Raises:
+        InputError: a malformed judge, a missing key or package, a cache that cannot be opened.
+    """
+
+    @staticmethod
+    @abstractmethod
+    def parse(text: str) -> Votes: ...
+
+    def __init__(
+        self,
+        judge: str,
+        *,
+        api_key_env: str | None = None,
+        cache: str | Path | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self.judge: Judge = parse_judge(judge, api_key_env)
+        self.cache, self.patience, self.tally = cache, patience or Patience(), Tally()
+        require_client()
+        self.judge.api_key()
+        with self._answers():
+            pass  # said now rather than at the first question
+
+    def ask(self, prompts: Sequence[str]) -> list[bool | None]:
+        """The votes in order; None where there is no valid answer. Equal prompts are asked once.
+
+        Raises:
+            RunError: the endpoint refuses for good or stays silent question after question.
+        """
+        keys = [answer_key(self.judge, prompt) for prompt in prompts]
+        found: dict[str, bool] = {}
+        with self._answers() as answers:
+            questions: dict[str, Question] = {}
+            for key, prompt in zip(keys, prompts, strict=True):
+                known = None if answers is None else answers.get(key, 1)
+                if known is None:
+                    questions[key] = Question(key, prompt, 1, self.parse)
+                else:
+                    self.tally.cached += 1
+                    found[key] = known[0]
+
+            def store(judge: Judge, question: Question, votes: Votes | None) -> None:
+                if votes is not None:
+                    found[question.key] = votes[0]
+                    if answers is not None:
+                        answers.put(question.key, votes)
+
+            if questions:
+                todo = [(self.judge, list(questions.values()))]
+                ask_judges(todo, {self.judge.name: self.tally}, self.patience, store)
+        return [found.get(key) for key in keys]
+
+    def _answers(self) -> AnswerCache | nullcontext[None]:
+        return nullcontext() if self.cache is None else AnswerCache(self.cache)
 
 
 @dataclass

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 
 from attnpo.errors import InputError
-from attnpo.judges.client import AnswerCache, Patience, Question, Tally, answer_key, ask_judges, require_client
-from attnpo.judges.config import Judge, parse_judge
+from attnpo.judges.client import OneJudge
 from attnpo.judges.questions import InvalidAnswer, Votes, marked_blocks
 from attnpo.steps.formats import THINK, ThinkingFormat
 from attnpo.steps.response import split_response
@@ -143,61 +141,15 @@ def parse_verdict(text: str) -> Votes:
     return (VERDICTS[answer["verdict"]],)
 
 
-class JudgeAudit:
-    """Applies the rules, then asks an endpoint about what they pass. Reasons of its own: `judged pasted`, `no verdict`.
+class JudgeAudit(OneJudge):
+    """Applies the rules, then asks an endpoint about what passes. Reasons of its own: `judged pasted`, `no verdict`."""
 
-    Valid answers are kept in `cache` (an SQLite file), so that none is paid for twice.
-
-    Raises:
-        InputError: a malformed judge, a missing key or package, a cache that cannot be opened.
-        RunError: when called, if the endpoint refuses for good or stays silent question after question.
-    """
-
-    def __init__(
-        self,
-        judge: str,
-        *,
-        api_key_env: str | None = None,
-        cache: str | None = None,
-        patience: Patience | None = None,
-    ) -> None:
-        self.judge: Judge = parse_judge(judge, api_key_env)
-        self.cache = cache
-        self.patience = patience or Patience()
-        self.tally = Tally()
-        require_client()
-        self.judge.api_key()
-        with self._answers():
-            pass  # said now rather than at the first repair
+    parse = staticmethod(parse_verdict)
 
     def __call__(self, cases: Sequence[Case]) -> list[str | None]:
+        """The reasons in order, None for a case that passes; raises as `ask` does."""
         reasons = audit_by_rules(cases)
-        prompts = {i: audit_prompt(case) for i, case in enumerate(cases) if reasons[i] is None}
-        keys = {i: answer_key(self.judge, prompt) for i, prompt in prompts.items()}
-        verdicts: dict[str, bool] = {}
-        with self._answers() as answers:
-            questions: dict[str, Question] = {}
-            for i, key in keys.items():
-                known = None if answers is None else answers.get(key, 1)
-                if known is None:
-                    questions[key] = Question(key, prompts[i], 1, parse_verdict)
-                else:
-                    self.tally.cached += 1
-                    verdicts[key] = known[0]
-
-            def store(judge: Judge, question: Question, votes: Votes | None) -> None:
-                if votes is None:
-                    return
-                verdicts[question.key] = votes[0]
-                if answers is not None:
-                    answers.put(question.key, votes)
-
-            if questions:
-                todo = [(self.judge, list(questions.values()))]
-                ask_judges(todo, {self.judge.name: self.tally}, self.patience, store)
-        for i, key in keys.items():
-            reasons[i] = {True: None, False: "judged pasted", None: "no verdict"}[verdicts.get(key)]
+        passed = [i for i, reason in enumerate(reasons) if reason is None]
+        for i, repaired in zip(passed, self.ask([audit_prompt(cases[i]) for i in passed]), strict=True):
+            reasons[i] = {True: None, False: "judged pasted", None: "no verdict"}[repaired]
         return reasons
-
-    def _answers(self) -> AnswerCache | nullcontext[None]:
-        return nullcontext() if self.cache is None else AnswerCache(self.cache)
