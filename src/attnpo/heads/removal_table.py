@@ -29,7 +29,7 @@ from attnpo.heads.removal import (
     RANDOM_LOWEST,
     Removal,
 )
-from attnpo.models.loading import end_tokens, pad_left, padding_token
+from attnpo.models.loading import GREEDY, end_tokens, pad_left, padding_token
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.rewards.verdict import REWARD_OF, Verdict
 from attnpo.steps.formats import BY_MARKS, Form
@@ -96,14 +96,7 @@ def generate_answers(
             max_new_tokens=max(widest[context] for context in batch),
             eos_token_id=ends,
             pad_token_id=padding,
-            # A model's own generation settings must not turn this into something else: a penalty on repetition, for
-            # one, would forbid the answer to repeat the numbers of the steps.
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            **GREEDY,
         )
         found.update(zip(batch, output[:, ids.shape[1] :].tolist(), strict=True))
         progress(len(found), len(different))

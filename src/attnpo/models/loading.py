@@ -235,6 +235,18 @@ def unwrap_model(model: nn.Module) -> Any:
     return model
 
 
+GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+}
+"""Options of `generate` for the likeliest token each time. A model's own generation settings must not turn this into
+something else: a penalty on repetition, for one, would forbid an answer to repeat the numbers of the steps."""
+
+
 def end_tokens(config: GenerationConfig, tokenizer: Any) -> list[int]:
     """The tokens that end a response: some models have more than their tokenizer names."""
     own = config.eos_token_id

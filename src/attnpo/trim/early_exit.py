@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from attnpo.checks import check_number, check_whole
-from attnpo.models.loading import end_tokens, pad_left, padding_token
+from attnpo.models.loading import GREEDY, end_tokens, pad_left, padding_token
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.steps.answers import final_answer
 from attnpo.steps.response import CLOSE_TAG
@@ -122,12 +122,7 @@ class Closing:
             max_new_tokens=self.room,
             eos_token_id=self.ends,
             pad_token_id=padding,
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            **GREEDY,
             output_logits=True,
             return_dict_in_generate=True,
         )
