@@ -57,13 +57,13 @@ def test_rewards_of_ones_own_get_the_columns_of_the_row(train, tmp_path):
 
 def test_a_model_that_does_not_think(train, tmp_path, session_pool):
     """The whole response is the answer, and nobody misses a mark."""
-    from attnpo.rewards.accuracy import AccuracyReward
+    from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 
     reward = AccuracyReward(session_pool)
     texts: Any = ["The sum is \\boxed{42}.", "The sum is \\boxed{41}."]
     sampled: Any = {"completions": texts, "completion_ids": [[1], [2]], "reference": ["42", "42"]}
     assert reward(**sampled) == [0.0, 0.0]
-    reward.whole = True
+    reward = AccuracyReward(session_pool, form=WHOLE)
     assert reward(**sampled) == [1.0, 0.0]
     code, out, err = train("--thinking", "no", "--credit", "outcome", "--max_completion_length", "40")
     assert code == 0, err

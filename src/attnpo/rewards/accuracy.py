@@ -26,13 +26,12 @@ class AccuracyReward:
         tokenizer: if set, and the caller passes ``completion_ids``, the text is decoded from the sampled ids. TRL's own
             completion text is decoded without special tokens, and in some models ``</think>`` is one: every answer
             would be lost.
-        form: the thinking format of the model. Default: with a tokenizer ``<think>``; else the responses' own marks
-            say it: where most of those with marks have one format, all are read by it; else each by its own, and one
-            without any is all answer. (Text that comes with ``completion_ids`` may have lost its marks: there it has
-            no answer.)
+        form: the thinking format of the model; `WHOLE`: all of a response is its answer. Default: with a tokenizer
+            ``<think>``; else the responses' own marks say it: where most of those with marks have one format, all are
+            read by it; else each by its own, and one without any is all answer. (Text that comes with
+            ``completion_ids`` may have lost its marks: there it has no answer.)
 
     Attributes:
-        whole: the whole response is the answer (a model without a thinking part); else what follows the thinking.
         last_verdicts: the verdicts of the last call, in order.
     """
 
@@ -46,7 +45,6 @@ class AccuracyReward:
     ) -> None:
         self.__name__ = "accuracy"
         self.column = column
-        self.whole = False
         self.tokenizer, self.form = tokenizer, form
         self._seen: Counter[ThinkingFormat] = Counter()  # of the responses so far, where no format was given
         self.last_verdicts: list[Verdict] = []
@@ -64,7 +62,7 @@ class AccuracyReward:
         """Raises InputError if the reference column is absent; names it and the columns there are."""
         references = self._references(columns, len(completions))
         if self.tokenizer is not None and completion_ids is not None:
-            form = WHOLE if self.whole else self.form or THINK
+            form = self.form or THINK
             answers = [answer_of(decode_completion(self.tokenizer, ids, form), form) for ids in completion_ids]
         else:
             answers = self._answers(completions, may_lack_marks=completion_ids is not None)
@@ -78,11 +76,7 @@ class AccuracyReward:
     def _answers(self, completions: Sequence[Any], *, may_lack_marks: bool) -> list[str | None]:
         """The answers in completions as texts or messages. `may_lack_marks`: their special tokens may be lost."""
         parts = [message_parts(_last_message(completion)) for completion in completions]
-        form = (
-            WHOLE
-            if self.whole
-            else self.form or self._usual_format([content for thought, content in parts if thought is None])
-        )
+        form = self.form or self._usual_format([content for thought, content in parts if thought is None])
 
         def answer(content: str) -> str | None:
             own = form or recognise(content)

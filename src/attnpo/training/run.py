@@ -26,7 +26,7 @@ from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_pr
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation.contamination import Degree, seen_in_training
 from attnpo.models import resolve_model, shipped_model
-from attnpo.rewards.accuracy import AccuracyReward
+from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.formats import THINK
 from attnpo.steps.spans import locate_steps
@@ -231,8 +231,7 @@ def build_trainer(
     model_config.model_name_or_path = model_config.model_name_or_path or shipped_model(data.task_redundancy)
     path = resolve_model(model_config.model_name_or_path)
     tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
-    accuracy = AccuracyReward(pool)
-    accuracy.whole = args.thinking == "no"
+    accuracy = AccuracyReward(pool, form=WHOLE if args.thinking == "no" else None)
     rewards = load_rewards(data.reward_funcs or [OURS], accuracy)
     notes: dict[str, Any] = {}
     train_set, notes["train"] = load_problems(data, args, tokenizer, accuracy, console.print, held_out=False)
