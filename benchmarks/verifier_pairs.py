@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from verifier_speed import plain
 
 from attnpo.data.jsonl import read_jsonl
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import Judgement, Rules, Verdict
 
-TARGETS = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
 ANSWERS = ("gold", "pred")
 EXPECTED = ("expected", "result")
 
@@ -81,12 +80,6 @@ def literal(node: ast.expr) -> Any:
         return None
 
 
-def plain(pair: Pair) -> bool:
-    """As math-verify's own page and tests have it; a bare reference goes between dollar signs."""
-    reference = pair.reference if pair.delimited else f"${pair.reference}$"
-    return verify(parse(reference, TARGETS), parse(pair.answer, TARGETS))
-
-
 def table(pairs: list[Pair], ours: list[bool], theirs: list[bool]) -> Iterator[str]:
     """As expected, false rights and false wrongs of both, by source."""
     counts = f"{'false right':>11} {'false wrong':>11}"
@@ -124,7 +117,8 @@ def main() -> None:
     with VerifierPool(args.workers, timeout=30) as pool:
         judged = pool.judge((pair.answer, pair.reference, {}) for pair in pairs)
         ours = [judgement.verdict == Verdict.RIGHT for judgement in judged]
-        print(*table(pairs, ours, [plain(pair) for pair in pairs]), sep="\n")
+        theirs = [plain(pair.answer, pair.reference, delimited=pair.delimited) for pair in pairs]
+        print(*table(pairs, ours, theirs), sep="\n")
         if args.show:
             for pair, judgement, right in zip(pairs, judged, ours, strict=True):
                 if right != pair.right:

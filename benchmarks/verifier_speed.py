@@ -22,9 +22,9 @@ TARGETS = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()
 BATCH = 50
 
 
-def plain(answer: str, reference: str) -> bool:
-    """As math-verify's own page has it: the reference as a formula between dollar signs."""
-    return verify(parse(f"${reference}$", TARGETS), parse(answer, TARGETS))
+def plain(answer: str, reference: str, *, delimited: bool = False) -> bool:
+    """As math-verify's own page has it: the reference as a formula, between dollar signs if it is not `delimited`."""
+    return verify(parse(reference if delimited else f"${reference}$", TARGETS), parse(answer, TARGETS))
 
 
 def main() -> None:
