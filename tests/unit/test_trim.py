@@ -22,6 +22,7 @@ from attnpo.trim import run as trim_run
 from attnpo.trim.examples import Trimmed, Writer
 from attnpo.trim.options import Options
 from attnpo.trim.orders import behind_first_answer, kept_for_values, last_first, lowest_first, random_order
+from attnpo.trim.rows import read_source
 from attnpo.trim.search import most_removable
 from attnpo.trim.verify import Candidate, Model, answer_likelihoods, leave_one_out
 
@@ -40,6 +41,18 @@ def trace(parts: list[str] = STEPS, answer: str = "It is 84.", **fields: Any) ->
         "steps": steps,
         **fields,
     }
+
+
+def test_a_conversation_is_a_trace(tmp_path):
+    source, said = tmp_path / "in.jsonl", {"role": "assistant", "content": trace()["response"]}
+    good = {"messages": [{"role": "user", "content": "12 + 30, twice?"}, said], "reference": "84"}
+    source.write_text("\n".join(map(json.dumps, [good, {"messages": [said]}, good])) + "\n")
+    rows, without = read_source(source)
+    assert [number for number, _ in rows] == [1, 3]
+    assert (rows[0][1]["problem"], rows[0][1]["response"]) == ("12 + 30, twice?", said["content"])
+    (bad,) = without
+    assert bad.row == 2
+    assert bad.reason.startswith("found no message, expected a list of messages")
 
 
 # Values and orders

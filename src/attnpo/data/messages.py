@@ -38,7 +38,8 @@ def read_messages(value: Any, where: str) -> list[Message]:
     [{'role': 'user', 'content': '2 + 3?'}]
     """
     if not is_conversation(value):
-        raise InputError(f"{where}: found {type_name(value)}, expected {EXPECTED}")
+        found = "no message" if value == [] else type_name(value)
+        raise InputError(f"{where}: found {found}, expected {EXPECTED}")
     if isinstance(value, Mapping):
         value = [dict(zip(value, cells, strict=False)) for cells in zip(*value.values(), strict=False)]
     messages = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,11 @@ NumberedRow = tuple[int, Row]
 
 
 def read_traces(
-    source: str | os.PathLike[str], required: Iterable[str] = (), origin: str = AUTO
+    source: str | os.PathLike[str],
+    required: Iterable[str] = (),
+    origin: str = AUTO,
+    *,
+    on_bad_row: Callable[[InputError], None] | None = None,
 ) -> Iterator[NumberedRow]:
     """Stream (row number, trace) of a file. A row with several responses gives as many traces with its number.
 
@@ -26,6 +30,7 @@ def read_traces(
         source: JSON Lines (.gz too), .json, .parquet, or a log of inspect (.eval).
         required: fields every trace must have, as for `read_numbered_jsonl`.
         origin: who wrote the file, one of `ORIGINS`; auto: the first row says.
+        on_bad_row: told of every bad row, which is then left out; without it the first one is raised.
 
     Raises:
         InputError: the file or a row cannot be read, or lacks a required field; names file, row and field.
@@ -34,22 +39,32 @@ def read_traces(
         raise InputError(f"--from {origin}: expected one of {', '.join(ORIGINS)}")
     required = list(required)
     seen: set[tuple[Any, ...]] = set()
-    for number, row in _rows(source):
+    for number, row in _rows(source, on_bad_row):
         if origin == AUTO:
             origin = origin_of(row)
         where = row_name(source, number)
-        for trace in (row,) if origin == OWN else CONVERTERS[origin](row, where):
+        try:
+            traces = [row] if origin == OWN else list(CONVERTERS[origin](row, where))
+            for trace in traces:
+                for name in required:
+                    check_field(trace, name, where)
+        except InputError as error:
+            if on_bad_row is None:
+                raise
+            on_bad_row(error)
+            continue
+        for trace in traces:
             if origin == "lm-eval":  # every filter of a task repeats its documents
                 key = (trace.get("id"), hash(trace["response"]))
                 if key in seen:
                     continue
                 seen.add(key)
-            for name in required:
-                check_field(trace, name, where)
             yield number, trace
 
 
-def _rows(source: str | os.PathLike[str]) -> Iterator[NumberedRow]:
+def _rows(
+    source: str | os.PathLike[str], on_bad_row: Callable[[InputError], None] | None = None
+) -> Iterator[NumberedRow]:
     path = Path(source)
     if path.is_file() and zipfile.is_zipfile(path):
         yield from _inspect_archive(path)
@@ -58,7 +73,7 @@ def _rows(source: str | os.PathLike[str]) -> Iterator[NumberedRow]:
     elif path.suffix in (".parquet", ".arrow", ".csv"):
         yield from _table(path)
     else:
-        yield from read_numbered_jsonl(source)
+        yield from read_numbered_jsonl(source, on_bad_row=on_bad_row)
 
 
 def _json_file(path: Path) -> Iterator[NumberedRow]:

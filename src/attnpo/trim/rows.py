@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name
+from attnpo.data.jsonl import check_field, row_name
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import user_message
 from attnpo.evaluation.folder import read_evaluation
 from attnpo.evaluation.load import load_questions
 from attnpo.traces.labelled import NumberedRow
+from attnpo.traces.read import read_traces
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class LeftOut:
         return cls(number, fields.get("id"), where, reason.removeprefix(where).lstrip(":, "))
 
 
-def read_traces(source: str | Path) -> tuple[list[NumberedRow], list[LeftOut]]:
+def read_source(source: str | Path) -> tuple[list[NumberedRow], list[LeftOut]]:
     """The rows that have what a trace needs, with their numbers from 1, and the others.
 
-    source: a file of traces, or a folder of `attnpo eval`, whose samples are traces of the model evaluated.
+    source: a file of traces, whoever wrote it (`attnpo.traces.read`), or a folder of `attnpo eval`, whose samples are
+    traces of the model evaluated.
     Raises InputError for an unreadable file or folder, and for benchmarks whose answers are no mathematics.
     """
     return _read_samples(Path(source)) if Path(source).is_dir() else _read_file(source)
@@ -45,7 +47,7 @@ def _read_file(source: str | Path) -> tuple[list[NumberedRow], list[LeftOut]]:
     rows: list[NumberedRow] = []
     bad: list[InputError] = []
     without = []
-    for number, row in read_numbered_jsonl(source, on_bad_row=bad.append):
+    for number, row in read_traces(source, on_bad_row=bad.append):
         where = row_name(source, number)
         try:
             for field in ("problem", "response"):
@@ -61,7 +63,7 @@ def _read_file(source: str | Path) -> tuple[list[NumberedRow], list[LeftOut]]:
 
 
 def _number_in(message: str, source: str | Path) -> int:
-    """The row that a message of `read_numbered_jsonl` begins with."""
+    """The row that a message of `read_traces` begins with."""
     found = re.match(r"\d+", message.removeprefix(row_name(source, 0)[:-1]))
     assert found is not None
     return int(found[0])

@@ -39,7 +39,7 @@ from attnpo.traces.scores import heads_file
 from attnpo.traces.steps import check_tiling
 from attnpo.trim.examples import Writer
 from attnpo.trim.options import ATTENTION, SAMPLE, Options
-from attnpo.trim.rows import LeftOut, read_traces
+from attnpo.trim.rows import LeftOut, read_source
 from attnpo.trim.summary import Summary, summarise
 from attnpo.trim.trimmer import Trimmer
 from attnpo.trim.verify import Candidate, Model
@@ -86,7 +86,7 @@ def trim_file(
     name = resolve_model(model)
     head_file = heads_file(name, heads) if options.ranking == ATTENTION else None
     chosen = [] if head_file is None else load_heads(head_file)
-    rows, without = read_traces(source)
+    rows, without = read_source(source)
     rows = rows[: options.max_traces]
     target, partial = Path(target), Path(f"{target}.partial")
     with _going_on(partial, _settings(rows, name, chosen, options), say) as (file, done), VerifierPool() as pool:
