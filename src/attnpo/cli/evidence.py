@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnpo.cli.progress import progress_bar
-from attnpo.cli.trace_options import add_lexicon
+from attnpo.cli.trace_options import add_heads, add_lexicon
 from attnpo.errors import InputError
 
 if TYPE_CHECKING:
@@ -229,9 +229,7 @@ REMOVAL_PARSER = {"description": REMOVAL_DESCRIPTION, "formatter_class": argpars
 
 def add_removal_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="TRACES.jsonl", help="traces with references (.gz is read too)")
-    parser.add_argument(
-        "--heads", metavar="HEADS.json", help="(layer, head) pairs (default: heads.json in the model's folder)"
-    )
+    add_heads(parser)
     parser.add_argument(
         "--shares", metavar="S,S…", default="0.25,0.5,0.75", help="shares of steps to remove (default: 0.25,0.5,0.75)"
     )

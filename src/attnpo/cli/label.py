@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from attnpo.cli.progress import say
-from attnpo.cli.trace_options import add_format, add_input, add_lexicon
+from attnpo.cli.trace_options import add_format, add_input, add_lexicon, add_model
 
 DESCRIPTION = """\
 Add "essential": true, false or null (undecided) to every step of traces. Existing steps keep their offsets, others
@@ -65,9 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_format(parser)
     _add_judge_arguments(parser.add_argument_group("judges"))
     causal = parser.add_argument_group("causal")
-    causal.add_argument(
-        "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
-    )
+    add_model(causal)
     causal.add_argument("--batch-size", metavar="N", type=int, help="sequences per forward (default: 8)")
     causal.add_argument(
         "--threshold",

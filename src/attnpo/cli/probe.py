@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnpo.cli.progress import progress_bar, say
-from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_input
+from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_input, add_model
 
 if TYPE_CHECKING:
     from attnpo.heads.find import Found
@@ -31,9 +31,7 @@ FORMATS = (".png", ".svg", ".pdf")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input(parser, "labelled traces")
     parser.add_argument("-o", "--output", metavar="HEADS.json", required=True, help="the head file to write")
-    parser.add_argument(
-        "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
-    )
+    add_model(parser)
     parser.add_argument("--top", metavar="N", type=int, default=3, help="how many heads to choose (default: 3)")
     parser.add_argument("--layers", metavar="L|LOW-HIGH", help="layers to look at (default: all)")
     parser.add_argument("--max-traces", metavar="N", type=int, help="use the first N usable traces (default: all)")

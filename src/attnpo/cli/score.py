@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from attnpo.cli.progress import say
-from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_input, add_lexicon
+from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_heads, add_input, add_lexicon, add_model
 
 DESCRIPTION = """\
 Score every reasoning step by the attention that the final answer pays it, averaged over the chosen heads, and write
@@ -24,12 +24,8 @@ PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input(parser)
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", required=True, help="where to write (.gz to compress)")
-    parser.add_argument(
-        "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
-    )
-    parser.add_argument(
-        "--heads", metavar="HEADS.json", help="(layer, head) pairs (default: heads.json in the model's folder)"
-    )
+    add_model(parser)
+    add_heads(parser)
     parser.add_argument(
         "--group-accuracy", metavar="P", type=float, default=1.0, help="share of right responses (default: 1)"
     )

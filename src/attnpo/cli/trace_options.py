@@ -20,6 +20,20 @@ def add_input(parser: argparse.ArgumentParser, what: str = "traces") -> None:
     )
 
 
+def add_model(parser: argparse._ActionsContainer) -> None:
+    """--model, which reads the traces."""
+    parser.add_argument(
+        "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
+    )
+
+
+def add_heads(parser: argparse._ActionsContainer) -> None:
+    """--heads of the model."""
+    parser.add_argument(
+        "--heads", metavar="HEADS.json", help="(layer, head) pairs (default: heads.json in the model's folder)"
+    )
+
+
 def add_lexicon(parser: argparse.ArgumentParser, used: str = "phrase lists for rows without steps") -> None:
     """--lexicon; what it is used for stands in the help. The name is checked where the lexicon is loaded."""
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_lexicon
+from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_heads, add_lexicon, add_model
 
 DESCRIPTION = """\
 Take the steps that the final answer looks at least out of right traces, as many as can go while the answer stays right,
@@ -42,15 +42,13 @@ NAMED = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "input", metavar="IN", help="traces, one JSON object per line (.gz too), or a folder of `attnpo eval`"
+        "input",
+        metavar="IN",
+        help="traces: JSON Lines (.gz too), a file of another tool as for segment, or a folder of `attnpo eval`",
     )
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", required=True, help="where to write (.gz to compress)")
-    parser.add_argument(
-        "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
-    )
-    parser.add_argument(
-        "--heads", metavar="HEADS.json", help="(layer, head) pairs (default: heads.json in the model's folder)"
-    )
+    add_model(parser)
+    add_heads(parser)
     parser.add_argument(
         "--ranking",
         choices=("attention", "random", "position", "likelihood", "first_answer"),
