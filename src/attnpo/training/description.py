@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from attnpo.data.jsonl import read_jsonl
 from attnpo.models import model_name
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.resume import PROBLEMS, comparable_from, fingerprint
@@ -73,7 +74,7 @@ def evaluated(folder: Path, step: int) -> bool:
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     """The evaluations of a run, in order."""
     file = folder / "evaluations.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    return list(read_jsonl(file, ("step",))) if file.exists() else []
 
 
 def print_summary(folder: Path, console: Console) -> None:

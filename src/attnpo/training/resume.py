@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from attnpo.data.jsonl import json_line
+from attnpo.data.jsonl import json_line, read_jsonl
 from attnpo.errors import InputError
 from attnpo.training.records import HISTORY
 
@@ -144,5 +144,5 @@ def comparable_from(folder: Path) -> int:
     history = folder / HISTORY
     if not history.is_file():
         return 0
-    rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(history, ("until_step", "changes"))
     return max([0, *(row["until_step"] + 1 for row in rows if MEASURED & row["changes"].keys())])
