@@ -5,6 +5,8 @@ Small random models whose weights make attention far from uniform; every layer t
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from transformers import AutoConfig
@@ -59,20 +61,36 @@ MODELS = {  # name in the table: model type, attention implementation, options
         {**GEMMA, "vocab_size_per_layer_input": 61, "hidden_size_per_layer_input": 8, "laurel_rank": 4}
         | {"num_kv_shared_layers": 1, "layer_types": ["sliding_attention", "full_attention", "full_attention"]},
     ),
+    "gemma4": (  # its last layer reuses keys
+        "gemma4_text",
+        SDPA,
+        {**HEAD, "global_head_dim": 16, "num_global_key_value_heads": 1, **WINDOW, "num_kv_shared_layers": 1}
+        | {"layer_types": ["sliding_attention", "full_attention", "full_attention"]}
+        | {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 61},
+    ),
     "glm4": ("glm4", SDPA, HEAD),
     "glm4-moe": ("glm4_moe", SDPA, {**LATENT, **HEAD, "num_key_value_heads": 2}),
     "gpt2": ("gpt2", SDPA, {"n_embd": 32, "n_layer": 3, "n_head": 4}),
+    "gpt-bigcode": ("gpt_bigcode", SDPA, {"n_embd": 32, "n_layer": 3, "n_head": 4}),
     "gpt-neox": ("gpt_neox", SDPA, {}),
     "gpt-oss": ("gpt_oss", EAGER, {**HEAD, **WINDOW, **MOE, **GPT_OSS_ROPE}),
     "granite": ("granite", SDPA, {"attention_multiplier": 0.6}),
     "granitemoe": ("granitemoe", SDPA, {**MOE, "attention_multiplier": 0.6}),
+    "hunyuan": ("hunyuan_v1_dense", SDPA, HEAD),
     "lfm2": ("lfm2", SDPA, {"layer_types": ["conv", "full_attention", "full_attention"]}),
     "llama": ("llama", SDPA, {}),
     "llama4": ("llama4_text", SDPA, {**HEAD, **MOE, "attention_chunk_size": 7, "intermediate_size_mlp": 48}),
     "mimo-v2-flash": ("mimo_v2_flash", EAGER, {**HEAD, **MIXED, **MOE, "v_head_dim": 8}),
     "minimax": ("minimax", SDPA, {**MOE, "layer_types": LINEAR["layer_types"]}),
+    "ministral3": ("ministral3", SDPA, HEAD),
     "mistral": ("mistral", SDPA, {"sliding_window": 7}),
     "mixtral": ("mixtral", SDPA, {**MOE, "sliding_window": None}),
+    "modernbert-decoder": (
+        "modernbert-decoder",
+        SDPA,
+        {f"{name}_token_id": 0 for name in ("pad", "bos", "eos", "cls", "sep")}
+        | {"local_attention": 12, "layer_types": MIXED["layer_types"]},
+    ),
     "nemotron": ("nemotron", SDPA, {}),
     "olmo": ("olmo", SDPA, {}),
     "olmo2": ("olmo2", SDPA, {}),
@@ -121,6 +139,13 @@ def by_definition(attentions, layers, heads):
     ]
 
 
+def positions_of(model):
+    """As `generate` numbers them: every row from its first token on."""
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return {}
+    return {"position_ids": (MASK.cumsum(dim=1) - 1).clamp(min=0)}
+
+
 @pytest.mark.parametrize(("name", "implementation"), CASES)
 def test_architecture(name, implementation):
     model = make_model(name, implementation)
@@ -133,13 +158,29 @@ def test_architecture(name, implementation):
     got = score_steps(model, IDS, MASK, steps=STEPS, answers=ANSWERS, heads=heads)
     model.set_attn_implementation("eager")
     with torch.no_grad():
-        attentions = model(input_ids=IDS, attention_mask=MASK, output_attentions=True, use_cache=False).attentions
+        inputs = {"input_ids": IDS, "attention_mask": MASK, **positions_of(model)}
+        attentions = model(**inputs, output_attentions=True, use_cache=False).attentions
     attentions = attentions if len(attentions) == len(layers) else [attentions[i] for i in layers]
     expected = by_definition(attentions, layers, heads)
     error = max(float((mine - slow).abs().max()) for mine, slow in zip(got, expected, strict=True))
     print(f"{name}, {implementation}: largest error {error:.1e}")  # pytest -rP shows it
     assert max(float(table.max()) for table in expected) > 0.2  # far from uniform
     assert error < 1e-6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_left_padding_changes_nothing(name):
+    """A row scores as it does alone, also where attention depends on the number of a position."""
+    model = make_model(name, MODELS[name][1])
+    heads = [(2, 3), (1, 0)]
+    padded = score_steps(model, IDS[:1], MASK[:1], steps=STEPS[:1], answers=ANSWERS[:1], heads=heads)
+    start = 5
+    spans = {
+        "steps": [[(a - start, b - start) for a, b in STEPS[0]]],
+        "answers": [(ANSWERS[0][0] - start, ANSWERS[0][1] - start)],
+    }
+    alone = score_steps(model, IDS[:1, start:], None, **spans, heads=heads)
+    torch.testing.assert_close(padded[0], alone[0], rtol=0, atol=2e-6)
 
 
 NOT_SEPARATED = {"gpt-oss": "attend to other sequences", "opt": "attend to other sequences"}

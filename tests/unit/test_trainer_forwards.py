@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from attnpo.attention.positions import OwnPositions
 
 
 def count_forwards(trainer: Any) -> list[bool]:
     """A list that grows by one entry per forward of the policy: whether it builds a graph."""
-    import torch
-
     calls: list[bool] = []
+    trainer._positions = OwnPositions(needed=False)  # else two forwards of 8 tokens, once, ask for it
     trainer.model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     return calls
 
@@ -77,3 +80,26 @@ def test_off_policy_scales_are_those_of_the_on_policy_run(trainer_kit, tiny_qwen
     assert rows[0].keys() == rows[1].keys()
     for ids, advantages in rows[0].items():
         torch.testing.assert_close(advantages, rows[1][ids], atol=1e-6, rtol=1e-5)
+
+
+def test_positions_are_those_of_the_generation(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    """Log-probabilities of a left-padded row are those of the row alone, also with learned positions."""
+    torch.manual_seed(0)
+    size = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256, "vocab_size": len(tiny_tokenizer)}
+    ends = {"pad_token_id": tiny_tokenizer.pad_token_id, "eos_token_id": tiny_tokenizer.eos_token_id}
+    learned = GPT2LMHeadModel(GPT2Config(**size, **ends, bos_token_id=None))
+    torch.nn.init.normal_(learned.transformer.wpe.weight, std=0.5)
+    ids = torch.randint(3, 100, (1, 20))
+    padded, mask = torch.cat([torch.zeros_like(ids[:, :6]), ids], dim=1), torch.ones(1, 26, dtype=torch.int64)
+    mask[:, :6] = 0
+    for model, needed in ((learned, True), (tiny_qwen2, False)):
+        trainer = trainer_kit.make_trainer(model, tiny_tokenizer, tmp_path / model.config.model_type)
+        trainer.model.eval()  # GPT-2 has dropout
+        alone, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), 8)
+        beside, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, padded, mask, 8)
+        torch.testing.assert_close(beside, alone, rtol=0, atol=1e-5)
+        assert trainer._positions._needed is needed
+        with torch.no_grad():
+            counted = trainer.model(input_ids=padded, attention_mask=mask).logits[:, -9:-1].log_softmax(dim=-1)
+        stock = counted.gather(2, padded[:, -8:, None]).squeeze(2)
+        assert bool((stock - alone).abs().max() > 1e-3) is needed

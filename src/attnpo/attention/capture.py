@@ -25,12 +25,14 @@ from attnpo.attention.masks import check_call, check_name, read_mask
 from attnpo.attention.model import (
     check_packable,
     chosen_modules,
+    decoder_of,
     eager_function,
     head_count,
     interface_of,
     runs_compiled,
     unwrap_model,
 )
+from attnpo.attention.positions import own_positions, takes_positions
 from attnpo.attention.rows import CHUNK_ELEMENTS, step_scores
 from attnpo.errors import InputError
 
@@ -52,6 +54,7 @@ class CapturedScores:
         self.layouts = {layout.device: layout}
         self.forwards = 0
         self.running = False
+        self.reused_keys = False
 
     @property
     def scores(self) -> Float[Tensor, "H N S"]:
@@ -83,12 +86,17 @@ class CapturedScores:
         }
         return torch.stack([place[head] for head in self.heads])
 
-    def begin(self, *_: Any) -> None:
-        """Forward pre-hook of the decoder."""
+    def begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Forward pre-hook of the decoder, with keyword arguments."""
         self.forwards += 1
         if self.forwards > 1:
             raise InputError("capture_scores: a second forward ran inside the context, expected exactly one")
         self.running = True
+        if self.reused_keys and "logits_to_keep" in kwargs:
+            # A decoder that is told (Gemma 4) leaves out the other queries of layers that reuse keys. The logits are
+            # cut behind it, whatever it did.
+            kwargs = {**kwargs, "logits_to_keep": 0}
+        return args, kwargs
 
     def finish(self, *_: Any) -> None:
         """Forward hook of the decoder: what calls attention later is a recomputation for the backward pass."""
@@ -129,7 +137,8 @@ def capture_scores(
             output = model(input_ids=input_ids, attention_mask=attention_mask)
         captured.scores  # float32 [H, B, S], no gradient
 
-    The forward must see the whole padded rows (no key-value cache). Its output is not changed by a bit. Wrapped models
+    The forward must see the whole padded rows (no key-value cache). Its output is not changed by a bit (it may round
+    differently where a layer asked for reuses the keys of another and `logits_to_keep` is given). Wrapped models
     (PEFT, DistributedDataParallel), training mode and gradient checkpointing are fine; the backward pass may run inside
     or after the context. Within one process, models other than `model` are left alone. A compiled model runs its
     Python code in this one forward, whose output rounds differently, since every capture would compile it anew (with
@@ -138,19 +147,20 @@ def capture_scores(
     Raises InputError for heads the model has not got, for models whose attention cannot be scored, for a second forward
     and for a forward of another shape than the layout's.
     """
-    decoder = unwrap_model(model).get_decoder()
+    decoder = decoder_of(model)
     chosen = [(int(layer), int(head)) for layer, head in heads]
     check_heads(decoder.config, chosen)
     captured = CapturedScores(layout, chosen, head_count(decoder))
     slots = chosen_modules(decoder, list(captured.by_layer))
     if isinstance(layout, PackedLayout):
         check_packable(decoder)
+    captured.reused_keys = any(getattr(module, "is_kv_shared_layer", False) for module in slots)
     names = {_implementation(module) for module in slots}
     with ExitStack() as stack:
         for module in slots:
             stack.enter_context(_redirected(module, slots, captured))
         hooks = (
-            decoder.register_forward_pre_hook(captured.begin),
+            decoder.register_forward_pre_hook(captured.begin, with_kwargs=True),
             decoder.register_forward_hook(captured.finish, always_call=True),
         )
         for hook in hooks:
@@ -206,7 +216,7 @@ def score_steps(
     """S(l,h,s_k) of every step and chosen head (paper section 3), with one forward of a transformers causal LM.
 
     steps[i]: (start, end) token spans of row i; answers[i]: (start, end) of its final answer; both as positions in the
-    padded row, any padding side. heads: (layer, head), zero-based. One float32 tensor [H, S_i] per row, heads in the
+    padded row, any padding side (positions are numbered from a row's first token, as in generation). heads: (layer, head), zero-based. One float32 tensor [H, S_i] per row, heads in the
     order given; their mean over H is S(s_k). A step without tokens scores 0, and so do the steps of a row whose answer
     is empty or None. Training or evaluation mode stays as it is (with dropout, the forward has dropout).
     Raises InputError for heads that the model has not got, for models that cannot be scored, and for spans outside the
@@ -222,8 +232,11 @@ def score_steps(
         )
     layout = StepLayout.from_spans(steps, answers, attention_mask)
     _check_padding(steps, answers, attention_mask)
+    options: dict[str, Any] = dict(_few_logits(model))
+    if takes_positions(model) and not bool(attention_mask[:, 0].all()):
+        options["position_ids"] = own_positions(attention_mask)
     with torch.no_grad(), capture_scores(model, layout, heads) as captured:
-        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **_few_logits(model))
+        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **options)
     scores = captured.scores
     return [scores[:, i, : len(row)].contiguous() for i, row in enumerate(steps)]
 

@@ -8,10 +8,26 @@ from functools import lru_cache
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from attnpo.attention.heads import Head
 from attnpo.errors import InputError
 from attnpo.models.loading import unwrap_model
+
+
+def decoder_of(model: nn.Module) -> Any:
+    """The part of a causal language model that runs the layers; its output layer stands behind it.
+
+    Raises InputError as `unwrap_model` does, and for a model that has no such part.
+    """
+    inner = unwrap_model(model)
+    for part in (inner.get_decoder(), inner.base_model):  # some models call their output layer the decoder
+        if isinstance(part, PreTrainedModel):
+            return part
+    raise InputError(
+        f"model: {type(inner).__name__} has no decoder that is a transformers model (get_decoder() is a "
+        f"{type(inner.get_decoder()).__name__}), expected a causal language model of transformers"
+    )
 
 
 def scorable_layers(model: nn.Module) -> list[int]:
@@ -19,7 +35,7 @@ def scorable_layers(model: nn.Module) -> list[int]:
 
     Raises InputError as `unwrap_model` does.
     """
-    return sorted(_attention_modules(unwrap_model(model).get_decoder()))
+    return sorted(_attention_modules(decoder_of(model)))
 
 
 def all_heads(model: nn.Module, layers: Sequence[int] | None = None) -> list[Head]:
@@ -27,7 +43,7 @@ def all_heads(model: nn.Module, layers: Sequence[int] | None = None) -> list[Hea
 
     Raises InputError as `unwrap_model` does.
     """
-    per_layer = head_count(unwrap_model(model).get_decoder())
+    per_layer = head_count(decoder_of(model))
     return [
         (layer, head) for layer in (scorable_layers(model) if layers is None else layers) for head in range(per_layer)
     ]

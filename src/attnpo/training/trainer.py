@@ -27,6 +27,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from attnpo.attention.heads import HEADS, Head, load_threshold
+from attnpo.attention.positions import OwnPositions
 from attnpo.credit.attnpo import AttnPOCredit
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod, assign_credit
 from attnpo.data.problems import check_enough_problems
@@ -151,6 +152,7 @@ class AttnPOTrainer(GRPOTrainer):
         where["writes"] = self.accelerator.is_main_process
         self._batch = GenerationBatch(rows=[], group_size=self.num_generations)
         self._capture = ForwardCapture()
+        self._positions = OwnPositions()
         self._recorder = Recorder(**where)
         self._held_out = HeldOutEvaluation(**where, examples=args.eval_examples)
 
@@ -300,7 +302,8 @@ class AttnPOTrainer(GRPOTrainer):
     ):
         forward = partial(super()._get_per_token_logps_and_entropies, model, **kwargs)
         rows = (input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy)
-        return forward(*rows) if model is self.ref_model else self._capture.run(forward, model, *rows)
+        with self._positions.given(model):
+            return forward(*rows) if model is self.ref_model else self._capture.run(forward, model, *rows)
 
     def _compute_loss(self, model, inputs):
         wanted = None

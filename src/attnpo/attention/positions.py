@@ -1,0 +1,95 @@
+"""Positions of left-padded rows, numbered as the model's own generation numbers them: from the first token on.
+
+A forward that is given no `position_ids` counts the padding in. With rotary embeddings nothing depends on that; with
+learned positions, or with what is applied to queries and keys by their position (temperatures, norms behind the
+rotation), the row is then another one than the model sampled.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from attnpo.models.loading import unwrap_model
+
+_TOKENS = 8
+_SAME = 0.02
+"""Of the standard deviation of the logits: rounding far from the origin stays below, a learned position far above."""
+
+
+def own_positions(attention_mask: Tensor) -> Int64[Tensor, "B T"]:
+    """The number of every token of its row, from 0; 0 at padding before it. `attention_mask`: [B, T], 1 at tokens."""
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp_(min=0)
+
+
+def takes_positions(model: nn.Module) -> bool:
+    """Whether the model's forward has the argument `position_ids`; one without finds them itself."""
+    return "position_ids" in inspect.signature(unwrap_model(model).forward).parameters
+
+
+@torch.no_grad()
+def depends_on_positions(model: nn.Module) -> bool:
+    """Whether the same few tokens, further back in the model's range, get other logits. Two forwards of 8 tokens.
+
+    Collective where the model's weights are sharded. `model` may be wrapped; its mode is put back.
+    """
+    inner = unwrap_model(model)
+    config = inner.config.get_text_config(decoder=True)
+    room = (getattr(config, "max_position_embeddings", None) or 2048) - _TOKENS
+    if room < 1 or not takes_positions(model):
+        return False
+    device = next(inner.parameters()).device
+    ids = torch.arange(1, 1 + _TOKENS, device=device)[None] % config.vocab_size
+    places = torch.arange(_TOKENS, device=device)[None]
+    mask = torch.ones_like(ids)
+    training = model.training
+    model.eval()
+    try:
+        near, far = (
+            model(input_ids=ids, attention_mask=mask, position_ids=places + start, use_cache=False).logits.float()
+            for start in (0, room)
+        )
+    finally:
+        model.train(training)
+    return bool((near - far).abs().max() > _SAME * near.std())
+
+
+class OwnPositions:
+    """`own_positions_given` for the models that need it, asked for at the first forward of one."""
+
+    def __init__(self, needed: bool | None = None) -> None:
+        self._needed = needed
+
+    @contextmanager
+    def given(self, model: nn.Module) -> Iterator[None]:
+        """Around a forward of `model`, or of its reference: the first model asks for both."""
+        if self._needed is None:
+            self._needed = depends_on_positions(model)
+        if not self._needed:
+            yield
+            return
+        with own_positions_given(model):
+            yield
+
+
+@contextmanager
+def own_positions_given(model: nn.Module) -> Iterator[None]:
+    """Give `own_positions` to every forward in the context that has a mask [B, T] and no positions of its own."""
+
+    def number(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        mask = kwargs.get("attention_mask")
+        if kwargs.get("position_ids") is None and isinstance(mask, Tensor) and mask.ndim == 2:
+            kwargs = {**kwargs, "position_ids": own_positions(mask)}
+        return args, kwargs
+
+    hook = unwrap_model(model).register_forward_pre_hook(number, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
