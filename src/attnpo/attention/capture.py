@@ -216,9 +216,10 @@ def score_steps(
     """S(l,h,s_k) of every step and chosen head (paper section 3), with one forward of a transformers causal LM.
 
     steps[i]: (start, end) token spans of row i; answers[i]: (start, end) of its final answer; both as positions in the
-    padded row, any padding side (positions are numbered from a row's first token, as in generation). heads: (layer, head), zero-based. One float32 tensor [H, S_i] per row, heads in the
-    order given; their mean over H is S(s_k). A step without tokens scores 0, and so do the steps of a row whose answer
-    is empty or None. Training or evaluation mode stays as it is (with dropout, the forward has dropout).
+    padded row, any padding side (positions are numbered from a row's first token, as in generation). heads:
+    (layer, head), zero-based. One float32 tensor [H, S_i] per row, heads in the order given; their mean over H is
+    S(s_k). A step without tokens scores 0, and so do the steps of a row whose answer is empty or None. Training or
+    evaluation mode stays as it is (with dropout, the forward has dropout).
     Raises InputError for heads that the model has not got, for models that cannot be scored, and for spans outside the
     row, over padding, overlapping, or not before the answer.
     """
