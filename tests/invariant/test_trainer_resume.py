@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,20 @@ def run(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     def reward(completions: list[Any], **kwargs: Any) -> list[float]:
         return [float("e" in text) for text in completions]
 
-    def train(name: str, steps: int, resume: str | None = None, **changes: Any):
+    at = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
+
+    def train(name: str, steps: int, resume: str | bool | None = None, **changes: Any):
         trainer = trainer_kit.make_trainer(
-            copy.deepcopy(tiny_qwen2),
+            str(at),  # and not the model itself: a reference model is loaded from there
             tiny_tokenizer,
             tmp_path / name,
             reward=reward,
             data=trainer_kit.problems(6),
             eval_data=trainer_kit.problems(3),
-            max_steps=4,
             max_completion_length=24,
-            save_strategy="steps",
-            save_steps=2,
-            shuffle_dataset=True,
-            **changes,
+            **{"save_strategy": "steps", "save_steps": 2, "shuffle_dataset": True, "max_steps": 4, **changes},
         )
-        if steps < 4:  # stopped, not finished: the schedule is that of four steps
+        if steps < trainer.args.max_steps:  # stopped, not finished: the schedule is that of all steps
             from transformers import TrainerCallback
 
             class Stop(TrainerCallback):
@@ -76,6 +74,45 @@ def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
     # Responses really are sampled and rewarded: otherwise equality would be easy.
     assert len({row["reward"] for row in lines(whole[0])}) > 1
     assert_equal_runs(whole, parts)
+
+
+HALF_USED: dict[str, dict[str, Any]] = {
+    "two updates on the same responses": {"num_iterations": 2},
+    "four updates on parts of one generation": {"steps_per_generation": 4, "per_device_train_batch_size": 4},
+    "both": {"num_iterations": 2, "steps_per_generation": 2, "per_device_train_batch_size": 4},
+    "an update on one generation and a half": {
+        "steps_per_generation": 2,
+        "gradient_accumulation_steps": 3,
+        "per_device_train_batch_size": 4,
+    },
+    "steps that are not logged": {"logging_steps": 3, "num_iterations": 2, "max_steps": 6},
+    "steps that are not logged, on-policy": {"logging_steps": 3, "max_steps": 6},
+    "later epochs": {"max_steps": 7, "logging_steps": 2},
+    "a length reward that remembers": {
+        "length_reward": "laser_d",
+        "length_kwargs": {"low": 4, "interval": 4, "update_every": 1},
+        "num_iterations": 2,
+    },
+    "a reference that follows": {"beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 1, "num_iterations": 2},
+    "a table of completions": {"log_completions": True, "num_iterations": 2},
+    "another credit method": {"credit": "outcome", "advantage": "grpo", "num_iterations": 2},
+}
+
+
+@pytest.mark.parametrize("case", HALF_USED)
+def test_resumed_inside_a_generation(case, run, tmp_path):
+    """From every checkpoint on: whatever is in hand between two steps goes on where it was."""
+    options = {"save_steps": 1, "learning_rate": 0.05, **HALF_USED[case]}
+    steps = options.get("max_steps", 4)
+    whole = run("whole", steps, **options)
+    assert any(row["loss"] for row in lines(whole[0]))
+    for step in range(1, steps):
+        parts = tmp_path / "parts"
+        shutil.copytree(whole[0], parts)
+        for later in range(step + 1, steps + 1):
+            shutil.rmtree(parts / f"checkpoint-{later}")
+        assert_equal_runs(whole, run("parts", steps, resume=True, **options))
+        shutil.rmtree(parts)
 
 
 @pytest.mark.parametrize("share", [True, False])

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
 from attnpo.models import model_name
 
@@ -121,7 +122,7 @@ def save_heads(
         content["sra"] = {f"{layer},{head}": float(value) for (layer, head), value in sra.items()}
     # One line per field: a table of hundreds of heads stays readable.
     lines = (f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in content.items())
-    Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_whole(Path(path), ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def check_heads(model_config: Any, heads: Sequence[Head]) -> None:

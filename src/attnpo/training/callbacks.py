@@ -98,6 +98,14 @@ class SignalWatch(TrainerCallback):
         self._told = False
         folder.listeners.append(self._listen)
 
+    def attnpo_state(self) -> dict[str, Any]:
+        """For a checkpoint (`training/saving.py`)."""
+        return {"without": self.without, "told": self._told, "fresh": [list(records) for records in self._fresh]}
+
+    def load_attnpo_state(self, state: dict[str, Any]) -> None:
+        """Go on from `attnpo_state`."""
+        self.without, self._told, self._fresh = state["without"], state["told"], state["fresh"]
+
     def _listen(self, name: str, records: Sequence[Record]) -> None:
         if name.startswith("train-"):
             self._fresh.append(records)
@@ -155,6 +163,14 @@ class LexiconWatch(TrainerCallback):
         self._said: str | None = None
         self._told = False
         folder.listeners.append(self._listen)
+
+    def attnpo_state(self) -> dict[str, Any]:
+        """For a checkpoint (`training/saving.py`)."""
+        return {"told": self._told, "said": self._said}
+
+    def load_attnpo_state(self, state: dict[str, Any]) -> None:
+        """Go on from `attnpo_state`."""
+        self._told, self._said = state["told"], state["said"]
 
     def _listen(self, name: str, records: Sequence[Record]) -> None:
         if name.startswith("train-") and not self._told:
@@ -257,8 +273,19 @@ class SaveByTime(TrainerCallback):
         self._asked = False
         self._own: Path | None = None
 
+    def attnpo_state(self) -> dict[str, Any]:
+        """For a checkpoint (`training/saving.py`), which is itself of this kind or not."""
+        return {"asked": self._asked}
+
+    def load_attnpo_state(self, state: dict[str, Any]) -> None:
+        """Go on from `attnpo_state`, once training begins."""
+        self._asked = state["asked"]
+
     def on_train_begin(self, args, state, control, **kwargs):
         self._last = time.monotonic()
+        if self._asked:
+            self._own = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        self._asked = False
 
     def on_step_end(self, args, state, control, **kwargs):
         due = args.save_strategy != "no" and time.monotonic() - self._last > 60 * self.minutes
@@ -267,12 +294,13 @@ class SaveByTime(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         self._last = time.monotonic()
-        old, self._own = self._own, None
-        if old is not None and state.is_world_process_zero:
+        asked, self._asked = self._asked, False
+        new = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if not new.exists():  # saving failed: the one before is the last good one
+            return
+        old, self._own = self._own, new if asked else None
+        if old is not None and old != new and state.is_world_process_zero:
             shutil.rmtree(old, ignore_errors=True)
-        if self._asked:
-            self._own = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        self._asked = False
 
 
 def _any_process(flag: bool, device: torch.device) -> bool:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
+from attnpo.errors import InputError
+
 STATE = "trainer_state.json"
+
+FILES = "files.json"
+"""In a checkpoint: its files with their sizes and checksums (CRC-32), written last."""
+
+BLOCK = 1 << 24  # bytes read at a time
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -24,12 +32,93 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in found if steps[path].isdecimal()), key=lambda path: -int(steps[path]))
 
 
+def checkpoint_of(folder: Path, asked: str | bool | None) -> Path | None:
+    """The checkpoint that `resume_from_checkpoint` means: a path, or the last whole one of a run folder for true.
+
+    auto is true where the folder has a checkpoint, and none where it has not.
+
+    Raises:
+        InputError: there is none, or it is not whole.
+    """
+    if asked is None or str(asked).lower() in ("false", "none", ""):
+        return None
+    if str(asked).lower() == "auto" and not checkpoints(folder):
+        return None
+    if str(asked).lower() in ("true", "auto"):
+        last = last_checkpoint(folder)
+        if last is None:
+            found = [f"{path.name}: {what_is_broken(path)}" for path in checkpoints(folder)]
+            why = f" that is whole ({'; '.join(found)})" if found else ""
+            raise InputError(f"option resume_from_checkpoint: no checkpoint in {folder}{why}")
+        return last
+    given = Path(str(asked))
+    if not (given / STATE).is_file():
+        raise InputError(f"option resume_from_checkpoint: {given} is no checkpoint (it has no {STATE})")
+    broken = what_is_broken(given)
+    if broken is not None:
+        raise InputError(f"option resume_from_checkpoint: {given} is not whole: {broken}")
+    return given
+
+
+def passed_over(folder: Path, resumed: Path) -> list[str]:
+    """A sentence about every checkpoint of `folder` later than `resumed` that is not whole."""
+    said = []
+    for path in checkpoints(folder):
+        if path.resolve() == resumed.resolve():
+            break
+        broken = what_is_broken(path)
+        if broken is not None:
+            said.append(f"{path} is passed over: {broken}; going on from {resumed}")
+    return said
+
+
+def write_list_of_files(checkpoint: Path) -> None:
+    """Note down every file of a checkpoint that is complete, for `what_is_broken`."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != FILES)
+    listed = {str(path.relative_to(checkpoint)): [path.stat().st_size, _checksum(path)] for path in files}
+    (checkpoint / FILES).write_text(json.dumps(listed, indent=0), encoding="utf-8")
+
+
+def _checksum(file: Path) -> int:
+    """CRC-32 of a file."""
+    found = 0
+    with open(file, "rb") as content:
+        while block := content.read(BLOCK):
+            found = zlib.crc32(block, found)
+    return found
+
+
 def what_is_broken(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be gone on from, naming the file; None: nothing seen.
 
+    One that has a list of its files is read and compared with it. Without, of an earlier version or of other software:
     transformers writes trainer_state.json last, so that its absence tells of a save that was cut off; a full disk
     leaves files that end too early.
     """
+    return _not_whole(checkpoint) or _not_as_listed(checkpoint)
+
+
+def _not_as_listed(checkpoint: Path) -> str | None:
+    """The first file that is not what was saved; None: all are, or there is no list."""
+    if not (checkpoint / FILES).is_file():
+        return None
+    try:
+        listed = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
+        for name, (size, checksum) in listed.items():
+            file = checkpoint / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != size:
+                return f"{name} has {file.stat().st_size} bytes, expected {size}"
+            if _checksum(file) != checksum:
+                return f"{name} is damaged: its content is not what was saved"
+    except (ValueError, TypeError, AttributeError):
+        return f"{FILES} is not whole"
+    return None
+
+
+def _not_whole(checkpoint: Path) -> str | None:
+    """What the files tell by themselves."""
     state = checkpoint / STATE
     if not state.is_file():
         return f"it has no {STATE}: saving it was cut off"

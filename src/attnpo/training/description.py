@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from attnpo.data.jsonl import read_jsonl
+from attnpo.data.jsonl import read_jsonl, write_whole
 from attnpo.models import model_name
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.resume import PROBLEMS, comparable_from, fingerprint
@@ -25,8 +25,8 @@ PACKAGES = ("attnpo", "torch", "transformers", "trl", "accelerate", "datasets", 
 def write_description(folder: Path, options: dict[str, Any], environment: dict[str, Any]) -> None:
     """config.yaml (every option as resolved; it can be given back to --config) and environment.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(options, sort_keys=True, allow_unicode=True), encoding="utf-8")
-    (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "config.yaml", yaml.safe_dump(options, sort_keys=True, allow_unicode=True).encode())
+    write_whole(folder / "environment.json", (json.dumps(environment, indent=1) + "\n").encode())
 
 
 def environment_of(args: AttnPOConfig, argv: list[str], notes: dict[str, Any], sets: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from trl.trainer.utils import get_quantization_config
 from attnpo.checks import read_escapes
 from attnpo.data.problems import BUILT_IN
 from attnpo.errors import InputError
-from attnpo.training.checkpoints import STATE, checkpoints, last_checkpoint, what_is_broken
 from attnpo.training.config import AttnPOConfig
 
 _NAMES = {
@@ -231,30 +230,6 @@ def _unknown(parser: OptionParser, rest: list[str], where: str) -> str:
     guess = difflib.get_close_matches(names[0], known, n=1)
     hint = f"; did you mean {guess[0]}?" if guess else "; `attnpo train --help-all` lists them all"
     return f"unknown option {', '.join(names)} in {where}{hint}".replace("in the command", "on the command")
-
-
-def checkpoint_to_resume(args: AttnPOConfig) -> str | None:
-    """The checkpoint `resume_from_checkpoint` means: a path, or the last whole one of the run for true.
-
-    Raises:
-        InputError: there is none.
-    """
-    asked = args.resume_from_checkpoint
-    if asked is None or str(asked).lower() in ("false", "none", ""):
-        return None
-    if str(asked).lower() == "true":
-        last = last_checkpoint(Path(args.output_dir))
-        if last is None:
-            found = [f"{path.name}: {what_is_broken(path)}" for path in checkpoints(Path(args.output_dir))]
-            why = f" that is whole ({'; '.join(found)})" if found else ""
-            raise InputError(f"option resume_from_checkpoint: no checkpoint in {args.output_dir}{why}")
-        return str(last)
-    if not (Path(asked) / STATE).is_file():
-        raise InputError(f"option resume_from_checkpoint: {asked} is no checkpoint (it has no {STATE})")
-    broken = what_is_broken(Path(asked))
-    if broken is not None:
-        raise InputError(f"option resume_from_checkpoint: {asked} is not whole: {broken}")
-    return str(asked)
 
 
 def is_complete(checkpoint: str, max_steps: int) -> bool:

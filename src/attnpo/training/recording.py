@@ -246,6 +246,20 @@ class Recorder:
         self._uncredited = 0
         self._step: list[Record] = []  # of all processes, of the step's finished generation batches
 
+    def state(self) -> dict[str, Any]:
+        """All that is kept between two steps; tensors in it are not copied."""
+        return {
+            "records": self._records,
+            "notes": self._notes,
+            "uncredited": self._uncredited,
+            "step": self._step,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._records, self._notes = state["records"], state["notes"]
+        self._uncredited, self._step = state["uncredited"], state["step"]
+
     def open(self, records: list[Record]) -> None:
         """Begin a new generation batch."""
         self._records, self._notes, self._uncredited = records, [], len(records)

@@ -196,6 +196,12 @@ class RunFolder:
         with open(self.path / name, "ab") as file:
             file.write(json_line(values))
 
+    def forget_start(self) -> None:
+        """Drop the records of a run that has no checkpoint to go on from; heads that it found stay."""
+        for name in ("metrics.jsonl", "evaluations.jsonl", WARNINGS):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "rollouts", ignore_errors=True)
+
     def forget_after(self, step: int) -> None:
         """Drop what was written after `step`: a run resumed there writes those steps again, once."""
         for name in ("metrics.jsonl", "evaluations.jsonl", WARNINGS):

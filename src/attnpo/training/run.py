@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +21,7 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
 from attnpo.attention.heads import HEADS
+from attnpo.data.jsonl import write_whole
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation.contamination import Degree, seen_in_training
@@ -34,14 +34,14 @@ from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
 from attnpo.task.traces import redundant_style
 from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch, StopAfterMinutes, StopOnInterrupt
-from attnpo.training.checkpoints import checkpoints, what_is_broken
+from attnpo.training.checkpoints import checkpoint_of, passed_over
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import SHIPPED_LEARNING_RATE, without_effect
 from attnpo.training.description import environment_of, evaluated, print_summary, save_trained, write_description
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
 from attnpo.training.lock import locked
 from attnpo.training.method_options import length_targets
-from attnpo.training.options import DataConfig, checkpoint_to_resume, is_complete, model_kwargs, parse, resolved_options
+from attnpo.training.options import DataConfig, is_complete, model_kwargs, parse, resolved_options
 from attnpo.training.own_rewards import OURS, load_rewards, with_columns
 from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder
 from attnpo.training.resume import check_changes, keep_history, what_changed
@@ -103,17 +103,22 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     with quiet_screen():
         data, args, model_config = parse(argv)
     console = console or Console(quiet=args.process_index > 0)  # one of several processes speaks for all
-    resume = checkpoint_to_resume(args)
+    found = checkpoint_of(Path(args.output_dir), args.resume_from_checkpoint)
+    resume = None if found is None else str(found)
     check_packages(args)
     use_shipped_rate(args, model_config)
-    if resume is None and not args.overwrite_run:
+    again = resume is None and str(args.resume_from_checkpoint).lower() == "auto"
+    if resume is None and not args.overwrite_run and not again:
         RunFolder(args.output_dir).check_free()
     RunFolder(args.output_dir).check_writable()
     with ExitStack() as stack:
         if args.process_index == 0:
             stack.enter_context(locked(Path(args.output_dir)))
-        if resume is not None:
-            say_broken(Path(args.output_dir), resume, console)
+            if again:  # what was stopped before its first checkpoint begins again, with the heads it has found
+                RunFolder(args.output_dir).forget_start()
+        if found is not None:
+            for said in passed_over(Path(args.output_dir), found):
+                console.print(said, style="yellow", soft_wrap=True)
         stack.enter_context(quiet_screen())
         pool = stack.enter_context(VerifierPool(args.verifier_workers, timeout=args.verifier_timeout))
         trainer, notes = build_trainer(data, args, model_config, pool, console)
@@ -152,22 +157,12 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     return Path(args.output_dir)
 
 
-def say_broken(folder: Path, resume: str, console: Console) -> None:
-    """Name the checkpoints later than the one a run goes on from, and why they are passed over."""
-    for path in checkpoints(folder):
-        if path == Path(resume):
-            return
-        broken = what_is_broken(path)
-        if broken is not None:
-            console.print(f"{path} is passed over: {broken}; going on from {resume}", style="yellow", soft_wrap=True)
-
-
 def copy_heads(file: Path, folder: Path, *, traces: bool) -> None:
     """The head file of a run into its folder, and what it was found on; nothing to do where it lies there."""
     if file.resolve() != (folder / HEADS).resolve():
-        shutil.copyfile(file, folder / HEADS)
+        write_whole(folder / HEADS, file.read_bytes())
         if traces:
-            shutil.copyfile(file.with_name(HEADS_TRACES), folder / HEADS_TRACES)
+            write_whole(folder / HEADS_TRACES, file.with_name(HEADS_TRACES).read_bytes())
 
 
 def check_packages(args: AttnPOConfig) -> None:

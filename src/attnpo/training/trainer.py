@@ -12,6 +12,7 @@ What it overrides of TRL's is here, in one class. What it knows between two of t
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -31,7 +32,7 @@ from attnpo.attention.positions import OwnPositions
 from attnpo.credit.attnpo import AttnPOCredit
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod, assign_credit
 from attnpo.data.problems import check_enough_problems
-from attnpo.errors import InputError
+from attnpo.errors import InputError, RunError
 from attnpo.models.fast_rollouts import fast_rollouts
 from attnpo.training.batch import GenerationBatch, StepTensors, credit_inputs, stage_signals
 from attnpo.training.callbacks import (
@@ -45,6 +46,7 @@ from attnpo.training.callbacks import (
     StopAfterMinutes,
 )
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
+from attnpo.training.checkpoints import checkpoint_of, passed_over
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation, isolated_random_state
 from attnpo.training.formats import format_of_run
@@ -56,6 +58,7 @@ from attnpo.training.processes import from_main
 from attnpo.training.recording import Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
 from attnpo.training.rewards import RewardSetup
+from attnpo.training.saving import Checkpoints
 from attnpo.training.stages import make_stages
 from attnpo.training.trackers import start_trackers
 
@@ -115,7 +118,13 @@ class AttnPOTrainer(GRPOTrainer):
         self.rewards = RewardSetup.build(reward_funcs, args)
         check_enough_problems(train_dataset, args.generation_batch_size, args.num_generations)
         weights, args.reward_weights = args.reward_weights, self.rewards.weights(args.reward_weights)
-        own: list[Any] = [MetricsFile(self.folder), GradientGuard(), LengthState(self.rewards.length)]
+        self._checkpoints = Checkpoints(self)
+        own: list[Any] = [
+            self._checkpoints,
+            MetricsFile(self.folder),
+            GradientGuard(),
+            LengthState(self.rewards.length),
+        ]
         own.append(SignalWatch(self.folder, self.rewards, args))
         if args.credit in ("attnpo", "first_correct") and args.thinking != "no":  # the methods that read steps
             own.append(LexiconWatch(self.folder, args.lexicon))
@@ -417,22 +426,49 @@ class AttnPOTrainer(GRPOTrainer):
         return loss
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
-        """As in transformers, after `find_heads`.
+        """As in transformers, after `find_heads`; true: from the last checkpoint that is whole.
 
         Where a loss or gradient is not finite, a checkpoint of the weights before it is saved.
 
         Raises:
             NotFiniteError: names the step and the checkpoint.
         """
-        self.find_heads(resumed=resume_from_checkpoint or False)
+        self._checkpoints.resumed = found = self._checkpoint_of(resume_from_checkpoint)
+        self.find_heads(resumed=str(found) if found is not None else False)
         try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            return super().train(None if found is None else str(found), *args, **kwargs)
         except NotFiniteError as error:
             raise NotFiniteError(f"{error}. The weights before it are in {self.save_checkpoint()}") from error
+        finally:
+            self._checkpoints.resumed = None
+
+    def _checkpoint_of(self, asked: str | bool | None) -> Path | None:
+        """The checkpoint that is meant, whole; later ones that are not are named. The main process looks."""
+        folder = Path(self.args.output_dir)
+        found = from_main(self.accelerator, lambda: checkpoint_of(folder, asked))
+        if found is not None and asked is True:
+            for said in from_main(self.accelerator, lambda: passed_over(folder, found)):
+                warnings.warn(said, stacklevel=3)
+        return found
 
     def save_checkpoint(self) -> Path:
-        """Save a checkpoint of the current weights now; where it is. One of the same step is kept as it is."""
+        """Save a checkpoint of the current weights now; where it is. One of the same step is kept as it is.
+
+        Raises:
+            RunError: it could not be written.
+        """
         where = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if not where.exists():
             self._save_checkpoint(self.model, trial=None)
+            if self._checkpoints.failed is not None:
+                raise RunError(f"{where} could not be saved: {self._checkpoints.failed}")
         return where
+
+    def _save_checkpoint(self, model, trial):
+        self._checkpoints.save(partial(super()._save_checkpoint, model, trial))
+
+    def _get_output_dir(self, trial):
+        return self._checkpoints.aside or super()._get_output_dir(trial)
+
+    def _get_train_sampler(self, dataset=None):
+        return self._checkpoints.advance(super()._get_train_sampler(dataset))
