@@ -1,8 +1,8 @@
 """With `credit=outcome` and no length reward, `AttnPOTrainer` is TRL's GRPOTrainer: same tokens, losses and weights.
 
 Both trainers run in this process, from the same weights and seed, and sample for themselves. Compared for every
-configuration: what each micro-batch held, its loss, the numbers both log, and the weights at the end (plain SGD, so that
-a small difference stays small). Every option that TRL's GRPOConfig adds to transformers' is in `CASES`, or in
+configuration: what each micro-batch held, its loss, the numbers both log, and the weights at the end (plain SGD, so
+that a small difference stays small). Every option that GRPOConfig adds to those of transformers is in `CASES`, or in
 `ELSEWHERE` with the reason, so that a new release of TRL cannot bring one in unseen.
 """
 
