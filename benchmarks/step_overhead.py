@@ -155,6 +155,8 @@ class Bench:
             )  # fmt: skip
             trainer.current_gradient_accumulation_steps = config.gradient_accumulation_steps
             trainer.model.train()
+            if config.gradient_checkpointing:  # `train` would do it; without, activations are most of the memory
+                trainer.model.activation_checkpointing_enable()
             self.trainers[arm] = trainer
         first = next(iter(self.trainers.values()))
         first.create_optimizer()

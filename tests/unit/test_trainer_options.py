@@ -113,6 +113,7 @@ def test_working_options_use_every_token_advantage(name, trainer_kit, tiny_qwen2
 
             def give(batch, signals, inner=inner, rows=rows):
                 inner(batch, signals)
+                batch["advantages"] = batch["completion_mask"] * 0.0
                 for i, prompt in enumerate(batch["prompt_ids"]):
                     mask = batch["completion_mask"][i].bool()
                     key = tuple(

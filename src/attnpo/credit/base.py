@@ -94,7 +94,8 @@ class CreditResult:
 class CreditMethod(Protocol):
     """A credit method: pure, without state between calls.
 
-    A class may also have ``run_options: ClassVar[Mapping[str, Any]]``: options of a run that it only works with.
+    A class may also have ``run_options: ClassVar[Mapping[str, Any]]``: options of a run that it only works with; and
+    ``per_response: ClassVar[bool]``: the outcome advantage on every token, so that a loss may have it as one number.
     """
 
     name: ClassVar[str]

@@ -15,6 +15,7 @@ class OutcomeCredit:
 
     name: ClassVar[str]
     signals: ClassVar[frozenset[str]] = frozenset()
+    per_response: ClassVar[bool] = True
 
     def __call__(self, inputs: CreditInputs) -> CreditResult:
         spread = inputs.advantages[:, None].expand(inputs.step_ids.shape)

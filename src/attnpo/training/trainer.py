@@ -328,7 +328,9 @@ class AttnPOTrainer(GRPOTrainer):
             signals = {**stage_signals(batch), **signals}
             inputs = credit_inputs(batch, step=self.state.global_step + 1, signals=signals)
             result = assign_credit(self.credit, inputs)
-            batch["advantages"] = result.advantages
+            # One number per response stays one: TRL counts sequences, not tokens, where its ratios are of sequences.
+            plain = getattr(self.credit, "per_response", False)
+            batch["advantages"] = batch["outcome_advantages"] if plain else result.advantages
             if result.gates is not None:
                 # TRL forms its mask before this forward, so gates made in it would change nothing.
                 assert not in_loss, f"credit {self.credit.name!r}: gates cannot come out of the loss's own forward"
