@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from attnpo.attention.heads import check_heads
 from attnpo.attention.layout import PackedLayout, Span, StepLayout, attends_elsewhere
-from attnpo.attention.masks import check_call, check_name, read_mask
+from attnpo.attention.masks import MaskReader, check_call, check_name, index_tensor
 from attnpo.attention.model import (
     check_packable,
     chosen_modules,
@@ -33,7 +33,7 @@ from attnpo.attention.model import (
     unwrap_model,
 )
 from attnpo.attention.positions import own_positions, takes_positions
-from attnpo.attention.rows import CHUNK_ELEMENTS, step_scores
+from attnpo.attention.rows import CHUNK_ELEMENTS, AnswerRows
 from attnpo.errors import InputError
 
 Head = tuple[int, int]
@@ -49,9 +49,10 @@ class CapturedScores:
         self.by_layer: dict[int, tuple[int, ...]] = {
             layer: tuple(dict.fromkeys(h for at, h in heads if at == layer)) for layer in sorted({h[0] for h in heads})
         }
-        self.found: dict[int, Float[Tensor, "heads N S"]] = {}
+        self.found: dict[int, Float[Tensor, "N heads S+1"]] = {}
         self.mixed: dict[int, Tensor] = {}
-        self.layouts = {layout.device: layout}
+        self.layouts = {layout.device: (layout, AnswerRows(layout))}
+        self.read_mask = MaskReader()
         self.forwards = 0
         self.running = False
         self.reused_keys = False
@@ -79,12 +80,14 @@ class CapturedScores:
                     f"capture_scores: in layer {layer}, answers of packed sequences attend to other sequences; the "
                     "model must be told of them: position_ids that restart, no attention_mask, use_cache=False"
                 )
-        place = {
-            (layer, head): row
-            for layer, hs in self.by_layer.items()
-            for head, row in zip(hs, self.found[layer], strict=True)
-        }
-        return torch.stack([place[head] for head in self.heads])
+        _, rows = self.layouts[self.layout.device]
+        found = [self.found[layer] for layer in self.by_layer]
+        scores = rows.means(torch.cat(found, dim=1) if len(found) > 1 else found[0]).transpose(0, 1)
+        order = [(layer, head) for layer, heads in self.by_layer.items() for head in heads]
+        if order == self.heads:
+            return scores
+        place = {head: i for i, head in enumerate(order)}
+        return scores[index_tensor(tuple(place[head] for head in self.heads), scores.device)]
 
     def begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Forward pre-hook of the decoder, with keyword arguments."""
@@ -109,20 +112,20 @@ class CapturedScores:
             raise InputError(f"capture_scores: layer {layer} ran twice in one forward; such a model cannot be scored")
         check_call(layer, heads, query, key, self.layout.batch_shape, self.heads_of_model, kwargs)
         if query.device not in self.layouts:  # a model spread over several devices
-            self.layouts[query.device] = self.layout.to(query.device)
-        layout = self.layouts[query.device]
-        allowed = read_mask(layer, name, mask, query, kwargs)
-        scores = step_scores(
+            there = self.layout.to(query.device)
+            self.layouts[query.device] = (there, AnswerRows(there))
+        layout, rows = self.layouts[query.device]
+        allowed = self.read_mask(layer, name, mask, query, kwargs)
+        sums = rows.step_sums(
             query.detach(),
             key.detach(),
             allowed,
-            layout,
             heads,
             scaling=kwargs.get("scaling"),
             softcap=kwargs.get("softcap"),
             sinks=kwargs.get("s_aux"),
         )
-        self.found[layer] = scores.to(self.layout.device)
+        self.found[layer] = sums.to(self.layout.device)
         if isinstance(layout, PackedLayout):
             self.mixed[layer] = attends_elsewhere(allowed, layout, heads, CHUNK_ELEMENTS)
 

@@ -69,6 +69,13 @@ class RowMask:
         elif isinstance(mask, Tensor):
             self.mask = mask[..., :width].expand(batch, -1, width, -1)
 
+    @property
+    def differs_by_head(self) -> bool:
+        """Whether rows of it have to be read for every head: what a flex mask computes may."""
+        return isinstance(self.mask, BlockMask) or (
+            self.mask is not None and self.valid is None and self.mask.shape[1] > 1
+        )
+
     def rows(
         self,
         batch_index: Int64[Tensor, "N"],
@@ -170,6 +177,27 @@ def check_call(
     for name, value in kwargs.items():
         if isinstance(value, Tensor) and name not in _KNOWN_TENSORS:
             raise InputError(f"model: layer {layer} passes {name!r} to its attention, which step scores do not know")
+
+
+_OF_MASK = ("position_ids", "cu_seq_lens_k", "cu_seq_lens_q", "max_length_k", "max_length_q", "sliding_window")
+"""What else `read_mask` reads besides the mask itself; and whether there are sinks."""
+
+
+class MaskReader:
+    """`read_mask`, once for all layers that are handed the very same things: most models hand every layer one mask."""
+
+    def __init__(self) -> None:
+        self._read: list[tuple[tuple[Any, ...], tuple[Any, ...], RowMask]] = []
+
+    def __call__(self, layer: int, name: str, mask: Any, query: Tensor, kwargs: dict[str, Any]) -> RowMask:
+        kind = (name, query.device, kwargs.get("s_aux") is not None)
+        given = (mask, *(kwargs.get(option) for option in _OF_MASK))
+        for of_kind, seen, found in self._read:  # a handful; held, so that an identity is not used again
+            if of_kind == kind and all(a is b for a, b in zip(seen, given, strict=True)):
+                return found
+        found = read_mask(layer, name, mask, query, kwargs)
+        self._read.append((kind, given, found))
+        return found
 
 
 def read_mask(layer: int, name: str, mask: Any, query: Tensor, kwargs: dict[str, Any]) -> RowMask:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -89,12 +90,18 @@ def head_count(decoder: nn.Module) -> int:
 
 def runs_compiled(model: nn.Module) -> bool:
     """Whether torch.compile stands between the model and its Python code: around it, in it, or in place."""
-    return any(
-        getattr(module, "_compiled_call_impl", None) is not None
-        or hasattr(module, "_orig_mod")
-        or hasattr(module.forward, "_torchdynamo_orig_callable")
-        for module in model.modules()
-    )
+    # A walk of its own: before every capture, `modules()` and three getattr a module would take milliseconds.
+    left = [model]
+    while left:
+        module = left.pop()
+        own = module.__dict__
+        if own.get("_compiled_call_impl") is not None or "_orig_mod" in own["_modules"]:
+            return True
+        forward = own.get("forward") or type(module).forward
+        if "_torchdynamo_orig_callable" in getattr(forward, "__dict__", ()):
+            return True
+        left.extend(child for child in own["_modules"].values() if child is not None)
+    return False
 
 
 def interface_of(module: nn.Module) -> MutableMapping[str, Callable[..., Any]] | None:
@@ -114,9 +121,16 @@ def eager_function(module: nn.Module) -> Callable[..., Any]:
     return function.__globals__[names[0]]
 
 
+_WALKED: WeakKeyDictionary[nn.Module, dict[int, tuple[str, nn.Module]]] = WeakKeyDictionary()
+"""Decoder -> its attention modules by layer, with their names. Walking a model of 30 layers takes milliseconds."""
+
+
 def _attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:
-    found: dict[int, nn.Module] = {}
-    for module in decoder.modules():
+    known = _WALKED.get(decoder)
+    if known is not None and all(_is_at(decoder, name, module) for name, module in known.values()):
+        return {layer: module for layer, (_, module) in known.items()}
+    found: dict[int, tuple[str, nn.Module]] = {}
+    for name, module in decoder.named_modules():
         layer = getattr(module, "layer_idx", None)
         if not isinstance(layer, int) or interface_of(module) is None:
             continue
@@ -124,8 +138,20 @@ def _attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:
             raise InputError(
                 f"model: layer {layer} of {type(decoder).__name__} has two attention modules, expected one"
             )
-        found[layer] = module
-    return found
+        found[layer] = (name, module)
+    if found:
+        _WALKED[decoder] = found
+    return {layer: module for layer, (_, module) in found.items()}
+
+
+def _is_at(decoder: nn.Module, name: str, module: nn.Module) -> bool:
+    """Whether the module still is the decoder's of this name, and still reads the interface."""
+    place: Any = decoder
+    for part in name.split("."):
+        place = place._modules.get(part)
+        if place is None:
+            return False
+    return place is module and interface_of(module) is not None
 
 
 def _text_config(decoder: nn.Module) -> Any:

@@ -1,4 +1,4 @@
-"""Attention rows of the final answer, for a few heads of one layer, summed into step scores.
+"""Attention rows of the final answer, for a few heads of each layer, summed into step scores.
 
 Shape legend: B rows of the batch, T padded length, H query heads of the layer, K key heads (query head h reads key
 head h // (H // K)), C query rows computed at once, h chosen heads computed at once, S steps, D head size. N sequences
@@ -6,6 +6,8 @@ of at most L tokens: the rows of the batch (N = B, L = T), unless several are pa
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
@@ -41,90 +43,165 @@ def step_scores(
     forms of the mask that do not carry the window. Logits and softmax are in float32. Steps without tokens and rows
     without an answer get 0. Memory: `CHUNK_ELEMENTS`.
     """
-    batch, _, width, size = query.shape
+    batch, _, width, _ = query.shape
     if not isinstance(mask, RowMask):
         mask = RowMask(mask, (batch, width), query.device, window=sliding_window)
-    rows_of = _RowReader(query, key, mask, layout, scaling=scaling, softcap=softcap, sinks=sinks)
-    spans = rows_of.spans
-    cells = spans.rows * spans.width
-    longest = max(1, spans.longest_answer)
-    heads_at_once = max(1, min(len(heads), chunk_elements // (cells * max(size, min(longest, 64)))))
-    rows_at_once = max(1, min(longest, chunk_elements // (cells * heads_at_once)))
-    start, end = spans.answers[:, :1], spans.answers[:, 1:]
-    steps = []
-    # Autocast would round the logits to half precision.
-    with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
-        for first in range(0, len(heads), heads_at_once):
-            chosen = heads[first : first + heads_at_once]
-            key_heads = rows_of.keys(chosen)
-            received = query.new_zeros((spans.rows, len(chosen), spans.width), dtype=torch.float32)
-            for offset in range(0, longest, rows_at_once):
-                count = min(rows_at_once, longest - offset)
-                rows = start + torch.arange(offset, offset + count, device=start.device)
-                inside = rows < end
-                rows = torch.minimum(rows, end - 1).clamp_(min=0)
-                probabilities = rows_of.probabilities(key_heads, chosen, rows)
-                received += probabilities.mul_(inside[:, None, :, None]).sum(dim=2)
-            steps.append(_sum_steps(received, spans))
-        return torch.cat(steps, dim=1).transpose(0, 1)
+    rows = AnswerRows(layout, chunk_elements)
+    sums = rows.step_sums(query, key, mask, heads, scaling=scaling, softcap=softcap, sinks=sinks)
+    return rows.means(sums).transpose(0, 1)
 
 
-class _RowReader:
-    """Attention rows of one layer, for sequences that are whole rows of the batch or parts of them."""
+class AnswerRows:
+    """The query rows of the final answers, for the layers of one forward.
 
-    def __init__(
-        self,
-        query: Float[Tensor, "B H T D"],
-        key: Float[Tensor, "B K T D"],
-        mask: RowMask,
-        layout: StepLayout | PackedLayout,
-        *,
-        scaling: float | None,
-        softcap: float | None,
-        sinks: Float[Tensor, "H"] | None,
-    ) -> None:
-        self.query, self.key, self.mask, self.softcap, self.sinks = query, key, mask, softcap, sinks
-        self.scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        self.group = query.shape[1] // key.shape[1]
+    What no layer changes is made once and kept: which positions the rows have, which of them are answer tokens, and
+    what a mask says of them, as long as the layers are handed the same mask. Per layer there remain nine operations
+    on the device (ten for several heads), and none waits for it; the division by the steps' lengths comes at the end.
+    """
+
+    def __init__(self, layout: StepLayout | PackedLayout, chunk_elements: int = CHUNK_ELEMENTS) -> None:
+        self.chunk_elements = chunk_elements
         self.spans = layout.sequences if isinstance(layout, PackedLayout) else layout
+        self.longest = max(1, self.spans.longest_answer)
         self.starts: Int64[Tensor, "N 1"] | None = None
         self.columns: Int64[Tensor, "N L"] | None = None
         if isinstance(layout, PackedLayout):
             self.batch_index, self.starts, self.columns = layout.batch_rows, layout.starts[:, None], layout.columns
         else:
-            self.batch_index = torch.arange(query.shape[0], device=query.device)
+            self.batch_index = torch.arange(self.spans.rows, device=layout.device)
+        self._step_index = self.spans.step_ids[:, None, :]
+        self._chunks: dict[tuple[int, int], _Chunk] = {}
+        self._masks: dict[tuple[RowMask, tuple[int, ...], int, int], Tensor] = {}
+        self._masks_held = 0  # elements
 
-    def keys(self, heads: tuple[int, ...]) -> Float[Tensor, "N h L D"]:
-        """The keys that these query heads read."""
-        index = index_tensor(tuple(h // self.group for h in heads), self.key.device)
+    def step_sums(
+        self,
+        query: Float[Tensor, "B H T D"],
+        key: Float[Tensor, "B K T D"],
+        mask: RowMask,
+        heads: tuple[int, ...],
+        *,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        sinks: Float[Tensor, "H"] | None = None,
+    ) -> Float[Tensor, "N heads S+1"]:
+        """Σ_{m∈F} Σ_{n∈s_k} a(m→n) for the chosen heads of one layer; behind the steps, the sum outside all of them."""
+        size = query.shape[-1]
+        how = _Softmax(size**-0.5 if scaling is None else scaling, softcap, sinks)
+        cells = self.spans.rows * self.spans.width
+        heads_at_once = max(1, min(len(heads), self.chunk_elements // (cells * max(size, min(self.longest, 64)))))
+        rows_at_once = max(1, min(self.longest, self.chunk_elements // (cells * heads_at_once)))
+        parts = []
+        # Autocast would round the logits to half precision.
+        with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
+            for first in range(0, len(heads), heads_at_once):
+                chosen = heads[first : first + heads_at_once]
+                keys = self._keys(key, tuple(h // (query.shape[1] // key.shape[1]) for h in chosen))
+                received = None
+                for offset in range(0, self.longest, rows_at_once):
+                    chunk = self._chunk(offset, min(rows_at_once, self.longest - offset))
+                    probabilities = self._probabilities(query, keys, mask, chosen, chunk, how)
+                    part = probabilities.mul_(chunk.inside).sum(dim=2)
+                    received = part if received is None else received.add_(part)
+                assert received is not None
+                parts.append(self._by_step(received))
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+    def means(self, sums: Float[Tensor, "N h S+1"]) -> Float[Tensor, "N h S"]:
+        """Mean over the tokens of every step of the attention they received."""
+        means = sums[..., :-1] / self.spans.step_lengths.clamp(min=1)[:, None, :]
+        scored = self.spans.answers[:, 0] < self.spans.answers[:, 1]
+        return means.masked_fill_(~scored[:, None, None], 0.0)
+
+    def _by_step(self, received: Float[Tensor, "N h L"]) -> Float[Tensor, "N h S+1"]:
+        batch, heads, _ = received.shape
+        sums = received.new_zeros(batch, heads, self.spans.most_steps + 1)
+        return sums.scatter_add_(2, self._step_index.expand(-1, heads, -1), received)
+
+    def _chunk(self, offset: int, count: int) -> _Chunk:
+        """Some rows of every answer; of an answer that is shorter, its last row again."""
+        found = self._chunks.get((offset, count))
+        if found is None:
+            start, end = self.spans.answers[:, :1], self.spans.answers[:, 1:]
+            rows = start + torch.arange(offset, offset + count, device=start.device)
+            inside = (rows < end)[:, None, :, None]
+            rows = torch.minimum(rows, end - 1).clamp_(min=0)
+            places = rows if self.starts is None else rows + self.starts
+            found = self._chunks[(offset, count)] = _Chunk(offset, count, rows, places, inside)
+        return found
+
+    def _keys(self, key: Float[Tensor, "B K T D"], heads: tuple[int, ...]) -> Float[Tensor, "N h L D"]:
+        """The keys that query heads with these key heads read."""
+        if self.columns is None and len(heads) == 1:
+            return key.narrow(1, heads[0], 1)
+        index = index_tensor(heads, key.device)
         if self.columns is None:
-            return self.key.index_select(1, index)
-        return self.key[self.batch_index[:, None, None], index[None, :, None], self.columns[:, None, :]]
+            return key.index_select(1, index)
+        return key[self.batch_index[:, None, None], index[None, :, None], self.columns[:, None, :]]
 
-    def probabilities(
-        self, key_heads: Float[Tensor, "N h L D"], heads: tuple[int, ...], rows: Int64[Tensor, "N C"]
+    def _probabilities(
+        self,
+        query: Float[Tensor, "B H T D"],
+        keys: Float[Tensor, "N h L D"],
+        mask: RowMask,
+        heads: tuple[int, ...],
+        chunk: _Chunk,
+        how: _Softmax,
     ) -> Float[Tensor, "N h C L"]:
-        """a(m→n) for the query positions `rows` of every sequence."""
-        head_index = index_tensor(heads, self.query.device)
-        places = rows if self.starts is None else rows + self.starts
-        queries = self.query[self.batch_index[:, None, None], head_index[None, :, None], places[:, None, :]]
-        logits = _logits(queries, key_heads).mul_(self.scaling)
-        if self.softcap is not None:
-            logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
-        mask = self.mask.rows(self.batch_index, head_index, places, self.columns)
-        if mask.dtype == torch.bool:
-            logits.masked_fill_(~mask, torch.finfo(torch.float32).min)
+        """a(m→n) for the query rows of a chunk."""
+        head_index = index_tensor(heads, query.device)
+        queries = query[self.batch_index[:, None, None], head_index[None, :, None], chunk.places[:, None, :]]
+        logits = _logits(queries, keys).mul_(how.scaling)
+        if how.softcap is not None:
+            logits = logits.div_(how.softcap).tanh_().mul_(how.softcap)
+        hidden = self._mask(mask, heads, chunk)
+        if hidden.dtype == torch.bool:
+            logits.masked_fill_(hidden, torch.finfo(torch.float32).min)
         else:
-            logits += mask
+            logits += hidden
         if self.columns is not None:
             # Places beyond the end of a sequence repeat or belong to the next one.
-            later = self.mask.columns[: logits.shape[-1]] > rows[:, None, :, None]
+            later = mask.columns[: logits.shape[-1]] > chunk.rows[:, None, :, None]
             logits.masked_fill_(later, torch.finfo(torch.float32).min)
-        if self.sinks is None:
+        if how.sinks is None:
             return torch.softmax(logits, dim=-1, out=logits)  # no second tensor of this size
         # A sink is one more logit that takes probability and gives no value.
-        sink = self.sinks.float()[head_index].reshape(1, -1, 1, 1).expand(*logits.shape[:3], 1)
+        sink = how.sinks.float()[head_index].reshape(1, -1, 1, 1).expand(*logits.shape[:3], 1)
         return torch.softmax(torch.cat([logits, sink], dim=-1), dim=-1)[..., :-1]
+
+    def _mask(self, mask: RowMask, heads: tuple[int, ...], chunk: _Chunk) -> Tensor:
+        """Broadcastable to [N, h, C, L]: True where a row may not attend, or numbers to add to the logits."""
+        key = (mask, heads if mask.differs_by_head else (), chunk.offset, chunk.count)
+        found = self._masks.get(key)
+        if found is not None:
+            return found
+        rows = mask.rows(self.batch_index, index_tensor(heads, chunk.places.device), chunk.places, self.columns)
+        found = ~rows if rows.dtype == torch.bool else rows
+        if self._masks_held + found.numel() <= self.chunk_elements:
+            self._masks_held += found.numel()
+            self._masks[key] = found
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """C rows of every answer, from the one with number `offset` on: places in the sequence and in the row of the batch,
+    and whether they are answer tokens [N, 1, C, 1]."""
+
+    offset: int
+    count: int
+    rows: Int64[Tensor, "N C"]
+    places: Int64[Tensor, "N C"]
+    inside: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Softmax:
+    """What a layer does to q·k before and in the softmax."""
+
+    scaling: float
+    softcap: float | None
+    sinks: Float[Tensor, "H"] | None
 
 
 def _logits(queries: Float[Tensor, "N h C D"], keys: Float[Tensor, "N h L D"]) -> Float[Tensor, "N h C L"]:
@@ -133,13 +210,3 @@ def _logits(queries: Float[Tensor, "N h C D"], keys: Float[Tensor, "N h L D"]) -
         product = torch.bmm(queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), out_dtype=torch.float32)
         return product.unflatten(0, queries.shape[:2])
     return torch.matmul(queries.float(), keys.float().transpose(2, 3))
-
-
-def _sum_steps(received: Float[Tensor, "N h L"], layout: StepLayout) -> Float[Tensor, "N h S"]:
-    """Mean over the tokens of every step of the attention they received."""
-    batch, heads, _ = received.shape
-    index = layout.step_ids[:, None, :].expand(-1, heads, -1)
-    sums = received.new_zeros(batch, heads, layout.most_steps + 1).scatter_add_(2, index, received)
-    means = sums[..., :-1] / layout.step_lengths.clamp(min=1)[:, None, :]
-    scored = layout.answers[:, 0] < layout.answers[:, 1]
-    return torch.where(scored[:, None, None], means, torch.zeros_like(means))
