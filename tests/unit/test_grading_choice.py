@@ -204,6 +204,7 @@ def test_verdicts() -> None:
 
 def test_a_choice_that_names_another_one() -> None:
     assert choice_of("It is\n(C) Both (A) and (B)", ("x", "y", "Both (A) and (B)")) == "C"
+    assert choice_of("It is\n(D) (E) I, II, and III", ("x", "y", "z", "(E) I, II, and III")) == "D"
     assert choice_of("It is\n(A) O(D)", ("O(D)", "O(N)")) == "A"
 
 

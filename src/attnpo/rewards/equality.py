@@ -35,7 +35,7 @@ STEPPED_TO = 40
 """Whole numbers that formulas with such functions are compared on."""
 DIGITS = 40
 """Digits of the evaluations that tell two formulas apart."""
-MOST_DIGITS = 600
+MOST_DIGITS = 300
 """…and of those that show that exact ones are equal."""
 
 COMPARISON_ERRORS = (
@@ -104,7 +104,7 @@ class Comparison:
             return bool(self._by_rule("equations", lambda: self._same_equation(gold, answer)))
         if gold.name or answer.name:
             return bool(self._by_rule("names", lambda: self._without_name(gold, answer)))
-        units = {gold.unit, answer.unit} - {""}
+        units = {one.unit or "%" * one.percent for one in (gold, answer)} - {""}
         if len(units) == 2 and not ("deg" in units and units <= {"deg", "C", "F"}):
             return False
         if squeezed(gold.text) == squeezed(answer.text) and gold.percent == answer.percent:
@@ -200,8 +200,8 @@ class Comparison:
             (ours, our_name), (theirs, their_name) = _region(gold), _region(answer)
             if our_name and their_name and our_name != their_name:
                 return False
-            if sympy.S.EmptySet in (ours, theirs):  # two that nothing meets are not the same for that
-                return True if ours == theirs and r"\emptyset" in (gold.text, answer.text) else None
+            if {ours, theirs} & {sympy.S.EmptySet, sympy.S.Reals} and our_name and their_name:
+                return None  # two conditions that nothing meets, or everything, are not the same for that
             return ours == theirs or _same_set(ours, theirs)
         except (UnreadableError, *COMPARISON_ERRORS):
             return None
@@ -416,7 +416,7 @@ def _vanishes(difference: Any) -> bool:
     """Whether a difference that is zero in `DIGITS` digits is so in `MOST_DIGITS`; not tried where that takes long."""
     if difference.is_Rational or difference.has(*_SLOW):
         return difference == 0 or not difference.is_Rational
-    value = difference.evalf(5, maxn=MOST_DIGITS)
+    value = difference.evalf(MOST_DIGITS // 3, maxn=MOST_DIGITS)  # log(1 + x) is 0 in fewer digits than x has zeros
     # sympy's mark of a sum that cancels in all the digits it has tried
     return all(part == 0 or not part.is_Float or part._prec == 1 for part in value.as_real_imag())
 
@@ -468,11 +468,14 @@ def _values(first: Any, second: Any, enough: int = 4) -> list[tuple[Any, Any]]:
 def _same_in_points(first: Any, second: Any) -> bool | None:
     """Whether two formulas have the same values; None where they have too few."""
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
-    stepped = (first.has(*STEPPED) or second.has(*STEPPED)) and not _steps_of_whole_numbers(first, second)
+    stepped = first.has(*STEPPED) or second.has(*STEPPED)
+    points = _points(symbols, stepped=stepped)
+    if stepped and _steps_of_whole_numbers(first, second):
+        points += _points(symbols)
     exact = first.has(sympy.Float) or second.has(sympy.Float)
     enough = STEPPED_TO // 2 if stepped else 4
     seen = 0
-    for point in _points(symbols, stepped=stepped):
+    for point in points:
         ours, theirs = _number(first.xreplace(point)), _number(second.xreplace(point))
         if ours is None or theirs is None:
             if (ours is None) != (theirs is None):

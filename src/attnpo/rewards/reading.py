@@ -360,7 +360,7 @@ def _differ(one: Any, other: Any) -> bool:
 def is_name(name: str, may_be_sum: bool = False) -> bool:
     r"""Whether `name` names a value: ``x``, ``f(2)``, ``(p,q)``, ``\angle ABC``; not ``2x``, ``x^2``."""
     bare = re.sub(
-        r"_\{(?:[^{}]|\{[^{}]*\})*\}|_\w|\\text\{[^{}]*\}|\^\{?(?:\\prime)+\}?|(?<=[A-Za-z])\([^()]*\)|\\[A-Za-z]+",
+        r"_\{(?:[^{}]|\{[^{}]*\})*\}|_\w|\^\{?-1\}?(?=\()|\\text\{[^{}]*\}|\^\{?(?:\\prime)+\}?|(?<=[A-Za-z])\([^()]*\)|\\[A-Za-z]+",
         "",
         name,
     )

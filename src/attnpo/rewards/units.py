@@ -35,7 +35,7 @@ _ALONE = set("msghlLNJWVΩ")
 _FACTORS = {"m", "s", "g", "h", "l", "mg", "ml", "rs"}
 """What may as well be factors in plain text; of the symbols in one letter, these alone are units there."""
 _PLURAL = re.compile(r"(?=.*[aeiouy])[a-z]{2,}[^\Wisu]s")
-_BEFORE_UNIT = re.compile("different|distinct|possible|ordered|total|real|whole")
+_BEFORE_UNIT = re.compile("of|an?|different|distinct|possible|ordered|total|real|whole")
 _BEHIND_UNIT = re.compile(
     "of|in|an?|the|each|every|left|remaining|total|altogether|old|tall|long|high|wide|deep|away|apart"
 )
