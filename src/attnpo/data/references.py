@@ -22,6 +22,7 @@ benchmarks has 12 (a formula and what its letters stand for)."""
 
 _HASHES = re.compile(r"\s*####(?!#)\s*(\S.*)")
 _TAG = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL | re.IGNORECASE)
+HOPED = re.compile(r"final answer is:?\s*(?:\$([^$\n]+)\$|\\\((.+?)\\\))\.?\s*I hope", re.IGNORECASE)
 _SAID = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*(\S.*?)\s*$", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL)
@@ -97,6 +98,8 @@ def _of_text(text: str) -> Reference | None:
         return Reference(box[1], "in \\boxed{}")
     if tags := [tag for tag in _TAG.findall(text) if tag]:
         return Reference(tags[-1], "in <answer>")
+    if hoped := next(reversed(list(HOPED.finditer(text))), None):
+        return Reference(hoped[1] or hoped[2], "behind 'answer is'")
     if said := _SAID.search(last_line):
         return Reference(said[1].strip("*").rstrip("."), "behind 'answer is'")
     return Reference(text) if text and not is_solution(text) else None

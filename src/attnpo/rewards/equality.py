@@ -35,6 +35,8 @@ STEPPED_TO = 40
 """Whole numbers that formulas with such functions are compared on."""
 DIGITS = 40
 """Digits of the evaluations that tell two formulas apart."""
+MOST_DIGITS = 300
+"""…and of those that show that exact ones are equal."""
 
 COMPARISON_ERRORS = (
     ArithmeticError,
@@ -102,16 +104,19 @@ class Comparison:
             return bool(self._by_rule("equations", lambda: self._same_equation(gold, answer)))
         if gold.name or answer.name:
             return bool(self._by_rule("names", lambda: self._without_name(gold, answer)))
-        if gold.unit and answer.unit and gold.unit != answer.unit:
+        units = {one.unit or "%" * one.percent for one in (gold, answer)} - {""}
+        if len(units) == 2 and not ("deg" in units and units <= {"deg", "C", "F"}):
             return False
         if squeezed(gold.text) == squeezed(answer.text) and gold.percent == answer.percent:
             return True
         if "words" in (gold.kind, answer.kind):
             return _same_words(gold.words(), answer.words())
-        if region := self._by_rule("regions", lambda: self._same_region(gold, answer)):
+        if (region := self._by_rule("regions", lambda: self._same_region(gold, answer))) is not None:
             return region
         if gold.parts or answer.parts:
             return self._same_parts(gold, answer)
+        if (letters := _same_letters(squeezed(gold.text), squeezed(answer.text))) is not None:
+            return letters
         return self._same_formula(gold, answer)
 
     # -- names ---------------------------------------------------------------------------------------------------------
@@ -158,6 +163,8 @@ class Comparison:
     def _same_parts(self, gold: Reading, answer: Reading) -> bool:
         ours, theirs = (_other_commas(one, other) for one, other in ((gold, answer), (answer, gold)))
         kinds = {ours.kind, theirs.kind}
+        if {ours.joint, theirs.joint} == {r"\land", r"\lor"} and not _is_one_of_values(ours):
+            return False
         if not (ours.parts or theirs.parts):
             return self._same_formula(ours, theirs)
         if not (ours.parts and theirs.parts):
@@ -193,8 +200,9 @@ class Comparison:
             (ours, our_name), (theirs, their_name) = _region(gold), _region(answer)
             if our_name and their_name and our_name != their_name:
                 return False
-            if ours == theirs or verify(ours, theirs, timeout_seconds=None, raise_on_error=True):
-                return True
+            if {ours, theirs} & {sympy.S.EmptySet, sympy.S.Reals} and our_name and their_name:
+                return None  # two conditions that nothing meets, or everything, are not the same for that
+            return ours == theirs or _same_set(ours, theirs)
         except (UnreadableError, *COMPARISON_ERRORS):
             return None
         return None
@@ -294,14 +302,10 @@ class Comparison:
             if self.tolerance and abs(_minus(*pair)) <= self.tolerance * (1 + 1e-9):
                 return True
             if _is_zero(_minus(*pair), *pair):
-                return True
+                return any(inexact) or _vanishes(first - second)
             return inexact[0] != inexact[1] and _rounds_to(_complex(pair[0]), _complex(pair[1]), DECIMALS)
         if first.free_symbols != second.free_symbols:
-            return (
-                None
-                if any(len(s.name) > 1 for s in first.free_symbols ^ second.free_symbols)
-                else _same_in_points(first, second) or False
-            )
+            return _same_in_points(first, second) or False
         return _same_in_points(first, second)
 
 
@@ -311,6 +315,24 @@ RULE_NAMES = ("equations", "names", "regions", "bases", "per cent", "exact")
 def _same_words(ours: str, theirs: str) -> bool:
     ours, theirs = plain_words(ours), plain_words(theirs)
     return (len(ours) > 1 and ours == theirs) or re.sub(r"[() ]", "", ours) == re.sub(r"[() ]", "", theirs) != ""
+
+
+def _same_letters(ours: str, theirs: str) -> bool | None:
+    """Of letters alone, whether another order says the same: abc is bca, but eat is not tea, nor HHT HTH."""
+    texts = (ours, theirs)
+    if ours == theirs or sorted(ours) != sorted(theirs) or not re.fullmatch(r"[A-Za-z]{3,}", ours):
+        return None
+    if ours.isupper() or len(set(ours)) < len(ours):
+        return False
+    return None if any(list(text) == sorted(text) for text in texts) or not re.search("[aeiou]", ours) else False
+
+
+def _is_one_of_values(reading: Reading) -> bool:
+    """Whether the parts are values of one unknown: 2 or 3, x = 2 and x = 3. Their "and" and "or" are the same."""
+    names = {part.name for part in reading.parts}
+    return len(names) <= 1 and not any(
+        _is_region(part) or re.fullmatch(r"[A-Za-z]|\\[a-z]+\s*[A-Za-z]", part.text) for part in reading.parts
+    )
 
 
 def _matched(ours: Sequence[Any], theirs: Sequence[Any], same: Callable[[Any, Any], bool]) -> bool:
@@ -390,6 +412,25 @@ def _is_zero(difference: Any, *sizes: Any) -> bool:
     return bool(abs(difference) <= _MP.mpf(10) ** (10 - DIGITS) * max(abs(_complex(size)) for size in sizes))
 
 
+def _vanishes(difference: Any) -> bool:
+    """Whether a difference that is zero in `DIGITS` digits is so in `MOST_DIGITS`; not tried where that takes long."""
+    if difference.is_Rational or difference.has(*_SLOW):
+        return difference == 0 or not difference.is_Rational
+    value = difference.evalf(MOST_DIGITS // 3, maxn=MOST_DIGITS)  # log(1 + x) is 0 in fewer digits than x has zeros
+    # sympy's mark of a sum that cancels in all the digits it has tried
+    return all(part == 0 or not part.is_Float or part._prec == 1 for part in value.as_real_imag())
+
+
+_SLOW = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit)
+
+
+def _steps_of_whole_numbers(first: Any, second: Any) -> bool:
+    """Whether something is rounded that is whole for whole numbers: its letters stand for real ones."""
+    whole = {symbol: sympy.Symbol(symbol.name, integer=True) for symbol in first.free_symbols | second.free_symbols}
+    calls = first.atoms(sympy.floor, sympy.ceiling) | second.atoms(sympy.floor, sympy.ceiling)
+    return any(call.args[0].xreplace(whole).is_integer for call in calls)
+
+
 def _points(symbols: Sequence[sympy.Symbol], *, stepped: bool = False) -> list[dict[Any, Any]]:
     """Where formulas are evaluated: fixed irregular values of either sign.
 
@@ -428,15 +469,21 @@ def _same_in_points(first: Any, second: Any) -> bool | None:
     """Whether two formulas have the same values; None where they have too few."""
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
     stepped = first.has(*STEPPED) or second.has(*STEPPED)
+    points = _points(symbols, stepped=stepped)
+    if stepped and _steps_of_whole_numbers(first, second):
+        points += _points(symbols)
+    exact = first.has(sympy.Float) or second.has(sympy.Float)
     enough = STEPPED_TO // 2 if stepped else 4
     seen = 0
-    for point in _points(symbols, stepped=stepped):
+    for point in points:
         ours, theirs = _number(first.xreplace(point)), _number(second.xreplace(point))
         if ours is None or theirs is None:
             if (ours is None) != (theirs is None):
                 return None
             continue
         if not _is_zero(_minus(ours, theirs), ours, theirs):
+            return False
+        if not seen and not exact and not _vanishes((first - second).xreplace(point)):
             return False
         seen += 1
         if seen == enough and not stepped:
@@ -447,7 +494,7 @@ def _same_in_points(first: Any, second: Any) -> bool | None:
 def _same_value(ours: Any, theirs: Any) -> bool:
     if not ours.free_symbols and not theirs.free_symbols:
         pair = _number(ours), _number(theirs)
-        return None not in pair and _is_zero(_minus(*pair), *pair)
+        return None not in pair and _is_zero(_minus(*pair), *pair) and _vanishes(ours - theirs)
     return bool(_same_in_points(ours, theirs))
 
 
@@ -492,8 +539,10 @@ def _region(reading: Reading) -> tuple[Any, str]:
         names = {name for _, name in sets if name}
         if len(names) > 1 or reading.kind == "tuple":
             raise UnreadableError(reading.text)
-        join = sympy.Intersection if reading.joint == r"\land" else sympy.Union
-        return join(*(one for one, _ in sets)), next(iter(names), "")
+        joined = sympy.Union(*(one for one, _ in sets))
+        if reading.joint == r"\land" or (reading.joint == "," and joined == sympy.S.Reals):  # x > 1, x < 3
+            joined = sympy.Intersection(*(one for one, _ in sets))
+        return joined, next(iter(names), "")
     value = reading.value
     if isinstance(value, sympy.Set):
         return value, reading.name
@@ -504,6 +553,23 @@ def _region(reading: Reading) -> tuple[Any, str]:
             return value.as_set(), name
         raise UnreadableError(reading.text)
     return sympy.FiniteSet(value), reading.name
+
+
+def _same_set(ours: Any, theirs: Any) -> bool:
+    """Intervals and finite sets by their exact ends and members, in any order; others by math-verify."""
+    pieces = [list(side.args) if isinstance(side, sympy.Union) else [side] for side in (ours, theirs)]
+    if not all(isinstance(piece, sympy.Interval | sympy.FiniteSet) for side in pieces for piece in side):
+        return verify(ours, theirs, timeout_seconds=None, raise_on_error=True)
+
+    def same(one: Any, other: Any) -> bool:
+        if isinstance(one, sympy.FiniteSet) or isinstance(other, sympy.FiniteSet):
+            return type(one) is type(other) and _matched(list(one), list(other), _same_value)
+        return (one.left_open, one.right_open) == (other.left_open, other.right_open) and all(
+            end == other_end or (end.is_finite and other_end.is_finite and _same_value(end, other_end))
+            for end, other_end in ((one.start, other.start), (one.end, other.end))
+        )
+
+    return _matched(pieces[0], pieces[1], same)
 
 
 def with_function_symbols(value: Any) -> Any:

@@ -14,18 +14,34 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig
 from math_verify.parser import get_extraction_regexes
 
 from attnpo.data.boxes import final_box
+from attnpo.data.references import HOPED
+from attnpo.rewards.normal_form import FOREIGN_COUNT
 
 _TAG = re.compile(
     r"(?:<answer>((?:(?!<answer>).)*)</answer>|(?:^|\n)[^\n]*?\banswer\W{0,4}\s*([^\n]*)</answer>)", re.S | re.I
 )
-_HOPED = re.compile(r"final answer is:?\s*(?:\$([^$\n]+)\$|\\\((.+?)\\\))\.?\s*I hope", re.IGNORECASE)
 _ANNOUNCED = re.compile(
     r"(?:\banswer(?:\s+is)?\s*(?::|\bis\b)|^####)[\s*:]*([^\n]{1,100})", re.IGNORECASE | re.MULTILINE
 )
 _COUNT_WORD = re.compile(
-    r"(?:[A-Za-zπ²³^/°%\\]|\s+(?:hundred|thousand|[mbtr]?illion|dozen|lakh|crore|or|and)\b)+[\w^{}.²³]*"
+    rf"(?:[A-Za-zπ²³^/°%\\]|\s*[十百千万萬亿億]|\s+(?:hundred|thousand|[mbtr]?illion|dozen|lakh|crore|or|and|{FOREIGN_COUNT})\b)+"
+    r"[\w^{}.²³]*",
+    re.IGNORECASE,
+)
+_DENIED_BEFORE = re.compile(
+    r"(?:(?:\b(?:not|never|neither|nor|than|least|most|except|excluding|besides|beyond|under|above|below|nearly|almost|"
+    r"up\s+to|(?:any|every)thing\s+but|all\s+but|between\s+\S+\s+and|nicht|als|pas|menos\s+de|m[áa]s\s+de|moins\s+de|"
+    r"plus\s+de|no\s+es)|n['’]t)(?:\s+(?:be|the|a))?\s|不是|[小大少多]于|超过|至[少多]|[<>≤≥≠]=?|"
+    r"\\(?:lt|gt|leq?|geq?|neq?)(?![a-z]))[\s$*(\\]*$",
+    re.IGNORECASE,
+)
+_DENIED_BEHIND = re.compile(
+    r"[\s$*)\\]*(?:\s(?:or|and)\s+(?:more|less|fewer|above|below|higher|lower|up)|at\s+(?:least|most)|(?:is|are)\s+(?:too|wrong|"
+    r"incorrect|impossible)|(?:is\s+not|isn['’]t)\s+(?:right|correct|possible|it\b|(?:the|an?)\s+(?:\w+\s+)?(?:answer|solution)))",
+    re.IGNORECASE,
 )
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|(?<![\\\d])\$(?=[^\n$]*[\\=^_{])[^\n$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
+_BESIDE_DIGITS = r"(?<=\d)(?=[\u4e00-\u9fff])|(?<=[\u4e00-\u9fff])(?=\d)"
 MOST_CANDIDATES = 6
 
 
@@ -49,14 +65,14 @@ def candidates(answer: str) -> Iterator[Candidate]:
             yield FinalText(inner[1] if inner else content.strip())
             return
     if box is not None:
-        hoped = _HOPED.search(answer, box[0])
+        hoped = HOPED.search(answer, box[0])
         yield FinalText(hoped[1] or hoped[2] if hoped else box[1])
         return
     if announced := _ANNOUNCED.findall(answer):
         said = announced[-1].strip(" *")
         if not re.search(r"\\[(\[]|(?<!\\)\$|\*\*", said):
-            yield Candidate(re.sub(r"[.!]$", "", said))
-    yield from _found_by_math_verify(re.sub(r"\\\$\s?(?=[\d.])", "", answer))
+            yield Candidate(re.sub(r"(?:,\s+(?:and\s+)?not\s.*|[.!])$", "", said))
+    yield from _found_by_math_verify(re.sub(_BESIDE_DIGITS, " ", re.sub(r"\\\$\s?(?=[\d.])", "", answer)))
 
 
 @lru_cache(maxsize=1)
@@ -70,6 +86,7 @@ def _patterns() -> list[tuple[int, list[re.Pattern[str]]]]:
 def _found_by_math_verify(text: str) -> Iterator[Candidate]:
     """What math-verify's own patterns find, in its order: by priority, the rightmost first."""
     count = 0
+    denied: set[str] = set()
     formulas = [found.span() for found in _FORMULA.finditer(text)]
     for _, patterns in _patterns():
         matches = [match for pattern in patterns for match in pattern.finditer(text)]
@@ -77,10 +94,21 @@ def _found_by_math_verify(text: str) -> Iterator[Candidate]:
             is_digits = not any(value and "latex" in name for name, value in match.groupdict().items())
             if is_digits and any(start < match.end() - 1 < end - 1 for start, end in formulas):
                 continue  # a number out of a formula is a part of the answer
-            yield Candidate(_matched_text(match, text))
+            found = _matched_text(match, text)
+            start, end = _span(match)
+            if _DENIED_BEFORE.search(text[max(0, start - 60) : start]) or _DENIED_BEHIND.match(text, end):
+                denied.add(found)  # "less than 42", "42 is wrong": nor is it where it stands for itself
+            if found in denied:
+                continue
+            yield Candidate(found)
             count += 1
             if count == MOST_CANDIDATES:
                 return
+
+
+def _span(match: re.Match[str]) -> tuple[int, int]:
+    spans = [match.span(name) for name, value in match.groupdict().items() if value]
+    return min(start for start, _ in spans), max(end for _, end in spans)
 
 
 def _matched_text(match: re.Match[str], text: str) -> str:
@@ -88,8 +116,7 @@ def _matched_text(match: re.Match[str], text: str) -> str:
     formulas = [value for name, value in groups.items() if "latex" in name]
     if formulas:
         return ", ".join(formulas) + (r"\%" if any("percent" in name for name in groups) else "")
-    spans = [match.span(name) for name in groups]
-    start, end = min(start for start, _ in spans), max(end for _, end in spans)
+    start, end = _span(match)
     # math-verify stops behind the digits: "8x" and "8 million" are not 8.
     more = None if "expr" in groups else _COUNT_WORD.match(text, end)
     return text[start : more.end() if more else end].strip()

@@ -16,7 +16,7 @@ from attnpo.data.boxes import closing
 
 Change = str | Callable[[re.Match[str]], str]
 
-_FUNCTIONS = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|lg|max|min|gcd|lcm|det"
+_FUNCTIONS = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|lg|max|min|gcd|lcm|det|floor|ceil"
 _ARGUMENT_COMMANDS = (
     r"\\(?:boldsymbol|bm|pmb|mathbf|mathit|mathsf|mathtt|mathnormal|underline|uline|emph|ensuremath|mathop|mathstrut|"
     r"f?boxed|fbox|textcolor\s*\{[^{}]*\}|color\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|mathord|mathclose)\s*(?=\{)"
@@ -54,14 +54,24 @@ NUMBER_WORDS = {
     for n, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"])
 }
 COUNT_WORDS: dict[str, str] = {
-    "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}",
-    "quadrillion": "10^{15}", "quintillion": "10^{18}", "lakh": "10^{5}", "crore": "10^{7}", "dozen": "12", "score": "20",
-    "half": r"\frac{1}{2}", "third": r"\frac{1}{3}", "quarter": r"\frac{1}{4}", "fourth": r"\frac{1}{4}",
-    "fifth": r"\frac{1}{5}", "sixth": r"\frac{1}{6}", "seventh": r"\frac{1}{7}", "eighth": r"\frac{1}{8}",
-    "ninth": r"\frac{1}{9}", "tenth": r"\frac{1}{10}", "twelfth": r"\frac{1}{12}", "hundredth": "10^{-2}",
-    "thousandth": "10^{-3}", "millionth": "10^{-6}", "billionth": "10^{-9}", "grand": "10^{3}", "gross": "144",
+    "ten": "10", "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}",
+    "trillion": "10^{12}", "quadrillion": "10^{15}", "quintillion": "10^{18}", "lakh": "10^{5}", "crore": "10^{7}",
+    "dozen": "12", "score": "20", "grand": "10^{3}", "gross": "144", "half": r"\frac{1}{2}", "quarter": r"\frac{1}{4}",
+    "fourth": r"\frac{1}{4}", "hundredth": "10^{-2}", "thousandth": "10^{-3}", "millionth": "10^{-6}",
+    "billionth": "10^{-9}",
 }  # fmt: skip
-_COUNT = "|".join(sorted({*COUNT_WORDS, "googol", "myriad"}, key=len, reverse=True))
+_ORDINALS = {"three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth", "twelve": "twelfth"}
+COUNT_WORDS |= {
+    _ORDINALS.get(word, word[:-1] + "ieth" if word.endswith("y") else word + "th"): rf"\frac{{1}}{{{value}}}"
+    for word, value in NUMBER_WORDS.items()
+    if value > 2
+}
+FOREIGN_COUNT = (
+    r"mio|ml[nrd]{1,2}|mrd|tsd|tausende?|mil|mil[il]?l?e|mill?i(?:o|ó|õ|a|er)\w*|millon\w*|milh\w+|millares|"
+    r"centaines|cent[ae]nas|cientos|d(?:ec|oc|ez)enas?|d(?:iz|ouz)aines?|googol|myriads?|[a-z]*illi(?:on|ard)\w*"
+)
+"""Words that multiply the number before them, of other languages, and rare ones."""
+_COUNT = "|".join(sorted(COUNT_WORDS, key=len, reverse=True))
 _TENS = "|".join(word for word, value in NUMBER_WORDS.items() if value >= 20)
 _ONES = "|".join(word for word, value in NUMBER_WORDS.items() if value < 20)
 
@@ -156,8 +166,28 @@ def _number_word(found: re.Match[str]) -> str:
 
 def _count_word(found: re.Match[str]) -> str:
     word = (found["word"] or found["plain"]).lower()
-    factor = COUNT_WORDS.get(word) or COUNT_WORDS.get(word.removesuffix("s").replace("halve", "half"))
-    return found[0] if factor is None else rf"{found['number']} \times {factor}"
+    factor = COUNT_WORDS.get(word) or COUNT_WORDS[word.removesuffix("s").replace("halve", "half")]
+    rest = rf" \text{{{found['rest']}}}" if (found["rest"] or "").strip() else ""
+    return rf"{found['number']} \times {factor}{rest}"
+
+
+def is_count(word: str) -> bool:
+    """Whether `word` multiplies or divides the number before it."""
+    return word.removesuffix("s") in COUNT_WORDS or word == "halves" or re.fullmatch(FOREIGN_COUNT, word) is not None
+
+
+def _upright(found: re.Match[str]) -> str:
+    letter = found[1] or found[2]
+    return found[0] if letter in UNIT_LETTERS else f" {letter} "
+
+
+UNIT_LETTERS = "msghlLNJWVACFTK"
+"""Letters that stay upright: whether they are units, their place says."""
+
+
+def _mixed(found: re.Match[str]) -> str:
+    """``3 1/2`` is seven halves, ``3 5/2`` no mixed number."""
+    return rf"{found[1]}\frac{{{found[2]}}}{{{found[3]}}}" if int(found[2]) < int(found[3]) else found[0]
 
 
 _NUM = r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)"
@@ -182,11 +212,11 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("size and style", (r"(?<![A-Za-z\\])\*\*(?=\S)(.+?)(?<=\S)\*\*$", r"\1")),
     ("font and colour", _without_commands(_ARGUMENT_COMMANDS)),
     ("font and colour", (r"\\color\s*(?:\[\w*\])?\s*(?:\{[^{}]*\}|[a-z]+)", " ")),
-    ("upright letters", (r"(?:\\(?:mathrm|text|operatorname|textrm|mathit|rm)\s*\{\s*([ied])\s*\}|\{\\rm\s*([ied])\s*\})", r" \1\2 ")),
+    ("upright letters", (r"(?:\\(?:mathrm|text|operatorname|textrm|mathit|rm)\s*\{\s*([a-zA-Z])\s*\}|\{\\rm\s*([a-zA-Z])\s*\})", _upright)),
     ("upright letters", (r"\\rm(?![A-Za-z])", " ")),
     ("words", (_WORD_COMMANDS + r"\s*(?=\{)", r"\\text")),
-    ("words", (r"\\text\s*\{\s*(" + _FUNCTIONS + r")\s*\}", r"\\\1 ")),
-    ("words", (r"\\text\s*\{\s*\}", " ")),
+    ("words", (r"(?<!\d)(?<!\d )\\text\s*\{\s*(" + _FUNCTIONS + r")\s*\}", r"\\\1 ")),
+    ("words", (r"\\text\s*\{\s*([.,;:!?]?)\s*\}", r"\1 ")),
     ("spaces", (r"\\(?:hspace|vspace|hskip|kern)\*?\s*\{[^{}]*\}|(?<!\\)\\(?:q?quad|hfill|thinspace|enspace|,|;|:|!|>| |$)|(?<!\\)~", " ")),
     ("delimiters", (r"(?<!\\)\\[()\[\]]|(?<!\\)\$+|`+|\\(?:begin|end)\{(?:equation|align|gather)\*?\}", " ")),
     ("point", (r"(?<=\d)\.(?=\s*(?:[/}),*^]|\\(?:%|text|q?quad|[,;: ])|$))|(?:[.,;:]|\\\\)[\s.,;:]*$", "")),
@@ -197,9 +227,10 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("leading words", (r"^(?:\\approx|\\text\s*\{\s*(?:approximately|about)\s*\}|approximately|about)\s*(?=\S)", "")),
     ("ordinal", (r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\s*\{\s*(?:th|st|nd|rd)\s*\}\s*\}?|\^\{?(?:th|st|nd|rd)\}?|\s*\\text\{\s*(?:th|st|nd|rd)\s*\}|(?:th|st|nd|rd)\b)", "")),
     ("words", (r"\b([ap])\.\s?m\b\.?", r"\1m")),
+    ("number words", (rf"^(\\text\s*\{{\s*)?an?\s+(?=(?:{_COUNT})\b)", r"\g<1>1 ")),
     ("number words", (r"(?<![A-Za-z\\])half an? (?=[a-z]*illion|dozen|hundred|thousand)", "0.5 ")),
     ("number words", (rf"(?<![A-Za-z\\])(?:(?:{_TENS})(?:[- ](?:{_ONES}))?|{_ONES})(?![A-Za-z])", _number_word)),
-    ("count words", (rf"(?P<number>{_NUM})\s*-?(?:\\text\s*\{{\s*(?P<word>(?:{_COUNT}|halve)s?)\b\s*\}}|(?P<plain>(?:{_COUNT}|halve)s?)\b)", _count_word)),
+    ("count words", (rf"(?P<number>{_NUM})\s*-?(?:\\text\s*\{{\s*(?P<word>(?:{_COUNT}|halve)s?)\b(?P<rest>[^{{}}]*)\}}|(?P<plain>(?:{_COUNT}|halve)s?)\b)", _count_word)),
     ("count words", (rf"({_NUM})\s*(?:\\text\s*\{{\s*)?(squared|cubed)\b(?:\s*\}})?", lambda found: f"({found[1]})^{{{2 if found[2] == 'squared' else 3}}}")),
     ("words", (r"^\\text\s*\{\s*([+-]?\d[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}$", r"\1")),
     ("plain text", (r"\*\*", "^")),
@@ -212,8 +243,12 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("plain text", _grouped_argument(r"\\sqrt", "(", r"\sqrt{%s}")),
     ("plain text", _grouped_argument(r"(?<![A-Za-z])\\?exp", "(", r"e^{%s}")),
     ("plain text", _grouped_argument(r"(?<![A-Za-z\\])abs", "(", r"|%s|")),
+    ("plain text", _grouped_argument(r"(?<![A-Za-z])\\?floor", "(", r"\lfloor %s\rfloor ")),
+    ("plain text", _grouped_argument(r"(?<![A-Za-z])\\?ceil(?:ing)?", "(", r"\lceil %s\rceil ")),
+    ("plain text", (r"(?<![A-Za-z\\])d([A-Za-z])\s*/\s*d([A-Za-z])(?![A-Za-z])", r"\\frac{d\1}{d\2}")),
+    ("plain text", (r"(?<![\w.)}^/])(\d+)\s+(\d+)/(\d+)(?![\d/])", _mixed)),
     ("plain text", _grouped_argument(r"\^", "(", r"^{%s}")),
-    ("plain text", (r"(?<![A-Za-z\\])(" + _FUNCTIONS + r"|pi|alpha|beta|theta|lambda|omega)(?![A-Za-z])", r"\\\1 ")),
+    ("plain text", (r"(?<![A-Za-z\\])(?<!\\text\{)(?<!\\text\{ )(" + _FUNCTIONS + r"|pi|alpha|beta|theta|lambda|omega)(?![A-Za-z])", r"\\\1 ")),
     ("plain text", (r"\s*\*\s*", r" \\cdot ")),
     ("plain text", (r"\^\s*-\s*(\d+)", r"^{-\1}")),
     ("repeating decimal", (r"(?P<whole>\d+)\.(?P<fixed>\d*)(?:\\(?:overline|bar|dot)\s*\{?(?P<repeated>\d+)\}?)(?!\d)", _repeating)),
@@ -228,6 +263,8 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("congruence", (r"^[A-Za-z]\s*\\equiv\s*(.+?)\s*(?:\\pmod\s*\{?\s*(\w+)\s*\}?|\(?\s*\\?(?:bmod|mod)\s*(\w+)\s*\)?)$",
         r"\1 \\pmod{\2\3}")),
     ("set builder", (r"^\\\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid|\||:|\\colon)\s*(.+?)\s*\\\}$", r"\1")),
+    ("sets in words", (r"(?i)^(?:\\text\s*\{\s*)?(?:no\s+solutions?|(?:the\s+)?empty\s+set)\s*\}?$", r"\\emptyset")),
+    ("sets in words", (r"(?i)^(?:\\text\s*\{\s*)?all\s+real(?:s|\s+numbers)\s*\}?$", r"\\mathbb{R}")),
     ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?or(?:\s+else)?\s*,?\s*\}|\bor\b|\\(?:lor|vee)(?![A-Za-z]))\s*", r" \\lor ")),
     ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?and\s*,?\s*\}|\band\b|\\(?:land|wedge)(?![A-Za-z])|\\&)\s*", r" \\land ")),
 )  # fmt: skip

@@ -16,7 +16,8 @@ import sympy
 from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, latex2sympy, normalize_latex
 from sympy.core.function import AppliedUndef
 
-from attnpo.rewards.normal_form import COUNT_WORDS, normal_form, squeezed
+from attnpo.rewards.normal_form import normal_form, squeezed
+from attnpo.rewards.units import split_unit
 
 
 class UnreadableError(ValueError):
@@ -92,6 +93,16 @@ _LATEX = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
 )
 _FOR_THE_PARSER = (
+    # An angle is no product of letters: only its ends may change places.
+    (
+        r"\\(?:angle|measuredangle|sphericalangle)\s*([A-Z])\s*([A-Z])\s*([A-Z])(?![A-Za-z_'^])",
+        lambda found: rf"\mathcal{{A}}_{{angle{min(found[1], found[3])}{found[2]}{max(found[1], found[3])}}}".lower(),
+    ),
+    # Of letters they are not computed: sympy takes letters for coprime.
+    (
+        r"\\(gcd|lcm)\s*\(([^()]*[A-Za-z][^()]*)\)",
+        lambda found: rf"\text{{{found[1]}}}({','.join(sorted(part.strip() for part in found[2].split(',')))})",
+    ),
     # latex2sympy forgets the case of letters and takes E and I for numbers; \mathcal keeps them apart.
     (
         r"\\(?:text|begin|end|mathcal|mathbb)\s*\{[^{}]*\}|\\[A-Za-z]+|([A-Z])(?![a-z]{2})",
@@ -157,11 +168,23 @@ def with_imaginary_unit(value: Any) -> Any:
     for symbol in symbols:
         exchanged[symbol] = sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name)
     value = value.xreplace(exchanged)
+    value = value.replace(lambda part: isinstance(part, _OPERATORS), _operated)
     applied = {call: sympy.Symbol(f"{call}") for call in value.atoms(AppliedUndef)}
     return value.xreplace(applied) if applied else value
 
 
-# -- words and units ---------------------------------------------------------------------------------------------------
+_OPERATORS = (sympy.Derivative, sympy.Integral, sympy.Limit, sympy.Sum, sympy.Product)
+
+
+def _operated(part: Any) -> Any:
+    """A derivative that can be taken; an unknown of its own where letters stand for functions."""
+    is_constant = isinstance(part, sympy.Derivative) and not set(part.variables) <= part.expr.free_symbols
+    if is_constant or part.atoms(AppliedUndef):
+        return sympy.Symbol(f"{part}")
+    return part.doit() if isinstance(part, sympy.Derivative) else part
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
 
 _SHORT_WORDS = [
     "yes",
@@ -209,90 +232,6 @@ def is_words(text: str) -> bool:
     )
 
 
-_UNIT_NAMES = {
-    "m": "m meter metre meters metres", "cm": "cm centimeter centimetre centimeters centimetres cms",
-    "mm": "mm millimeters",
-    "km": "km kilometer kilometre kilometers kilometres",
-    "in": "inch inches", "ft": "ft foot feet", "mi": "mile miles mi",
-    "yd": "yard yards yd", "s": "sec second seconds secs s", "min": "minute minutes min mins",
-    "h": "hour hours hr hrs h",
-    "day": "day days", "week": "week weeks", "month": "month months", "year": "year years yr yrs", "g": "gram grams g",
-    "kg": "kg kilogram kilograms kgs", "mg": "mg milligrams", "lb": "lb lbs pound pounds", "oz": "oz ounce ounces",
-    "l": "liter litre liters litres l", "ml": "ml milliliters", "$": r"$ \$ dollar dollars usd", "¢": "cent cents ¢",
-    "€": "€ euro euros eur", "£": "£ gbp", "¥": "¥ yen yuan", "Rs": "rs rupee rupees", "deg": r"degree degrees deg",
-    "mph": "mph", "kmh": "kmh kph", "am": "am a.m", "pm": "pm p.m", "unit": "unit units", "N": "newton newtons",
-    "J": "joule joules", "kJ": "kj", "W": "watt watts", "kW": "kw", "Hz": "hz hertz", "mol": "mol mole moles",
-    "Pa": "pa", "kPa": "kpa", "rad": "rad radian radians",
-}  # fmt: skip
-UNITS = {word: unit for unit, words in _UNIT_NAMES.items() for word in words.split()}
-_SYMBOLS = {word for word in UNITS if len(word) == 1 and word.isalpha()}
-_MODIFIERS = re.compile(
-    r"\b(?:not|no|least|most|more|less|than|over|under|above|below|half|twice|double|triple|times|minus|negative|plus|"
-    r"except|between|squared|cubed|factorial|root|gross|googol|base|mod|choose|point|if|when|where|for|while|with)\b|"
-    r"[0-9]|=|\^\{?\\text"
-)
-_CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?([$€£¥])|(USD|EUR|GBP|Rs)\b\.?)\s*(?=[\d.\\-])")
-_TEXT_UNIT = re.compile(r"^(.*?[^\s\\({\[^_])\s*((?:\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?-?\d\}?)?[\s/]*)+)$", re.DOTALL)
-_PLAIN_UNIT = re.compile(
-    r"^(.*?[\d})%])\s*(?:(?<=\d)\s*([cdkm]?m\s*(?:\^\s*\{?[23]\}?|[23]))|"
-    r"([A-Za-z][A-Za-z/. ]*?(?:\s*\^\s*\{?-?\d\}?)?)|(\\?[$€£¥¢]))$",
-    re.DOTALL,
-)
-
-
-def _unit_of(words: str) -> str | None:
-    """The unit that `words` name; None if they are more than a unit."""
-    words = " ".join(_TEXT.sub(r" \1 ", words).replace("{", "").replace("}", "").split())
-    if _MODIFIERS.search(re.sub(r"\s*\^\s*-?\d|(?<=m)[23]$", "", words.lower())):
-        return None
-    tokens = [token for token in re.split(r"\s*/\s*|\s+per\s+|\s+", words.strip(" .")) if token]
-    if any(token.lower().removesuffix("s") in COUNT_WORDS for token in tokens):
-        return None  # 3 million dollars are not 3
-    unit = "/".join(UNITS.get(token.strip(".").lower(), token.lower()) for token in tokens)
-    return {"mi/h": "mph", "km/h": "kmh"}.get(unit, unit) or None
-
-
-def _is_plain_unit(words: str, symbols: bool) -> bool:
-    """Words without ``\\text`` that are a unit: known ones or a noun; single letters after a division."""
-    tokens = re.findall(r"[A-Za-z]+", words)
-    return not any(token.lower().removesuffix("s") in COUNT_WORDS for token in tokens) and all(
-        (token.lower() in UNITS and (len(token) > 1 or (token in _SYMBOLS and (symbols or "/" in words))))
-        or token == "per"
-        or (len(token) >= 4 and token.islower() and re.search(r"[aeiouy]", token) and token != "".join(sorted(token)))
-        for token in tokens
-    )
-
-
-def _with_unit(text: str, declared: str, symbols: bool) -> tuple[str, str, bool]:
-    """`text` without its unit, the unit, and whether there was a per cent sign.
-
-    `symbols`: whether ``5 m``, ``5 m^2`` are metres. In a reference they are a product of letters.
-    """
-    percent = re.sub(r"\s*(?:\\?%|\\text\s*\{\s*(?:%|percent|per cent|\\%)\s*\}|\bper\s?cent(?:age)?\b)$", "", text)
-    if percent != text:
-        return percent, "", True
-    if declared and text.endswith(declared) and text != declared:
-        return text.removesuffix(declared).strip(" ~{"), declared, False
-    degrees = re.sub(
-        r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree|\\deg)\s*(?:\\text\s*\{\s*)?([CFK]?)(?:\s*\})?$", "", text
-    )
-    if degrees != text:
-        return degrees, "deg", False
-    if found := re.fullmatch(r"(.*\S)\s*(\\pmod\{\w+\})", text):
-        return found[1], found[2], False
-    if found := _CURRENCY.match(text):
-        rest, _, _ = _with_unit(text[found.end() :], "", symbols)
-        return found[1] + rest, UNITS.get((found[2] or found[3]).lower(), ""), False
-    if (found := _TEXT_UNIT.fullmatch(text)) and (unit := _unit_of(found[2])):
-        return found[1], unit, False
-    if found := _PLAIN_UNIT.fullmatch(text):
-        words = found[2] or found[3] or found[4]
-        is_power = found[2] and (symbols or not found[2].startswith("m") or found[2].startswith("mm"))
-        if (found[4] or is_power or (found[3] and _is_plain_unit(words, symbols))) and (unit := _unit_of(words)):
-            return found[1], unit, False
-    return text, "", False
-
-
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 _OPEN, _CLOSE = "([{", ")]}"
@@ -301,7 +240,7 @@ _THOUSANDS = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin|to|approx|equiv|subset)(?![A-Za-z])")
 
 
-def split_parts(text: str, keep_thousands: bool = True) -> tuple[list[str], str]:
+def split_parts(text: str, keep_thousands: bool = True, only: str = "") -> tuple[list[str], str]:
     """`text` cut at the separators outside of its brackets, and which one there was."""
     if keep_thousands and not re.search(r",\S", _THOUSANDS.sub("", re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", text))):
         outside = re.split(r"(\([^()]*\)|\[[^\[\]]*\])", text)
@@ -314,7 +253,7 @@ def split_parts(text: str, keep_thousands: bool = True) -> tuple[list[str], str]
             depth += 1
         elif mark[0] in _CLOSE or mark.startswith("end"):
             depth -= 1
-        elif depth <= 0:
+        elif depth <= 0 and only in found[0]:
             parts.append(text[start : found.start()])
             start = found.end()
             joint = found[0] if found[0].startswith("\\") else joint
@@ -345,6 +284,10 @@ def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozens
     if len(parts) > 1:
         if is_words(text):
             return Reading(text, "words")
+        either, _ = split_parts(text, only=r"\lor")
+        if joint != "," and 1 < len(either) < len(parts) and r"\land" in text:  # "and" binds more closely
+            read_either = tuple(read_parts(part, declared_unit, off) for part in either)
+            return Reading(text, "list", read_either, joint=r"\lor")
         groups = re.split(r";(?![^(\[{]*[)\]}])", text)
         if 1 < len(groups) < len(parts) and "," in text and not re.search(r"\),|\],", text):
             return Reading(
@@ -368,7 +311,7 @@ def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozens
         both = [read_parts(re.sub(r"^\s*\+", "", sign), declared_unit, off) for sign in (plus, minus)]
         return _as_list(both, text, ",")
     value, unit, percent = (
-        _with_unit(text, declared_unit, REFERENCE not in off) if "units" not in off else (text, "", False)
+        split_unit(text, declared_unit, REFERENCE not in off) if "units" not in off else (text, "", False)
     )
     if value != text and value:
         inner = read_parts(value, "", off)
@@ -400,14 +343,24 @@ def _read_named(text: str, declared_unit: str, off: frozenset[str]) -> Reading |
     sides = [side.strip() for side in sides]
     if len(sides) < 2 or not all(sides) or _RELATION.search(text):
         return None
+    if re.search(r"(?<![A-Za-z])(?:not|if|when|unless|except|where|for)(?![A-Za-z])", "=".join(sides[:-1])):
+        return Reading(text, "words")
+    values = [Reading(side).number for side in sides[1:]]
+    if None not in values and any(_differ(one, values[-1]) for one in values):
+        return Reading(text, "words")  # x = 6 = 5 says two things
     name = next((side for side in sides[:-1] if is_name(side)), sides[0])
     return replace(read_parts(sides[-1], declared_unit, off), name=squeezed(name))
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """More than by rounding."""
+    return abs(one - other) > abs(other) / 100
 
 
 def is_name(name: str, may_be_sum: bool = False) -> bool:
     r"""Whether `name` names a value: ``x``, ``f(2)``, ``(p,q)``, ``\angle ABC``; not ``2x``, ``x^2``."""
     bare = re.sub(
-        r"_\{(?:[^{}]|\{[^{}]*\})*\}|_\w|\\text\{[^{}]*\}|\^\{?(?:\\prime)+\}?|(?<=[A-Za-z])\([^()]*\)|\\[A-Za-z]+",
+        r"_\{(?:[^{}]|\{[^{}]*\})*\}|_\w|\^\{?-1\}?(?=\()|\\text\{[^{}]*\}|\^\{?(?:\\prime)+\}?|(?<=[A-Za-z])\([^()]*\)|\\[A-Za-z]+",
         "",
         name,
     )

@@ -93,20 +93,14 @@ def read_reference(
     r"""What a reference says, which may still be no formula; None for nothing, and for a worked solution.
 
     References come bare (``\frac{1}{2}``, ``(3, \pi)``), delimited (``$12$``, ``$x = 1$ and $y = 2$``, ``\boxed{…}``),
-    with a unit (``12 units``), as words (``even``) or as a sentence with a formula in it.
+    with a unit (``12 units``), as words (``even``) or as a sentence. Of a sentence with formulas none is the answer.
     """
     text = reference.strip()
     if not text or len(text) > LONGEST_ANSWER or is_solution(text):
         return None, ()
     box = final_box(text)
     off |= {REFERENCE}
-    reading, fired = read(box[1] if box else text, unit, off)
-    if "$" in text and not box and (reading.kind == "words" or not reading.is_readable()):
-        for candidate in candidates(text):
-            found, changed = read(candidate, unit, off)
-            if found.is_readable():
-                return found, changed
-    return reading, fired
+    return read(box[1] if box else text, unit, off)
 
 
 def answer_request(request: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ The first of these that the text has, and within it the last occurrence:
 3. a last line that is a letter (``(C)``, ``**C.**``, ``c``, ``C) text``) with no other in brackets, but in a choice;
 4. the last letter in brackets, ``(C)``.
 
-An "A" or "I" in running prose is never taken for a choice; nor are several letters (``A, B``, ``A or C``). A small
-letter counts where it stands alone. A letter beyond the last choice is an answer, and wrong.
+An "A" or "I" in running prose is never taken for a choice; nor are several letters (``A, B``, ``A or C``, ``A, possibly
+C``), nor one that is denied (``I can't choose A``, ``not (A)``). A small letter counts where it stands alone. A letter
+beyond the last choice is an answer, and wrong.
 """
 
 from __future__ import annotations
@@ -33,38 +34,64 @@ _WRAPPING = re.compile(
 )
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {ord("。"): ". ", ord("、"): ", "}
 _TAG = re.compile(r"<answer>((?:(?!<answer>).){1,200}?)</answer>", re.DOTALL)
-_AND_ANOTHER = (
-    r"\)?(?:(?:\s*(?:[,;/&]|and\b|or\b))+\s*\(?[A-Z]\)?\s*(?:[.,;/&]|and\b|or\b|$)|\s*(?:/|&|and\b|or\b)\s*\(?[A-Z]\b)"
+_HEDGE = (
+    r"and|or|but|also|else|even|either|possibly|maybe|perhaps|probably|alternatively|it|could|might|may|be|oder|und|ou|et|"
+    r"o|y|e|или|и"
 )
-_BECAUSE = r"(?:because|since|as|for|due|given|which|that|by|from|with|\(|-|–|—|=)"
+_AND_ANOTHER = (
+    rf"\)?(?:(?:\s*(?:[,;/&]|\(?\b(?:{_HEDGE})\b|或者?|和|及))+\s*\(?[A-Z]\)?\s*(?:[.,;/&)]|and\b|or\b|$)|"
+    r"\s*(?:/|&|and\b|or\b)\s*\(?[A-Z]\b)"
+)
+_DENIED = (
+    r"\)?\s*(?:(?:is|was|seems|ist|est|es)\s+(?:wrong|incorrect|false|not|too|nicht|falsch|fausse?|falsa)\b|isn['’]t)"
+)
+_BECAUSE = (
+    r"(?:because|since|as|for|due|given|which|that|by|from|with|not|non|nicht|although|weil|car|porque|\(|-|–|—|=)"
+)
 _LETTER = re.compile(
-    rf"(?:(?:option|choice|answer|letter)\s*:?\s*)?\(?\s*(?:(?i:option|choice)\s+)?([A-Z])(?!{_AND_ANOTHER})\s*"
-    rf"(?:\)|[.:,;)](?=\s|$)|$|(?<=\s){_BECAUSE}\b)"
+    rf"(?:(?:option|choice|answer|letter)\s*:?\s*)?\(?\s*(?:(?i:option|choice)\s+)?([A-Z])(?!{_AND_ANOTHER}|{_DENIED})\s*"
+    rf"(?:\)|[.:,;)](?=\s|$)|$|(?<=\s){_BECAUSE}\b|(?=[不而因です]))"
 )
 _SMALL_LETTER = re.compile(r"\(?([a-z])\)?\.?")
 _ANSWER_WORDS = (
-    r"answer|choice|option|antwort|antwoord|réponse|reponse|respuesta|risposta|resposta|ответ|cevap|odpowiedź|svar|vastaus|"
-    r"đáp án|jawaban|答案|答え|回答|答|정답|답|الإجابة|उत्तर"
+    r"answer|choice|option|antwort|lösung|antwoord|réponse|reponse|respuesta|opción|risposta|resposta|ответ|cevap|"
+    r"odpowiedź|svar|vastaus|đáp án|jawaban|答案|选项|答え|正解|回答|答|정답|답|الإجابة|उत्तर"
 )
 _IS = (
-    r"is|should be|must be|would be|will be|has to be|ought to be|can only be|ist|lautet|est|es|è|é|는|은|是|为|は|:|="
+    r"(?:is|should be|must be|would be|will be|has to be|ought to be|can only be|ist|lautet|est|es|è|é)\b|"
+    r"[는은是为選选は:=]"
 )
 _FILLER = (
     r"(?:clearly|definitely|indeed|therefore|thus|probably|most likely|simply|just|then|for sure|actually|"
-    r"(?:the\s+)?(?:option|choice|letter)|:|\s)*"
+    r"(?:the\s+)?(?:option|choice|letter|opción)\b|la\s|le\s|die\s|选项|选|:|\s)*"
 )
 _ANNOUNCED = re.compile(
-    rf"(?<![^\W_])(?:{_ANSWER_WORDS})\s*(?:{_IS})\s*{_FILLER}(?=(?P<rest>\S[^\n]{{0,999}}))", re.IGNORECASE
+    rf"(?<![^\W_])(?:{_ANSWER_WORDS}|(?:正确|所以|最佳|因此)(?:答案|选项))"
+    rf"(?:[ ]+[^\W\d_]+){{0,2}}?\s*(?:{_IS})\s*{_FILLER}"
+    r"(?=(?P<rest>\S[^\n]{0,999}))",
+    re.IGNORECASE,
+)
+_LEADS = (
+    r"it is|it['’]s|should be|must be|choose|chose|select|pick|go with|going with|therefore,?|thus,?|hence,?|so,?|"
+    r"i think|i believe|i guess|i(?:['’]d)? say|pick is|w[äa]hle|choisis|elijo|escojo|donc,?|daher,?|"
+    r"por lo tanto,?|así que|richtig ist"
 )
 _CHOSEN = re.compile(
-    r"(?i:\b(?:it is|it's|should be|must be|choose|chose|select|pick|go with|going with))\s+(?i:option\s+|choice\s+)?"
-    rf"(?P<rest>\(?[A-Z](?!{_AND_ANOTHER})\)?(?=\s*(?:[.,;!]|$|\s{_BECAUSE}\b)))|"
+    rf"(?:(?i:\b(?:{_LEADS})\s+)|(?:选择?|選擇?|因此|所以|故选?|我认为)[,:]?\s*)(?i:(?:the\s+)?(?:option|choice)\s+|选项?)?"
+    rf"(?P<rest>\(?[A-Z](?!{_AND_ANOTHER}|{_DENIED})\)?(?=\s*(?:[.,;!]|$|\s{_BECAUSE}\b)))|"
     r"(?<!\band\s)(?<!\bor\s)(?<![A-Z],\s)(?<![/&]\s)(?:^|(?<=[\s(.,]))(?i:option\s+|choice\s+)?"
-    r"(?P<named>\(?[A-Z]\)?)\s+is\s+(?:(?:clearly|definitely|therefore|thus|indeed|the)\s+)*"
-    r"(?:(?:correct|right|best|only\s+\w+)(?:\s+(?:one|answer|choice|option))?|answer)\b",
+    r"(?P<named>\(?[A-Z]\)?)\s*(?:(?:\bis|\bist|\best|\bes)\s+(?:(?:clearly|definitely|therefore|thus|indeed|the|la|die)\s+)*"
+    r"(?:(?:correct|right|best|only\s+\w+)(?:\s+(?:one|answer|choice|option))?|answer|richtig|korrekt|correcte|juste|"
+    r"bonne\s+réponse|(?:respuesta\s+)?correcta)\b|是?正确)",
     re.MULTILINE,
 )
-_IN_BRACKETS = re.compile(r"\(([A-Z])\)")
+_NEGATED = re.compile(
+    r"(?:\b(?:not|never|cannot|nobody|neither|nor|refuse|if|unless|nicht|keine?|pas|no(?!\s+doubt)|(?<!no )doubt)\b|"
+    r"n['’]t\b|不)"
+    r"(?:(?![.,;:!?\n]|\b(?:so|but|therefore|hence|thus|because)\b).)*$",
+    re.IGNORECASE,
+)
+_IN_BRACKETS = re.compile(rf"(?<!not )(?<!nor )\(([A-Z])\)(?!{_DENIED})")
 _SEVERAL_IN_BRACKETS = re.compile(r"\([A-Z]\)(?:(?:\s*(?:[,;/&]|and\b|or\b))+\s*\([A-Z]\))+")
 
 
@@ -83,12 +110,13 @@ def choice_of(answer: str, choices: Sequence[str]) -> str | None:
         if letter := _letter_or_text(text, choices):
             return letter
     plain = _WRAPPING.sub("", answer)
-    said = [(found.start("rest"), found["rest"]) for found in _ANNOUNCED.finditer(plain)]
+    said = [(found.start(), found.start("rest"), found["rest"]) for found in _ANNOUNCED.finditer(plain)]
     for found in _CHOSEN.finditer(plain):
         group = "rest" if found["rest"] else "named"
-        said.append((found.start(group), found[group].strip("()")))
-    for _, text in sorted(said, reverse=True)[:MOST_ANNOUNCED]:
-        if letter := _letter_or_text(text, choices):
+        said.append((found.start(), found.start(group), found[group].strip("()")))
+    said.sort(key=lambda one: one[1], reverse=True)
+    for start, _, text in said[:MOST_ANNOUNCED]:
+        if not _NEGATED.search(plain[max(0, start - 80) : start]) and (letter := _letter_or_text(text, choices)):
             return letter
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     if lines and (found := _LETTER.match(lines[-1])):
