@@ -6,16 +6,24 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from attnpo.cli.main import main
 from attnpo.data.jsonl import read_jsonl
 from attnpo.errors import InputError
-from attnpo.evaluation.exchange import WRITERS, read_every_eval_ever, write_every_eval_ever, write_lighteval
+from attnpo.evaluation.exchange import (
+    WRITERS,
+    read_every_eval_ever,
+    read_exchanged,
+    write_every_eval_ever,
+    write_lighteval,
+)
 from attnpo.evaluation.folder import read_evaluation
 from attnpo.evaluation.options import WRITTEN, EvalOptions
 from attnpo.evaluation.samples import Question
+from attnpo.rewards.verdict import Verdict
 from attnpo.traces.read import read_traces
 from example_evaluation import write_evaluation
 
@@ -98,6 +106,63 @@ def test_lighteval(tmp_path):
     assert [trace["id"] for trace in traces] == [f"math500-{i}-{k}" for i in range(3) for k in (1, 2)]
     assert [trace["problem"] for trace in traces] == [f"Problem {i}" for i in (0, 0, 1, 1, 2, 2)]
     assert [trace["reference"] for trace in traces] == [sample.reference for sample in samples]
+
+
+def details(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """As lighteval lays them out."""
+    from datasets import Dataset
+
+    file = folder / "details" / "org" / "model-7b" / "2026-01-01T00-00-00" / "details_aime24|0_2026-01-01.parquet"
+    file.parent.mkdir(parents=True)
+    Dataset.from_list(rows).to_parquet(file)
+    return file
+
+
+def detail(i: int, score: float, lengths: list[int], metric: str = "extractive_match") -> dict[str, Any]:
+    return {
+        "doc": {"query": f"Problem {i}", "choices": ["7"], "gold_index": [0], "id": str(i), "task_name": "aime24|0"},
+        "model_response": {
+            "input": f"Problem {i}",
+            "input_tokens": [1, 2, 3],
+            "text": [f"Response {k}" for k in range(len(lengths))],
+            "output_tokens": [[5] * length for length in lengths],
+        },
+        "metric": {metric: score},
+    }
+
+
+def test_lighteval_of_others_is_compared_and_shown(tmp_path, capsys):
+    file = details(tmp_path, [detail(0, 1.0, [10, 30]), detail(1, 0.5, [20, 20]), detail(2, 0.0, [40, 60])])
+    found = read_exchanged(file)
+    assert (found.name, list(found.samples)) == ("model-7b", ["aime24"])
+    samples = found.samples["aime24"]
+    assert [(one.id, one.sample, one.tokens) for one in samples[:3]] == [("0", 0, 10), ("0", 1, 30), ("1", 0, 20)]
+    assert [one.verdict == Verdict.RIGHT for one in samples] == [True, True, True, False, False, False]
+    assert (samples[0].reference, samples[0].prompt_tokens) == ("7", 3)
+    assert main(["compare", str(file), str(file), "--names", "a,b", "-o", str(tmp_path / "out")]) == 0
+    both = json.loads((tmp_path / "out" / "comparison.json").read_text())["benchmarks"]["aime24"]["runs"]
+    assert (both["a"]["accuracy"]["value"], both["b"]["tokens"]["value"]) == (0.5, 30.0)
+    page = tmp_path / "page.html"
+    assert main(["report", str(file), "-o", str(page)]) == 0
+    assert "model-7b" in page.read_text()
+    assert "50.0" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (detail(0, 0.3, [1, 2]), "metric 'extractive_match' is 0.3 for 2 responses"),
+        (detail(0, 1.0, [1, 2], metric="pass@k"), "metric 'pass@k' is 1.0 for 2 responses"),
+        (
+            {**detail(0, 1.0, [1]), "metric": {"a": 1.0, "b": 0.0}},
+            r"field 'metric' has \['a', 'b'\], expected one score",
+        ),
+        ({**detail(0, 1.0, [1]), "doc": None}, "has no doc and model_response with text"),
+    ],
+)
+def test_lighteval_that_cannot_be_read(row, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        read_exchanged(details(tmp_path, [row]))
 
 
 def test_the_gold_of_a_choice_is_its_place(tmp_path):

@@ -10,7 +10,7 @@ Runs side by side: accuracy, tokens, pass@k, accuracy under token budgets, AES, 
 
 A RUN is a folder of `attnpo eval`, or the run folder of `attnpo train`: then its first and its last evaluation on
 held-out problems are compared, called NAME@STEP; or an evaluation of anyone in the form of Every Eval Ever (.json, or
-its _samples.jsonl). Only problems that the runs have in common count."""
+its _samples.jsonl) or lighteval (details_*.parquet). Only problems that the runs have in common count."""
 
 EPILOG = """\
 It leaves comparison.json, table.csv, table.md and frontier.png (accuracy against length) in DIR."""

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 DESCRIPTION = """\
-Write one HTML page that opens anywhere without a network, from training runs, evaluations and files of
-`attnpo trim`, in any mixture. What the page shows is described in docs/report.md."""
+Write one HTML page that opens anywhere without a network, from training runs, evaluations (those of others too: files
+of Every Eval Ever, lighteval's details) and files of `attnpo trim`, in any mixture. What the page shows is described in
+docs/report.md."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -19,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="a run folder, an output folder of `attnpo eval` or of `attnpo evidence stability`, `attnpo trim` file",
+        help="a run folder, an output folder of `attnpo eval` or of `attnpo evidence stability`, an `attnpo trim` "
+        "file, a .json or _samples.jsonl of Every Eval Ever, a details_*.parquet of lighteval",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.html", help="the page to write")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name
 from attnpo.errors import InputError
 from attnpo.evaluation.aes import Weights
-from attnpo.evaluation.exchange import read_every_eval_ever
+from attnpo.evaluation.exchange import read_exchanged
 from attnpo.evaluation.folder import (
     Evaluation,
     is_evaluation,
@@ -198,12 +198,12 @@ def _evaluations_of(path: Path, name: str | None) -> list[Evaluation]:
         return [read_evaluation(path, name)]
     if is_training_run(path):
         return read_training_run(path, name)
-    if path.is_file() and path.suffix in (".json", ".jsonl"):
-        return [read_every_eval_ever(path, name)]
+    if path.is_file() and path.suffix in (".json", ".jsonl", ".parquet"):
+        return [read_exchanged(path, name)]
     found = "a folder without either" if path.is_dir() else "a file" if path.exists() else "nothing"
     raise InputError(
-        f"{path}: found {found}, expected an evaluation (samples/), a training run (rollouts/) or a "
-        "file of Every Eval Ever (.json, or its _samples.jsonl)"
+        f"{path}: found {found}, expected an evaluation (samples/), a training run (rollouts/), a file of Every Eval "
+        "Ever (.json, or its _samples.jsonl) or lighteval's details (.parquet)"
     )
 
 

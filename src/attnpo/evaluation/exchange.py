@@ -1,4 +1,4 @@
-"""Evaluations in the forms of others: Every Eval Ever, written and read (schema 0.3.0), and lighteval's files, written.
+"""Evaluations in the forms of others, written and read: Every Eval Ever (schema 0.3.0) and lighteval's files.
 
 https://github.com/evaleval/every_eval_ever: one JSON file has the results, one JSON Lines file beside it the responses.
 What this package does not know (who ran it) is said to be unknown. lighteval 0.13: results as JSON, details as Parquet;
@@ -12,7 +12,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +318,100 @@ def _sample(row: dict[str, Any], benchmark: str, index: int, where: str) -> Samp
         "level": about.get("level"),
     }
     return sample_from_json(fields, where)
+
+
+def is_exchanged(path: Path) -> bool:
+    """Whether this may be a file that `read_exchanged` reads, by its name."""
+    return path.is_file() and (path.suffix in (".json", ".parquet") or path.name.endswith("_samples.jsonl"))
+
+
+def read_exchanged(path: Path, name: str | None = None) -> Evaluation:
+    """An evaluation in the form of others: lighteval's details where it is Parquet, else Every Eval Ever.
+
+    Raises:
+        InputError: as `read_lighteval` and `read_every_eval_ever`.
+    """
+    return read_lighteval(path, name) if path.suffix == ".parquet" else read_every_eval_ever(path, name)
+
+
+def read_lighteval(path: Path, name: str | None = None) -> Evaluation:
+    """One task of lighteval: its ``details_TASK_DATE.parquet``.
+
+    lighteval keeps one score per problem. Of a problem with several responses and their mean score, so many are taken
+    to be right, the first ones: what is computed from it per problem is right, which responses they were is not known.
+    The model is the folder above the date's, as lighteval lays it out.
+
+    Raises:
+        InputError: a row has no response, no length, or no score that says how many responses are right.
+    """
+    from attnpo.data.problems import load_rows  # imports `datasets`, which takes a second
+
+    samples: dict[str, list[Sample]] = {}
+    for number, row in enumerate(load_rows(str(path)), start=1):
+        found = list(_samples_of_detail(row, number, row_name(path, number)))
+        samples.setdefault(found[0].benchmark, []).extend(found)
+    model = path.resolve().parent.parent.name
+    return Evaluation(name=name or model, model=model, path=path, samples=samples)
+
+
+def _samples_of_detail(row: dict[str, Any], number: int, where: str) -> Iterator[Sample]:
+    doc, answer = row.get("doc"), row.get("model_response")
+    if not isinstance(doc, dict) or not isinstance(answer, dict) or not answer.get("text"):
+        raise InputError(
+            f"{where}: has no doc and model_response with text, expected details of lighteval (0.9 or later)"
+        )
+    texts = answer["text"] if isinstance(answer["text"], list) else [answer["text"]]
+    right, lengths = _right(row.get("metric") or {}, len(texts), where), _lengths(row, answer, len(texts), where)
+    indices = doc.get("gold_index")
+    choices = doc.get("choices") or []
+    gold = [choices[i] for i in (indices if isinstance(indices, list) else [indices]) if isinstance(i, int)]
+    for i, (text, tokens) in enumerate(zip(texts, lengths, strict=True)):
+        fields = {
+            "benchmark": str(doc.get("task_name") or "lighteval").split("|")[0],
+            "id": str(doc.get("id") or number),
+            "sample": i,
+            "seed": 0,
+            "text": text,
+            "prompt_tokens": len(answer.get("input_tokens") or ()),
+            "tokens": tokens,
+            "thinking_tokens": 0,
+            "answer_tokens": tokens,
+            "truncated": False,
+            "extracted": None,
+            "verdict": "right" if i < right else "wrong",
+            "reference": str(gold[0]) if gold else None,
+            "level": None,
+        }
+        yield sample_from_json(fields, where)
+
+
+def _right(metric: dict[str, Any], count: int, where: str) -> int:
+    """How many of `count` responses are right."""
+    scores = {name: value for name, value in metric.items() if name not in MEASURES or name == "accuracy"}
+    if "accuracy" in scores:
+        scores = {"accuracy": scores["accuracy"]}
+    if len(scores) != 1:
+        raise InputError(
+            f"{where}: field 'metric' has {sorted(scores) or 'nothing'}, expected one score, or `accuracy`"
+        )
+    [(name, score)] = scores.items()
+    whole = isinstance(score, int | float) and 0 <= score <= 1 and abs(score * count - round(score * count)) < 1e-6
+    if not whole or (name.startswith("pass@") and count > 1):
+        raise InputError(
+            f"{where}: metric {name!r} is {score!r} for {count} responses, expected the share of them that is right"
+        )
+    return round(score * count)
+
+
+def _lengths(row: dict[str, Any], answer: dict[str, Any], count: int, where: str) -> list[int]:
+    """Tokens of every response; where the ids are not kept, the mean that stands among the metrics."""
+    ids = answer.get("output_tokens") or []
+    if len(ids) == count and all(isinstance(row_ids, list) for row_ids in ids):
+        return [len(row_ids) for row_ids in ids]
+    mean = (row.get("metric") or {}).get("tokens")
+    if not isinstance(mean, int | float):
+        raise InputError(f"{where}: model_response.output_tokens is empty, expected the token ids of {count} responses")
+    return [round(mean)] * count
 
 
 WRITERS = {FOLDER: write_every_eval_ever, "lighteval": write_lighteval}

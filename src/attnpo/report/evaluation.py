@@ -1,4 +1,4 @@
-"""An evaluation folder, as `attnpo eval` leaves it: what one model reached on each benchmark."""
+"""What one model reached on each benchmark: an evaluation folder, as `attnpo eval` leaves it, or a file of others."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import yaml
 
 from attnpo.data.jsonl import number
 from attnpo.errors import InputError
+from attnpo.evaluation.exchange import is_exchanged, read_exchanged
+from attnpo.evaluation.results import benchmark_results
 from attnpo.report.run import distinct
 
 RESULTS, OPTIONS = "results.json", "eval.yaml"
@@ -69,11 +71,20 @@ class Evaluation:
 
 
 def is_evaluation(path: Path) -> bool:
-    return any((path / name).exists() for name in EVALUATION_FILES)
+    return is_exchanged(path) or any((path / name).exists() for name in EVALUATION_FILES)
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Read the results in an evaluation folder. Raises InputError where there are none or they do not fit."""
+    """Read the results in an evaluation folder, or those of a file of Every Eval Ever or lighteval, computed alike.
+
+    Raises InputError where there are none or they do not fit.
+    """
+    if path.is_file():
+        theirs = read_exchanged(path)
+        found = {
+            name: _benchmark(benchmark_results(samples), f"{path}, {name}") for name, samples in theirs.samples.items()
+        }
+        return Evaluation(theirs.name, path, found, aes={}, base=None)
     file = path / RESULTS
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

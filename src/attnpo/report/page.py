@@ -63,8 +63,8 @@ def write_report(paths: list[Path], output: Path) -> int:
 
 def read_sources(paths: list[Path]) -> Sources:
     """Everything as what it is: a training run, an evaluation, or the output of `attnpo evidence stability`, which are
-    folders, or a file of `attnpo trim`."""
-    files = [path for path in paths if path.is_file()]
+    folders, a file of `attnpo trim`, or an evaluation in the form of others."""
+    files = [path for path in paths if path.is_file() and not is_evaluation(path)]
     paths = [path for path in paths if path not in files]
     evaluations = [path for path in paths if is_evaluation(path)]
     tables = {path: find_stability(path, path.resolve().name) for path in paths if path not in evaluations}
