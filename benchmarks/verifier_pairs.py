@@ -6,9 +6,9 @@ r"""The verifier beside plain math-verify on (reference, response, expected) pai
 A folder or .py file: the rows of every `pytest.mark.parametrize` whose names begin with gold and pred, with whole
 responses on both sides, as math-verify's own tests have them, and lighteval's (`test_extractive_match.py`: it is in its
 repository, not in its sdists; its rows for letters of choices are left out). A .jsonl file: rows with `reference`,
-`answer` and `right` (0 or 1). A row that math-verify's tests grade with another precision, or with settings of their own, is left
-out: neither verifier is asked with them here. `--rules`: of each rule, how many verdicts are no longer as expected
-without it, and how many only then are.
+`answer` and `right` (0 or 1). A row that math-verify's tests grade with another precision, or with settings of their
+own, is left out: neither verifier is asked with them here. `--rules`: of each rule, how many verdicts are no longer as
+expected without it, and how many only then are.
 """
 
 from __future__ import annotations
