@@ -3,11 +3,12 @@ r"""The verifier beside plain math-verify on (reference, response, expected) pai
     pip download --no-deps --no-binary :all: math-verify==0.9.0 && tar xzf math_verify-0.9.0.tar.gz
     python benchmarks/verifier_pairs.py math_verify-0.9.0/tests [pairs.jsonl …] [--show] [--rules]
 
-A folder or .py file: the literal rows of every `pytest.mark.parametrize` whose names begin with gold and pred, with
-whole responses on both sides, as math-verify's own tests have them. A .jsonl file: rows with `reference`, `answer` and
-`right` (0 or 1). A row that math-verify's tests grade with another precision, or with settings of their own, is left
-out: neither verifier is asked with them here. `--rules`: of each rule, how many verdicts are no longer as expected
-without it, and how many only then are.
+A folder or .py file: the rows of every `pytest.mark.parametrize` whose names begin with gold and pred, with whole
+responses on both sides, as math-verify's own tests have them, and lighteval's (`test_extractive_match.py`: it is in its
+repository, not in its sdists; its rows for letters of choices are left out). A .jsonl file: rows with `reference`,
+`answer` and `right` (0 or 1). A row that math-verify's tests grade with another precision, or with settings of their
+own, is left out: neither verifier is asked with them here. `--rules`: of each rule, how many verdicts are no longer as
+expected without it, and how many only then are.
 """
 
 from __future__ import annotations
@@ -54,20 +55,21 @@ def pairs_of(path: Path) -> Iterator[Pair]:
 
 
 def python_pairs(path: Path) -> Iterator[Pair]:
-    """The rows of a test file that are literals and ask for nothing but equality."""
-    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """The rows of a test file whose answers are literals and that ask for nothing but equality."""
+    tests = [
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
+    ]
+    for call in (mark for test in tests if "NativeLetters" not in ast.unparse(test) for mark in test.decorator_list):
         if not (isinstance(call, ast.Call) and ast.unparse(call.func).endswith("parametrize") and len(call.args) > 1):
             continue
         names, rows = literal(call.args[0]), call.args[1]
         names = [name.strip() for name in names.split(",")] if isinstance(names, str) else []
         if tuple(names[:2]) != ANSWERS or not isinstance(rows, ast.List):
             continue
-        for row in map(literal, rows.elts):
-            if row is None:
-                continue
-            values = dict(zip(names, row, strict=True))
-            others = set(values) - {*ANSWERS, *EXPECTED}
-            if others - {"precision"} or values.get("precision", 6) != 6:
+        for row in rows.elts:
+            values = dict(zip(names, map(literal, getattr(row, "elts", ())), strict=False))
+            others = set(values) - {*ANSWERS, *EXPECTED, "language", "match_type"}
+            if None in map(values.get, ANSWERS) or others - {"precision"} or values.get("precision", 6) != 6:
                 continue
             right = next(bool(values[name]) for name in EXPECTED if name in values)
             yield Pair(path.name, values["gold"], values["pred"], right, delimited=True)
