@@ -1,4 +1,4 @@
-"""The two ways a command can end badly, kept apart because users act on them differently."""
+"""The ways a command can end badly, kept apart because users act on them differently."""
 
 from __future__ import annotations
 
@@ -16,3 +16,7 @@ class InputError(AttnPOError, ValueError):
 
 class RunError(AttnPOError, RuntimeError):
     """The input was fine and the run failed all the same (a loss that is not finite, …). Exits with 1."""
+
+
+class StoppedError(RunError):
+    """The run was asked to end (SIGTERM) and goes on by the same command. Exits with 75, EX_TEMPFAIL of sysexits.h."""

@@ -134,7 +134,7 @@ def test_no_evaluation_means_none(train, tmp_path):
 def test_an_interrupt_is_given_back(first):
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from attnpo.training.callbacks import StopOnInterrupt
+    from attnpo.training.stopping import StopOnInterrupt
 
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     stop, args, control = StopOnInterrupt(), TrainingArguments(use_cpu=True), TrainerControl()
@@ -189,7 +189,7 @@ def test_an_interrupt_of_one_process_stops_all(monkeypatch):
     import torch
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from attnpo.training.callbacks import StopOnInterrupt
+    from attnpo.training.stopping import StopOnInterrupt
 
     def someone_else_asked(flags, operation):
         assert operation == torch.distributed.ReduceOp.MAX
@@ -224,7 +224,7 @@ def test_not_finite(what, train, tmp_path, monkeypatch):
         return loss + 0 * next(model.parameters()).sum()
 
     monkeypatch.setattr(AttnPOTrainer, "_compute_loss", broken)
-    code, _, err = train("--max_steps", "3")
+    code, _, err = train("--max_steps", "3", "--max_skipped", "1")
     assert code == 1
     message = "step 2: the loss is nan" if what == "loss" else "step 2: a gradient is not finite"
     assert f"attnpo train: {message}. The weights before it are in {tmp_path}/run/checkpoint-1" in err
@@ -377,8 +377,8 @@ def test_only_a_runs_own_files_are_removed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_and_resumed(how, argv, tmp_path):
+@pytest.mark.parametrize(("how", "exit_code"), [(signal.SIGINT, 1), (signal.SIGTERM, 75)])
+def test_interrupted_and_resumed(how, exit_code, argv, tmp_path):
     """Ctrl-C in a real process: the step is finished, a checkpoint saved, exit code 1; resuming completes the run."""
     command = [sys.executable, "-m", "attnpo", *argv("--max_steps", "400", "--save_steps", "1000")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -389,7 +389,7 @@ def test_interrupted_and_resumed(how, argv, tmp_path):
             process.send_signal(how)
             break
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 1, out + err
+    assert process.returncode == exit_code, out + err
     assert "Stopping after this step with a checkpoint; Ctrl-C again stops at once." in err
     assert "attnpo train: stopped after step" in err
     assert "go on with --resume_from_checkpoint true" in err

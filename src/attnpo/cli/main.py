@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from attnpo import __version__
-from attnpo.errors import InputError, RunError
+from attnpo.errors import InputError, RunError, StoppedError
 
 COMMANDS = {
     "check": "would a run with this model and these problems learn: a minute of sampling, yes or no",
@@ -51,7 +51,7 @@ TOOLS = {
 """Commands of several tools: `attnpo evidence removal …` is `run_removal` of attnpo.cli.evidence, with its parser's
 `REMOVAL_PARSER` and `add_removal_arguments`."""
 
-EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_AGAIN = 0, 1, 2, 75
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -129,7 +129,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the return value is the exit code (0 done, 1 the run failed, 2 bad input)."""
+    """Run one command; the return value is the exit code (0 done, 1 the run failed, 2 bad input, 75 stopped: again)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv:
         build_parser().print_help(sys.stderr)
@@ -151,7 +151,7 @@ def _run(args: argparse.Namespace) -> int:
     except InputError as error:
         return _complain(args.command, error, EXIT_BAD_INPUT)
     except RunError as error:
-        return _complain(args.command, error, EXIT_FAILED)
+        return _complain(args.command, error, EXIT_AGAIN if isinstance(error, StoppedError) else EXIT_FAILED)
     except KeyboardInterrupt:
         return _complain(args.command, "interrupted", EXIT_FAILED)
     except OSError as error:

@@ -2,8 +2,9 @@
 
 Signal-based timeouts do nothing outside the main thread and cannot interrupt C code; threads cannot be killed at all.
 So each answer is verified by a separate process (:mod:`attnpo.rewards.worker`), spoken to over pipes. A late worker is
-killed and a warm spare takes its place; a worker that dies on its own (memory limit, crash) costs the answer it was
-reading a verdict of ``unverifiable`` and nothing else. Needs a POSIX system.
+killed and a warm spare takes its place. A worker that dies is replaced and its answer read once more, for somebody may
+have killed it who knew nothing of the answer (the kernel, when memory is short); an answer that costs two workers their
+life (memory limit, crash) is ``unverifiable``, and nothing else is lost. Needs a POSIX system.
 """
 
 from __future__ import annotations
@@ -33,7 +34,18 @@ START_TIMEOUT = 120.0
 """Seconds a worker may take to import math-verify (about one on an idle machine)."""
 
 
+READINGS = 2
+"""How often an answer is read whose worker dies."""
+
+STARTS = 3
+"""Workers in a row that may die before they are ready, of which each is replaced; then the verifier cannot run here."""
+
+
 class _WorkerDied(Exception):
+    pass
+
+
+class _DidNotStart(RunError):
     pass
 
 
@@ -79,7 +91,7 @@ class _Worker:
         except (_WorkerDied, _TimedOut) as error:
             self._errors.seek(0)
             said = self._errors.read().decode("utf-8", "replace").strip()[-2000:]
-            raise RunError(
+            raise _DidNotStart(
                 f"the answer verifier did not start ({sys.executable} {WORKER_SCRIPT.name}): {said}"
             ) from error
         self._ready = True
@@ -247,14 +259,23 @@ class VerifierPool:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | Verdict:
         """The reply of a worker, or the verdict that follows from its having none."""
         worker = self._idle.get()
+        deaths = failed_starts = 0
         try:
-            return worker.ask(request)
-        except _TimedOut:
-            worker = self._replace(worker)
-            return Verdict.TIMED_OUT
-        except _WorkerDied:
-            worker = self._replace(worker)
-            return Verdict.UNVERIFIABLE
+            while True:
+                try:
+                    return worker.ask(request)
+                except _TimedOut:
+                    worker = self._replace(worker)
+                    return Verdict.TIMED_OUT
+                except _WorkerDied:
+                    worker, deaths = self._replace(worker), deaths + 1
+                    if deaths == READINGS or self._closed:
+                        return Verdict.UNVERIFIABLE
+                except _DidNotStart:
+                    failed_starts += 1
+                    if failed_starts == STARTS or self._closed:
+                        raise
+                    worker = self._replace(worker)
         finally:
             self._idle.put(worker)
 

@@ -1,9 +1,9 @@
-"""What happens around the steps: metrics file, live line, a clean end when asked or late, a guard on gradients."""
+"""What happens around the steps: metrics file, live line, a clean end when late, a guard on gradients."""
 
 from __future__ import annotations
 
+import math
 import shutil
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +53,11 @@ class MetricsFile(TrainerCallback):
         # Evaluations have a file of their own and the summary at the end of training is not a step.
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
-        numbers = {key: value for key, value in logs.items() if isinstance(value, int | float)}
+        numbers = {
+            key: value if math.isfinite(value) else None  # no number of JSON's
+            for key, value in logs.items()
+            if isinstance(value, int | float)
+        }
         now = time.perf_counter()
         self.folder.append(
             "metrics.jsonl", {"step": state.global_step, "seconds": round(now - self.since, 3), **numbers}
@@ -65,15 +69,58 @@ class MetricsFile(TrainerCallback):
 
 
 class GradientGuard(TrainerCallback):
-    """Stops before an optimiser step that would write NaN into the weights."""
+    """Leaves out an update whose loss or gradient is not finite; ends the run after `limit` of them in a row.
+
+    The gradients are dropped, so that the optimiser has nothing to do: weights and its moments stay as they are, the
+    step counts, and the metrics of the step say `updates/skipped`. Under fp16 the gradient scaler does so by itself:
+    it looks for its scale by trying.
+
+    Attributes:
+        bad_loss: what the loss was in a micro-batch of the step under way, where it was not finite.
+        in_row: updates left out without one in between; total: in the whole run.
+    """
+
+    def __init__(self, folder: RunFolder, limit: int):
+        self.folder, self.limit = folder, limit
+        self.console = Console(stderr=True)
+        self.bad_loss: float | None = None
+        self.in_row = self.total = 0
+        self._unlogged = 0
+
+    def attnpo_state(self) -> dict[str, Any]:
+        """For a checkpoint (`training/saving.py`)."""
+        return {"in_row": self.in_row, "total": self.total, "unlogged": self._unlogged}
+
+    def load_attnpo_state(self, state: dict[str, Any]) -> None:
+        """Go on from `attnpo_state`."""
+        self.in_row, self.total, self._unlogged = state["in_row"], state["total"], state["unlogged"]
 
     def on_pre_optimizer_step(self, args, state, control, model: torch.nn.Module | None = None, **kwargs):
         assert model is not None
+        loss, self.bad_loss = self.bad_loss, None
         if args.fp16:
-            return  # the gradient scaler skips such steps itself, and looks for its scale by trying
+            return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        if gradients and not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
-            raise NotFiniteError(f"step {state.global_step + 1}: a gradient is not finite")
+        finite = not gradients or bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
+        if loss is None and finite:
+            self.in_row = 0
+            return
+        what = f"the loss is {loss}" if loss is not None else "a gradient is not finite"
+        message = f"step {state.global_step + 1}: {what}"
+        for parameter in model.parameters():
+            parameter.grad = None
+        self.in_row, self.total, self._unlogged = self.in_row + 1, self.total + 1, self._unlogged + 1
+        if self.in_row >= self.limit:
+            raise NotFiniteError(message if self.limit == 1 else f"{message}, as in {self.in_row} updates in a row")
+        if state.is_world_process_zero:
+            message = f"{message}: the update is left out ({self.in_row} of {self.limit} in a row that end the run)"
+            self.console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            self.folder.append(WARNINGS, {"step": state.global_step + 1, "message": message})
+
+    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
+        if logs and "loss" in logs and self._unlogged:
+            logs["updates/skipped"] = float(self._unlogged)
+            self._unlogged = 0
 
 
 class NoSignalError(RunError):
@@ -135,7 +182,7 @@ class SignalWatch(TrainerCallback):
                 self._show(found, state.global_step)
             self._told = True
         self._fresh = []
-        if _any_process(bool(self.patience) and self.without >= self.patience, args.device):
+        if any_process(bool(self.patience) and self.without >= self.patience, args.device):
             message = f"no signal in {self.patience} batches in a row, the last of step {state.global_step}"
             if found is not None:  # the process that keeps the records
                 message += f". {found.message}"
@@ -205,42 +252,6 @@ class LengthState(TrainerCallback):
             kept[self.KEY] = self.length.state()
 
 
-class StopOnInterrupt(TrainerCallback):
-    """First Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop. Second: stop at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._previous: dict[signal.Signals, Any] = {}
-
-    def _handle(self, signum, frame):
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        Console(stderr=True).print("Stopping after this step with a checkpoint; Ctrl-C again stops at once.")
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._previous[signum] = signal.signal(signum, self._handle)
-            except ValueError:  # not in the main thread: whoever called us handles interrupts
-                return
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if _any_process(self.asked, args.device):  # saving takes all of them
-            self.asked = True
-            control.should_training_stop = True
-            control.should_save = True
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.close()
-
-    def close(self) -> None:
-        """Give the signals back their meaning."""
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-        self._previous = {}
-
-
 class StopAfterMinutes(TrainerCallback):
     """Stops, with a checkpoint, where one more step as long as the last would end later than `minutes` from now.
 
@@ -258,7 +269,7 @@ class StopAfterMinutes(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         now = time.monotonic()
-        if _any_process(2 * now - self._step_began > self._end, args.device):  # clocks differ; saving takes all
+        if any_process(2 * now - self._step_began > self._end, args.device):  # clocks differ; saving takes all
             self.reached = True
             control.should_training_stop = True
             control.should_save = True
@@ -289,7 +300,7 @@ class SaveByTime(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         due = args.save_strategy != "no" and time.monotonic() - self._last > 60 * self.minutes
-        if not control.should_save and _any_process(due, args.device):
+        if not control.should_save and any_process(due, args.device):
             self._asked = control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
@@ -303,7 +314,7 @@ class SaveByTime(TrainerCallback):
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _any_process(flag: bool, device: torch.device) -> bool:
+def any_process(flag: bool, device: torch.device) -> bool:
     """Whether `flag` is set in at least one process of the run."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return flag

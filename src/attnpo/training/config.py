@@ -190,6 +190,16 @@ class AttnPOConfig(GRPOConfig):
         "Also save a checkpoint when the last one is so many minutes old; the one before of this kind is removed. "
         "null (YAML), or save_strategy no: never.",
     )
+    max_skipped: int = _option(
+        5,
+        "Updates in a row whose loss or gradient is not finite after which the run ends, with a checkpoint of the "
+        "weights before them; fewer are left out and counted. 1: end at the first.",
+    )
+    stop_notice: float = _option(
+        30.0,
+        "Seconds between SIGTERM and SIGKILL where this runs. A step that has not ended after a third of them is "
+        "abandoned, and the state before it saved.",
+    )
     compile_rollouts: bool = _option(
         False,
         "Rollouts by transformers on a GPU: a static key-value cache and a compiled step (CUDA graphs), in the "
@@ -260,7 +270,14 @@ class AttnPOConfig(GRPOConfig):
         if self.num_generations is not None:
             check_group_size(self.advantage, self.num_generations)
             check_batch(self)
-        for option in ("verifier_workers", "verifier_timeout", "heads_count", "max_minutes", "save_minutes"):
+        for option in (
+            "verifier_workers",
+            "verifier_timeout",
+            "heads_count",
+            "max_minutes",
+            "save_minutes",
+            "max_skipped",
+        ):
             value = getattr(self, option)
             if value is not None and not value > 0:
                 raise InputError(f"option {option}: found {value}, expected more than 0")

@@ -26,6 +26,7 @@ FREE = frozenset(
     [
         # where and for how long
         *("output_dir", "run_name", "max_steps", "num_train_epochs", "max_minutes", "patience", "overwrite_run"),
+        *("stop_notice", "max_skipped"),
         # what is kept and shown
         *("save_strategy", "save_steps", "save_minutes", "save_total_limit", "save_only_model", "report_to", "project"),
         *("logging_steps", "logging_strategy", "logging_first_step", "record_rollouts", "disable_tqdm", "do_eval"),

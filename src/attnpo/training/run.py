@@ -23,7 +23,7 @@ from trl.trainer.utils import get_peft_config
 from attnpo.attention.heads import HEADS
 from attnpo.data.jsonl import write_whole
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
-from attnpo.errors import InputError, RunError
+from attnpo.errors import InputError, RunError, StoppedError
 from attnpo.evaluation.contamination import Degree, seen_in_training
 from attnpo.models import resolve_model, shipped_model
 from attnpo.rewards.accuracy import WHOLE, AccuracyReward
@@ -33,7 +33,7 @@ from attnpo.steps.spans import locate_steps
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
 from attnpo.task.traces import redundant_style
-from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch, StopAfterMinutes, StopOnInterrupt
+from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch, StopAfterMinutes
 from attnpo.training.checkpoints import checkpoint_of, passed_over
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import SHIPPED_LEARNING_RATE, without_effect
@@ -45,6 +45,7 @@ from attnpo.training.options import DataConfig, is_complete, model_kwargs, parse
 from attnpo.training.own_rewards import OURS, load_rewards, with_columns
 from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder
 from attnpo.training.resume import check_changes, keep_history, what_changed
+from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
 from attnpo.training.trackers import check_trackers, open_to_the_end
 from attnpo.training.trainer import AttnPOTrainer
 
@@ -98,7 +99,9 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
 
     Raises:
         InputError: anything wrong with options, data or model, before training starts.
-        RunError: the loss or a gradient is not finite, or Ctrl-C; a checkpoint of the last good weights is saved first.
+        RunError: losses or gradients are not finite, a reward function failed, or Ctrl-C; a checkpoint of the last good
+            weights is saved first.
+        StoppedError: SIGTERM; the state is saved where there is one.
     """
     with quiet_screen():
         data, args, model_config = parse(argv)
@@ -111,7 +114,9 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     if resume is None and not args.overwrite_run and not again:
         RunFolder(args.output_dir).check_free()
     RunFolder(args.output_dir).check_writable()
+    stop = StopOnInterrupt(args.stop_notice)
     with ExitStack() as stack:
+        stack.enter_context(stop.watching())
         if args.process_index == 0:
             stack.enter_context(locked(Path(args.output_dir)))
             if again:  # what was stopped before its first checkpoint begins again, with the heads it has found
@@ -122,6 +127,7 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         stack.enter_context(quiet_screen())
         pool = stack.enter_context(VerifierPool(args.verifier_workers, timeout=args.verifier_timeout))
         trainer, notes = build_trainer(data, args, model_config, pool, console)
+        trainer.add_callback(stop)
         sets = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
         about = environment_of(args, argv, notes, sets)
         defaults = {option.name: option.default for part in (data, args, model_config) for option in fields(part)}
@@ -248,7 +254,7 @@ def build_trainer(
             train_dataset=train_set,
             eval_dataset=eval_set,
             processing_class=tokenizer,
-            callbacks=[LiveProgress(console), StopOnInterrupt()],
+            callbacks=[LiveProgress(console)],
             peft_config=get_peft_config(model_config),
         )
     except (OSError, ValueError, ImportError) as error:
@@ -343,13 +349,20 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
             trainer.state = TrainerState.load_from_json(str(Path(resume) / TRAINER_STATE_NAME))
         else:
             trainer.train(resume_from_checkpoint=resume)
+    except StepAbandoned:
+        raise StoppedError(
+            f"stopped by SIGTERM within the step after {trainer.state.global_step} of {trainer.state.max_steps}, which "
+            f"would not have ended in time; the state before it is in {trainer.save_checkpoint()}, "
+            "go on with --resume_from_checkpoint true"
+        ) from None
     finally:  # the end-of-training event does not come after an error
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, LiveProgress | StopOnInterrupt):
                 callback.close()
     done, steps = trainer.state.global_step, trainer.state.max_steps
-    if done < steps and any(isinstance(c, StopOnInterrupt) and c.asked for c in trainer.callback_handler.callbacks):
-        raise RunError(
+    asked = [c for c in trainer.callback_handler.callbacks if isinstance(c, StopOnInterrupt) and c.asked]
+    if done < steps and asked:
+        raise (StoppedError if asked[0].terminated else RunError)(
             f"stopped after step {done} of {steps}; the checkpoint is in {args.output_dir}/checkpoint-{done}, "
             "go on with --resume_from_checkpoint true"
         )

@@ -9,12 +9,15 @@ the name of a checkpoint when it is whole, so that nothing called checkpoint-N i
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from rich.console import Console
@@ -60,7 +63,7 @@ def state_of(trainer: Any) -> dict[str, Any]:
         "micro_batches": trainer._step,
         "responses": trainer._buffered_inputs if half_used else None,
         "metrics": dict(trainer._metrics["train"]),
-        "loss": trainer._tr_loss,
+        "loss": trainer._tr_loss.clone(),  # added to in place
         "total_loss": trainer._total_loss_scalar,
         "logged": trainer._globalstep_last_logged,
         "recorder": trainer._recorder.state(),
@@ -74,6 +77,44 @@ def state_of(trainer: Any) -> dict[str, Any]:
         if trainer.log_completions
         else {},
     }
+
+
+RandomStates = tuple[Any, ...]
+
+
+def random_states() -> RandomStates:
+    """Of every library that is drawn from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    numpy = np.random.get_state()  # noqa: NPY002 - transformers seeds and saves it
+    return random.getstate(), numpy, torch.random.get_rng_state(), cuda
+
+
+def set_random_states(states: RandomStates) -> None:
+    """Put back `random_states`."""
+    python, numpy, cpu, cuda = states
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+    torch.random.set_rng_state(cpu)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
+
+
+@dataclass
+class Boundary:
+    """What is saved of a run beside weights and optimiser, as it was before a step: a step that cannot be ended leaves
+    no trace in a checkpoint. The tensors are not copied; nobody writes into them.
+    """
+
+    state: Any
+    tensors: dict[str, torch.Tensor]
+    random: RandomStates
+    tokens_seen: int
+
+    @classmethod
+    def of(cls, trainer: Any) -> Boundary:
+        """As it is now."""
+        tensors: dict[str, torch.Tensor] = {}
+        return cls(pack(state_of(trainer), tensors), tensors, random_states(), trainer.state.num_input_tokens_seen)
 
 
 def restore(trainer: Any, checkpoint: Path) -> str | None:
@@ -129,6 +170,7 @@ class Checkpoints(TrainerCallback):
         aside: where a checkpoint is being written; None: nowhere.
         resumed: the checkpoint that training goes on from; None: a new run.
         failed: why the last one could not be saved; None: it was.
+        before: the state before the step under way; None: between two steps.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -136,11 +178,29 @@ class Checkpoints(TrainerCallback):
         self.aside: str | None = None
         self.resumed: Path | None = None
         self.failed: str | None = None
+        self.before: Boundary | None = None
+        self._new_epoch = False
+        self._told: set[str] = set()
         self.console = Console(stderr=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.resumed is not None:
-            self._tell(restore(self.trainer, self.resumed))
+            self.tell(restore(self.trainer, self.resumed))
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The loader of an epoch draws a number before the first step of it. Between epochs a checkpoint has the state
+        # before that draw, within one the state after it.
+        self._new_epoch = float(state.epoch or 0).is_integer()
+        if self._new_epoch:
+            self.before = Boundary.of(self.trainer)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self._new_epoch:
+            self.before = Boundary.of(self.trainer)
+        self._new_epoch = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.before = None
 
     def advance(self, sampler: Any) -> Any:
         """TRL's sampler, which draws an order per epoch, with the orders drawn that were used before `resumed`."""
@@ -152,7 +212,23 @@ class Checkpoints(TrainerCallback):
         return sampler
 
     def save(self, write: Callable[[], None]) -> None:
-        """Let `write` (transformers) save aside, add this package's state, rename. To be called by all processes."""
+        """Let `write` (transformers) save aside, add this package's state, rename. To be called by all processes.
+
+        Within a step it is the state before it that is saved: no weight has been changed since.
+        """
+        if self.before is None:
+            self._save(write)
+            return
+        now, seen = random_states(), self.trainer.state.num_input_tokens_seen
+        set_random_states(self.before.random)
+        self.trainer.state.num_input_tokens_seen = self.before.tokens_seen
+        try:
+            self._save(write)
+        finally:
+            set_random_states(now)
+            self.trainer.state.num_input_tokens_seen = seen
+
+    def _save(self, write: Callable[[], None]) -> None:
         trainer, args = self.trainer, self.trainer.args
         run, step = Path(args.output_dir), trainer.state.global_step
         root, final = run / ASIDE, run / f"checkpoint-{step}"
@@ -185,8 +261,8 @@ class Checkpoints(TrainerCallback):
         folder.mkdir(parents=True, exist_ok=True)
         if trainer.args.save_only_model:
             return
-        tensors: dict[str, torch.Tensor] = {}
-        write_packed(folder / stem_of(trainer.args.process_index), pack(state_of(trainer), tensors), tensors)
+        what = self.before or Boundary.of(trainer)
+        write_packed(folder / stem_of(trainer.args.process_index), what.state, what.tensors)
         if trainer.args.sync_ref_model and trainer.ref_model is not None and trainer.args.should_save:
             weights = trainer.accelerator.unwrap_model(trainer.ref_model).state_dict()
             save_file({name: tensor.cpu().clone() for name, tensor in weights.items()}, folder / REFERENCE)
@@ -226,14 +302,17 @@ class Checkpoints(TrainerCallback):
         errors = [found for found in gather_object([error]) if found is not None]
         self.failed = errors[0] if errors else None
         if errors:
-            self._tell(
+            self.tell(
                 f"the checkpoint of step {step} could not be saved ({errors[0]}). Earlier ones are as they were; "
                 "training goes on"
             )
         return not errors
 
-    def _tell(self, message: str | None) -> None:
-        """On the screen and, where there is room, in warnings.jsonl."""
+    def tell(self, message: str | None, once: str | None = None) -> None:
+        """On the screen and, where there is room, in warnings.jsonl; of several with the same `once` the first."""
+        if once is not None and once in self._told:
+            return
+        self._told.add(once or "")
         if message is None or not self.trainer.is_world_process_zero():
             return
         self.console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)

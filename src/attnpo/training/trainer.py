@@ -57,10 +57,11 @@ from attnpo.training.policy import Policy
 from attnpo.training.processes import from_main
 from attnpo.training.recording import Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
+from attnpo.training.reward_guard import RewardError, guarded, without_infinite
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.saving import Checkpoints
 from attnpo.training.stages import make_stages
-from attnpo.training.trackers import start_trackers
+from attnpo.training.trackers import guard_trackers, start_trackers
 
 PAPER = "ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning"
 
@@ -119,10 +120,11 @@ class AttnPOTrainer(GRPOTrainer):
         check_enough_problems(train_dataset, args.generation_batch_size, args.num_generations)
         weights, args.reward_weights = args.reward_weights, self.rewards.weights(args.reward_weights)
         self._checkpoints = Checkpoints(self)
+        self.guard = GradientGuard(self.folder, args.max_skipped)
         own: list[Any] = [
             self._checkpoints,
+            self.guard,
             MetricsFile(self.folder),
-            GradientGuard(),
             LengthState(self.rewards.length),
         ]
         own.append(SignalWatch(self.folder, self.rewards, args))
@@ -142,6 +144,7 @@ class AttnPOTrainer(GRPOTrainer):
             callbacks=[*own, *(callbacks or [])],
             **kwargs,
         )
+        guard_trackers(self, self._checkpoints.tell)
         args.reward_weights = weights  # as given, for config.yaml and for another trainer
         if self._is_vlm and self.credit.signals:
             raise InputError(
@@ -250,8 +253,17 @@ class AttnPOTrainer(GRPOTrainer):
         return output
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        with self._recorder.timer("verify", counts=self.model.training):
+        step = self.state.global_step + int(self.model.training)
+        with self._recorder.timer("verify", counts=self.model.training), guarded(self, self.accelerator, step):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards, infinite = without_infinite(rewards)
+        for name, count in zip(self.reward_func_names, infinite, strict=True):
+            if count:
+                if self.model.training:
+                    self._add_metrics({f"rewards/{name}/infinite": float(count)})
+                self._checkpoints.tell(
+                    f"the reward function {name!r} gave {count} infinite rewards; they count as missing", once=name
+                )
         with_length = self._with_length_reward if self.model.training else self.rewards.without_length_reward
         rewards = with_length(rewards, inputs)
         self._batch.add_rewards(rewards, self.rewards)
@@ -422,25 +434,26 @@ class AttnPOTrainer(GRPOTrainer):
     def training_step(self, model, inputs, num_items_in_batch):
         with self._recorder.timer("update"):
             loss = super().training_step(model, inputs, num_items_in_batch)
-        # Asked of all processes, so that they stop together: the checkpoint that follows takes all of them.
+        # Asked of all processes, so that they leave out the same updates.
         if not self.accelerator.gather(torch.isfinite(loss)).all():
-            raise NotFiniteError(f"step {self.state.global_step + 1}: the loss is {loss.item()}")
+            self.guard.bad_loss = loss.item()
         return loss
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
         """As in transformers, after `find_heads`; true: from the last checkpoint that is whole.
 
-        Where a loss or gradient is not finite, a checkpoint of the weights before it is saved.
+        Where the run cannot go on (`max_skipped` losses or gradients in a row are not finite, a reward function fails),
+        a checkpoint of the state before the step is saved.
 
         Raises:
-            NotFiniteError: names the step and the checkpoint.
+            NotFiniteError, RewardError: name the step, what happened, and the checkpoint.
         """
         self._checkpoints.resumed = found = self._checkpoint_of(resume_from_checkpoint)
         self.find_heads(resumed=str(found) if found is not None else False)
         try:
             return super().train(None if found is None else str(found), *args, **kwargs)
-        except NotFiniteError as error:
-            raise NotFiniteError(f"{error}. The weights before it are in {self.save_checkpoint()}") from error
+        except (NotFiniteError, RewardError) as error:
+            raise type(error)(f"{error}. The weights before it are in {self.save_checkpoint()}") from error
         finally:
             self._checkpoints.resumed = None
 

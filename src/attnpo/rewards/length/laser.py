@@ -108,7 +108,8 @@ class LaserD(LengthReward):
         return {f"length_reward/target_{d}": float(t) for d, t in zip(DIFFICULTIES, self._targets, strict=False)}
 
     def state(self) -> dict[str, Any]:
-        return {"targets": self._targets, "counts": self._counts, "next_update": self._next_update}
+        counts = [list(row) for row in self._counts]  # the lists themselves go on counting
+        return {"targets": list(self._targets), "counts": counts, "next_update": self._next_update}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self._targets, self._counts = list(state["targets"]), [list(row) for row in state["counts"]]

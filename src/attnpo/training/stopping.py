@@ -1,0 +1,124 @@
+"""Ending a run when it is asked to: Ctrl-C, and SIGTERM as a scheduler sends it before it takes the machine away."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from transformers import TrainerCallback
+
+from attnpo.errors import StoppedError
+from attnpo.training.callbacks import any_process
+
+AGAIN = 0.5
+"""Seconds until an abandoned step is tried again where it could not be abandoned (weights were being changed)."""
+
+
+class StepAbandoned(KeyboardInterrupt):
+    """Raised within a step that would not end in time; no weight of it has been changed.
+
+    Not an `Exception`: no reward function that catches those may swallow it.
+    """
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM where there is nothing to save."""
+
+
+class StopOnInterrupt(TrainerCallback):
+    """First Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop. Second: stop at once.
+
+    After SIGTERM a step that has not ended within a third of `notice`, the seconds until SIGKILL follows, is abandoned
+    (`StepAbandoned`), so that the rest is left for saving the state before it; not in a run of several processes, which
+    cannot leave a step at one place. Outside of training there is nothing to save, and SIGTERM ends at once.
+
+    Attributes:
+        asked: whether to stop; terminated: by SIGTERM, in this process or another.
+    """
+
+    def __init__(self, notice: float = 30.0) -> None:
+        self.notice = notice
+        self.asked = self.terminated = False
+        self._training = self._in_step = self._alone = False
+        self._watching = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Handle the signals from here on, training or not. Raises StoppedError upon SIGTERM outside of training."""
+        self._install()
+        self._watching = True
+        try:
+            yield
+        except Terminated:
+            raise StoppedError(
+                "stopped by SIGTERM outside of training, with nothing to save that is not in a checkpoint; the same "
+                "command with --resume_from_checkpoint auto goes on"
+            ) from None
+        finally:
+            self._watching = False
+            self.close()
+
+    def _install(self) -> None:
+        if self._previous:
+            return
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[signum] = signal.signal(signum, self._handle)
+            except ValueError:  # not in the main thread: whoever called us handles interrupts
+                return
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked, self.terminated = True, signum == signal.SIGTERM
+        if not self._training:
+            raise Terminated if self.terminated else KeyboardInterrupt
+        Console(stderr=True).print("Stopping after this step with a checkpoint; Ctrl-C again stops at once.")
+        if self.terminated and self._alone:
+            self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._late)
+            signal.setitimer(signal.ITIMER_REAL, self.notice / 3, AGAIN)
+
+    def _late(self, signum: int, frame: Any) -> None:
+        if self._in_step:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._in_step = False
+            raise StepAbandoned
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._training, self._alone = True, args.world_size == 1
+        self._install()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._in_step = True
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self._in_step = False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._in_step = False
+        if any_process(self.asked, args.device):  # saving takes all of them
+            self.terminated = any_process(self.terminated, args.device)
+            self.asked = True
+            control.should_training_stop = True
+            control.should_save = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self._training = self._in_step = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if not self._watching:
+            self.close()
+
+    def close(self) -> None:
+        """Give the signals back their meaning."""
+        self._training = self._in_step = False
+        if signal.SIGALRM in self._previous:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._watching:
+            return
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous = {}

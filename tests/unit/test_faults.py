@@ -1,0 +1,281 @@
+"""What happens when something around a run fails: one test per row of docs/runs.md, or where its row says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from attnpo.errors import InputError, StoppedError
+from attnpo.rewards.verdict import Verdict
+from attnpo.training.callbacks import NotFiniteError
+from attnpo.training.reward_guard import RewardError, without_infinite
+from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
+
+
+def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the clock."""
+    return [{k: v for k, v in row.items() if "second" not in k and k != "step_time"} for row in rows(folder)]
+
+
+@pytest.fixture
+def run(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    """A trainer of really sampled responses, rewarded for e's."""
+    at = str(trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer))
+
+    def rewarded(completions: list[Any], **kwargs: Any) -> list[float]:
+        return [float("e" in text) for text in completions]
+
+    def build(name: str = "run", reward: Any = rewarded, **changes: Any):
+        options = {"max_steps": 3, "max_completion_length": 24, "save_strategy": "steps", "save_steps": 1}
+        return trainer_kit.make_trainer(at, tiny_tokenizer, tmp_path / name, reward=reward, **{**options, **changes})
+
+    return build
+
+
+# ---------------------------------------------------------------- the verifier
+
+
+def test_a_verifier_killed_from_outside_costs_no_verdict(session_pool):
+    """Also one that is killed while it starts."""
+    for _ in range(2):
+        for worker in list(session_pool._live):
+            os.kill(worker.process.pid, signal.SIGKILL)
+        assert session_pool.verify([("\\boxed{42}", "42"), ("\\boxed{41}", "42")]) == [Verdict.RIGHT, Verdict.WRONG]
+
+
+# ---------------------------------------------------------------- reward functions
+
+
+def test_a_reward_function_that_raises_ends_the_run_where_it_goes_on_from(run, tmp_path):
+    """The state before the step is saved, so that the run goes on as if nothing had been."""
+    whole = run("whole", num_iterations=2, max_steps=4)
+    whole.train()
+
+    calls: list[int] = []
+
+    def fails(completions: list[Any], **kwargs: Any) -> list[float]:
+        calls.append(1)
+        if len(calls) == 2:
+            torch.rand(1)
+            raise ConnectionError("the judge is away")
+        return [float("e" in text) for text in completions]
+
+    fails.__name__ = "rewarded"
+    trainer = run("parts", fails, num_iterations=2, max_steps=4, save_strategy="no")
+    message = r"step 3: the reward function 'rewarded' failed: ConnectionError: the judge is away\. .*/checkpoint-2"
+    with pytest.raises(RewardError, match=message):
+        trainer.train()
+    again = run("parts", num_iterations=2, max_steps=4, save_strategy="no")
+    again.train(resume_from_checkpoint=True)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, again.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ([1.0] * 7, "gave 7 rewards, expected 8"),
+        (None, "gave NoneType, expected a list of 8 numbers or None"),
+        (["good"] * 8, "gave 'good' for response 0, expected a number or None"),
+        ([[1.0]] * 8, r"gave \[1.0\] for response 0"),
+    ],
+)
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_are_no_rewards_is_named(given, found, waits, run):
+    def odd(completions: list[Any], **kwargs: Any) -> Any:
+        return given
+
+    async def odd_later(completions: list[Any], **kwargs: Any) -> Any:
+        return given
+
+    with pytest.raises(InputError, match=f"reward_funcs: 'odd(_later)?' {found}"):
+        run(reward=odd_later if waits else odd).train()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), None])
+def test_a_reward_that_is_no_number_is_missing_and_its_group_goes_on(value, run, tmp_path, read_rollouts, capsys):
+    """Two groups of four; the first response has the odd reward. The others are compared with each other."""
+
+    def odd(completions: list[Any], **kwargs: Any) -> list[Any]:
+        return [value, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+
+    run(reward=odd, credit="outcome", length_reward="none", max_steps=2).train()
+    records = read_rollouts(tmp_path / "run", "train-000001")
+    # RLOO over 1, 0, 0: 1 - 0 and 0 - 1/2.
+    assert [record["advantage"] for record in records[:4]] == pytest.approx([0.0, 1.0, -0.5, -0.5])
+    assert records[0]["reward"] is None
+    (first, _) = rows(tmp_path / "run")
+    infinite = value in (float("inf"), float("-inf"))
+    assert first.get("rewards/odd/infinite") == (1.0 if infinite else None)
+    assert capsys.readouterr().err.count("gave 1 infinite rewards; they count as missing") == int(infinite)
+
+
+def test_infinite_rewards_by_hand():
+    rewards = torch.tensor([[1.0, torch.inf], [torch.nan, -torch.inf], [-torch.inf, 2.0]])
+    kept, counts = without_infinite(rewards)
+    assert counts == [1, 2]
+    assert kept.nan_to_num(nan=9.0).tolist() == [[1.0, 9.0], [9.0, 9.0], [9.0, 2.0]]
+
+
+# ---------------------------------------------------------------- SIGTERM
+
+
+@pytest.mark.parametrize("halfway", [False, True])
+def test_a_step_that_would_not_end_in_time_leaves_no_trace(halfway, run, tmp_path):
+    """SIGTERM within a long step: abandoned after a third of the notice, the state before it saved, and the resumed run
+    is the undisturbed one. Between two updates on the same responses, and before new ones."""
+    options: dict[str, Any] = {"num_iterations": 2, "max_steps": 6, "save_strategy": "no", "logging_steps": 2}
+    whole = run("whole", **options)
+    whole.train()
+    trainer = run("parts", **options)
+    stop = StopOnInterrupt(notice=0.3)
+    at = 1 if halfway else 2
+    inner = trainer._compute_loss
+
+    def slow(model: Any, inputs: Any) -> Any:
+        if trainer.state.global_step == at:
+            torch.rand(3)
+            signal.raise_signal(signal.SIGTERM)
+            threading.Event().wait(30)
+        return inner(model, inputs)
+
+    trainer._compute_loss = slow
+    trainer.add_callback(stop)
+    with stop.watching(), pytest.raises(StepAbandoned):
+        trainer.train()
+    assert trainer.save_checkpoint() == tmp_path / "parts" / f"checkpoint-{at}"
+    again = run("parts", **options)
+    again.train(resume_from_checkpoint=True)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, again.model.state_dict()[name]), name
+
+
+def test_weights_that_are_being_changed_are_changed_to_the_end(run, tmp_path):
+    """The notice is over within the optimiser's step: it is finished, and the step with it."""
+    trainer = run(save_strategy="no")
+    stop = StopOnInterrupt(notice=0.1)
+
+    class Slow(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            signal.raise_signal(signal.SIGTERM)
+            threading.Event().wait(0.3)
+
+    trainer.add_callback(stop)
+    trainer.add_callback(Slow())
+    trainer.train()
+    assert stop.terminated
+    assert trainer.state.global_step == 1
+    assert (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").is_file()
+
+
+def test_sigterm_before_the_first_step(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch, one_pool, capfd):
+    """While the heads are looked for: exit code 75, said in a line; and the same command begins again."""
+    from attnpo.cli.main import main
+
+    model = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
+    data = trainer_kit.write_problems(tmp_path / "problems.jsonl")
+    command = trainer_kit.command(model, data, tmp_path / "run", "--resume_from_checkpoint", "auto")
+    with monkeypatch.context() as patch:
+        patch.setattr("attnpo.training.run.run_steps", lambda *args: signal.raise_signal(signal.SIGTERM))
+        assert main(command) == 75
+    said = capfd.readouterr().err
+    assert "attnpo train: stopped by SIGTERM outside of training" in said
+    assert "--resume_from_checkpoint auto goes on" in said
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert main(command) == 0
+    assert len(rows(tmp_path / "run")) == 1
+
+
+def test_the_signals_are_given_back():
+    stop, before = StopOnInterrupt(), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoppedError), stop.watching():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+# ---------------------------------------------------------------- trackers
+
+
+class Away(TrainerCallback):
+    """A tracker whose server does not answer, from some call on."""
+
+    def __init__(self) -> None:
+        self._initialized = True
+        self.calls = 0
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.calls += 1
+        if self.calls > 1:
+            raise ConnectionError("no route to host")
+
+
+def test_a_tracker_whose_server_is_away_is_told_and_left_alone(run, tmp_path, monkeypatch, capsys):
+    from attnpo.training import trackers
+
+    away = Away()
+    monkeypatch.setattr(trackers, "INTEGRATION_TO_CALLBACK", {"away": Away})
+    trainer = run(max_steps=6, save_strategy="no", trainer_options={"callbacks": [away]})
+    with trackers.open_to_the_end(trainer):
+        trainer.train()
+    assert away.calls == 1 + trackers.FAILURES
+    assert len(rows(tmp_path / "run")) == 6
+    said = capsys.readouterr().err
+    assert said.count("the tracker Away failed (ConnectionError: no route to host)") == 2
+    assert "the run goes on" in said
+    assert "3 times in a row: nothing more is sent to it" in said
+    assert len(rows(tmp_path / "run", "warnings.jsonl")) >= 2
+
+
+# ---------------------------------------------------------------- numbers that are not finite
+
+
+def breaking(trainer: Any, steps: set[int], what: str) -> Any:
+    inner = trainer._compute_loss
+
+    def broken(model: Any, inputs: Any) -> Any:
+        loss = inner(model, inputs)
+        if trainer.state.global_step + 1 not in steps:
+            return loss
+        if what == "loss":
+            return loss * torch.nan
+        loss.register_hook(lambda gradient: gradient * torch.inf)
+        return loss + 0 * next(model.parameters()).sum()
+
+    trainer._compute_loss = broken
+    return trainer
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_an_update_that_is_not_finite_is_left_out(what, run, tmp_path, capsys):
+    trainer = breaking(run(max_steps=4, save_steps=1), {2, 4}, what)
+    trainer.train()
+    assert [row.get("updates/skipped") for row in rows(tmp_path / "run")] == [None, 1.0, None, 1.0]
+    weights = [torch.load(tmp_path / "run" / f"checkpoint-{n}" / "optimizer.pt")["state"] for n in (1, 2)]
+    assert all(torch.equal(weights[0][i]["exp_avg"], weights[1][i]["exp_avg"]) for i in weights[0])
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+    said = "the loss is nan" if what == "loss" else "a gradient is not finite"
+    assert f"step 2: {said}: the update is left out (1 of 5 in a row that end the run)" in capsys.readouterr().err
+    assert len([row for row in rows(tmp_path / "run", "warnings.jsonl") if "left out" in row["message"]]) == 2
+
+
+def test_too_many_of_them_end_the_run(run, tmp_path):
+    trainer = breaking(run(max_steps=6, max_skipped=3), {2, 3, 4}, "loss")
+    before = {name: weights.clone() for name, weights in trainer.model.state_dict().items()}
+    with pytest.raises(NotFiniteError, match=r"step 4: the loss is nan, as in 3 updates in a row\. .*/checkpoint-3"):
+        trainer.train()
+    assert any(not torch.equal(weights, before[name]) for name, weights in trainer.model.state_dict().items())
+    assert all(torch.isfinite(weights).all() for weights in trainer.model.state_dict().values())
