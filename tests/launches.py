@@ -17,9 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 VIEWS = "view _unsafe_view alias t transpose permute slice select narrow split unbind unsqueeze squeeze expand detach"
 EMPTY = "as_strided reshape unflatten empty empty_like new_empty empty_strided lift_fresh"
 NO_KERNEL = frozenset(f"{VIEWS} {EMPTY}".split(" "))
-WAITS = frozenset(
-    "item tolist cpu numpy nonzero masked_select is_nonzero equal __bool__ __float__ __int__ __index__".split(" ")
-)
+READS = ("item", "tolist", "cpu", "numpy", "nonzero", "masked_select", "is_nonzero", "equal")
+WAITS = frozenset((*READS, "__bool__", "__float__", "__int__", "__index__"))
 
 
 class Launches(TorchDispatchMode):

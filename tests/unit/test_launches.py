@@ -19,6 +19,9 @@ from plain_rows import step_scores as plain_scores
 SETUP, LAYER, SEVERAL = 18, 9, 1
 """Kernels: once a forward; for every layer with one head; one more where a layer has several."""
 
+CREDIT = 72
+"""Kernels on [B, S] and [B, C] once a micro-batch: layout, baselines, scales, their spread over tokens, notes."""
+
 
 @pytest.fixture
 def batch(tiny_qwen2):
@@ -134,3 +137,40 @@ def test_a_replaced_attention_is_found(batch):
     count(model, ids, mask, layout, [(1, 0), (2, 0)])
     model.model.layers[1].self_attn = copy.deepcopy(model.model.layers[1].self_attn)
     count(model, ids, mask, layout, [(1, 0), (2, 0)])
+
+
+def counted_loss(kit: Any, model: Any, tokenizer: Any, folder: Any, credit: str) -> tuple[int, int]:
+    """Kernels and waits of one call of the loss, the forward included."""
+    trainer = kit.make_trainer(
+        model,
+        tokenizer,
+        folder,
+        responses=kit.MIXED,
+        credit=credit,
+        max_steps=2,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+    )
+    found, inner = [], trainer._compute_loss
+
+    def compute_loss(model, inputs):
+        with Launches() as launches, Waits() as waits:
+            loss = inner(model, inputs)
+        found.append((launches.count, waits.count))
+        return loss
+
+    trainer._compute_loss = compute_loss
+    trainer.train()
+    assert len(set(found[1:])) == 1
+    return found[-1]
+
+
+def test_credit_in_the_loss_never_waits(trainer_kit, new_tiny_qwen2, tiny_tokenizer, tmp_path):
+    """Scores of two heads in two layers, layout, credit and notes for the records: what is added to a micro-batch."""
+    kit = trainer_kit
+    plain, stepwise = (
+        counted_loss(kit, new_tiny_qwen2(), tiny_tokenizer, tmp_path / credit, credit)
+        for credit in ("outcome", "attnpo")
+    )
+    assert stepwise[1] == plain[1]
+    assert stepwise[0] - plain[0] <= SETUP + 2 * LAYER + CREDIT

@@ -86,7 +86,8 @@ def fit_of(thinkings: Sequence[str], steps: Sequence[Sequence[Span]], tokens: Se
     counts = [len(steps[i]) for i in used]
     sizes = [[end - start for start, end in steps[i]] for i in used]
     deciles = quantiles(counts, n=10, method="inclusive") if len(counts) > 1 else [counts[0]] * 9
-    letters = "".join(_LETTER.findall("".join(thinkings[i] for i in used)))
+    text = "".join(thinkings[i] for i in used)
+    letters = "".join(_LETTER.findall(text)) if _WIDE_LETTER.search(text) else ""  # all of them: that takes a while
     return Fit(
         traces=len(used),
         empty=empty,

@@ -14,8 +14,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from attnpo.errors import InputError
 
@@ -51,8 +54,8 @@ def token_offsets(
         InputError: an id is negative, or the tokenizer cannot be decoded piece by piece.
     """
     ids = as_ids(ids)
-    negative = next((index for index, token in enumerate(ids) if token < 0), None)
-    if negative is not None:
+    if ids and min(ids) < 0:
+        negative = next(index for index, token in enumerate(ids) if token < 0)
         raise InputError(f"token {negative} has the id {ids[negative]}; ids of a sampled response are not negative")
     kept = [token for token in ids if token not in skip] if skip else ids
     if not kept:
@@ -60,7 +63,9 @@ def token_offsets(
 
     def decode(tokens: Sequence[int]) -> str:
         # clean-up would delete spaces before punctuation, and shift everything behind them
-        text = tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        # (of a list the library would look at every entry's type, which takes longer than decoding)
+        given: Any = np.array(tokens) if tokenizer.is_fast else list(tokens)
+        text = tokenizer.decode(given, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text
 
@@ -82,17 +87,14 @@ def token_offsets(
 def as_ids(ids: Iterable[int]) -> list[int]:
     """Plain integers from a list, an array or a tensor of one dimension."""
     tolist = getattr(ids, "tolist", None)  # one call instead of one per element
-    return tolist() if tolist is not None else [int(token) for token in ids]
+    return tolist() if tolist is not None else list(map(int, ids))
 
 
 def _with_skipped(ids: Sequence[int], starts: Sequence[int], skip: Collection[int], end: int) -> list[int]:
     """Give the skipped tokens the start of the next token that has one."""
-    remaining, following, filled = list(starts), end, []
-    for token in reversed(ids):
-        if token not in skip:
-            following = remaining.pop()
-        filled.append(following)
-    return filled[::-1]
+    kept = ~np.isin(np.array(ids), np.array(list(skip)))
+    before = np.cumsum(kept) - kept  # the next token with a start is as many tokens behind the first
+    return np.append(np.array(starts, dtype=np.int64), end)[before].tolist()
 
 
 def _decoder_types(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -119,15 +121,16 @@ _ALPHABET = _byte_alphabet()
 
 def _byte_level_starts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[int] | None:
     """Starts from the bytes of every token; None where they do not give `text`."""
-    distinct = list(dict.fromkeys(ids))
-    names: list[str | None] = list(tokenizer.convert_ids_to_tokens(distinct))
-    pieces = {token: _token_bytes(name) for token, name in zip(distinct, names, strict=True)}
-    data = b"".join(pieces[token] for token in ids)
+    distinct, which = np.unique(np.array(ids), return_inverse=True)
+    names: list[str | None] = list(tokenizer.convert_ids_to_tokens(distinct.tolist()))
+    pieces = [_token_bytes(name) for name in names]
+    data = b"".join([pieces[i] for i in which.tolist()])
     if data.decode("utf-8", "replace") != text:
         return None
-    positions = accumulate((len(pieces[token]) for token in ids[:-1]), initial=0)
+    lengths = np.array([len(piece) for piece in pieces])[which]
+    positions = (np.cumsum(lengths) - lengths).tolist()
     if data.isascii():  # bytes are characters; nearly every response, and several times faster
-        return list(positions)
+        return positions
     character_starts = chain(_character_starts(data), [len(data) + 1])
     starts, index, following = [], -1, next(character_starts)
     for position in positions:
@@ -137,6 +140,7 @@ def _byte_level_starts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], t
     return starts
 
 
+@lru_cache(maxsize=1 << 18)
 def _token_bytes(name: str | None) -> bytes:
     if name is None:  # an id beyond the vocabulary (embeddings are often padded): it decodes to nothing
         return b""
