@@ -256,9 +256,8 @@ def test_files(tmp_path, ending):
 
 
 def test_prompts_keep_what_stands_before(tiny_tokenizer):
-    problems = to_problems(
-        [ROWS["Skywork-OR1"][0], {"prompt": [USER], "reward_model": {"ground_truth": "1"}}], "x"
-    ).rows
+    problems = to_problems([ROWS["Skywork-OR1"][0], {"prompt": [USER], "reward_model": {"ground_truth": "1"}}], "x")
+    assert (len(problems), problems[-1], list(problems)) == (2, problems.rows[1], problems.rows)
     dataset = make_prompts(tiny_tokenizer, problems, "{problem} Be brief.")
     asked = {"role": "user", "content": f"{PENS} Be brief."}
     assert dataset["prompt"] == [[SYSTEM, asked], [asked]]
@@ -266,7 +265,7 @@ def test_prompts_keep_what_stands_before(tiny_tokenizer):
 
 
 def test_no_place_for_what_stands_before(tiny_tokenizer, monkeypatch):
-    problems = to_problems([ROWS["Skywork-OR1"][0]], "x").rows
+    problems = to_problems([ROWS["Skywork-OR1"][0]], "x")
     plain = type("Tokenizer", (), {"chat_template": None})()
     with pytest.raises(InputError, match=r"problem 1: its prompt has messages of system before the prob.*no chat"):
         make_prompts(plain, problems, "{problem}")

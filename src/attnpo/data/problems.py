@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
@@ -77,8 +77,8 @@ def _json_array(path: Path) -> list[dict[str, Any]] | None:
 
 
 @dataclass(frozen=True)
-class Problems:
-    """Problems of one source.
+class Problems(Sequence[dict[str, Any]]):
+    """Problems of one source, a sequence of its rows.
 
     Attributes:
         rows: {"id", "problem", "reference"}, and "turns", the messages before the problem, where there are some.
@@ -87,6 +87,16 @@ class Problems:
 
     rows: list[dict[str, Any]]
     recognised: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        return self.rows[at]
 
 
 def to_problems(
