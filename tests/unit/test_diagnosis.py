@@ -35,6 +35,11 @@ def record(state: str, advantage: float = 0.0, **changes: Any) -> dict[str, Any]
     }
 
 
+def test_a_judges_verdict_is_a_verdict():
+    assert state_of(record("wrong", verdict="judged_wrong")) == "wrong"
+    assert state_of(record("wrong", verdict="unverifiable")) == "not judged"
+
+
 CAUSES = {
     "cut off": "100% of 8 responses were cut off at max_completion_length (512 tokens)",
     "not closed": "100% of 8 responses ended without closing their thinking",

@@ -5,15 +5,11 @@ Imports only the standard library, math-verify and sympy: every verifying proces
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fractions import Fraction
-from itertools import combinations
 from typing import Any
 
-import mpmath
 import sympy
 from math_verify import verify
 from sympy.core.relational import Relational
@@ -21,22 +17,23 @@ from sympy.logic.boolalg import BooleanFunction
 
 from attnpo.rewards.normal_form import squeezed
 from attnpo.rewards.reading import Reading, UnreadableError, is_name, plain_words, read_parts, with_imaginary_unit
+from attnpo.rewards.values import (
+    as_complex,
+    constant_ratio,
+    is_zero,
+    minus,
+    number_of,
+    rounds_to,
+    same_in_points,
+    same_value,
+    vanishes,
+)
 from attnpo.rewards.verdict import Rules
 
 MEASURED_SHARE = 0.01
 """A measured quantity may be off by 1 % at most, however few digits its reference has."""
 DECIMALS = 6
 """A decimal number and an exact one are equal if they are so when rounded to this many decimals."""
-SMALL_NUMBERS = 1e-4
-"""…and, if that leaves few digits, within this share of their size."""
-STEPPED = (sympy.floor, sympy.ceiling, sympy.Mod)
-"""Functions that are constant, or start anew, on stretches."""
-STEPPED_TO = 40
-"""Whole numbers that formulas with such functions are compared on."""
-DIGITS = 40
-"""Digits of the evaluations that tell two formulas apart."""
-MOST_DIGITS = 300
-"""…and of those that show that exact ones are equal."""
 
 COMPARISON_ERRORS = (
     ArithmeticError,
@@ -141,7 +138,7 @@ class Comparison:
             return None
         if not first.free_symbols or first.free_symbols != second.free_symbols:
             return None
-        ratio = _constant_ratio(first, second)
+        ratio = constant_ratio(first, second)
         if ratio is not None:
             return True
         return self._same_roots(first, second) or None
@@ -154,7 +151,7 @@ class Comparison:
                 roots = [sympy.solve(side, symbol) for side in (first, second)]
             except COMPARISON_ERRORS:
                 continue
-            if roots[0] and len(roots[0]) == len(roots[1]) and _matched(roots[0], roots[1], _same_value):
+            if roots[0] and len(roots[0]) == len(roots[1]) and _matched(roots[0], roots[1], same_value):
                 return True
         return False
 
@@ -218,7 +215,7 @@ class Comparison:
             return False
 
         def same(ours: tuple[str, Any], theirs: tuple[str, Any]) -> bool:
-            ratio = _constant_ratio(ours[1], theirs[1]) if ours[0] == theirs[0] else None
+            ratio = constant_ratio(ours[1], theirs[1]) if ours[0] == theirs[0] else None
             return ratio is not None and (ours[0] == "!=" or ratio > 0)
 
         return True if len(chains[0]) == len(chains[1]) and _matched(chains[0], chains[1], same) else None
@@ -268,8 +265,8 @@ class Comparison:
             return False
         if gold.is_decimal and answer.is_decimal:
             decimals = min(len(one.text.partition(".")[2]) for one in (gold, answer))
-            return decimals >= DECIMALS and _rounds_to(ours, theirs, decimals)
-        return not (ours.is_Integer or theirs.is_Integer) and _rounds_to(ours, theirs, DECIMALS)
+            return decimals >= DECIMALS and rounds_to(ours, theirs, decimals)
+        return not (ours.is_Integer or theirs.is_Integer) and rounds_to(ours, theirs, DECIMALS)
 
     def _same_values(self, gold: Reading, answer: Reading) -> bool:
         try:
@@ -296,17 +293,17 @@ class Comparison:
         if first == second:
             return True
         if not first.free_symbols and not second.free_symbols:
-            pair = _number(first), _number(second)
+            pair = number_of(first), number_of(second)
             if None in pair:
                 return None
-            if self.tolerance and abs(_minus(*pair)) <= self.tolerance * (1 + 1e-9):
+            if self.tolerance and abs(minus(*pair)) <= self.tolerance * (1 + 1e-9):
                 return True
-            if _is_zero(_minus(*pair), *pair):
-                return any(inexact) or _vanishes(first - second)
-            return inexact[0] != inexact[1] and _rounds_to(_complex(pair[0]), _complex(pair[1]), DECIMALS)
+            if is_zero(minus(*pair), *pair):
+                return any(inexact) or vanishes(first - second)
+            return inexact[0] != inexact[1] and rounds_to(as_complex(pair[0]), as_complex(pair[1]), DECIMALS)
         if first.free_symbols != second.free_symbols:
-            return _same_in_points(first, second) or False
-        return _same_in_points(first, second)
+            return same_in_points(first, second) or False
+        return same_in_points(first, second)
 
 
 RULE_NAMES = ("equations", "names", "regions", "bases", "per cent", "exact")
@@ -366,150 +363,6 @@ def _other_commas(one: Reading, other: Reading) -> Reading:
     return one
 
 
-# -- numbers -----------------------------------------------------------------------------------------------------------
-
-
-_MP = mpmath.MPContext()
-_MP.dps = DIGITS
-
-
-def _rounds_to(ours: Any, theirs: Any, decimals: int) -> bool:
-    """Equal when rounded, and near even where rounding leaves few digits."""
-    difference = abs(ours - theirs)
-    largest = max(abs(ours), abs(theirs))
-    return bool(difference < 0.6 / 10**decimals and difference <= SMALL_NUMBERS * largest)
-
-
-def _number(value: Any) -> Any:
-    """`value` as an exact rational, or a complex number of `DIGITS` digits; None if it is no finite number."""
-    if not value.is_Rational:
-        value = value.doit()
-    if value.is_Rational:
-        return Fraction(int(value.p), int(value.q))
-    value = value.evalf(DIGITS, maxn=1000)
-    if not value.is_number or value.is_finite is not True:
-        return None
-    parts = value.as_real_imag()
-    if not all(part.is_Rational or part.is_Float for part in parts):
-        return None
-    return _MP.mpc(*(_MP.mpf(part.p) / part.q if part.is_Rational else _MP.mpf(part._mpf_) for part in parts))
-
-
-def _minus(ours: Any, theirs: Any) -> Any:
-    """Exact if both are; a fraction next to a complex number becomes one."""
-    if isinstance(ours, Fraction) and isinstance(theirs, Fraction):
-        return ours - theirs
-    return _complex(ours) - _complex(theirs)
-
-
-def _complex(value: Any) -> Any:
-    return _MP.mpc(_MP.mpf(value.numerator) / value.denominator) if isinstance(value, Fraction) else value
-
-
-def _is_zero(difference: Any, *sizes: Any) -> bool:
-    if isinstance(difference, Fraction):
-        return difference == 0
-    return bool(abs(difference) <= _MP.mpf(10) ** (10 - DIGITS) * max(abs(_complex(size)) for size in sizes))
-
-
-def _vanishes(difference: Any) -> bool:
-    """Whether a difference that is zero in `DIGITS` digits is so in `MOST_DIGITS`; not tried where that takes long."""
-    if difference.is_Rational or difference.has(*_SLOW):
-        return difference == 0 or not difference.is_Rational
-    value = difference.evalf(MOST_DIGITS // 3, maxn=MOST_DIGITS)  # log(1 + x) is 0 in fewer digits than x has zeros
-    # sympy's mark of a sum that cancels in all the digits it has tried
-    return all(part == 0 or not part.is_Float or part._prec == 1 for part in value.as_real_imag())
-
-
-_SLOW = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit)
-
-
-def _steps_of_whole_numbers(first: Any, second: Any) -> bool:
-    """Whether something is rounded that is whole for whole numbers: its letters stand for real ones."""
-    whole = {symbol: sympy.Symbol(symbol.name, integer=True) for symbol in first.free_symbols | second.free_symbols}
-    calls = first.atoms(sympy.floor, sympy.ceiling) | second.atoms(sympy.floor, sympy.ceiling)
-    return any(call.args[0].xreplace(whole).is_integer for call in calls)
-
-
-def _points(symbols: Sequence[sympy.Symbol], *, stepped: bool = False) -> list[dict[Any, Any]]:
-    """Where formulas are evaluated: fixed irregular values of either sign.
-
-    stepped: whole numbers instead, the first symbol from 1 to `STEPPED_TO`. Formulas that are constant on stretches
-    are all alike on small irregular values, and differ where a stretch begins.
-    """
-    draw = random.Random(17)
-    if stepped:
-        return [
-            {
-                symbol: sympy.Integer(first if n == 0 else draw.randint(1, STEPPED_TO))
-                for n, symbol in enumerate(symbols)
-            }
-            for first in range(1, STEPPED_TO + 1)
-        ]
-    signs = ((1, 1), (1, 1), (-1, 1), (-1, -1), (1, -1), (1, 1), (-1, 1), (1, 1))
-    return [
-        {symbol: sympy.Rational(draw.randint(300, 2900), 997) * pair[n % 2] for n, symbol in enumerate(symbols)}
-        for pair in signs
-    ]
-
-
-def _values(first: Any, second: Any, enough: int = 4) -> list[tuple[Any, Any]]:
-    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
-    found = []
-    for point in _points(symbols):
-        pair = _number(first.xreplace(point)), _number(second.xreplace(point))
-        if None not in pair:
-            found.append(pair)
-            if len(found) == enough:
-                break
-    return found
-
-
-def _same_in_points(first: Any, second: Any) -> bool | None:
-    """Whether two formulas have the same values; None where they have too few."""
-    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
-    stepped = first.has(*STEPPED) or second.has(*STEPPED)
-    points = _points(symbols, stepped=stepped)
-    if stepped and _steps_of_whole_numbers(first, second):
-        points += _points(symbols)
-    exact = first.has(sympy.Float) or second.has(sympy.Float)
-    enough = STEPPED_TO // 2 if stepped else 4
-    seen = 0
-    for point in points:
-        ours, theirs = _number(first.xreplace(point)), _number(second.xreplace(point))
-        if ours is None or theirs is None:
-            if (ours is None) != (theirs is None):
-                return None
-            continue
-        if not _is_zero(_minus(ours, theirs), ours, theirs):
-            return False
-        if not seen and not exact and not _vanishes((first - second).xreplace(point)):
-            return False
-        seen += 1
-        if seen == enough and not stepped:
-            return True
-    return True if seen >= enough else None
-
-
-def _same_value(ours: Any, theirs: Any) -> bool:
-    if not ours.free_symbols and not theirs.free_symbols:
-        pair = _number(ours), _number(theirs)
-        return None not in pair and _is_zero(_minus(*pair), *pair) and _vanishes(ours - theirs)
-    return bool(_same_in_points(ours, theirs))
-
-
-def _constant_ratio(first: Any, second: Any) -> Any:
-    """The number c with first = c · second wherever they are evaluated; None if there is none."""
-    ratios = []
-    for ours, theirs in _values(first, second, enough=3):
-        if _is_zero(theirs, Fraction(1)) or _is_zero(ours, Fraction(1)):
-            return None
-        ratios.append(_complex(ours) / _complex(theirs))
-    if len(ratios) < 2 or any(not _is_zero(_minus(one, other), one, other) for one, other in combinations(ratios, 2)):
-        return None
-    return ratios[0].real if abs(ratios[0].imag) <= 1e-30 * abs(ratios[0]) else None
-
-
 def _same_base(ours: str, theirs: str) -> bool | None:
     """``52_8`` is ``52_{8}`` and 52, not ``52_9``; None where neither names a base."""
     pattern = re.compile(r"(\d[0-9A-Z]*)\s*_\s*\{?\s*(\d+)\s*\}?")
@@ -563,9 +416,9 @@ def _same_set(ours: Any, theirs: Any) -> bool:
 
     def same(one: Any, other: Any) -> bool:
         if isinstance(one, sympy.FiniteSet) or isinstance(other, sympy.FiniteSet):
-            return type(one) is type(other) and _matched(list(one), list(other), _same_value)
+            return type(one) is type(other) and _matched(list(one), list(other), same_value)
         return (one.left_open, one.right_open) == (other.left_open, other.right_open) and all(
-            end == other_end or (end.is_finite and other_end.is_finite and _same_value(end, other_end))
+            end == other_end or (end.is_finite and other_end.is_finite and same_value(end, other_end))
             for end, other_end in ((one.start, other.start), (one.end, other.end))
         )
 

@@ -23,36 +23,12 @@ _ARGUMENT_COMMANDS = (
 )
 _WORD_COMMANDS = r"\\(?:mathrm|textrm|textbf|textit|textsf|texttt|mbox|hbox|textnormal|operatorname\*?|mathtext|textup)"
 
-NUMBER_WORDS = {
-    word: value
-    for value, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-        ]
-    )
-} | {
-    word: 20 + 10 * n
-    for n, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"])
-}
+_SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS_WORDS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMBER_WORDS = {word: n for n, word in enumerate(_SMALL)} | {word: 20 + 10 * n for n, word in enumerate(_TENS_WORDS)}
 COUNT_WORDS: dict[str, str] = {
     "ten": "10", "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}",
     "trillion": "10^{12}", "quadrillion": "10^{15}", "quintillion": "10^{18}", "lakh": "10^{5}", "crore": "10^{7}",
@@ -72,8 +48,7 @@ FOREIGN_COUNT = (
 )
 """Words that multiply the number before them, of other languages, and rare ones."""
 _COUNT = "|".join(sorted(COUNT_WORDS, key=len, reverse=True))
-_TENS = "|".join(word for word, value in NUMBER_WORDS.items() if value >= 20)
-_ONES = "|".join(word for word, value in NUMBER_WORDS.items() if value < 20)
+_TENS, _ONES = "|".join(_TENS_WORDS), "|".join(_SMALL)
 
 _CHARACTERS = {
     **dict.fromkeys("−–—‒﹣－", "-"), **dict.fromkeys("×✕", r"\times "), **dict.fromkeys("·⋅∙", r"\cdot "),

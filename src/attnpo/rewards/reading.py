@@ -186,25 +186,10 @@ def _operated(part: Any) -> Any:
 
 # -- words -------------------------------------------------------------------------------------------------------------
 
-_SHORT_WORDS = [
-    "yes",
-    "no",
-    "odd",
-    "even",
-    "all",
-    "any",
-    "none",
-    "one",
-    "east",
-    "west",
-    "north",
-    "south",
-    "true",
-    "false",
-    "both",
-    "red",
-    "blue",
-]
+_SHORT_WORDS = (
+    "yes", "no", "odd", "even", "all", "any", "none", "one", "east", "west", "north", "south", "true", "false", "both",
+    "red", "blue",
+)  # fmt: skip
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|lim|max|min|det|exp|mod|gcd|lcm|sqrt|frac|deg|arg)\b")
 

@@ -162,6 +162,12 @@ class AttnPOConfig(GRPOConfig):
     )
     verifier_workers: int = _option(2, "Worker processes that verify answers, beside every training process.")
     verifier_timeout: float = _option(5.0, "Seconds after which a verification is killed and counted as timed out.")
+    answer_judge: str | None = _option(
+        None,
+        "URL#MODEL of an OpenAI-compatible endpoint that is asked about answers the verifier cannot decide, and about "
+        "those to references it cannot read; its verdicts are judged_right and judged_wrong. Default: none.",
+    )
+    answer_judge_key_env: str | None = _option(None, "Environment variable with its key. Default: no key is sent.")
     record_rollouts: bool = _option(True, "Write every response with its steps, scores and scales to rollouts/.")
     overwrite_run: bool = _option(False, "Replace a run that output_dir holds already.")
     resume_with_changes: bool = _option(

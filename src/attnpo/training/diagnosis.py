@@ -53,7 +53,7 @@ def state_of(record: Record, *, thinks: bool = True) -> str:
     if thinks and not record["answered"] and not record["tokens"]["answer"]:
         return UNCLOSED
     verdict = record.get("verdict")
-    if record["reward"] is None or (verdict is not None and verdict != "wrong"):
+    if record["reward"] is None or verdict not in (None, "wrong", "judged_wrong"):
         return UNJUDGED
     return WRONG
 

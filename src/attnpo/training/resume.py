@@ -37,6 +37,7 @@ FREE = frozenset(
         *("use_cpu", "bf16", "fp16", "tf32", "gradient_checkpointing", "attn_implementation", "compile_rollouts"),
         *("per_device_train_batch_size", "gradient_accumulation_steps", "cache_implementation"),
         *("dataloader_num_workers", "dataloader_pin_memory", "verifier_workers", "ddp_timeout", "model_init_kwargs"),
+        "answer_judge_key_env",
         # decided in one place with the heads a run has found (known_heads)
         *("heads", "heads_count", "heads_traces"),
     ]

@@ -25,6 +25,7 @@ from attnpo.data.jsonl import write_whole
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
 from attnpo.errors import InputError, RunError, StoppedError
 from attnpo.evaluation.contamination import Degree, seen_in_training
+from attnpo.judges.answers import AnswerJudge
 from attnpo.models import resolve_model, shipped_model
 from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 from attnpo.rewards.pool import VerifierPool
@@ -125,7 +126,8 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             for said in passed_over(Path(args.output_dir), found):
                 console.print(said, style="yellow", soft_wrap=True)
         stack.enter_context(quiet_screen())
-        pool = stack.enter_context(VerifierPool(args.verifier_workers, timeout=args.verifier_timeout))
+        judge = answer_judge(args)
+        pool = stack.enter_context(VerifierPool(args.verifier_workers, timeout=args.verifier_timeout, judge=judge))
         trainer, notes = build_trainer(data, args, model_config, pool, console)
         trainer.add_callback(stop)
         sets = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
@@ -297,7 +299,8 @@ def load_problems(
     problems = with_columns(found.rows, rows) if data.reward_funcs else found.rows
     if name != BUILT_IN:
         say(f"{'eval' if held_out else 'train'}: {found.recognised}")
-    judged = OURS in (data.reward_funcs or [OURS])  # other functions may know what to do with such a reference
+    # Other functions may know what to do with a reference that cannot be read, and so does a judge.
+    judged = OURS in (data.reward_funcs or [OURS]) and args.answer_judge is None
     unreadable = set(accuracy.validate_references([row["reference"] for row in problems])) if judged else set()
     readable = [row for row in problems if row["reference"] not in unreadable]
     if not readable:
@@ -317,6 +320,14 @@ def load_problems(
         f"with a prompt of more than {data.max_prompt_length} tokens": long,
     }
     return dataset, counts
+
+
+def answer_judge(args: AttnPOConfig) -> AnswerJudge | None:
+    """The judge of last resort, if one is asked for; its answers are kept in the run's folder."""
+    if args.answer_judge is None:
+        return None
+    cache = Path(args.output_dir, "answer_judge.sqlite")
+    return AnswerJudge(args.answer_judge, api_key_env=args.answer_judge_key_env, cache=cache)
 
 
 def with_system_prompt(dataset: Dataset, text: str) -> Dataset:

@@ -1,0 +1,166 @@
+"""Values of formulas, exactly or to many digits: of numbers, and of formulas with letters in the same points.
+
+Imports only the standard library, mpmath and sympy: every verifying process loads it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import combinations
+from typing import Any
+
+import mpmath
+import sympy
+
+SMALL_NUMBERS = 1e-4
+"""Rounded numbers are equal only within this share of their size, which counts where rounding leaves few digits."""
+STEPPED = (sympy.floor, sympy.ceiling, sympy.Mod)
+"""Functions that are constant, or start anew, on stretches."""
+STEPPED_TO = 40
+"""Whole numbers that formulas with such functions are compared on."""
+DIGITS = 40
+"""Digits of the evaluations that tell two formulas apart."""
+MOST_DIGITS = 300
+"""…and of those that show that exact ones are equal."""
+
+_MP = mpmath.MPContext()
+_MP.dps = DIGITS
+
+
+def rounds_to(ours: Any, theirs: Any, decimals: int) -> bool:
+    """Equal when rounded, and near even where rounding leaves few digits."""
+    difference = abs(ours - theirs)
+    largest = max(abs(ours), abs(theirs))
+    return bool(difference < 0.6 / 10**decimals and difference <= SMALL_NUMBERS * largest)
+
+
+def number_of(value: Any) -> Any:
+    """`value` as an exact rational, or a complex number of `DIGITS` digits; None if it is no finite number."""
+    if not value.is_Rational:
+        value = value.doit()
+    if value.is_Rational:
+        return Fraction(int(value.p), int(value.q))
+    value = value.evalf(DIGITS, maxn=1000)
+    if not value.is_number or value.is_finite is not True:
+        return None
+    parts = value.as_real_imag()
+    if not all(part.is_Rational or part.is_Float for part in parts):
+        return None
+    return _MP.mpc(*(_MP.mpf(part.p) / part.q if part.is_Rational else _MP.mpf(part._mpf_) for part in parts))
+
+
+def minus(ours: Any, theirs: Any) -> Any:
+    """Exact if both are; a fraction next to a complex number becomes one."""
+    if isinstance(ours, Fraction) and isinstance(theirs, Fraction):
+        return ours - theirs
+    return as_complex(ours) - as_complex(theirs)
+
+
+def as_complex(value: Any) -> Any:
+    return _MP.mpc(_MP.mpf(value.numerator) / value.denominator) if isinstance(value, Fraction) else value
+
+
+def is_zero(difference: Any, *sizes: Any) -> bool:
+    if isinstance(difference, Fraction):
+        return difference == 0
+    return bool(abs(difference) <= _MP.mpf(10) ** (10 - DIGITS) * max(abs(as_complex(size)) for size in sizes))
+
+
+def vanishes(difference: Any) -> bool:
+    """Whether a difference that is zero in `DIGITS` digits is so in `MOST_DIGITS`; not tried where that takes long."""
+    if difference.is_Rational or difference.has(*_SLOW):
+        return difference == 0 or not difference.is_Rational
+    value = difference.evalf(MOST_DIGITS // 3, maxn=MOST_DIGITS)  # log(1 + x) is 0 in fewer digits than x has zeros
+    # sympy's mark of a sum that cancels in all the digits it has tried
+    return all(part == 0 or not part.is_Float or part._prec == 1 for part in value.as_real_imag())
+
+
+_SLOW = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit)
+
+
+def _steps_of_whole_numbers(first: Any, second: Any) -> bool:
+    """Whether something is rounded that is whole for whole numbers: its letters stand for real ones."""
+    whole = {symbol: sympy.Symbol(symbol.name, integer=True) for symbol in first.free_symbols | second.free_symbols}
+    calls = first.atoms(sympy.floor, sympy.ceiling) | second.atoms(sympy.floor, sympy.ceiling)
+    return any(call.args[0].xreplace(whole).is_integer for call in calls)
+
+
+def _points(symbols: Sequence[sympy.Symbol], *, stepped: bool = False) -> list[dict[Any, Any]]:
+    """Where formulas are evaluated: fixed irregular values of either sign.
+
+    stepped: whole numbers instead, the first symbol from 1 to `STEPPED_TO`. Formulas that are constant on stretches
+    are all alike on small irregular values, and differ where a stretch begins.
+    """
+    draw = random.Random(17)
+    if stepped:
+        return [
+            {
+                symbol: sympy.Integer(first if n == 0 else draw.randint(1, STEPPED_TO))
+                for n, symbol in enumerate(symbols)
+            }
+            for first in range(1, STEPPED_TO + 1)
+        ]
+    signs = ((1, 1), (1, 1), (-1, 1), (-1, -1), (1, -1), (1, 1), (-1, 1), (1, 1))
+    return [
+        {symbol: sympy.Rational(draw.randint(300, 2900), 997) * pair[n % 2] for n, symbol in enumerate(symbols)}
+        for pair in signs
+    ]
+
+
+def _values(first: Any, second: Any, enough: int = 4) -> list[tuple[Any, Any]]:
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    found = []
+    for point in _points(symbols):
+        pair = number_of(first.xreplace(point)), number_of(second.xreplace(point))
+        if None not in pair:
+            found.append(pair)
+            if len(found) == enough:
+                break
+    return found
+
+
+def same_in_points(first: Any, second: Any) -> bool | None:
+    """Whether two formulas have the same values; None where they have too few."""
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    stepped = first.has(*STEPPED) or second.has(*STEPPED)
+    points = _points(symbols, stepped=stepped)
+    if stepped and _steps_of_whole_numbers(first, second):
+        points += _points(symbols)
+    exact = first.has(sympy.Float) or second.has(sympy.Float)
+    enough = STEPPED_TO // 2 if stepped else 4
+    seen = 0
+    for point in points:
+        ours, theirs = number_of(first.xreplace(point)), number_of(second.xreplace(point))
+        if ours is None or theirs is None:
+            if (ours is None) != (theirs is None):
+                return None
+            continue
+        if not is_zero(minus(ours, theirs), ours, theirs):
+            return False
+        if not seen and not exact and not vanishes((first - second).xreplace(point)):
+            return False
+        seen += 1
+        if seen == enough and not stepped:
+            return True
+    return True if seen >= enough else None
+
+
+def same_value(ours: Any, theirs: Any) -> bool:
+    if not ours.free_symbols and not theirs.free_symbols:
+        pair = number_of(ours), number_of(theirs)
+        return None not in pair and is_zero(minus(*pair), *pair) and vanishes(ours - theirs)
+    return bool(same_in_points(ours, theirs))
+
+
+def constant_ratio(first: Any, second: Any) -> Any:
+    """The number c with first = c · second wherever they are evaluated; None if there is none."""
+    ratios = []
+    for ours, theirs in _values(first, second, enough=3):
+        if is_zero(theirs, Fraction(1)) or is_zero(ours, Fraction(1)):
+            return None
+        ratios.append(as_complex(ours) / as_complex(theirs))
+    if len(ratios) < 2 or any(not is_zero(minus(one, other), one, other) for one, other in combinations(ratios, 2)):
+        return None
+    return ratios[0].real if abs(ratios[0].imag) <= 1e-30 * abs(ratios[0]) else None
