@@ -1,4 +1,4 @@
-"""One process of `tests/invariant/test_two_{processes,repairing,continuing}.py`: half of a batch, or all of it.
+"""One process of `tests/invariant/test_two_{processes,repairing,continuing,methods}.py`: half of a batch, or all of it.
 
 torchrun --nproc-per-node 2 tests/one_of_two.py METHOD MODEL OUTPUT
 """
@@ -6,12 +6,13 @@ torchrun --nproc-per-node 2 tests/one_of_two.py METHOD MODEL OUTPUT
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 import trainer_kit as kit
 
@@ -22,14 +23,24 @@ GROUP = [kit.LONG, kit.SHORT, kit.USUAL, kit.SHORT, kit.USUAL, kit.SHORT, kit.LO
 # Two groups. The first has two wrong responses and nine steps, the second one none and ten: the processes differ in
 # work.
 GROUPS = [kit.SHORT, kit.FALSE, kit.USUAL, kit.FALSE, kit.SHORT, kit.LONG, kit.SHORT, kit.USUAL]
+SAVED = {"save_strategy": "steps", "save_steps": 2}
 METHODS: dict[str, dict[str, Any]] = {
-    "attnpo": {"eval_data": kit.problems(5), "num_generations": 8, "per_device_eval_batch_size": 2},
+    "attnpo": {"eval_data": kit.problems(5), "num_generations": 8, "per_device_eval_batch_size": 2, **SAVED},
     "iop": {
         "num_iterations": 2,
         "length_reward": "none",
         "credit_kwargs": {"candidates": 2, "max_new_tokens": 100, "prompt": "brief"},
         "importance_sampling_level": "sequence",
         "loss_type": "grpo",
+    },
+    "outcome": {"num_iterations": 2, "advantage": "grpo", **SAVED},
+    "first_correct": {"length_reward": "none", "max_grad_norm": 1.0, **SAVED},
+    "mrt": {
+        "num_iterations": 2,
+        "length_reward": "none",
+        "advantage": "grpo",
+        "credit_kwargs": {"rollouts": 2, "closing": CLOSING, "share_prefixes": False},
+        **SAVED,
     },
     "shape": {
         "num_iterations": 2,
@@ -38,6 +49,13 @@ METHODS: dict[str, dict[str, Any]] = {
         "credit_kwargs": {"cuts": "steps", "rollouts": 2, "closing": CLOSING, "share_prefixes": False},
     },
 }
+
+
+class Dies(TrainerCallback):
+    """Killed, as the kernel does it when memory is short, after the first step."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0) -> None:
@@ -71,6 +89,8 @@ def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0
         return canned(prompt_ids, *args, **kwargs)
 
     trainer._generate_single_turn = generate
+    if os.environ.get("DIES") == str(rank):
+        trainer.add_callback(Dies())
     trainer.train()
     if trainer.eval_dataset is not None:
         trainer.evaluate()
@@ -79,5 +99,7 @@ def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"]))
-    torch.distributed.destroy_process_group()  # one that ends with it open may abort on the way out
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    run(sys.argv[1], sys.argv[2], Path(sys.argv[3]), processes, int(os.environ.get("RANK", "0")))
+    if processes > 1 or torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # one that ends with it open may abort on the way out

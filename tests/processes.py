@@ -10,6 +10,25 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 
 
+def launch(count: int, script: str, *arguments: Path | str, port: int, **environment: str) -> tuple[int, str]:
+    """`accelerate launch` of `script` on CPU processes of one thread: its exit code, and what was said."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count)]
+    # --cpu would start one process, whatever the count; what runs on CPUs is said to the trainer, by use_cpu.
+    command += ["--multi_gpu"] if count > 1 else ["--cpu"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", str(port + os.getpid() % 1000), script, *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        cwd=TESTS,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
 def run_processes(count: int, script: str, *arguments: Path | str, port: int) -> None:
     """`script` on `count` processes of one thread; fails with the end of what they said.
 

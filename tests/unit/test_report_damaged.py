@@ -203,3 +203,33 @@ def test_any_cut_leaves_the_rows_before_it(rows, cut, zipped, tmp_path_factory):
         rest = data[:cut].rpartition(b"\n")[2]
         # A row that has lost nothing but its line break is whole.
         assert (notice is not None) == (rest not in (b"", *lines))
+
+
+LATER = (
+    "mean_token_advantage",
+    "group_accuracy",
+    "verdict",
+    "baseline",
+    "rewards",
+    "answered",
+    "answer_start",
+    "answer_end",
+)
+
+
+@pytest.mark.parametrize("absent", [*LATER, "steps", "tokens"])
+def test_records_of_an_earlier_version(absent, run_folder, example_run):
+    """A field that a version did not write yet leaves a gap, not an error."""
+    for path in (run_folder / "rollouts").iterdir():
+        rows = example_run.read_jsonl(path)
+        example_run.write_jsonl(path, [{k: v for k, v in row.items() if k != absent} for row in rows])
+    assert "</html>" in report_html([run_folder])
+
+
+def test_a_record_that_cannot_be_read_is_named(run_folder, example_run):
+    path = sorted((run_folder / "rollouts").iterdir())[-1]
+    rows = example_run.read_jsonl(path)
+    del rows[2]["thinking_end"]  # written since the first version
+    example_run.write_jsonl(path, rows)
+    with pytest.raises(InputError, match=r"train-000010\.jsonl\.gz, row 3: 'thinking_end' is None, expected a whole"):
+        report_html([run_folder])

@@ -39,7 +39,7 @@ common options
   --output_dir DIR         the run folder (default: trainer_output)
   --max_steps N, --learning_rate X, --num_generations G, --max_completion_length N, --eval_steps N, --seed S
   --credit_beta 2 --credit_lambda 2 --credit_delta 0 --credit_delay 1000   β, λ, δ, T of the method
-  --resume_from_checkpoint true|DIR
+  --resume_from_checkpoint true|auto|DIR   go on; auto: or begin, where there is no checkpoint
   --max_minutes M          stop with a checkpoint after so long, to go on with --resume_from_checkpoint true
   --compile_rollouts true  on a GPU: a static cache and CUDA graphs for rollouts by transformers
 

@@ -41,6 +41,26 @@ STARTS = 3
 """Workers in a row that may die before they are ready, of which each is replaced; then the verifier cannot run here."""
 
 
+KEPT = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "PYTHONHOME",
+    "PYTHONUSERBASE",
+    "PYTHONDONTWRITEBYTECODE",
+    "TMPDIR",
+)
+"""Variables that a worker gets of its parent's: what Python needs to start and find packages. No token, no key."""
+
+
+def worker_environment() -> dict[str, str]:
+    """All variables of a worker."""
+    found = {name: os.environ[name] for name in KEPT if name in os.environ}
+    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**found, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
+
+
 class _WorkerDied(Exception):
     pass
 
@@ -69,6 +89,7 @@ class _Worker:
             stderr=self._errors,
             start_new_session=True,
             bufsize=0,
+            env=worker_environment(),
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None

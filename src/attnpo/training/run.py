@@ -124,7 +124,7 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
                 RunFolder(args.output_dir).forget_start()
         if found is not None:
             for said in passed_over(Path(args.output_dir), found):
-                console.print(said, style="yellow", soft_wrap=True)
+                console.print(said, style="yellow", markup=False, highlight=False, soft_wrap=True)
         stack.enter_context(quiet_screen())
         judge = answer_judge(args)
         pool = stack.enter_context(VerifierPool(args.verifier_workers, timeout=args.verifier_timeout, judge=judge))
