@@ -2,12 +2,15 @@
 
     python benchmarks/step_overhead.py --model overthinker               # the shipped model, a CPU
     python benchmarks/step_overhead.py --model smollm2 --tokens 1000 --arms rloo attnpo   # needs `make test-models`
+    python benchmarks/step_overhead.py --sample --cpu-time --rows 32     # with rollouts: a whole training step
     python benchmarks/step_overhead.py --model 1.5b --tokens 16384 --rows 1 --device cuda
 
 Three arms share model, optimiser and rollouts and take turns in random order: stock TRL (GRPOTrainer), this package
 with rloo + none + outcome, and with rloo + tlmre + attnpo. A step is everything after generation: finding steps,
 verifying, credit, loss forward, backward, optimiser, writing the records. Generation itself is left out (the rollouts
-are canned), so a real run's ratio is closer to 1. Peak memory: of the device per arm, or of a process with one arm.
+are canned), so a real run's ratio is closer to 1; with --sample it is part of the step, from the same seed in all arms,
+so that they sample the same tokens. --cpu-time counts the processor time of this process, which other processes do not
+touch. Peak memory: of the device per arm, or of a process with one arm.
 """
 
 from __future__ import annotations
@@ -137,7 +140,8 @@ class Bench:
         self.pool = VerifierPool(2)
         common = {
             "output_dir": output, "per_device_train_batch_size": args.rows, "num_generations": group,
-            "max_completion_length": 32768, "learning_rate": 0.0, "use_cpu": args.device == "cpu", "report_to": "none",
+            "max_completion_length": 512 if args.sample else 32768, "learning_rate": 0.0, "report_to": "none",
+            "use_cpu": args.device == "cpu",
             "gradient_checkpointing": args.device == "cuda", "bf16": args.device == "cuda", "max_steps": 1000,
             "gradient_accumulation_steps": 1, "credit_delay": 1000,
         }  # fmt: skip
@@ -149,7 +153,7 @@ class Bench:
             options = {**common, **ARMS[arm]}
             config = AttnPOConfig(**{**options, **({"credit": "outcome"} if arm == "trl" else {})})
             extra = {"heads": heads} if arm == "attnpo" else {}
-            trainer = canned_class(base, responses)(
+            trainer = (base if args.sample else canned_class(base, responses))(
                 model=model, reward_funcs=[AccuracyReward(self.pool)], args=config, train_dataset=dataset,
                 processing_class=tokenizer, **extra,
             )  # fmt: skip
@@ -164,14 +168,31 @@ class Bench:
         self.cuda = args.device == "cuda"
         self.batch = next(iter(first.get_train_dataloader()))
         self.peak: dict[str, int] = {}  # bytes on the device
+        self.clock = time.process_time if args.cpu_time else time.perf_counter
+        self.sampled: dict[str, list[list[list[int]]]] = {}
+        if args.sample:
+            for arm, trainer in self.trainers.items():
+                self.keep_samples(arm, trainer)
 
-    def step(self, arm: str) -> float:
+    def keep_samples(self, arm: str, trainer: Any) -> None:
+        """Let `sampled` have the ids of the arm's last step."""
+        inner = trainer._generate_single_turn
+
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            output = inner(*args, **kwargs)
+            self.sampled.setdefault(arm, []).append(output[0])
+            return output
+
+        trainer._generate_single_turn = generate
+
+    def step(self, arm: str, seed: int = 0) -> float:
         """Seconds of one whole step of one arm."""
         trainer = self.trainers[arm]
+        torch.manual_seed(seed)
         if self.cuda:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-        started = time.perf_counter()
+        started = self.clock()
         for _ in range(trainer.args.gradient_accumulation_steps):
             trainer.training_step(trainer.model, self.batch, None)
         self.optimizer.step()
@@ -180,7 +201,7 @@ class Bench:
         if self.cuda:
             torch.cuda.synchronize()
             self.peak[arm] = torch.cuda.max_memory_allocated()
-        return time.perf_counter() - started
+        return self.clock() - started
 
 
 def peak_memory(args: argparse.Namespace, arm: str) -> float:
@@ -207,6 +228,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS), help="rloo and attnpo at least")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--sample", action="store_true", help="sample the rollouts too (up to 512 tokens)")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time of this process, not the clock")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--memory-of", choices=tuple(ARMS), help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", help="write the figures as JSON")
@@ -230,10 +253,14 @@ def main() -> None:
         rng, seconds = random.Random(0), {arm: [] for arm in args.arms}
         for pair in range(args.pairs):
             for arm in rng.sample(args.arms, len(args.arms)):
-                seconds[arm].append(bench.step(arm))
+                seconds[arm].append(bench.step(arm, pair + 1))
             times = ", ".join(f"{arm} {values[-1]:.3f} s" for arm, values in seconds.items())
             print(f"pair {pair + 1}/{args.pairs}: {times}", flush=True)
         lengths = bench.lengths
+        if args.sample:
+            first, *others = bench.sampled.values()
+            assert all(other == first for other in others), "the arms sampled different tokens"
+            lengths = [len(ids) for step in first for ids in step]
         bench.pool.close()
     figures: dict[str, Any] = {
         "model": args.model, "device": args.device, "rows": args.rows, "mean_tokens": float(np.mean(lengths)),

@@ -11,7 +11,14 @@ from transformers import Qwen2ForCausalLM
 from trl.kernels import chunked_logprob
 
 from attnpo.training.memory import LiveBytes
-from attnpo.training.sizes import _count, counted_attention, decoder_peak, head_bytes
+from attnpo.training.sizes import (
+    _count,
+    counted_attention,
+    decoder_peak,
+    head_bytes,
+    kv_cache_bytes,
+    optimiser_bytes,
+)
 
 
 @pytest.fixture
@@ -52,12 +59,13 @@ def test_checkpointing_keeps_one_hidden_state_a_layer(shape):
     assert decoder_peak(shape, 3, 64).kept - kept[0] == 3 * 64 * 32 * 4
 
 
+@pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("tokens", [100, 5000])
 @pytest.mark.parametrize(
     ("weight", "compute"),
     [(torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16)],
 )
-def test_head_is_that_of_trl(tokens, weight, compute, monkeypatch):
+def test_head_is_that_of_trl(tokens, weight, compute, trained, monkeypatch):
     """Its tiles are turned in place, as by the kernels of a GPU."""
     for name in ("_forward_tile", "_backward_tile", "_addmm_fp32"):
         monkeypatch.setattr(chunked_logprob, name, lambda *_, **__: None)
@@ -65,6 +73,7 @@ def test_head_is_that_of_trl(tokens, weight, compute, monkeypatch):
     with FakeTensorMode():
         head = torch.nn.Parameter(torch.zeros(vocabulary, width, dtype=weight))
         head.grad = torch.zeros_like(head)
+        head.requires_grad_(trained)
         hidden = torch.zeros(tokens, width, dtype=weight, requires_grad=True)
         targets = torch.zeros(tokens, dtype=torch.long)
         autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=compute != weight)
@@ -74,4 +83,38 @@ def test_head_is_that_of_trl(tokens, weight, compute, monkeypatch):
             )
             output[0].sum().backward()
     numbers_per_token = 10 * 4 * tokens  # log-probabilities and what they are folded from
-    assert memory.peak == pytest.approx(head_bytes(tokens, vocabulary, width, weight, compute), abs=numbers_per_token)
+    found = head_bytes(tokens, vocabulary, width, weight, compute, trained=trained)
+    assert memory.peak == pytest.approx(found, abs=numbers_per_token)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [None, 16])
+def test_cache_is_that_of_a_forward(window, dtype, tiny_qwen2):
+    model = tiny_qwen2
+    if window is not None:
+        config = copy.deepcopy(model.config)
+        config.use_sliding_window, config.sliding_window, config.max_window_layers = True, window, 1
+        config.layer_types = ["full_attention", "sliding_attention", "sliding_attention"]
+        model = Qwen2ForCausalLM(config)
+    model = model.to(dtype).eval()
+    with torch.no_grad():
+        cache = model(input_ids=torch.zeros(3, 40, dtype=torch.long), use_cache=True).past_key_values
+    held = sum(t.untyped_storage().nbytes() for layer in cache.layers for t in (layer.keys, layer.values))
+    assert kv_cache_bytes(model.config, 3, 40, dtype) == held
+    if window is None:
+        assert held == 3 * 40 * 3 * 2 * 2 * 8 * dtype.itemsize  # layers, keys and values, key heads, size, by hand
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "sgd", "adafactor", "rmsprop"])
+def test_optimiser_is_that_of_a_step(optim, tiny_qwen2, trainer_kit, tiny_tokenizer, tmp_path):
+    trainer = trainer_kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, responses=trainer_kit.MIXED, optim=optim)
+    trainer.train()
+    states = [t for state in trainer.optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
+    if "Accelerated" in type(trainer.optimizer).__name__:
+        inner = trainer.optimizer.optimizer
+        states = [t for state in inner.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
+    held = sum(t.untyped_storage().nbytes() for t in states)
+    assert optimiser_bytes(trainer.args, tiny_qwen2.parameters()) == held
+    if optim.startswith("adamw"):
+        numbers = sum(p.numel() for p in tiny_qwen2.parameters())
+        assert held == 8 * numbers + 4 * len(list(tiny_qwen2.parameters()))  # and a count of steps each

@@ -41,6 +41,8 @@ common options
   --credit_beta 2 --credit_lambda 2 --credit_delta 0 --credit_delay 1000   β, λ, δ, T of the method
   --resume_from_checkpoint true|auto|DIR   go on; auto: or begin, where there is no checkpoint
   --max_minutes M          stop with a checkpoint after so long, to go on with --resume_from_checkpoint true
+  --dry_run                batches, memory and settings of the run, without loading weights (docs/scaling.md);
+                           --gpus N --gpu_memory GB --sharding full say for which machine
   --compile_rollouts true  on a GPU: a static cache and CUDA graphs for rollouts by transformers
 
 Every option of TRL's GRPOConfig and ModelConfig is accepted under its own name; `--help-all` lists them all.
@@ -54,10 +56,19 @@ examples
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE.yaml", help="options as a YAML file; flags override it")
     parser.add_argument("--help-all", action="store_true", help="list every option (loads TRL, takes some seconds)")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check options and data, print batches and memory, load no weights"
+    )
+    parser.add_argument("--gpus", type=int, metavar="N", help="with --dry_run: GPUs (default: 1)")
+    parser.add_argument("--gpu_memory", type=float, metavar="GB", help="with --dry_run: memory of one, in 10^9 bytes")
+    parser.add_argument(
+        "--sharding", choices=("none", "full"), help="with --dry_run: full is FSDP2 or ZeRO-3 (default: none, DDP)"
+    )
     parser.set_defaults(takes_any_option=True)
 
 
 def run(args: argparse.Namespace) -> None:
+    from attnpo.errors import InputError
     from attnpo.training.run import parse, train
 
     argv = list(args.rest)
@@ -65,4 +76,15 @@ def run(args: argparse.Namespace) -> None:
         parse(["--help"])
     if args.config is not None:
         argv = ["--config", args.config, *argv]
+    plan = {"--gpus": args.gpus, "--gpu_memory": args.gpu_memory, "--sharding": args.sharding}
+    if args.dry_run:
+        from attnpo.training.dry_run import Machine, dry_run
+
+        if args.gpus is not None and args.gpus < 1:
+            raise InputError(f"option --gpus: found {args.gpus}, expected at least 1")
+        memory = None if args.gpu_memory is None else int(args.gpu_memory * 10**9)
+        dry_run(argv, Machine(args.gpus or 1, args.sharding == "full", memory))
+        return
+    if given := [name for name, value in plan.items() if value is not None]:
+        raise InputError(f"option {', '.join(given)}: belongs to --dry_run, which is not given")
     train(argv)

@@ -11,7 +11,7 @@ Shape legend: B rows of a micro-batch, T tokens of a row, H width, V vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers import AttentionInterface, AutoModelForCausalLM, DynamicCache, Trainer, TrainingArguments
 from transformers.masking_utils import AttentionMaskInterface
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
-from attnpo.training.memory import LiveBytes
+from attnpo.attention.rows import CHUNK_ELEMENTS
+from attnpo.training.memory import LiveBytes, bytes_of
 
 STAND_IN = "attnpo_counted"
 """Name of the attention that has a fused kernel's memory and no arithmetic."""
@@ -118,13 +119,20 @@ def _count(
 
 
 def head_bytes(
-    tokens: int, vocabulary: int, width: int, weight: torch.dtype, compute: torch.dtype | None = None
+    tokens: int,
+    vocabulary: int,
+    width: int,
+    weight: torch.dtype,
+    compute: torch.dtype | None = None,
+    *,
+    trained: bool = True,
 ) -> int:
     """At most, while TRL's fused head (log-probabilities and entropies in chunks) runs backward over N scored tokens.
 
     `weight` is the type of weights and hidden states, `compute` that of the product (under autocast another one). The
     scored hidden states, their gradient and that of the weights in float32, and both again in their own type where it
-    is another; a tile of logits. (TRL's names here are private: a test holds this to its function.)
+    is another (`trained`: those of the head are); a tile of logits. (TRL's names here are private: a test holds this
+    to its function.)
     """
     compute = compute or weight
     rows = min(tokens, chunked_logprob.TOKEN_CHUNK_SIZE)
@@ -132,4 +140,80 @@ def head_bytes(
     again = 0 if weight == torch.float32 else weight.itemsize
     if compute != weight:  # cast: a chunk of hidden states, of the weights this one and the last
         tile += (rows + 2 * trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE) * width * compute.itemsize
-    return tile + tokens * width * (weight.itemsize + 4 + again) + vocabulary * width * (4 + again)
+    return tile + tokens * width * (weight.itemsize + 4 + again) + trained * vocabulary * width * (4 + again)
+
+
+def kv_cache_bytes(config: Any, rows: int, tokens: int, dtype: torch.dtype) -> int:
+    """Keys and values of B rows of T tokens, as transformers' own cache holds them (a sliding window keeps less)."""
+    text = config.get_text_config(decoder=True)
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    with FakeTensorMode():
+        cache = DynamicCache(config=config)
+        part = torch.zeros(rows, text.num_key_value_heads, tokens, size, dtype=dtype)
+        kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+        for layer, kind in enumerate(kinds):
+            if "attention" in kind and "linear" not in kind:
+                cache.update(part.clone(), part.clone(), layer)
+        parts = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
+        return bytes_of(part for part in parts if part is not None)
+
+
+def optimiser_bytes(args: TrainingArguments, parameters: Iterable[Tensor]) -> int:
+    """States of the optimiser of `args.optim` for these parameters, after its first step."""
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(args)
+    options = {name: value for name, value in options.items() if name not in ("fused", "foreach")}
+    with FakeTensorMode():
+        ours = [nn.Parameter(torch.zeros(p.shape, dtype=p.dtype)) for p in parameters]
+        for parameter in ours:
+            parameter.grad = torch.zeros_like(parameter)
+        optimiser = kind(ours, **options)
+        optimiser.step()
+        return bytes_of(t for state in optimiser.state.values() for t in state.values() if isinstance(t, Tensor))
+
+
+def rows_bytes(rows: int, heads: int, answer: int, tokens: int) -> int:
+    """At most, while the attention rows of one layer are read: logits, their softmax and what comes of them, for as
+    many rows as fit into a chunk (`attnpo.attention.rows`)."""
+    return 4 * 4 * min(CHUNK_ELEMENTS, rows * heads * answer * tokens)
+
+
+def mask_bytes(rows: int, tokens: int, attention: str, compute: torch.dtype) -> int:
+    """The T x T mask of SDPA for rows that are padded, and the same as numbers while a layer uses it. One row alone has
+    no padding, and flash attention no mask."""
+    return rows * tokens**2 * (1 + compute.itemsize) if attention == "sdpa" and rows > 1 else 0
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes on one GPU."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    gathered: int  # weights of two layers, embeddings and head made whole again, where they are sharded
+    activations: int  # beside the head, at most
+    kept: int  # of these, while the head runs
+    head: int
+    mask: int
+    rows: int
+    cache: int  # keys and values of the rollouts sampled at once, or vLLM's share
+
+    @property
+    def static(self) -> int:
+        return self.weights + self.optimiser
+
+    @property
+    def update(self) -> int:
+        """At most while gradients are formed."""
+        work = max(self.activations, self.kept + self.head) + self.mask + self.rows
+        return self.static + self.gradients + self.gathered + work
+
+    @property
+    def rollout(self) -> int:
+        """At most while responses are sampled by transformers."""
+        return self.static + self.gathered + self.cache
+
+
+def shared_out(number: int, gpus: int, sharded: bool) -> int:
+    """What one of the GPUs holds of so many bytes."""
+    return -(-number // gpus) if sharded else number

@@ -1,0 +1,263 @@
+"""`attnpo train --dry_run`: what a run would be and what it would need, without its weights.
+
+Options, data, tokenizer, heads and methods are made as a run makes them; the model is made of shapes only. What it
+needs on every GPU is `attnpo.training.sizes`' business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from trl.trainer.model_config import ModelConfig
+from trl.trainer.utils import get_peft_config
+
+from attnpo.attention.heads import HEADS, Head, check_heads, load_heads
+from attnpo.errors import InputError
+from attnpo.models import resolve_model, shipped_model
+from attnpo.rewards.accuracy import WHOLE, AccuracyReward
+from attnpo.rewards.pool import VerifierPool
+from attnpo.training.config import AttnPOConfig
+from attnpo.training.defaults import without_effect
+from attnpo.training.known_heads import AUTO
+from attnpo.training.options import parse
+from attnpo.training.own_rewards import OURS, load_rewards
+from attnpo.training.run import check_packages, load_problems, load_tokenizer, quiet_screen, use_shipped_rate
+from attnpo.training.sizes import (
+    Need,
+    decoder_peak,
+    head_bytes,
+    kv_cache_bytes,
+    mask_bytes,
+    optimiser_bytes,
+    rows_bytes,
+    shared_out,
+)
+
+GB = 10**9
+ANSWER = 512  # tokens of a final answer, for the rows
+OWN = 1.5 * GB
+"""What CUDA, its libraries and the allocator's rounding take besides."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """GPUs that a run is planned for; memory in bytes, None: not known."""
+
+    gpus: int = 1
+    sharded: bool = False
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How responses come together, over all processes."""
+
+    problems: int
+    update: int  # responses of an optimiser step
+    generation: int  # sampled together
+    group: int
+    updates: int
+    longest: int
+    iterations: int = 1  # times that a response is used
+
+    @property
+    def per_epoch(self) -> float:
+        """Updates while every problem is used once."""
+        return self.problems * self.group * self.iterations / self.update
+
+    @property
+    def rows(self) -> dict[str, str]:
+        uses = self.generation * self.iterations / self.update
+        return {
+            "problems of the training set": f"{self.problems:,}",
+            "an update": f"{self.update:,} responses: {self.update / self.group:g} problems x {self.group}",
+            "sampled together": f"{self.generation:,} responses, used for {uses:g} update(s)",
+            "updates in an epoch": f"{self.per_epoch:,.1f}",
+            "updates in all": f"{self.updates:,} ({self.updates / self.per_epoch:.2f} epochs)",
+            "tokens sampled, at most": f"{self.updates * self.update * self.longest // self.iterations:,}",
+        }
+
+
+def batches(args: AttnPOConfig, problems: int, gpus: int) -> Batches:
+    """The arithmetic of one run; `args` were read as of one process."""
+    update = args.per_device_train_batch_size * args.gradient_accumulation_steps * gpus
+    generation = args.generation_batch_size * gpus
+    longest = args.max_completion_length or 0
+    found = Batches(problems, update, generation, args.num_generations, args.max_steps, longest, args.num_iterations)
+    if args.max_steps > 0:
+        return found
+    return replace(found, updates=math.ceil(found.per_epoch * args.num_train_epochs))
+
+
+def need_of(
+    model: nn.Module, args: AttnPOConfig, machine: Machine, *, prompt: int, heads: list[Head] | None, attention: str
+) -> Need:
+    """Of `model`, made of shapes on the meta device (with its adapter), for prompts of so many tokens."""
+    config: Any = model.config
+    text = config.get_text_config(decoder=True)
+    every = list(model.parameters())
+    trained = [parameter for parameter in every if parameter.requires_grad]
+    dtype = every[0].dtype
+    compute = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else dtype
+    rows, tokens = args.per_device_train_batch_size, prompt + (args.max_completion_length or 0)
+
+    def share(tensors: list[Any]) -> int:
+        return shared_out(sum(t.numel() * t.itemsize for t in tensors), machine.gpus, machine.sharded)
+
+    peak = decoder_peak(
+        config, rows, tokens, dtype=dtype, autocast=compute != dtype, checkpointing=bool(args.gradient_checkpointing)
+    )
+    states = shared_out(optimiser_bytes(args, trained), machine.gpus, machine.sharded)
+    outside = text.vocab_size * text.hidden_size * (1 if text.tie_word_embeddings else 2)
+    total = sum(p.numel() for p in every)
+    per_layer = (total - outside) // text.num_hidden_layers
+    gathered = (outside + 2 * per_layer) * compute.itemsize if machine.sharded else 0
+    if args.use_vllm:
+        memory = machine.memory or 0
+        cache = int(args.vllm_gpu_memory_utilization * memory) if args.vllm_mode == "colocate" else 0
+    else:
+        sampled = args.generation_batch_size
+        cache = kv_cache_bytes(config, sampled, tokens, dtype)  # keys stay as the weights are, under autocast too
+    layers: dict[int, int] = {}
+    for layer, _ in heads or ():
+        layers[layer] = layers.get(layer, 0) + 1
+    reads = rows_bytes(rows, max(layers.values()), min(ANSWER, tokens), tokens) if layers else 0
+    scored = rows * (args.max_completion_length or 0)
+    head: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
+    return Need(
+        weights=share(every),
+        gradients=share(trained),
+        optimiser=states,
+        gathered=gathered,
+        activations=peak.peak,
+        kept=peak.kept,
+        head=head_bytes(scored, text.vocab_size, text.hidden_size, dtype, compute, trained=head.weight.requires_grad),
+        mask=mask_bytes(rows, tokens, attention, compute),
+        rows=reads,
+        cache=cache,
+    )
+
+
+def memory_rows(need: Need, *, vllm: bool) -> dict[str, int]:
+    """The lines of the table of memory, in bytes."""
+    lines = {
+        "weights": need.weights,
+        "gradients": need.gradients,
+        "optimiser": need.optimiser,
+        "weights made whole again (sharded)": need.gathered,
+        "activations, layers": need.activations,
+        "log-probabilities, in chunks": need.head,
+        "attention mask": need.mask,
+        "attention rows of the answer": need.rows,
+        "vLLM's share" if vllm else "key-value cache of the rollouts": need.cache,
+    }
+    return {name: value for name, value in lines.items() if value}
+
+
+def given_settings(parts: tuple[Any, ...], plain: tuple[Any, ...]) -> dict[str, tuple[Any, Any]]:
+    """Option -> (value, default), where `plain` are the same options read without any given."""
+    now, usual = ({**vars(a), **vars(b), **vars(c)} for a, b, c in (parts, plain))
+    derived = {"generation_batch_size", "output_dir", "activation_checkpointing", "activation_checkpointing_kwargs"}
+    names = [option.name for part in parts for option in fields(part) if option.init]
+    return {
+        name: (now[name], usual.get(name))
+        for name in names
+        if name not in derived and not name.endswith("_token") and now[name] != usual.get(name)
+    }
+
+
+def make_shapes(path: str, model_config: ModelConfig, *, trust_remote_code: bool) -> nn.Module:
+    """The model of a folder or name with parameters that have shapes and no numbers, its adapter on it if one is asked
+    for. Raises InputError where there is no configuration."""
+    try:
+        config = AutoConfig.from_pretrained(
+            path, revision=model_config.model_revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"option model_name_or_path: no configuration of {path!r}: {error}") from error
+    dtype = model_config.dtype or "float32"
+    with torch.device("meta"):
+        kind = config.dtype if dtype == "auto" else getattr(torch, dtype)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=kind or torch.float32)
+        adapter = get_peft_config(model_config)
+        if adapter is not None:
+            from peft import get_peft_model
+
+            model = get_peft_model(model, adapter)
+    return model
+
+
+def find_heads_file(args: AttnPOConfig, path: str) -> list[Head] | None:
+    """The heads of a run as far as they are known; None: none are read, or they are to be found first."""
+    if "attention" not in args.make_credit().signals or args.heads == AUTO:
+        return None
+    beside = Path(path) / HEADS
+    if args.heads is None:
+        return load_heads(beside) if beside.is_file() else None
+    return load_heads(args.heads)
+
+
+def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None) -> Need:
+    """Print what a run with these arguments would be; what it would need on each GPU.
+
+    Raises:
+        InputError: what `attnpo train` would refuse about options, data, tokenizer, heads and the configuration.
+    """
+    console = console or Console()
+    with quiet_screen():
+        data, args, model_config = parse(argv)
+        plain = parse([])
+    check_packages(args)
+    use_shipped_rate(args, model_config)
+    model_config.model_name_or_path = model_config.model_name_or_path or shipped_model(data.task_redundancy)
+    path = resolve_model(model_config.model_name_or_path)
+    tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
+    with quiet_screen(), VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
+        accuracy = AccuracyReward(pool, form=WHOLE if args.thinking == "no" else None)
+        load_rewards(data.reward_funcs or [OURS], accuracy)
+        _, counts = load_problems(data, args, tokenizer, accuracy, console.print, held_out=False)
+    with quiet_screen():
+        model = make_shapes(path, model_config, trust_remote_code=args.trust_remote_code)
+    heads = find_heads_file(args, path)
+    if heads is not None:
+        check_heads(model.config, heads)
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    prompt = data.max_prompt_length or ANSWER
+    attention = model_config.attn_implementation or "sdpa"
+    need = need_of(model, args, machine, prompt=prompt, heads=heads, attention=attention)
+    console.print(f"{path}: {total:,} parameters, {trained:,} of them trained", highlight=False, soft_wrap=True)
+    _print(console, "Batches", batches(args, counts["problems"], machine.gpus).rows)
+    lines = {name: f"{value / GB:.2f} GB" for name, value in memory_rows(need, vllm=args.use_vllm).items()}
+    beside = need.cache if args.use_vllm and not args.vllm_enable_sleep_mode else 0
+    most = {"while updating": need.update + beside + OWN, "while sampling": need.rollout + OWN}
+    lines |= {f"at most {when} (CUDA's own {OWN / GB:g} with it)": f"{x / GB:.2f} GB" for when, x in most.items()}
+    title = f"Memory of each of {machine.gpus} GPU(s), {'sharded' if machine.sharded else 'a whole model on each'}"
+    longest = args.max_completion_length
+    _print(console, f"{title}: {args.per_device_train_batch_size} x ({prompt} + {longest}) tokens", lines)
+    now = given_settings((data, args, model_config), plain)
+    _print(console, "Settings that are not the default", {k: f"{v}  (default: {d})" for k, (v, d) in now.items()})
+    for warning in without_effect(args):
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if machine.memory is not None:
+        verdict = "fits" if max(most.values()) <= machine.memory else "does not fit"
+        console.print(f"{verdict} into {machine.memory / GB:.0f} GB", highlight=False, style="bold")
+    return need
+
+
+def _print(console: Console, title: str, rows: Mapping[str, str]) -> None:
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column("")
+    table.add_column("", overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table, markup=False, highlight=False)
