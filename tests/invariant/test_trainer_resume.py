@@ -15,7 +15,7 @@ import torch
 def lines(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith("seconds") and k != "step_time"} for row in rows]
+    return [{k: v for k, v in row.items() if "second" not in k and k != "step_time"} for row in rows]
 
 
 def rollouts(folder: Path) -> dict[str, str]:

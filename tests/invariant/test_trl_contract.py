@@ -249,7 +249,7 @@ def run(trainer_class: Any, config_class: Any, folders: Any, data: Any, output: 
     return seen
 
 
-CLOCK = ("step_time", "runtime", "seconds")
+CLOCK = ("step_time", "runtime", "second")
 
 
 @pytest.mark.parametrize("case", CASES)

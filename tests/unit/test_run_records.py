@@ -93,6 +93,8 @@ def test_metrics_by_hand(run, trainer_kit, tmp_path, read_rollouts):
     assert line["phrases/branch_per_1k"] == pytest.approx(1000 * 3 / thinking)
     for phase in ("rollout", "verify", "credit", "update"):
         assert line[f"seconds/{phase}"] > 0
+    for phase in ("rollout", "update"):
+        assert line[f"tokens_per_second/{phase}"] == pytest.approx(sum(lengths) / line[f"seconds/{phase}"])
     assert {"step", "seconds", "loss", "reward", "learning_rate", "grad_norm", "entropy"} <= set(line)
 
 

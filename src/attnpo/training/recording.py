@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -245,6 +246,7 @@ class Recorder:
         self._notes: list[dict[str, Tensor]] = []  # what credit did to the rows of each micro-batch
         self._uncredited = 0
         self._step: list[Record] = []  # of all processes, of the step's finished generation batches
+        self._tokens = 0  # of the responses of all processes since the seconds were last taken
 
     def state(self) -> dict[str, Any]:
         """All that is kept between two steps; tensors in it are not copied."""
@@ -324,4 +326,19 @@ class Recorder:
             return {}
         if self.writes:
             self.folder.write_rollouts(f"train-{records[0]['step']:06d}", records)
+        self._tokens += sum(record["tokens"]["completion"] for record in records)
         return rollout_metrics(records, self.lexicon)
+
+    def take_seconds(self) -> dict[str, float]:
+        """Wall time per phase since they were last taken, what it comes to in response tokens per second of sampling
+        and of updating, and the memory of this process's GPU at its peak."""
+        taken = self.timer.take()
+        tokens, self._tokens = self._tokens, 0
+        for phase in ("rollout", "update"):
+            seconds = taken.get(f"seconds/{phase}", 0.0)
+            if tokens and seconds:
+                taken[f"tokens_per_second/{phase}"] = tokens / seconds
+        if torch.cuda.is_available():
+            taken["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            torch.cuda.reset_peak_memory_stats()
+        return taken

@@ -375,7 +375,7 @@ class AttnPOTrainer(GRPOTrainer):
             if self._recorder.complete:
                 self._close_batch()
             self._add_metrics(self._recorder.end_step())
-            self._add_metrics(self._recorder.timer.take())
+            self._add_metrics(self._recorder.take_seconds())
         super().log(logs, start_time)
 
     # ---------------------------------------------------------------- evaluation
