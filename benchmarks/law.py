@@ -50,7 +50,7 @@ MODELS = {
     "12-many": f"{_SHORTER} --redundancy 12 --sentences many --start 30-many --max-seconds 420",
     "4-many": f"{_SHORTER} --redundancy 4 --sentences many --start 30-many --max-seconds 240",
 }
-"""12-few is shipped as overthinker-medium."""
+"""12-few is shipped as overthinker-medium, 30-few as overthinker-long."""
 
 GROUP = 8
 MICRO_BATCH = 16  # responses of one backward pass; more of a thousand tokens each take too much memory

@@ -20,8 +20,11 @@ def test_a_shipped_model_is_a_folder_of_that_name(name):
 
 @pytest.mark.parametrize(
     ("redundancy", "expected"),
-    # √(5 · 12) = 7.7: nearer to the medium model from there on
-    [(None, "overthinker"), (0, "overthinker"), (4, "overthinker"), (7, "overthinker"), (8, "overthinker-medium")],
+    [
+        *((None, "overthinker"), (0, "overthinker"), (4, "overthinker"), (7, "overthinker")),
+        *((8, "overthinker-medium"), (18, "overthinker-medium")),  # √(5 · 12) = 7.7
+        *((19, "overthinker-long"), (40, "overthinker-long")),  # √(12 · 30) = 19.0
+    ],
 )
 def test_the_nearest_model_is_taken(redundancy, expected):
     assert shipped_model(redundancy) == expected

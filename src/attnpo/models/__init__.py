@@ -6,7 +6,8 @@ from pathlib import Path
 
 OVERTHINKER = "overthinker"
 OVERTHINKER_MEDIUM = "overthinker-medium"
-SHIPPED = {OVERTHINKER: 5, OVERTHINKER_MEDIUM: 12}
+OVERTHINKER_LONG = "overthinker-long"
+SHIPPED = {OVERTHINKER: 5, OVERTHINKER_MEDIUM: 12, OVERTHINKER_LONG: 30}
 """Shipped model -> about how many redundant steps its responses have."""
 
 
