@@ -279,7 +279,8 @@ def main() -> int:
             if sum(where.values()) >= options.kills:
                 place = min(WANTED, key=where.__getitem__)
             delay = draw.uniform(0, lasting[case].get(place, 0.1))
-            hit = kill(child, board, place, 10_000 if done else draw.choice([1, 2, 2]), delay)
+            visit = 10_000 if done else 1 if place == EVALUATION else draw.choice([1, 2, 2])
+            hit = kill(child, board, place, visit, delay)
             if hit is None:
                 break
             where[hit] += 1
