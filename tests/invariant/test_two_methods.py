@@ -18,7 +18,7 @@ from processes import launch
 
 METHODS = ("attnpo", "outcome", "first_correct", "mrt")
 ELSEWHERE = {"shape": "test_two_continuing", "iop": "test_two_repairing"}
-COUNTED = ("extra/", "potential/")
+COUNTED = ("extra/", "potential/", "segments/")
 """What a stage counts beside the rollouts: of sums two processes have the mean, and of means the mean of two."""
 
 
