@@ -254,6 +254,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="kills in all, at least (default: %(default)s)")
     parser.add_argument("--each", type=int, default=3, help="in each place, at least (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES), help="which settings")
     parser.add_argument("--folder", type=Path, help="keep the runs here (default: a temporary folder)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -263,12 +264,12 @@ def main() -> int:
     root.mkdir(parents=True, exist_ok=True)
     console, draw, board = Console(width=120), random.Random(options.seed), mmap.mmap(-1, 1)
     console.print("undisturbed runs …")
-    lasting = {case: alone(root / case.replace(" ", "-"), case, board) for case in CASES}
+    lasting = {case: alone(root / case.replace(" ", "-"), case, board) for case in options.cases}
     where: Counter[int] = Counter()
     lines: list[tuple[str, ...]] = []
     bad, run = False, 0
     while sum(where.values()) < options.kills or min(where[place] for place in WANTED) < options.each:
-        case = list(CASES)[run % len(CASES)]
+        case = options.cases[run % len(options.cases)]
         folder, here, resumed = root / f"killed-{run}", Counter[int](), []
         run += 1
         while True:
@@ -279,7 +280,8 @@ def main() -> int:
             if sum(where.values()) >= options.kills:
                 place = min(WANTED, key=where.__getitem__)
             delay = draw.uniform(0, lasting[case].get(place, 0.1))
-            hit = kill(child, board, place, 10_000 if done else draw.choice([1, 2, 2]), delay)
+            visit = 10_000 if done else 1 if place == EVALUATION else draw.choice([1, 2, 2])
+            hit = kill(child, board, place, visit, delay)
             if hit is None:
                 break
             where[hit] += 1

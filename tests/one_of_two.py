@@ -63,10 +63,18 @@ def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0
     tokenizer = AutoTokenizer.from_pretrained(model)
     responses = GROUP if method == "attnpo" else GROUPS
     size = len(responses) // processes
+
+    def reward(completions: list[Any], **kwargs: Any) -> list[float]:
+        if os.environ.get("FAILS") == str(rank) and trainer.state.global_step == 1:
+            raise ConnectionError("the judge is away")
+        return kit.says_42(completions)
+
+    reward.__name__ = "accuracy"
     trainer = kit.make_trainer(
         AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
         tokenizer,
         output,
+        reward=reward,
         responses=responses[rank * size : (rank + 1) * size],
         per_device_train_batch_size=size,
         max_steps=2,

@@ -18,8 +18,8 @@ from processes import launch
 
 METHODS = ("attnpo", "outcome", "first_correct", "mrt")
 ELSEWHERE = {"shape": "test_two_continuing", "iop": "test_two_repairing"}
-COUNTED = "extra/"
-"""Of these one process has the sum and two have the mean of their sums."""
+COUNTED = ("extra/", "potential/", "segments/")
+"""What a stage counts beside the rollouts: of sums two processes have the mean, and of means the mean of two."""
 
 
 def test_no_method_is_forgotten():
@@ -28,7 +28,7 @@ def test_no_method_is_forgotten():
 
 def numbers(folder: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    skipped = ("second", "step_time", COUNTED)
+    skipped = ("second", "step_time", *COUNTED)
     return [{k: v for k, v in row.items() if not any(part in k for part in skipped)} for row in rows]
 
 
@@ -66,3 +66,14 @@ def test_a_process_that_dies_ends_the_run(trainer_kit, tiny_tokenizer, new_tiny_
     assert time.monotonic() - began < 120
     assert "exitcode" in said
     assert "SIGKILL" in said or "-9" in said
+
+
+@pytest.mark.slow
+def test_a_reward_that_raises_on_one_process_ends_both(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path):
+    """With the state before the step saved by both, and no hang."""
+    model = trainer_kit.save_model(tmp_path / "model", new_tiny_qwen2(), tiny_tokenizer)
+    code, said = launch(2, "one_of_two.py", "attnpo", model, tmp_path / "run", port=19500, FAILS="1")
+    assert code != 0
+    assert "the reward function 'accuracy' failed: ConnectionError: the judge is away" in said
+    assert "RewardError: process 1: step 2" in said  # as the other one tells it
+    assert len(list((tmp_path / "run" / "checkpoint-1").glob("attnpo_state-*.json"))) == 2

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import has_length
 
@@ -101,7 +102,7 @@ class GradientGuard(TrainerCallback):
         if args.fp16:
             return
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        finite = not gradients or bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients)))
+        finite = not gradients or _is_finite(torch.nn.utils.get_total_norm(gradients))
         if loss is None and finite:
             self.in_row = 0
             return
@@ -110,8 +111,9 @@ class GradientGuard(TrainerCallback):
         for parameter in model.parameters():
             parameter.grad = None
         self.in_row, self.total, self._unlogged = self.in_row + 1, self.total + 1, self._unlogged + 1
-        if self.in_row >= self.limit:
-            raise NotFiniteError(message if self.limit == 1 else f"{message}, as in {self.in_row} updates in a row")
+        limit = 1 if args.deepspeed else self.limit  # DeepSpeed has made the update by now
+        if self.in_row >= limit:
+            raise NotFiniteError(message if limit == 1 else f"{message}, as in {self.in_row} updates in a row")
         if state.is_world_process_zero:
             message = f"{message}: the update is left out ({self.in_row} of {self.limit} in a row that end the run)"
             self.console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -121,6 +123,11 @@ class GradientGuard(TrainerCallback):
         if logs and "loss" in logs and self._unlogged:
             logs["updates/skipped"] = float(self._unlogged)
             self._unlogged = 0
+
+
+def _is_finite(norm: torch.Tensor) -> bool:
+    """Whether a norm is a number; under FSDP2 every process has a part of it."""
+    return bool(torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm))
 
 
 class NoSignalError(RunError):

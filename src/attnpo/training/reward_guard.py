@@ -101,10 +101,15 @@ def guarded(trainer: Any, accelerator: Accelerator, step: int) -> Iterator[None]
         yield
     finally:
         trainer.reward_funcs = plain
-    with together(accelerator):
-        for guard in guards:
-            if isinstance(guard, _Guard):
-                guard.check(step)
+    try:
+        with together(accelerator):
+            for guard in guards:
+                if isinstance(guard, _Guard):
+                    guard.check(step)
+    except RunError as error:
+        if isinstance(error, RewardError):
+            raise
+        raise RewardError(str(error)) from error  # of another process: what follows, saving, takes all of them
 
 
 def _guard(function: Any, name: str) -> Any:

@@ -179,11 +179,12 @@ class Checkpoints(TrainerCallback):
         self.resumed: Path | None = None
         self.failed: str | None = None
         self.before: Boundary | None = None
-        self._new_epoch = False
+        self._new_epoch = self._just_resumed = False
         self._told: set[str] = set()
         self.console = Console(stderr=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._just_resumed = self.resumed is not None
         if self.resumed is not None:
             self.tell(restore(self.trainer, self.resumed))
 
@@ -192,7 +193,10 @@ class Checkpoints(TrainerCallback):
         # before that draw, within one the state after it.
         self._new_epoch = float(state.epoch or 0).is_integer()
         if self._new_epoch:
+            if self._just_resumed:  # transformers does so a moment later
+                self.trainer._load_rng_state(str(self.resumed))
             self.before = Boundary.of(self.trainer)
+        self._just_resumed = False
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self._new_epoch:
