@@ -49,7 +49,7 @@ class CapturedScores:
         self.by_layer: dict[int, tuple[int, ...]] = {
             layer: tuple(dict.fromkeys(h for at, h in heads if at == layer)) for layer in sorted({h[0] for h in heads})
         }
-        self.found: dict[int, Float[Tensor, "N heads S+1"]] = {}
+        self.found: dict[int, Float[Tensor, "N heads E"]] = {}
         self.mixed: dict[int, Tensor] = {}
         self.layouts = {layout.device: (layout, AnswerRows(layout))}
         self.read_mask = MaskReader()

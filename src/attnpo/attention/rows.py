@@ -1,8 +1,8 @@
 """Attention rows of the final answer, for a few heads of each layer, summed into step scores.
 
 Shape legend: B rows of the batch, T padded length, H query heads of the layer, K key heads (query head h reads key
-head h // (H // K)), C query rows computed at once, h chosen heads computed at once, S steps, D head size. N sequences
-of at most L tokens: the rows of the batch (N = B, L = T), unless several are packed into one row.
+head h // (H // K)), C query rows computed at once, h chosen heads computed at once, S steps, E = S + 1, D head size. N
+sequences of at most L tokens: the rows of the batch (N = B, L = T), unless several are packed into one row.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class AnswerRows:
         scaling: float | None = None,
         softcap: float | None = None,
         sinks: Float[Tensor, "H"] | None = None,
-    ) -> Float[Tensor, "N heads S+1"]:
+    ) -> Float[Tensor, "N heads E"]:
         """Σ_{m∈F} Σ_{n∈s_k} a(m→n) for the chosen heads of one layer; behind the steps, the sum outside all of them."""
         size = query.shape[-1]
         how = _Softmax(size**-0.5 if scaling is None else scaling, softcap, sinks)
@@ -107,13 +107,13 @@ class AnswerRows:
                 parts.append(self._by_step(received))
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
-    def means(self, sums: Float[Tensor, "N h S+1"]) -> Float[Tensor, "N h S"]:
+    def means(self, sums: Float[Tensor, "N h E"]) -> Float[Tensor, "N h S"]:
         """Mean over the tokens of every step of the attention they received."""
         means = sums[..., :-1] / self.spans.step_lengths.clamp(min=1)[:, None, :]
         scored = self.spans.answers[:, 0] < self.spans.answers[:, 1]
         return means.masked_fill_(~scored[:, None, None], 0.0)
 
-    def _by_step(self, received: Float[Tensor, "N h L"]) -> Float[Tensor, "N h S+1"]:
+    def _by_step(self, received: Float[Tensor, "N h L"]) -> Float[Tensor, "N h E"]:
         batch, heads, _ = received.shape
         sums = received.new_zeros(batch, heads, self.spans.most_steps + 1)
         return sums.scatter_add_(2, self._step_index.expand(-1, heads, -1), received)
