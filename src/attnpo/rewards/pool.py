@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from attnpo.errors import InputError, RunError
+from attnpo.rewards.antlr import environment
 from attnpo.rewards.verdict import Judgement, Rules, Verdict
 
 WORKER_SCRIPT = Path(__file__).with_name("worker.py")
@@ -57,6 +58,7 @@ class _Worker:
             stderr=self._errors,
             start_new_session=True,
             bufsize=0,
+            env=environment(),
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
