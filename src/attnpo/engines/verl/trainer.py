@@ -88,7 +88,10 @@ class AttnPOTrainerSync(PPOTrainerSync):
 
     def _rows(self, batch: Any, keys: list[str]) -> Rows:
         """What the ledger needs of these responses, out of verl's store."""
-        tensors, others = ["prompts", "responses", "rm_scores"], ["raw_prompt", "reward_model", "extra_info", "extra_fields"]
+        tensors, others = (
+            ["prompts", "responses", "rm_scores"],
+            ["raw_prompt", "reward_model", "extra_info", "extra_fields"],
+        )
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=[*tensors, *others])
         parts = [key.rsplit("_", 2) for key in keys]
         if any(len(part) != 3 or part[2] != "0" for part in parts):

@@ -1,4 +1,4 @@
-"""One process of verl's engine without Ray, run by torchrun: `engine_process.py MODEL OUTPUT KIND`.
+"""One process of verl's engine without Ray, run by torchrun: `engine_process.py MODEL OUTPUT KIND …`.
 
 KIND: packed, padded, eager, lora, ulysses, bucket. Writes scores and log-probabilities of this process's sequences,
 with and without the capture, and what `score_steps` gives every sequence alone, unpacked.
@@ -17,9 +17,10 @@ import torch
 import torch.distributed as dist
 from tensordict import TensorDict
 from transformers import AutoModelForCausalLM
+from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.dataset_utils import DatasetPadMode
-from verl.workers.config import CheckpointConfig, FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
+from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
 from verl.workers.engine import EngineRegistry
 
 from attnpo.attention.capture import score_steps
@@ -88,7 +89,6 @@ def batch(places: list[int], kind: str, with_heads: bool) -> TensorDict:
 
 
 def main(path: str, output: Path, kind: str) -> None:
-    dist.init_process_group("gloo")
     rank, size = dist.get_rank(), dist.get_world_size()
     ulysses = size if kind == "ulysses" else 1
     attention = {"eager": "eager", "ulysses": "eager"}.get(kind, "sdpa")
@@ -109,7 +109,6 @@ def main(path: str, output: Path, kind: str) -> None:
             mixed_precision=fp32,
             use_torch_compile=False,
             ulysses_sequence_parallel_size=ulysses,
-            forward_only=True,
             pad_to_length=kind == "bucket",
             pad_to_length_bucket=32,
             use_remove_padding=kind != "padded",
@@ -129,7 +128,6 @@ def main(path: str, output: Path, kind: str) -> None:
         with engine.eval_mode():
             results[name] = engine.infer_batch(batch(places, kind, with_heads), None)["model_output"]
     if not engine.is_mp_src_rank_with_outputs():
-        dist.destroy_process_group()
         return
     model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
     draw = torch.Generator().manual_seed(3)
@@ -146,10 +144,12 @@ def main(path: str, output: Path, kind: str) -> None:
             "alone": [table.mean(dim=0) for table in alone],
             "places": places,
         },
-        f"{output}-{rank}.pt",
+        f"{output}-{kind}-{rank}.pt",
     )
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    dist.init_process_group("gloo")
+    for each in sys.argv[3:]:
+        main(sys.argv[1], Path(sys.argv[2]), each)
+    dist.destroy_process_group()
