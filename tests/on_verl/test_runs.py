@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
-from conftest import Left, command, launch
+from verl_runs import Left, command, launch
 
 ALPHA, BETA, LAM = 0.2, 2.0, 2.0
 STEPS = 3
@@ -72,7 +72,7 @@ def killed_and_resumed(canned):
     line, environment = command(*words)
     with open(folder / "first.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(line, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        until = time.monotonic() + 500
+        until = time.monotonic() + 900
         mark = run / "verl" / "latest_checkpointed_iteration.txt"
         while not (mark.is_file() and (run / "metrics.jsonl").is_file()):
             assert process.poll() is None, (folder / "first.log").read_text()[-4000:]

@@ -67,12 +67,18 @@ def test_the_four_nodes_share_rows_by_eight():
 
 def test_the_command_line_goes_over_the_recipe():
     (recipe,) = [path for path in RECIPES if "tiny" in path.stem]
-    config = composed("--credit", "outcome", "--config", recipe, "actor_rollout_ref.rollout.n=4", "--credit_beta=1")
+    config = composed("--credit", "outcome", "actor_rollout_ref.rollout.n=4", "--config", recipe, "--credit_beta=1")
     assert config.attnpo.credit == "outcome"
     assert config.attnpo.credit_beta == 1.0
     assert config.attnpo.length_alpha == 0.8
     assert config.actor_rollout_ref.rollout.n == 4
     assert config.ray_kwargs.ray_init.num_gpus == 2
+
+
+def test_a_learning_rate_is_a_number():
+    asked = read_arguments(["actor_rollout_ref.actor.optim.lr=1e-6", "--length_alpha", "2e-1", "data.seed="])
+    assert asked.keys == {"actor_rollout_ref.actor.optim.lr": 1e-6, "data.seed": None}
+    assert asked.options == {"length_alpha": 0.2}
 
 
 REFUSED = [

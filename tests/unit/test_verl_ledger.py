@@ -153,6 +153,18 @@ def test_defaults_are_those_of_attnpo_train():
     assert {name: trl[name] for name in ours} == ours
 
 
+def test_the_help_names_every_option(capsys):
+    from dataclasses import fields
+
+    from attnpo.cli.main import main
+
+    with pytest.raises(SystemExit):
+        main(["verl", "--help"])
+    said = capsys.readouterr().out
+    names = [f.name for f in fields(VerlOptions) if f.name != "correct_reward"]
+    assert [name for name in names if f"--{name}" not in said] == []
+
+
 def test_a_checkpoint_keeps_heads_and_delay(tmp_path, tiny_tokenizer):
     import json
 

@@ -256,7 +256,7 @@ _FULL = "full_attention"
 _LAYERS: dict[str, Any] = getattr(cache_utils, "DYNAMIC_LAYER_TYPE_MAPPING", None) or getattr(
     cache_utils, "LAYER_TYPE_CACHE_MAPPING", {_FULL: DynamicLayer}
 )
-"""Which class keeps the cache of a layer, by the layer's kind: transformers' own table, under its name before 5.17 too."""
+"""Which class keeps the cache of a layer, by the layer's kind: transformers' own table, also under its older name."""
 
 
 class GrowingLayer(DynamicLayer):

@@ -1,7 +1,7 @@
-"""`python -m attnpo.engines.verl …`"""
+"""`python -m attnpo.engines.verl …` is `attnpo verl …`."""
 
 import sys
 
-from attnpo.engines.verl.launch import command_line
+from attnpo.cli.main import main
 
-sys.exit(command_line())
+sys.exit(main(["verl", *sys.argv[1:]]))

@@ -40,7 +40,9 @@ def arguments(config: Any, options: VerlOptions, folder: Path) -> list[str]:
     """The options of `attnpo train` for the search."""
     problems = config.data.train_files
     if not isinstance(problems, str):
-        raise InputError("option heads: auto takes the problems of one file; data.train_files has several, give a head file")
+        raise InputError(
+            "option heads: auto takes the problems of one file; data.train_files has several, give a head file"
+        )
     rollout, data = config.actor_rollout_ref.rollout, config.data
     given = {
         "model_name_or_path": config.actor_rollout_ref.model.path,

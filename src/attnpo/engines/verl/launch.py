@@ -1,4 +1,4 @@
-"""`python -m attnpo.engines.verl` and `attnpo verl`: sets verl's keys, checks everything, and hands on to verl.
+"""`attnpo verl`: sets verl's keys, checks everything, and hands on to verl.
 
 Everything that can be found wrong is found before Ray starts. Then verl's own `run_ppo` runs, with a task runner that
 knows this package's trainer.
@@ -10,17 +10,15 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from attnpo.attention.heads import HEADS
 from attnpo.engines.verl import checks
 from attnpo.engines.verl.options import VerlOptions
-from attnpo.engines.verl.settings import Asked, compose, describe_options, put, read_arguments
+from attnpo.engines.verl.settings import Asked, compose, put, read_arguments
 from attnpo.errors import InputError, RunError
 
 PACKAGES = ("attnpo", "verl", "ray", "TransferQueue", "torch", "transformers", "vllm", "sglang", "flash-attn")
@@ -32,14 +30,6 @@ HANDED_ON = (
     "OMP_NUM_THREADS",
 )
 """Environment variables that verl's processes get on every node."""
-
-USAGE = f"""attnpo verl [--config RECIPE.yaml] [--OPTION VALUE …] [verl.key=VALUE …] [--check]
-
-Train with verl on Ray (docs/verl.md): this package's options begin with --, verl's keys have dots in their names.
---check stops before Ray starts, when everything has been checked.
-
-options, with their defaults (docs/methods.md): {describe_options()}
-"""
 
 
 def main(argv: Sequence[str]) -> Path:
@@ -207,30 +197,3 @@ def with_own_trainer(runner: type) -> type:
             super().run(config)
 
     return AttnPOTaskRunner
-
-
-def run_command(argv: Sequence[str], report: Callable[[str], Any] = print) -> None:
-    """What both commands do: the help, or a run and where it lies."""
-    if not argv or set(argv) & {"-h", "--help"}:
-        report(USAGE)
-        return
-    folder = main(argv)
-    report(f"run folder: {folder}")
-
-
-def command_line() -> int:
-    """`python -m attnpo.engines.verl`: exit codes as of every command of this package."""
-    try:
-        run_command(sys.argv[1:])
-    except InputError as error:
-        print(f"attnpo verl: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"attnpo verl: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.yaml of a run on verl."""
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))

@@ -8,8 +8,9 @@ verl nests it). On the command line `--credit outcome` is an option of this pack
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -72,6 +73,7 @@ CPU: dict[str, Any] = {
 """Further defaults of `trainer.device=cpu`; Ray's processors and GPUs are only counted, not looked for."""
 
 Keys = dict[str, Any]
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 @dataclass
@@ -91,6 +93,7 @@ def read_arguments(argv: Sequence[str]) -> Asked:
     """
     asked, words = Asked(), list(argv)
     later: list[tuple[str, str]] = []
+    keys: Keys = {}
     while words:
         word = words.pop(0)
         if word.startswith("--"):
@@ -108,13 +111,13 @@ def read_arguments(argv: Sequence[str]) -> Asked:
                 later.append((name, value))
         elif "=" in word and "." in word.partition("=")[0]:
             name, _, value = word.partition("=")
-            asked.keys[name] = yaml.safe_load(value) if value else None
+            keys[name] = number(yaml.safe_load(value)) if value else None
         else:
             raise InputError(
                 f"found {word!r}, expected --option VALUE of this package, or verl.key=VALUE of verl's configuration"
             )
-    for name, value in later:  # over the recipe's, wherever it stands
-        asked.options[name] = value
+    asked.options.update(later)  # over the recipe's, wherever it stands
+    asked.keys.update(keys)
     asked.options = typed(asked.options)
     return asked
 
@@ -137,7 +140,7 @@ def read_recipe(file: Path, asked: Asked) -> None:
     asked.keys.update(flat(content.get("verl") or {}))
 
 
-def flat(nested: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]] | Keys:
+def flat(nested: Mapping[str, Any], above: str = "") -> Keys:
     """`{"a": {"b": 1}}` as `{"a.b": 1}`. Keys that begin with `+` are put in whole."""
     found: Keys = {}
     for name, value in nested.items():
@@ -145,8 +148,13 @@ def flat(nested: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
         if isinstance(value, Mapping) and value and not mark:
             found.update(flat(value, f"{above}{name}."))
         else:
-            found[f"{mark}{above}{name}"] = value
+            found[f"{mark}{above}{name}"] = number(value)
     return found
+
+
+def number(value: Any) -> Any:
+    """`1e-6` as the number that it is to Hydra, and not to YAML."""
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def typed(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +165,7 @@ def typed(options: Mapping[str, Any]) -> dict[str, Any]:
         hint = str(hints.get(name, "str"))
         if isinstance(value, str) and "str" not in hint.replace("dict[str", ""):
             try:
-                value = yaml.safe_load(value)
+                value = number(yaml.safe_load(value))
             except yaml.YAMLError as error:
                 raise InputError(f"option {name}: found {value!r}: {error}") from None
         if isinstance(value, str) and value.lower() in ("null", "none") and "None" in hint:
@@ -263,9 +271,3 @@ def of_options(options: VerlOptions) -> Keys:
         keys["data.train_files"] = str(folder / "data" / "train.parquet")
         keys["data.val_files"] = str(folder / "data" / "eval.parquet")
     return keys
-
-
-def describe_options() -> str:
-    """The options with their defaults, for the help."""
-    rows = [f"--{entry.name} ({entry.default})" for entry in fields(VerlOptions) if entry.name != "correct_reward"]
-    return ", ".join(rows)
