@@ -35,7 +35,7 @@ class Left:
     def __init__(self) -> None:
         self.processes, self.ports = ray_processes(), listening()
 
-    def check(self, seconds: float = 60) -> None:
+    def check(self, seconds: float = 120) -> None:
         """Fails where processes or ports are there that were not, even after a while."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
