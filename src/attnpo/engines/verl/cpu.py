@@ -121,12 +121,13 @@ class CpuServer:
     canned: a JSON file {prompt ids with commas: [response ids, …]}; responses are then given in turn, not sampled.
     """
 
-    def __init__(self, path: str, limit: int, canned: str | None, seed: int) -> None:
+    def __init__(self, path: str, limit: int, canned: str | None, rank: int) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         torch.set_num_threads(1)
-        torch.manual_seed(seed)
-        self.limit, self.canned, self.served = limit, None, {}
+        torch.manual_seed(rank)
+        self.rank, self.limit, self.canned = rank, limit, None
+        self.served: dict[str, int] = {}
         self.model: Any = None
         if canned is None:
             self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
@@ -145,8 +146,7 @@ class CpuServer:
         steps = self.steps
         if self.canned is not None:
             key = ",".join(map(str, prompt_ids))
-            turn = self.served[key] = self.served.get(key, -1) + 1
-            ids = self.canned[key][turn % len(self.canned[key])]
+            ids = self.canned[key][await self._turn(key) % len(self.canned[key])]
         else:
             future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
             self._waiting.append((list(prompt_ids), sampling_params, future))
@@ -154,6 +154,16 @@ class CpuServer:
                 self._worker = asyncio.create_task(self._work())
             ids = await future
         return TokenOutput(token_ids=ids, stop_reason="completed", extra_fields={"global_steps": steps})
+
+    async def turn(self, key: str) -> int:
+        """How many canned responses to a prompt were given before: the first server counts for all."""
+        self.served[key] = self.served.get(key, -1) + 1
+        return self.served[key]
+
+    async def _turn(self, key: str) -> int:
+        import ray
+
+        return await (self.turn(key) if self.rank == 0 else ray.get_actor(f"{NAME}_0").turn.remote(key))
 
     async def _work(self) -> None:
         while self._waiting:

@@ -38,6 +38,10 @@ from attnpo.training.records import Record, RunFolder
 from attnpo.training.rewards import LENGTH, RewardSetup
 
 ACCURACY = "accuracy"
+WHY_MISSING = (
+    "The rollouts of the others failed (the log of AgentLoopWorkerTQ says why). With "
+    "trainer.v1.sampler.sync_refill_failed_groups=true verl samples other problems in their place"
+)
 
 
 @dataclass
@@ -283,8 +287,7 @@ def grouped(uids: Sequence[str], numbers: Sequence[int], group_size: int) -> lis
         uid, count = next(iter(short.items()))
         raise RunError(
             f"problem {uid}: {count} of {group_size} responses came back, and so for {len(short)} of {len(counts)} "
-            "problems: their rollouts failed (the log of AgentLoopWorkerTQ says why). With "
-            "trainer.v1.sampler.sync_refill_failed_groups=true verl samples other problems instead"
+            f"problems. {WHY_MISSING}"
         )
     first = {uid: place for place, uid in reversed(list(enumerate(uids)))}
     return sorted(range(len(uids)), key=lambda i: (first[uids[i]], numbers[i]))

@@ -25,7 +25,7 @@ from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 from attnpo.attention.heads import HEADS as HEADS_FILE
 from attnpo.data.jsonl import write_whole
 from attnpo.engines.verl.estimator import handing_over
-from attnpo.engines.verl.ledger import Ledger, Rows, heads_of_run
+from attnpo.engines.verl.ledger import WHY_MISSING, Ledger, Rows, heads_of_run
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.engines.verl.wire import HEADS, SCORES, SPANS, heads_as_text, nothing_to_score
 from attnpo.errors import RunError
@@ -126,6 +126,9 @@ class AttnPOTrainerSync(PPOTrainerSync):
         """verl's, whose forward is read for the scores of the steps as well."""
         real = [not tag.get("is_padding", False) for tag in batch.tags]
         rows = self._rows(batch, [key for key, is_real in zip(batch.keys, real, strict=True) if is_real])
+        found, wanted = len(set(rows.uids)), self.config.data.train_batch_size
+        if found != wanted:
+            raise RunError(f"{found} of {wanted} problems came back. {WHY_MISSING}")
         spans = iter(self.ledger.locate(rows))
         self._batch_of_step = rows
         self._bytes = 0
