@@ -2,6 +2,12 @@
 
 import sys
 
-from attnpo.cli.main import main
+from attnpo.engines.verl.launch import main
+from attnpo.errors import InputError, RunError
 
-sys.exit(main(["verl", *sys.argv[1:]]))
+if __name__ == "__main__":
+    try:
+        print(f"run folder: {main(sys.argv[1:])}")
+    except (InputError, RunError) as error:
+        print(f"attnpo verl: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
