@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VERL_VENV ?= .venv-verl
 SLOW ?=
 ARGS ?=
 # Test processes at a time; the tests of a file stay together, since they share what is slow to set up.
@@ -16,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test shapes lint doctest site wheel format setup setup-dev test-models clean
+.PHONY: help demo test test-verl verl-env shapes lint doctest site wheel format setup setup-dev test-models clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +35,22 @@ demo: setup ## train a small model on a CPU with and without credit per step, an
 
 test: setup-dev $(if $(SLOW),test-models) ## the quick tests; SLOW=1: all of them; JOBS=4; ARGS="-k name" goes to pytest
 	$(PYTEST) $(if $(SLOW),,-m "not slow") $(ARGS)
+
+# verl wants another transformers: these tests, and those quick ones whose code runs there too, have .venv-verl.
+VERL_ALSO := tests/unit/test_verl_ledger.py tests/unit/test_antlr_runtime.py tests/unit/test_step_layout.py \
+	tests/unit/test_credit_attnpo.py tests/unit/test_first_correct.py tests/unit/test_advantages.py \
+	tests/unit/test_length_rewards.py tests/unit/test_verdicts.py tests/unit/test_response.py \
+	tests/unit/test_thinking_formats.py tests/reference/test_attention_packed.py tests/reference/test_attention_flash.py \
+	tests/reference/test_sequence_parallel.py tests/reference/test_segment_reference.py \
+	tests/reference/test_trainer_by_hand.py
+test-verl: verl-env ## the tests that need verl and Ray (a minute each), and quick ones at the older transformers
+	OMP_NUM_THREADS=1 $(VERL_VENV)/bin/python -m pytest -p no:xdist $(ARGS) tests/on_verl $(VERL_ALSO)
+
+verl-env: $(VERL_VENV)/.installed ## .venv-verl with verl, Ray and the transformers they want
+
+$(VERL_VENV)/.installed: pyproject.toml constraints-verl.txt
+	PYTHON=$(PYTHON) VENV=$(VERL_VENV) scripts/verl_env.sh
+	@touch $@
 
 # tests/bad_input and the refused options are left out: they pass wrong types on purpose, to see what the package itself
 # says about them.
@@ -88,5 +105,5 @@ $(VENV)/.models-installed: | $(BIN)/python
 	@touch $@
 
 clean: ## remove .venv, builds and caches (keeps runs/)
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VERL_VENV) build dist .pytest_cache .ruff_cache .hypothesis
 	rm -rf $$(find . -name __pycache__ -o -name '*.egg-info' | grep -v '^./$(VENV)/')

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from attnpo.credit.base import CreditInputs, assign_credit, get_credit
+from attnpo.credit.first_correct import steps_with_answer
 from attnpo.errors import InputError
 from attnpo.steps.answers import final_answer, states_answer
 from attnpo.steps.spans import locate_steps
-from attnpo.training.stages.first_answer import steps_with_answer
 
 
 def inputs_of(advantage: float, states: list[bool], *, rescalable: bool = True) -> CreditInputs:

@@ -7,10 +7,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING, DynamicLayer
+from transformers.cache_utils import DynamicLayer
 
 from attnpo.models import fast_rollouts as module
-from attnpo.models.fast_rollouts import GrowingLayer, growing_cache
+from attnpo.models.fast_rollouts import _LAYERS, GrowingLayer, growing_cache
 
 
 def generated(model, *, growing, sample, end=None, new=24, **options):
@@ -133,9 +133,9 @@ def test_gradients_pass_where_they_are_recorded(tiny_qwen2):
 def test_the_plain_layer_is_back_after_an_error():
     def fail():
         with growing_cache():
-            assert DYNAMIC_LAYER_TYPE_MAPPING["full_attention"] is GrowingLayer
+            assert _LAYERS["full_attention"] is GrowingLayer
             raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
         fail()
-    assert DYNAMIC_LAYER_TYPE_MAPPING["full_attention"] is DynamicLayer
+    assert _LAYERS["full_attention"] is DynamicLayer

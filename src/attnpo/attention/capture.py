@@ -34,6 +34,7 @@ from attnpo.attention.model import (
 )
 from attnpo.attention.positions import own_positions, takes_positions
 from attnpo.attention.rows import CHUNK_ELEMENTS, AnswerRows
+from attnpo.attention.sequence_parallel import SequenceParts
 from attnpo.errors import InputError
 
 Head = tuple[int, int]
@@ -42,8 +43,10 @@ Head = tuple[int, int]
 class CapturedScores:
     """What `capture_scores` yields; `scores` is there once the forward has run."""
 
-    def __init__(self, layout: StepLayout | PackedLayout, heads: list[Head], heads_of_model: int) -> None:
-        self.layout = layout
+    def __init__(
+        self, layout: StepLayout | PackedLayout, heads: list[Head], heads_of_model: int, parts: SequenceParts | None
+    ) -> None:
+        self.layout, self.parts = layout, parts
         self.heads = heads
         self.heads_of_model = heads_of_model
         self.by_layer: dict[int, tuple[int, ...]] = {
@@ -110,7 +113,13 @@ class CapturedScores:
         heads = self.by_layer[layer]
         if layer in self.found:
             raise InputError(f"capture_scores: layer {layer} ran twice in one forward; such a model cannot be scored")
-        check_call(layer, heads, query, key, self.layout.batch_shape, self.heads_of_model, kwargs)
+        batch, width = self.layout.batch_shape
+        if self.parts is not None:
+            width = self.parts.width(width)
+        check_call(layer, heads, query, key, (batch, width), self.heads_of_model, kwargs)
+        if self.parts is not None:
+            query, key, kwargs = self.parts.whole_row(layer, name, mask, query.detach(), key.detach(), heads, kwargs)
+            heads = tuple(range(len(heads)))
         if query.device not in self.layouts:  # a model spread over several devices
             there = self.layout.to(query.device)
             self.layouts[query.device] = (there, AnswerRows(there))
@@ -132,7 +141,7 @@ class CapturedScores:
 
 @contextmanager
 def capture_scores(
-    model: nn.Module, layout: StepLayout | PackedLayout, heads: Sequence[Head]
+    model: nn.Module, layout: StepLayout | PackedLayout, heads: Sequence[Head], *, group: Any = None
 ) -> Iterator[CapturedScores]:
     """Score the steps of every row inside the one forward that runs in the context.
 
@@ -147,13 +156,15 @@ def capture_scores(
     Python code in this one forward, whose output rounds differently, since every capture would compile it anew (with
     flex attention it does compile: uncompiled, that needs the memory of the T x T matrix).
     Rows that hold several packed sequences: a `PackedLayout`, or a `StepLayout` with one answer per row.
+    Under sequence parallelism (Ulysses) `group` holds the processes that share a row, each with an equal part of its
+    positions; the layout is that of the whole row, and every process gets the scores of all of it.
     Raises InputError for heads the model has not got, for models whose attention cannot be scored, for a second forward
     and for a forward of another shape than the layout's.
     """
     decoder = decoder_of(model)
     chosen = [(int(layer), int(head)) for layer, head in heads]
     check_heads(decoder.config, chosen)
-    captured = CapturedScores(layout, chosen, head_count(decoder))
+    captured = CapturedScores(layout, chosen, head_count(decoder), None if group is None else SequenceParts(group))
     slots = chosen_modules(decoder, list(captured.by_layer))
     if isinstance(layout, PackedLayout):
         check_packable(decoder)

@@ -124,6 +124,11 @@ _SINKS, _WINDOW = frozenset({"s_aux", "learnable_sink"}), frozenset({"window_siz
 _FORMS = {sdpa_mask: "sdpa", eager_mask: "eager", flash_attention_mask: "flash", flex_attention_mask: "flex"}
 
 
+def is_flash(name: str) -> bool:
+    """Whether an attention implementation takes its masks in the form of flash attention."""
+    return _FORMS.get(ALL_MASK_ATTENTION_FUNCTIONS.get(name)) == "flash"  # pyright: ignore[reportArgumentType]
+
+
 def check_name(name: str, function: Callable[..., Any] | None) -> None:
     """Raise InputError for an attention implementation that cannot be stood before."""
     if name.startswith("paged|"):

@@ -22,6 +22,7 @@ from attnpo.errors import InputError, RunError, StoppedError
 COMMANDS = {
     "check": "would a run with this model and these problems learn: a minute of sampling, yes or no",
     "train": "train a model with attention-guided stepwise credit (or a baseline)",
+    "verl": "the same on verl and Ray, for models that outgrow one machine",
     "segment": "split the thinking part of responses into steps",
     "score": "score every step by the attention the final answer pays it",
     "probe": "find the attention heads that tell essential from redundant steps",

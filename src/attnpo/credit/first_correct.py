@@ -16,6 +16,7 @@ steps behind it are redundant in 94 % of cases, and are 40 % of the redundant on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,7 +28,8 @@ from attnpo.checks import check_flag, check_number
 from attnpo.credit.attnpo import spread_to_tokens
 from attnpo.credit.base import CreditInputs, CreditResult, register_credit
 from attnpo.errors import InputError
-from attnpo.steps.answers import PLACES
+from attnpo.steps.answers import PLACES, final_answer, states_answer
+from attnpo.steps.spans import LocatedSteps
 
 
 @register_credit("first_correct")
@@ -90,3 +92,24 @@ def first_answer_scales(
     if options.negative:
         scales = scales.masked_fill(found & ~redundant & (advantages < 0)[:, None], 0.0)
     return scales
+
+
+def stated_answers(
+    located: Sequence[LocatedSteps], correct: Sequence[bool], width: int, place: str
+) -> Bool[Tensor, "B {width}"]:
+    """The signal `states_answer`: which steps state the response's own answer; false throughout for wrong responses."""
+    states = torch.zeros(len(located), width, dtype=torch.bool)
+    for row, response, right in zip(states, located, correct, strict=True):
+        if right:
+            found = steps_with_answer(response, place)
+            row[: len(found)] = torch.tensor(found, dtype=torch.bool)
+    return states
+
+
+def steps_with_answer(located: LocatedSteps, place: str) -> list[bool]:
+    """For every step whether it states the response's final answer; none does where there is no answer to look for."""
+    parts = located.parts
+    answer = None if parts.answer_start is None else final_answer(located.text[parts.answer_start :])
+    if answer is None:
+        return [False] * len(located.steps)
+    return [states_answer(text, answer, place) for text in located.step_texts]

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
-from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING, DynamicCache, DynamicLayer
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList, cache_utils
+from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation import logits_process as known
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
@@ -253,6 +253,10 @@ ROOM = 256
 """Tokens of room that are added at once: one copy per `ROOM` tokens, and at most so much memory unused per row."""
 
 _FULL = "full_attention"
+_LAYERS: dict[str, Any] = getattr(cache_utils, "DYNAMIC_LAYER_TYPE_MAPPING", None) or getattr(
+    cache_utils, "LAYER_TYPE_CACHE_MAPPING", {_FULL: DynamicLayer}
+)
+"""Which class keeps the cache of a layer, by the layer's kind: transformers' own table, also under its older name."""
 
 
 class GrowingLayer(DynamicLayer):
@@ -261,8 +265,8 @@ class GrowingLayer(DynamicLayer):
     Where gradients are recorded it concatenates like `DynamicLayer`: an append in place would spoil the graph.
     """
 
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def update(
@@ -324,9 +328,9 @@ def _with_room(held: Tensor | None, new: Float[Tensor, "B H t D"], total: int) -
 @contextmanager
 def growing_cache() -> Iterator[None]:
     """Within, the caches that `generate` makes for layers of full attention grow in place; others are as ever."""
-    plain = DYNAMIC_LAYER_TYPE_MAPPING[_FULL]
-    DYNAMIC_LAYER_TYPE_MAPPING[_FULL] = GrowingLayer
+    plain = _LAYERS[_FULL]
+    _LAYERS[_FULL] = GrowingLayer
     try:
         yield
     finally:
-        DYNAMIC_LAYER_TYPE_MAPPING[_FULL] = plain
+        _LAYERS[_FULL] = plain

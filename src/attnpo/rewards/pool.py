@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from attnpo.errors import InputError, RunError
+from attnpo.rewards import antlr
 from attnpo.rewards.verdict import Judgement, Rules, Verdict
 
 WORKER_SCRIPT = Path(__file__).with_name("worker.py")
@@ -57,7 +58,7 @@ KEPT = (
 def worker_environment() -> dict[str, str]:
     """All variables of a worker."""
     found = {name: os.environ[name] for name in KEPT if name in os.environ}
-    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [*antlr.needed(), str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**found, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
 
 

@@ -6,7 +6,7 @@ import json
 import platform
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -15,9 +15,11 @@ from rich.table import Table
 
 from attnpo.data.jsonl import read_jsonl, write_whole
 from attnpo.models import model_name
-from attnpo.training.config import AttnPOConfig
 from attnpo.training.resume import PROBLEMS, comparable_from, fingerprint
 from attnpo.versions import device_names, versions_of
+
+if TYPE_CHECKING:  # runs of other engines are described without TRL
+    from attnpo.training.config import AttnPOConfig
 
 PACKAGES = ("attnpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "math-verify", "vllm")
 

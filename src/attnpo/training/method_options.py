@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from typing import Any
-
-from trl.trainer.grpo_config import GRPOConfig
+from typing import TYPE_CHECKING, Any
 
 from attnpo.credit.base import CreditMethod, get_credit
 from attnpo.data.targets import LengthTargets
 from attnpo.errors import InputError
 from attnpo.rewards.length import LengthReward, get_length_reward, length_reward_names, length_reward_options
 from attnpo.rewards.length.l1 import TargetReward
+
+if TYPE_CHECKING:  # other engines take their options from here without TRL
+    from trl.trainer.grpo_config import GRPOConfig
 
 
 def describe_length_rewards() -> str:

@@ -1,0 +1,243 @@
+"""What is checked before Ray starts: an hour of a cluster is dear, and some options would be wrong in silence.
+
+verl swallows what goes wrong while it loads extensions, and a worker's error is far from the option that caused it.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from attnpo.attention.heads import HEADS, check_heads, load_heads, load_threshold, warn_of_other_model
+from attnpo.engines.verl.options import VerlOptions
+from attnpo.errors import InputError
+from attnpo.models import resolve_model
+from attnpo.training.method_options import OF_HEADS
+
+VERL = "0.9.1"
+"""The release whose methods are overridden; any other has to be tried first (tests/verl/test_contract.py)."""
+
+LOWEST_TRANSFORMERS, ABOVE_TRANSFORMERS = "5.5.3", "5.11"
+
+
+def check_versions() -> None:
+    """Raises InputError where verl, Ray or TransferQueue are not installed, or in releases that do not go together."""
+    found = {}
+    for package in ("verl", "ray", "TransferQueue", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            raise InputError(
+                f"the package {package} is not installed; expected an environment of its own with "
+                "pip install 'attnpo[verl]' (docs/verl.md)"
+            ) from None
+    if found["verl"] != VERL:
+        raise InputError(f"verl: found {found['verl']}, expected {VERL}: the methods that are overridden are its own")
+    installed = Version(found["transformers"])
+    if not Version(LOWEST_TRANSFORMERS) <= installed < Version(ABOVE_TRANSFORMERS):
+        raise InputError(
+            f"transformers: found {installed}, expected at least {LOWEST_TRANSFORMERS} and below {ABOVE_TRANSFORMERS}, "
+            f"which verl {VERL} wants"
+        )
+
+
+def check_silently_wrong(config: Any) -> None:
+    """Raises InputError, naming the key, for settings of verl's under which credit would be wrong or not be there."""
+    actor, rollout, algorithm = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.algorithm
+    model = config.actor_rollout_ref.model
+    correction = algorithm.get("rollout_correction", None) or {}
+    steps = config.attnpo.credit != "outcome"
+    refused = [
+        (
+            "actor_rollout_ref.actor.strategy",
+            actor.strategy,
+            actor.strategy in ("fsdp", "fsdp2"),
+            "fsdp2 (or fsdp): the scores come out of that engine",
+        ),
+        (
+            "algorithm.rollout_correction.bypass_mode",
+            correction.get("bypass_mode", False),
+            not correction.get("bypass_mode", False),
+            "false: without the old-log-prob forward there are no scores",
+        ),
+        (
+            "algorithm.use_kl_in_reward",
+            algorithm.use_kl_in_reward,
+            not algorithm.use_kl_in_reward,
+            "false: the advantages are formed of the rewards alone; actor.use_kl_loss is another matter",
+        ),
+        (
+            "reward.reward_model.enable",
+            config.reward.reward_model.enable,
+            not config.reward.reward_model.enable,
+            "false: right and wrong come from a verifier",
+        ),
+        (
+            "distillation.enabled",
+            config.distillation.get("enabled", False),
+            not config.distillation.get("enabled", False),
+            "false",
+        ),
+        (
+            "actor_rollout_ref.rollout.multi_turn.enable",
+            rollout.multi_turn.enable,
+            not rollout.multi_turn.enable,
+            "false: credit reads the steps of one uninterrupted response",
+        ),
+        (
+            "actor_rollout_ref.rollout.agent.default_agent_loop",
+            rollout.agent.default_agent_loop,
+            rollout.agent.default_agent_loop == "single_turn_agent",
+            "single_turn_agent: credit reads the steps of one uninterrupted response",
+        ),
+        (
+            "actor_rollout_ref.model.use_fused_kernels",
+            model.use_fused_kernels,
+            not (model.use_fused_kernels and steps),
+            "false: they replace the model's forward, and this was not tried",
+        ),
+        (
+            "actor_rollout_ref.actor.use_prefix_grouper",
+            actor.use_prefix_grouper,
+            not actor.use_prefix_grouper,
+            "false: prompts shared by several responses are no packed rows",
+        ),
+        (
+            "actor_rollout_ref.actor.policy_loss.loss_mode",
+            actor.policy_loss.loss_mode,
+            actor.policy_loss.loss_mode == "vanilla" or not steps,
+            "vanilla: others weigh whole sequences, or were not tried with an advantage per token",
+        ),
+        (
+            "trainer.v1.sampler.custom_sampler.path",
+            config.trainer.v1.sampler.custom_sampler.path,
+            config.trainer.v1.sampler.custom_sampler.path is None,
+            "null: groups must be whole",
+        ),
+        ("critic.enable", config.critic.enable, not config.critic.enable, "null or false: there is no critic"),
+        ("trainer.balance_batch", config.trainer.balance_batch, config.trainer.balance_batch, "true"),
+    ]
+    for key, found, fine, expected in refused:
+        if not fine:
+            raise InputError(f"key {key} of verl's configuration: found {found!r}, expected {expected}")
+    check_sequence_parallel(config)
+
+
+def check_sequence_parallel(config: Any) -> None:
+    """Raises InputError where Ulysses would leave each process with its part of the row only, or cannot be cut."""
+    actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
+    size = actor.ulysses_sequence_parallel_size
+    if size <= 1:
+        return
+    attention = model.override_config.get("attn_implementation", "flash_attention_2")
+    if "flash" not in str(attention):
+        raise InputError(
+            f"key actor_rollout_ref.model.override_config.attn_implementation of verl's configuration: found "
+            f"{attention!r} with actor.ulysses_sequence_parallel_size {size}, expected flash_attention_2: verl "
+            "exchanges the parts of a row below flash attention only, and its log-probabilities would be wrong as well"
+        )
+    if not model.use_remove_padding:
+        raise InputError(
+            "key actor_rollout_ref.model.use_remove_padding of verl's configuration: found false with "
+            f"actor.ulysses_sequence_parallel_size {size}, expected true"
+        )
+    workers = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    if workers % size:
+        raise InputError(
+            f"key actor_rollout_ref.actor.ulysses_sequence_parallel_size of verl's configuration: found {size}, "
+            f"expected a divisor of {workers}, the number of workers"
+        )
+
+
+def check_batch(config: Any) -> None:
+    """Raises InputError for sizes that leave a group without a baseline, or an update without a whole batch."""
+    options = VerlOptions.of(config.attnpo)
+    options.check_group(config.actor_rollout_ref.rollout.n)
+    size, update = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    if size % update:
+        raise InputError(
+            f"key actor_rollout_ref.actor.ppo_mini_batch_size of verl's configuration: found {update}, expected a "
+            f"divisor of data.train_batch_size, {size}; both count problems"
+        )
+
+
+def check_model(config: Any, options: VerlOptions) -> Path | None:
+    """The head file that the run reads, once model, tokenizer, format and heads are known to go together.
+
+    None: the credit method reads no heads, or they are to be found (`heads: auto`).
+    Raises InputError as the parts of this package do that are asked; for models with images.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    from attnpo.steps.detect import check_marks, choose_format
+    from attnpo.steps.formats import AUTO
+    from attnpo.steps.spans import locate_steps
+
+    name = str(config.actor_rollout_ref.model.path)
+    path = resolve_model(name)
+    trust = config.actor_rollout_ref.model.trust_remote_code
+    try:
+        model = AutoConfig.from_pretrained(path, trust_remote_code=trust)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        key = "key actor_rollout_ref.model.path of verl's configuration"
+        raise InputError(f"{key}: no model {name!r}: {error}") from error
+    if getattr(model, "vision_config", None) is not None:
+        raise InputError(f"model {name}: found one that reads images, expected a language model")
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(f"model {name}: its tokenizer has no chat template, which verl makes every prompt with")
+    chosen = choose_format(options.thinking_format, tokenizer)
+    if options.thinking_format != AUTO:
+        check_marks(chosen.form, tokenizer)
+    locate_steps(tokenizer, tokenizer("a b</think>c")["input_ids"], options.lexicon)
+    if "attention" not in options.make_credit().signals:
+        return None
+    beside = Path(path) / HEADS
+    if options.heads == "auto" or (options.heads is None and not beside.is_file()):
+        return None
+    file = beside if options.heads is None else Path(options.heads)
+    heads = load_heads(file)
+    warn_of_other_model(file, path)
+    check_heads(model, heads)
+    if options.credit_threshold == OF_HEADS:
+        load_threshold(file)
+    return file
+
+
+def check_data(config: Any, options: VerlOptions) -> None:
+    """Raises InputError for files that verl could not read, naming file, row and column."""
+    from attnpo.data.problems import load_rows
+
+    group = config.data.train_batch_size
+    for key in ("train_files", "val_files"):
+        given = config.data[key]
+        for file in [given] if isinstance(given, str) else list(given or []):
+            if not Path(file).expanduser().is_file():
+                raise InputError(f"key data.{key} of verl's configuration: no file {file}")
+            rows = load_rows(str(Path(file).expanduser()))
+            for number, row in enumerate(rows, start=1):
+                check_row(row, f"{file}: row {number}", str(config.data.prompt_key))
+            if key == "train_files" and len(rows) < group and isinstance(given, str):
+                raise InputError(
+                    f"{file}: found {len(rows)} problems, expected at least data.train_batch_size, {group}: verl drops "
+                    "a batch that is not full"
+                )
+
+
+def check_row(row: dict[str, Any], where: str, prompt: str) -> None:
+    """Raises InputError for a row without a conversation or without the right answer where verl looks for it."""
+    messages = row.get(prompt)
+    fits = isinstance(messages, list) and messages and all(isinstance(m, dict) and "content" in m for m in messages)
+    if not fits:
+        raise InputError(f"{where}: column {prompt!r} is {messages!r}, expected a list of messages")
+    judged = row.get("reward_model")
+    if not isinstance(judged, dict) or judged.get("ground_truth") in (None, ""):
+        raise InputError(
+            f"{where}: column 'reward_model' is {judged!r}, expected {{'ground_truth': the right answer, …}}; with "
+            "--dataset_name FILE the columns of other data sets are read, and written as verl wants them"
+        )
+    if "data_source" not in row:
+        raise InputError(f"{where}: no column 'data_source', a name of the data set, which verl sorts evaluations by")

@@ -1,0 +1,199 @@
+"""`attnpo verl`: sets verl's keys, checks everything, and hands on to verl.
+
+Everything that can be found wrong is found before Ray starts. Then verl's own `run_ppo` runs, with a task runner that
+knows this package's trainer.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from attnpo.attention.heads import HEADS
+from attnpo.engines.verl import checks
+from attnpo.engines.verl.options import VerlOptions
+from attnpo.engines.verl.settings import Asked, compose, put, read_arguments
+from attnpo.errors import InputError, RunError
+
+PACKAGES = ("attnpo", "verl", "ray", "TransferQueue", "torch", "transformers", "vllm", "sglang", "flash-attn")
+HANDED_ON = (
+    "VERL_PLATFORM",
+    "VERL_USE_EXTERNAL_MODULES",
+    "TOKENIZERS_PARALLELISM",
+    "HF_HUB_OFFLINE",
+    "OMP_NUM_THREADS",
+)
+"""Environment variables that verl's processes get on every node."""
+
+
+def main(argv: Sequence[str]) -> Path:
+    """One run; returns its folder.
+
+    Raises:
+        InputError: anything wrong with options, keys, versions, model, heads or data, before Ray starts.
+        RunError: the run itself failed; what verl said stands above.
+    """
+    checks.check_versions()
+    asked = read_arguments(argv)
+    for_platform(asked)
+    config = compose(asked)
+    options = VerlOptions.of(config.attnpo)
+    checks.check_silently_wrong(config)
+    checks.check_batch(config)
+    heads = checks.check_model(config, options)
+    prepare(config, options)
+    checks.check_data(config, options)
+    check_by_verl(config)
+    if asked.check_only:
+        print("everything that can be checked beforehand is in order")
+        return Path(options.output_dir)
+    with ExitStack() as stack:
+        describe(config, options, heads, argv, stack)
+        run(config)
+    return Path(options.output_dir)
+
+
+def for_platform(asked: Asked) -> None:
+    """What verl's processes must find in their environment, before anything of verl's is imported."""
+    if asked.keys.get("trainer.device") == "cpu":
+        os.environ["VERL_PLATFORM"] = "cpu"
+        os.environ["VERL_USE_EXTERNAL_MODULES"] = "attnpo.engines.verl.cpu"
+    # One thread each would be one core each; a worker process of Ray's takes what it finds.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def prepare(config: Any, options: VerlOptions) -> None:
+    """Names that verl cannot resolve, and problems in a form that it does not read."""
+    from attnpo.models import resolve_model
+
+    path = resolve_model(str(config.actor_rollout_ref.model.path))
+    put(config, "actor_rollout_ref.model.path", path)
+    if options.dataset_name is not None:
+        from transformers import AutoTokenizer
+
+        from attnpo.engines.verl.data import write_problems
+
+        trust = config.actor_rollout_ref.model.trust_remote_code
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
+        write_problems(options, tokenizer, Path(config.data.train_files), Path(config.data.val_files), print)
+    elif options.eval_dataset_name is not None:
+        raise InputError("option eval_dataset_name: found without dataset_name; with verl's files use data.val_files")
+
+
+def check_by_verl(config: Any) -> None:
+    """verl's own checks. Raises InputError with what it says."""
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+    from verl.utils.device import auto_set_device
+
+    auto_set_device(config)
+    try:
+        validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    except (ValueError, AssertionError, KeyError, TypeError) as error:
+        raise InputError(f"verl's configuration: {error}") from error
+    except Exception as error:  # Hydra wraps what a dataclass of verl's refuses
+        if type(error).__module__.startswith(("hydra", "omegaconf")):
+            raise InputError(f"verl's configuration: {error}") from error
+        raise
+
+
+def describe(config: Any, options: VerlOptions, heads: Path | None, argv: Sequence[str], stack: ExitStack) -> None:
+    """The run folder: free, locked, with config.yaml, environment.json and heads.json."""
+    from omegaconf import OmegaConf
+
+    from attnpo.training.lock import locked
+    from attnpo.training.records import RunFolder
+
+    folder = RunFolder(options.output_dir)
+    checkpoints = Path(config.trainer.default_local_dir)
+    going_on = config.trainer.resume_mode != "disable" and (checkpoints / "latest_checkpointed_iteration.txt").is_file()
+    if not going_on and not options.overwrite_run:
+        folder.check_free()
+        if any(checkpoints.glob("global_step_*")):
+            raise InputError(f"option output_dir: {checkpoints} holds checkpoints of a run; go on with --resume true")
+    folder.check_writable()
+    stack.enter_context(locked(folder.path))
+    if options.overwrite_run and not going_on:
+        folder.clear(keep=heads)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    needs = "attention" in options.make_credit().signals
+    own = folder.path / HEADS
+    if needs and not (going_on and own.is_file()):
+        if heads is None:
+            from attnpo.engines.verl.find_heads import find
+
+            find(config, options, own)
+        elif heads.resolve() != own.resolve():
+            shutil.copyfile(heads, own)
+    describe_run(folder.path, config, options, argv, OmegaConf.to_container(config, resolve=True))
+
+
+def describe_run(folder: Path, config: Any, options: VerlOptions, argv: Sequence[str], resolved: Any) -> None:
+    """config.yaml, with this package's options under the names that its page knows, and verl's whole configuration."""
+    import platform
+
+    from attnpo.training.description import write_description
+    from attnpo.versions import versions_of
+
+    data, rollout = config.data, config.actor_rollout_ref.rollout
+    resolved.pop("attnpo", None)
+    options_of_run = {
+        **{name: value for name, value in options.given().items() if value is not None},
+        "engine": "verl",
+        "model_name_or_path": str(config.actor_rollout_ref.model.path),
+        "num_generations": rollout.n,
+        "max_completion_length": data.max_response_length,
+        "max_steps": config.trainer.total_training_steps,
+        "learning_rate": config.actor_rollout_ref.actor.optim.lr,
+        "temperature": rollout.temperature,
+        "verl": resolved,
+    }
+    for name in ("overwrite_run", "resume"):
+        options_of_run.pop(name, None)
+    environment = {
+        "command": shlex.join(["attnpo", "verl", *argv]),
+        "versions": versions_of(PACKAGES),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processes": config.trainer.n_gpus_per_node * config.trainer.nnodes,
+    }
+    write_description(folder, options_of_run, environment)
+
+
+def run(config: Any) -> None:
+    """verl's run, in a Ray of its own unless one is running. Nothing of it is left afterwards, also of a failed one."""
+    import ray
+    from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+
+    started = not ray.is_initialized()
+    for name in HANDED_ON:
+        if name in os.environ:  # workers on other nodes do not have this machine's environment
+            put(config, f"+ray_kwargs.ray_init.runtime_env.env_vars.{name}", os.environ[name])
+    try:
+        run_ppo(config, task_runner_class=ray.remote(with_own_trainer(TaskRunnerV1.__ray_metadata__.modified_class)))
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        what = cause if cause is not None else error
+        print(error, file=sys.stderr)  # with the lines of the process it happened in
+        raise RunError(f"the run on verl failed: {type(what).__name__}: {what}"[:4000]) from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def with_own_trainer(runner: type) -> type:
+    """verl's task runner, which finds this package's trainer and estimator among its own."""
+
+    class AttnPOTaskRunner(runner):
+        def run(self, config: Any) -> None:
+            import attnpo.engines.verl.trainer  # noqa: F401 - registers both
+
+            super().run(config)
+
+    return AttnPOTaskRunner

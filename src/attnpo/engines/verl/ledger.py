@@ -1,0 +1,301 @@
+"""One batch of verl's, from the sampled ids to the advantage of every token: what the trainer of verl knows of credit.
+
+Everything that TRL's trainer does as well is the same code: `GenerationBatch` finds the steps and forms the outcome
+advantages, `RewardSetup` adds the length reward, `assign_credit` runs the method, `Recorder` writes the run folder. The
+ledger brings verl's rows, which come in any order, into groups and back. It knows no verl.
+
+Shape legend: N responses of a batch, C most tokens of any of them, S most steps, G responses per problem.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from attnpo.attention.heads import HEADS, Head, load_heads, load_threshold, parse_heads
+from attnpo.credit.attnpo import AttnPOCredit
+from attnpo.credit.base import assign_credit
+from attnpo.credit.first_correct import FirstCorrectCredit, stated_answers
+from attnpo.engines.verl.options import VerlOptions
+from attnpo.engines.verl.wire import pack_spans, unpack_scores
+from attnpo.errors import InputError, RunError
+from attnpo.rewards.accuracy import AccuracyReward
+from attnpo.rewards.verdict import REWARD_OF, Verdict
+from attnpo.steps.formats import ThinkingFormat
+from attnpo.training.batch import GenerationBatch, credit_inputs
+from attnpo.training.evaluation import HeldOutEvaluation
+from attnpo.training.method_options import OF_HEADS
+from attnpo.training.recording import Recorder, new_records
+from attnpo.training.records import Record, RunFolder
+from attnpo.training.rewards import LENGTH, RewardSetup
+
+ACCURACY = "accuracy"
+WHY_MISSING = (
+    "The rollouts of the others failed (the log of AgentLoopWorkerTQ says why). With "
+    "trainer.v1.sampler.sync_refill_failed_groups=true verl samples other problems in their place"
+)
+
+
+@dataclass
+class Rows:
+    """The responses of one batch as verl has them; lists of N entries in verl's order.
+
+    Attributes:
+        uids: of the problem's group; numbers: of the response within it.
+        prompts, responses: sampled token ids.
+        rows: prompt, reference and id of the problem, for the records.
+        rewards: of verl's reward function; verdicts: of this package's verifier, None where another function judged.
+    """
+
+    uids: list[str]
+    numbers: list[int]
+    prompts: list[list[int]]
+    responses: list[list[int]]
+    rows: list[dict[str, Any]]
+    rewards: list[float]
+    verdicts: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+
+class Ledger:
+    """Credit and records of a run on verl.
+
+    Args:
+        options: of the run.
+        tokenizer, form: the model's, and how it marks its thinking.
+        end_ids: tokens that end a response.
+        group_size: G; steps: of the run, for the delay T.
+        heads: those of the attention signal; None: the method reads none.
+    """
+
+    def __init__(
+        self,
+        options: VerlOptions,
+        tokenizer: Any,
+        form: ThinkingFormat,
+        *,
+        end_ids: Sequence[int],
+        group_size: int,
+        steps: int,
+        heads: list[Head] | None,
+    ) -> None:
+        self.options, self.tokenizer, self.form = options, tokenizer, form
+        self.end_ids, self.group_size, self.heads = list(end_ids), group_size, heads
+        self.credit = options.make_credit(steps)
+        self.folder = RunFolder(options.output_dir, rollouts=options.record_rollouts)
+        self._judge = AccuracyReward()  # holds the verdicts; the verifying is done where the rollouts are
+        self.rewards = RewardSetup.build([self._judge], options)
+        self.names = [ACCURACY, *([LENGTH] if self.rewards.has_length else [])]
+        self.rewards.bind(self.names, tokenizer, form)
+        where: dict[str, Any] = {"folder": self.folder, "lexicon": options.lexicon, "gather": list}
+        self.recorder = Recorder(**where)
+        self.held_out = HeldOutEvaluation(**where)
+        self.last_records: list[Record] = []
+        self._order: list[int] = []
+        self._batch = GenerationBatch(rows=[], group_size=group_size)
+
+    def use_threshold_of(self, heads_file: Path) -> None:
+        """`credit_threshold: heads`: the baseline that was measured with the heads, out of their file."""
+        if self.options.credit_threshold == OF_HEADS and isinstance(self.credit, AttnPOCredit):
+            self.credit = replace(self.credit, threshold=load_threshold(heads_file))
+
+    # ---------------------------------------------------------------- one batch of training
+
+    def locate(self, rows: Rows) -> list[Int64[Tensor, " n"]]:
+        """Begin a batch: steps on the sampled ids; what the engine needs of every response, in verl's order."""
+        with self.recorder.timer("credit"):
+            self._order = grouped(rows.uids, rows.numbers, self.group_size)
+            self._batch = self._located(rows, self._order, self.group_size)
+            packed = [pack_spans(located, len(prompt)) for located, prompt in self._rows_in_order()]
+        return self._back(packed)
+
+    def _rows_in_order(self) -> Any:
+        return zip(self._batch.located, self._batch.prompt_ids, strict=True)
+
+    def _located(self, rows: Rows, order: list[int], group_size: int) -> GenerationBatch:
+        batch = GenerationBatch([rows.rows[i] for i in order], group_size)
+        batch.add_responses(
+            [rows.prompts[i] for i in order],
+            [rows.responses[i] for i in order],
+            self.tokenizer,
+            self.options.lexicon,
+            self.end_ids,
+            self.form,
+        )
+        return batch
+
+    def _back(self, values: Sequence[Any]) -> list[Any]:
+        """Values in the order of the groups, in verl's order."""
+        placed: list[Any] = [None] * len(values)
+        for value, place in zip(values, self._order, strict=True):
+            placed[place] = value
+        return placed
+
+    def advantages(
+        self,
+        rows: Rows,
+        *,
+        step: int,
+        scores: Sequence[Float[Tensor, " n"]] | None = None,
+        entropies: Sequence[Float[Tensor, " n"]] | None = None,
+    ) -> list[Float[Tensor, " n"]]:
+        """The advantage of every token of every response, in verl's order, after `locate`.
+
+        scores: of the steps, as the engine gives them back; entropies: of the response tokens. `step` counts from 1.
+        """
+        batch, order, options = self._batch, self._order, self.options
+        with self.recorder.timer("credit"):
+            batch.add_rewards(self._rewards(rows, order, step), self.rewards)
+            weights = torch.ones(len(self.names))
+            shown = {"names": self.names, "weights": weights, "split": "train", "step": step}
+            batch.records = new_records(batch, self.rewards, **shown)
+            self.recorder.open(batch.records)
+            lengths = [len(ids) for ids in batch.completion_ids]
+            width = max(lengths)
+            entries, _ = batch.outcome(self.rewards, weights, options.advantage, width)
+            entries["completion_mask"] = (torch.arange(width) < torch.tensor(lengths)[:, None]).long()
+            outcome = zip(entries["outcome_advantages"].tolist(), entries["group_accuracy"].tolist(), strict=True)
+            for record, (advantage, accuracy) in zip(batch.records, outcome, strict=True):
+                record.update(advantage=advantage, group_accuracy=accuracy)
+            signals = self._signals(entries, scores, entropies)
+            result = assign_credit(self.credit, credit_inputs(entries, step=step, signals=signals))
+            if result.gates is not None:
+                raise RunError(f"credit {self.credit.name!r}: closes gates, which verl's loss does not have")
+            self.recorder.note(entries, result, signals)
+            self.recorder.all_credited()
+            self.last_records = self.recorder.close()
+            self.recorder.add_to_step(self.last_records)
+            tokens = [row[:length] for row, length in zip(result.advantages, lengths, strict=True)]
+        return self._back(tokens)
+
+    def _rewards(self, rows: Rows, order: list[int], step: int) -> Float[Tensor, "N K"]:
+        """Accuracy and, where it is on, the length reward; NaN where nobody could judge."""
+        values = torch.tensor([[judged(rows.rewards[i], rows.verdicts[i])] for i in order])
+        self._take_verdicts([rows.verdicts[i] for i in order])
+        if self.rewards.has_length:
+            values = torch.cat([values, torch.full_like(values, torch.nan)], dim=1)
+        lengths = torch.tensor([len(ids) for ids in self._batch.completion_ids])
+        return self.rewards.add_length_reward(values, lengths, self.group_size, step=step)
+
+    def _take_verdicts(self, verdicts: list[str | None]) -> None:
+        """Let the records show these verdicts; none where a reward function of one's own judged."""
+        known = [Verdict(verdict) for verdict in verdicts if verdict is not None]
+        self._judge.last_verdicts = known
+        self.rewards.functions[0] = self._judge if len(known) == len(verdicts) else _judged_elsewhere
+
+    def _signals(
+        self,
+        entries: dict[str, Any],
+        scores: Sequence[Float[Tensor, " n"]] | None,
+        entropies: Sequence[Float[Tensor, " n"]] | None,
+    ) -> dict[str, Tensor]:
+        """What the credit method asks for, in the order of the groups."""
+        signals: dict[str, Tensor] = {}
+        counts, width = entries["num_steps"].tolist(), entries["step_lengths"].shape[1]
+        if "attention" in self.credit.signals:
+            assert scores is not None
+            signals["attention"] = unpack_scores([scores[i] for i in self._order], counts, width)
+        if "entropy" in self.credit.signals:
+            assert entropies is not None
+            signals["entropy"] = torch.nn.utils.rnn.pad_sequence([entropies[i] for i in self._order], batch_first=True)
+        if isinstance(self.credit, FirstCorrectCredit):
+            right = entries["correct"].tolist()
+            signals["states_answer"] = stated_answers(self._batch.located, right, width, self.credit.place)
+        return signals
+
+    def metrics(self) -> dict[str, float]:
+        """Write the records of the step; what metrics.jsonl says of them, with the seconds spent here."""
+        numbers = self.recorder.end_step()
+        return {**numbers, **self.recorder.timer.take()}
+
+    # ---------------------------------------------------------------- evaluation
+
+    def evaluate(self, rows: Rows, step: int) -> None:
+        """Keep the records of held-out responses after `step`; `held_out.finish` writes them."""
+        order = sorted(range(len(rows)), key=lambda i: rows.rows[i].get("place", i))  # that of the data set
+        batch = self._located(rows, order, 1)
+        values = torch.tensor([[judged(rows.rewards[i], rows.verdicts[i])] for i in order])
+        self._take_verdicts([rows.verdicts[i] for i in order])
+        values = torch.cat([values, values.new_full((len(order), len(self.names) - 1), torch.nan)], dim=1)
+        batch.add_rewards(self.rewards.without_length_reward(values), self.rewards)
+        weights = torch.ones(len(self.names))
+        self.held_out.add(new_records(batch, self.rewards, names=self.names, weights=weights, split="eval", step=step))
+
+    # ---------------------------------------------------------------- what a checkpoint keeps
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must go on with, as JSON: heads, options of the method, state of the length reward."""
+        method = asdict(self.credit) if is_dataclass(self.credit) else {}
+        return {
+            "credit": self.credit.name,
+            "options": method,
+            "heads": None if self.heads is None else [list(head) for head in self.heads],
+            "length_reward": self.rewards.length.name,
+            "length_state": self.rewards.length.state(),
+        }
+
+    def load_state(self, file: Path) -> None:
+        """Go on as the run did that wrote `file`: with its heads and its delay, whatever the options say now.
+
+        Raises:
+            InputError: it was made with another credit method or length reward.
+        """
+        state = json.loads(file.read_text(encoding="utf-8"))
+        for choice, now in (("credit", self.credit.name), ("length_reward", self.rewards.length.name)):
+            if state[choice] != now:
+                raise InputError(f"{file}: the run was begun with {choice} {state[choice]!r}, found {now!r} now")
+        if state["heads"] is not None:
+            self.heads = parse_heads(state["heads"], f"{file}: field 'heads'")
+        if isinstance(self.credit, AttnPOCredit):
+            self.credit = replace(self.credit, delay=state["options"]["delay"], threshold=state["options"]["threshold"])
+        if state["length_state"]:
+            self.rewards.length.load_state(state["length_state"])
+
+
+def judged(reward: float, verdict: str | None) -> float:
+    """A response's value as this package counts it: NaN where our verifier could not tell, which verl cannot say."""
+    if verdict is None:
+        return reward
+    known = REWARD_OF[Verdict(verdict)]
+    return float("nan") if known is None else known
+
+
+def _judged_elsewhere(completions: list[Any], **columns: Any) -> list[None]:
+    """In the place of a reward function whose values have come with the responses."""
+    return [None] * len(completions)
+
+
+def grouped(uids: Sequence[str], numbers: Sequence[int], group_size: int) -> list[int]:
+    """Places of the rows, problem by problem in order of appearance, responses of a problem by their number.
+
+    Raises:
+        RunError: a problem without all its responses; its baseline would be another one.
+    """
+    counts = Counter(uids)
+    short = {uid: count for uid, count in counts.items() if count != group_size}
+    if short:
+        uid, count = next(iter(short.items()))
+        raise RunError(
+            f"problem {uid}: {count} of {group_size} responses came back, and so for {len(short)} of {len(counts)} "
+            f"problems. {WHY_MISSING}"
+        )
+    first = {uid: place for place, uid in reversed(list(enumerate(uids)))}
+    return sorted(range(len(uids)), key=lambda i: (first[uids[i]], numbers[i]))
+
+
+def heads_of_run(folder: Path) -> list[Head]:
+    """The heads that lie in a run folder."""
+    return load_heads(folder / HEADS)
+
+
+__all__ = ["Ledger", "Record", "Rows", "grouped", "heads_of_run", "judged"]

@@ -1,0 +1,46 @@
+"""Answers verified as everywhere in this package, as a reward manager of verl's.
+
+verl's own managers decode without special tokens, and in some models `</think>` is one: every answer would be lost.
+Here the text comes from the sampled ids, the answer is read by the model's thinking format, and the verdict goes along,
+so that an answer nobody could verify counts as none and not as wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import OmegaConf
+from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
+
+from attnpo.engines.verl.ledger import judged
+from attnpo.engines.verl.options import VerlOptions
+from attnpo.rewards.accuracy import AccuracyReward
+from attnpo.rewards.pool import VerifierPool
+from attnpo.steps.detect import choose_format
+
+
+class VerifiedReward(RewardManagerBase):
+    """1 for an answer that the verifier finds right, else 0; `reward_extra_info` has `acc` and the `verdict`."""
+
+    def __init__(self, config: Any, tokenizer: Any, compute_score: Any = None, **_: Any) -> None:
+        super().__init__(config, tokenizer, compute_score)
+        options = VerlOptions.of(OmegaConf.to_container(config.attnpo, resolve=True))
+        template = dict(config.data.get("apply_chat_template_kwargs", None) or {})
+        form = choose_format(options.thinking_format, tokenizer, template_options=template).form
+        pool = VerifierPool(1, timeout=options.verifier_timeout)  # verl has several of these managers
+        self._verifier = AccuracyReward(pool, tokenizer=tokenizer, form=form)
+
+    async def run_single(self, data: Any) -> dict[str, Any]:
+        """Judge one response: the last sequence of `data`."""
+        item = data[-1]
+        ids = item.batch["responses"]
+        count = int(item.batch["attention_mask"][-len(ids) :].sum())
+        reference = item.non_tensor_batch["reward_model"]["ground_truth"]
+        verdict = await self.loop.run_in_executor(None, self._verdict, ids[:count].tolist(), reference)
+        reward = judged(0.0, verdict)
+        reward = 0.0 if reward != reward else reward  # verl has no missing reward; the verdict says it
+        return {"reward_score": reward, "reward_extra_info": {"acc": reward, "verdict": verdict}}
+
+    def _verdict(self, ids: list[int], reference: Any) -> str:
+        self._verifier(completions=[""], completion_ids=[ids], reference=[reference])
+        return self._verifier.last_verdicts[0].value
