@@ -213,9 +213,9 @@ def test_a_model_that_generates(tmp_path, repository, left):
     assert all(row["grad_norm"] > 0 for row in metrics)
     assert all(row["accuracy"] > 0.2 for row in metrics), "the shipped model is right more often than that"
     assert all(row["length/completion"] > 50 for row in metrics)
-    assert len({record["text"] for record in records(run, 1)}) > 32  # really sampled
+    assert len({record["text"] for record in records(run, 1)}) > 24  # really sampled
     assert {record["split"] for record in records(run, 1)} == {"train"}
-    assert all(row["n"] == 16 for row in evaluations)
+    assert all(row["n"] == 8 for row in evaluations)
     weights = list((run / "verl" / "global_step_3" / "actor").glob("*"))
     assert weights
 

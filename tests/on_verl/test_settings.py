@@ -162,6 +162,17 @@ def test_all_is_well(model, capsys):
     assert "everything that can be checked beforehand is in order" in capsys.readouterr().out
 
 
+def test_the_search_for_heads_gets_options_that_it_knows(model, tmp_path):
+    from attnpo.engines.verl.find_heads import arguments
+    from attnpo.training.options import parse
+
+    config = composed(*model, "--heads", "auto", "--heads_count", "2")
+    data, args, _ = parse(arguments(config, VerlOptions.of(config.attnpo), tmp_path / "search"))
+    assert (args.heads, args.heads_count, args.num_generations) == ("auto", 2, 4)
+    assert data.dataset_name == str(tmp_path / "run" / "data" / "train.parquet")
+    assert args.use_cpu
+
+
 def test_importing_the_package_imports_no_verl():
     import subprocess
     import sys

@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.rollout.n": 8,
     "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
     "actor_rollout_ref.actor.use_dynamic_bsz": True,
+    "critic.enable": False,  # its own default says so in a warning
     "data.filter_overlong_prompts": True,
     "reward.reward_manager.source": "importlib",
     "reward.reward_manager.name": "VerifiedReward",
