@@ -142,17 +142,18 @@ def test_a_run_warns_and_keeps_what_followed(trainer_kit, tiny_qwen2, tiny_token
 
 def test_a_shipped_model_has_a_rate_of_its_own(tmp_path):
     from attnpo.training.options import parse, resolved_options
-    from attnpo.training.run import use_shipped_rate
+    from attnpo.training.run import use_fitting_rate
 
     base = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--report_to", "none", "--max_steps", "20"]
     for more, rate in (
         ([], 3e-4),
         (["--model_name_or_path", "overthinker-medium"], 3e-4),
         (["--model_name_or_path", "org/other"], 2e-6),
+        (["--model_name_or_path", "org/other", "--use_peft", "true"], 2e-5),
         (["--learning_rate", "1e-5"], 1e-5),
     ):
         data, args, model = parse([*base, *more])
-        use_shipped_rate(args, model)
+        use_fitting_rate(args, model)
         assert args.learning_rate == rate
         assert ("learning_rate" in resolved_options(data, args, model)) == ("--learning_rate" in more)
 

@@ -220,5 +220,6 @@ def test_the_command_stops_where_no_response_can_be_used(
     assert main(trainer_kit.command(folder, data, tmp_path / "run")) == 1
     said = capsys.readouterr()
     assert "heads: auto: 16 responses gave 0 with essential and redundant steps, to 0 problems, expected" in said.err
-    assert "Give a head file (option heads)" in said.err
+    assert "100% of 16 responses were cut off at max_completion_length (" in said.err
+    assert "Give a head file" not in said.err  # it would not help
     assert "no head file" in said.out

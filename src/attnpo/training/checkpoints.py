@@ -49,7 +49,9 @@ def checkpoint_of(folder: Path, asked: str | bool | None) -> Path | None:
         if last is None:
             found = [f"{path.name}: {what_is_broken(path)}" for path in checkpoints(folder)]
             why = f" that is whole ({'; '.join(found)})" if found else ""
-            raise InputError(f"option resume_from_checkpoint: no checkpoint in {folder}{why}")
+            raise InputError(
+                f"option resume_from_checkpoint: no checkpoint in {folder}{why}; auto begins where there is none"
+            )
         return last
     given = Path(str(asked))
     if not (given / STATE).is_file():

@@ -61,7 +61,7 @@ class AttnPOConfig(GRPOConfig):
         chat_template_kwargs: dict[str, Any] | None = None
         derived: dict[str, Any] = {}
 
-    learning_rate: float = _option(None, "The initial learning rate for AdamW. Default: 2e-6.")
+    learning_rate: float = _option(None, "The initial learning rate for AdamW. Default: 2e-6; of LoRA adapters 2e-5.")
     eval_strategy: IntervalStrategy | str = _option(  # noqa: RUF009 - a dataclass field like the others
         None,
         "When held-out problems are evaluated: steps, epoch or no. Default: not on the way; `attnpo train` does so "

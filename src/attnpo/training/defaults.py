@@ -22,6 +22,9 @@ PROMPTS = 16
 LEARNING_RATE = 2e-6
 """The paper's, for a model of 1.5 billion parameters."""
 
+ADAPTER_LEARNING_RATE = 2e-5
+"""Of LoRA adapters, ten times that of all weights: they start as no change at all (configs/one-gpu-24gb.yaml)."""
+
 SHIPPED_LEARNING_RATE = 3e-4
 """Of the shipped models (a few million parameters); configs/short.yaml."""
 

@@ -83,7 +83,7 @@ def print_summary(folder: Path, console: Console) -> None:
     """The table before/after, with 95 % intervals."""
     since = comparable_from(folder)
     evaluations = [row for row in read_evaluations(folder) if row["step"] >= since]
-    console.print(f"run folder: {folder}")
+    console.print(f"run folder: {folder} (`attnpo report {folder} -o report.html` shows it)", soft_wrap=True)
     if since:
         console.print(f"the held-out problems or limits changed on the way: evaluations compare from step {since} on")
     if len(evaluations) < 2:

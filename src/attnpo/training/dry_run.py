@@ -30,7 +30,7 @@ from attnpo.training.defaults import without_effect
 from attnpo.training.known_heads import AUTO
 from attnpo.training.options import parse
 from attnpo.training.own_rewards import OURS, load_rewards
-from attnpo.training.run import check_packages, load_problems, load_tokenizer, quiet_screen, use_shipped_rate
+from attnpo.training.run import check_packages, load_problems, load_tokenizer, quiet_screen, use_fitting_rate
 from attnpo.training.sizes import (
     Need,
     decoder_peak,
@@ -217,7 +217,7 @@ def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None
         data, args, model_config = parse(argv)
         plain = parse([])
     check_packages(args)
-    use_shipped_rate(args, model_config)
+    use_fitting_rate(args, model_config)
     model_config.model_name_or_path = model_config.model_name_or_path or shipped_model(data.task_redundancy)
     path = resolve_model(model_config.model_name_or_path)
     tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)

@@ -24,39 +24,44 @@ from attnpo.labels.causal import label_steps, without_endings
 from attnpo.labels.hiding import step_drops
 from attnpo.models import model_name
 from attnpo.traces.prepared import PreparedTrace
+from attnpo.training.diagnosis import diagnose
 from attnpo.training.policy import Policy, Response
 from attnpo.training.processes import from_main, together
-from attnpo.training.records import HEADS_TRACES, RunFolder
+from attnpo.training.records import HEADS_TRACES, Record, RunFolder
 
 SAMPLES = 4  # responses per problem
 EASY = 0.75  # least share of right ones among them: on such problems the answer comes from the steps, not from luck
 GIVE_UP = 16  # times the traces wanted: after so many responses without enough of them, there will not be any
+NONE_RIGHT = 4  # the same where not one response is right
 SEED = 7919  # added to the run's: no draw of the search is a draw of the training
 
 OwnResponse = tuple[PreparedTrace, dict[str, Any]]  # as tokens, and as the row that is written down
 
 
-def sample_responses(policy: Policy, wanted: int) -> tuple[list[OwnResponse], Counter[str]]:
-    """Responses of this process that can be labelled, and counts over all processes.
+def sample_responses(policy: Policy, wanted: int) -> tuple[list[OwnResponse], Counter[str], list[Record]]:
+    """Responses of this process that can be labelled, counts over all processes, and all its records.
 
-    Stops with `wanted` of them on all processes together, with `GIVE_UP` times as many sampled, or when every problem
-    was asked. One whose problems are hard leaves its part to the others.
+    Stops with `wanted` of them on all processes together, with `GIVE_UP` times as many sampled, or `NONE_RIGHT` times
+    as many of which none is right, or when every problem was asked. A process whose problems are hard leaves its part
+    to the others.
     """
     process = policy.accelerator.process_index
     found: list[OwnResponse] = []
+    records: list[Record] = []
     totals: Counter[str] = Counter()
     for rows in _batches(policy):
         counts: Counter[str] = Counter()
         with policy.rollouts_together():
-            usable = _usable(_respond(policy, rows), max(1, wanted // FEWEST_PROBLEMS), counts)
+            usable = _usable(_respond(policy, rows, records), max(1, wanted // FEWEST_PROBLEMS), counts)
         # Known to all processes, so that they stop together and none takes what another has.
         round_counts, lengths = zip(*gather_object([(counts, len(usable))]), strict=True)
         totals = sum(round_counts, totals)
         found += usable[: max(0, wanted - totals["used"] - sum(lengths[:process]))]
         totals["used"] = min(wanted, totals["used"] + sum(lengths))
-        if totals["used"] == wanted or totals["sampled"] >= GIVE_UP * wanted:
+        limit = GIVE_UP if totals["right"] else NONE_RIGHT
+        if totals["used"] == wanted or totals["sampled"] >= limit * wanted:
             break
-    return found, totals
+    return found, totals, records
 
 
 def left_out(counts: Counter[str]) -> Counter[str]:
@@ -87,10 +92,16 @@ def _batches(policy: Policy) -> Iterator[list[dict[str, Any]]]:
         yield [data[order[i % len(data)]] for i in range(start, start + count) for _ in range(SAMPLES)]
 
 
-def _respond(policy: Policy, rows: list[dict[str, Any]]) -> list[tuple[bool, OwnResponse | None]]:
-    """For one batch, generated and verified as in an evaluation: is it right, and the response; None: of no use."""
+def _respond(
+    policy: Policy, rows: list[dict[str, Any]], records: list[Record]
+) -> list[tuple[bool, OwnResponse | None]]:
+    """For one batch, generated and verified as in an evaluation: is it right, and the response; None: of no use.
+
+    `records` gets what became of each.
+    """
     responses: list[tuple[bool, OwnResponse | None]] = []
     for i, response in enumerate(policy.respond(rows)):
+        records.append(response.record)
         trace = _trace(response, f"response {i % SAMPLES + 1} to problem {response.record['id']}")
         responses.append((response.record["correct"], trace and (trace, _row(response.record, rows[i], trace))))
     return responses
@@ -156,7 +167,7 @@ def find_own_heads(policy: Policy, folder: RunFolder, say: Callable[[str], None]
         "mostly solves) …"
     )
     with policy.as_in_an_evaluation(SAMPLES, policy.args.seed + SEED):
-        responses, counts = sample_responses(policy, wanted)
+        responses, counts, records = sample_responses(policy, wanted)
         tell(f"{counts['used']} of {counts['sampled']} responses can be used; hiding each of their steps once …")
         with together(policy.accelerator):
             rows, measured = _measure(policy, responses)
@@ -164,7 +175,7 @@ def find_own_heads(policy: Policy, folder: RunFolder, say: Callable[[str], None]
 
     def choose() -> list[Head]:
         write_jsonl(folder.path / HEADS_TRACES, rows)
-        return _choose(policy, folder, measured, counts, say)
+        return _choose(policy, folder, measured, counts, _what_to_change(policy, records), say)
 
     return from_main(policy.accelerator, choose)
 
@@ -190,16 +201,30 @@ def causal_labels(policy: Policy, traces: list[PreparedTrace], batch_size: int) 
     return [label_steps(drop).tolist() for drop in drops if drop is not None]
 
 
+def _what_to_change(policy: Policy, records: list[Record]) -> str:
+    """What the responses of this process lack, as it is said of a training step; else what may help in general."""
+    limit, thinks = policy.max_completion_length, policy.args.thinking != "no"
+    found = diagnose(records, limit=limit, moved=True, judge=policy.judge_name, thinks=thinks, form=policy.form)
+    general = "Give a head file (option heads), more or easier problems, or credit: outcome"
+    return general if found is None else found.message
+
+
 def _choose(
-    policy: Policy, folder: RunFolder, measured: list[Measured], counts: Counter[str], say: Callable[[str], None]
+    policy: Policy,
+    folder: RunFolder,
+    measured: list[Measured],
+    counts: Counter[str],
+    hint: str,
+    say: Callable[[str], None],
 ) -> list[Head]:
-    """The best heads by the figures of all processes, written down. Raises RunError where none separates."""
+    """The best heads by the figures of all processes, written down. Raises RunError where none separates; `hint`: what
+    to change where too few responses can be used."""
     different = len({problem for problem, _ in measured})
     if len(measured) < FEWEST or different < FEWEST_PROBLEMS:
         raise RunError(
             f"heads: auto: {counts['sampled']} responses gave {len(measured)} with essential and redundant steps, to "
             f"{different} problems, expected at least {FEWEST} to at least {FEWEST_PROBLEMS} problems "
-            f"({_listed(counts)}). Give a head file (option heads), more or easier problems, or credit: outcome"
+            f"({_listed(counts)}). {hint}"
         )
     problems, figures = zip(*measured, strict=True)
     table = HeadTable(torch.tensor(figures, dtype=torch.float64), tuple(scorable_layers(policy.model)), problems)

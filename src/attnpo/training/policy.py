@@ -76,6 +76,11 @@ class Policy:
         return self._trainer.form
 
     @property
+    def judge_name(self) -> str | None:
+        """Name of the reward function that says right or wrong."""
+        return self._trainer.rewards.correct_name
+
+    @property
     def device(self) -> torch.device:
         return self.accelerator.device
 

@@ -37,7 +37,7 @@ from attnpo.task.traces import redundant_style
 from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch, StopAfterMinutes
 from attnpo.training.checkpoints import checkpoint_of, passed_over
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.defaults import SHIPPED_LEARNING_RATE, without_effect
+from attnpo.training.defaults import ADAPTER_LEARNING_RATE, SHIPPED_LEARNING_RATE, without_effect
 from attnpo.training.description import environment_of, evaluated, print_summary, save_trained, write_description
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
 from attnpo.training.lock import locked
@@ -110,7 +110,7 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     found = checkpoint_of(Path(args.output_dir), args.resume_from_checkpoint)
     resume = None if found is None else str(found)
     check_packages(args)
-    use_shipped_rate(args, model_config)
+    use_fitting_rate(args, model_config)
     again = resume is None and str(args.resume_from_checkpoint).lower() == "auto"
     if resume is None and not args.overwrite_run and not again:
         RunFolder(args.output_dir).check_free()
@@ -125,6 +125,7 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         if found is not None:
             for said in passed_over(Path(args.output_dir), found):
                 console.print(said, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"going on from {found}", markup=False, highlight=False, soft_wrap=True)
         stack.enter_context(quiet_screen())
         judge = answer_judge(args)
         pool = stack.enter_context(VerifierPool(args.verifier_workers, timeout=args.verifier_timeout, judge=judge))
@@ -180,11 +181,15 @@ def check_packages(args: AttnPOConfig) -> None:
     check_trackers(args.report_to)
 
 
-def use_shipped_rate(args: AttnPOConfig, model_config: ModelConfig) -> None:
-    """Where no learning rate is given and a shipped model is trained: one that moves so small a model."""
+def use_fitting_rate(args: AttnPOConfig, model_config: ModelConfig) -> None:
+    """Where no learning rate is given: one that moves a shipped model, so small as it is, or adapters."""
+    if "learning_rate" not in args.derived:
+        return
     name = model_config.model_name_or_path
-    if "learning_rate" in args.derived and (name is None or resolve_model(name) != name):
+    if name is None or resolve_model(name) != name:
         args.learning_rate = args.derived["learning_rate"] = SHIPPED_LEARNING_RATE
+    elif model_config.use_peft:
+        args.learning_rate = args.derived["learning_rate"] = ADAPTER_LEARNING_RATE
 
 
 def overlap_warnings(sets: dict[str, Any]) -> list[str]:
@@ -244,6 +249,10 @@ def build_trainer(
     for name, counts in notes.items():
         left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count and why != "problems")
         console.print(f"{name}: {counts['problems']} problems" + (f" (left out: {left_out})" if left_out else ""))
+    if eval_set is None:
+        console.print("no held-out problems: nothing is evaluated (--eval_dataset_name)", highlight=False)
+    elif args.eval_strategy == "no" and "eval_strategy" not in args.derived:
+        console.print("eval_strategy no: the held-out problems are not used", highlight=False)
     if args.model_init_kwargs is None:
         args.model_init_kwargs = model_kwargs(model_config)
     if args.eval_strategy != "no" and eval_set is None:

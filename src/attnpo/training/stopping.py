@@ -77,7 +77,8 @@ class StopOnInterrupt(TrainerCallback):
         self.asked, self.terminated = True, signum == signal.SIGTERM
         if not self._training:
             raise Terminated if self.terminated else KeyboardInterrupt
-        Console(stderr=True).print("Stopping after this step with a checkpoint; Ctrl-C again stops at once.")
+        again = "a second one" if self.terminated else "Ctrl-C again"
+        Console(stderr=True).print(f"Stopping after this step with a checkpoint; {again} stops at once.")
         if self.terminated and self._alone:
             self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._late)
             signal.setitimer(signal.ITIMER_REAL, self.notice / 3, AGAIN)
