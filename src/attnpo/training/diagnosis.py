@@ -99,26 +99,30 @@ def diagnose(
         message += f" Of these, {said}." if (said := never_closed(texts, form)) is not None else ""
     if cause == RIGHT and not without:
         message = f"{_share(share, len(records))} are right by {judge}: only their lengths tell them apart."
+    if cause == WRONG and (graded := _below_threshold(records, judge)):
+        message = f"{_share(share, len(records))} are not right: {graded}"
     if cause in (RIGHT, WRONG):
-        message += _about_judge(records, judge, cause)
+        message += _other_judges(records, judge)
     if without:
         message += " No response has an advantage: the update moves nothing."
     return Diagnosis(cause, share, message, show_response(example), without)
 
 
-def _about_judge(records: Sequence[Record], judge: str | None, cause: str) -> str:
-    """What to look at where the function that says right never or always does, in a run of several functions."""
-    rewards = [record.get("rewards", {}) for record in records]
-    said = ""
-    values = [row[judge] for row in rewards if judge in row]
-    if cause == WRONG and values and max(values) > 0:
-        said = (
-            f" {judge} gives {min(values):g} to {max(values):g}, and only 1 is right: --correct_threshold sets another "
-            "value."
-        )
-    if judge is not None and any(row.keys() - {judge, "length"} for row in rewards):
-        said += f" {judge} says what is right; --correct_reward names another function."
-    return said
+def _below_threshold(records: Sequence[Record], judge: str | None) -> str:
+    """What to change where the function that says right gives something, and never enough; else nothing."""
+    values = [row[judge] for record in records if judge in (row := record.get("rewards", {}))]
+    if not values or max(values) <= 0:
+        return ""
+    given = f"{judge} gives {min(values):g} to {max(values):g}"
+    return f"{given}, and only 1 is right: --correct_threshold sets another value."
+
+
+def _other_judges(records: Sequence[Record], judge: str | None) -> str:
+    """Which function says right or wrong, in a run of several."""
+    others = any(record.get("rewards", {}).keys() - {judge, "length"} for record in records)
+    if judge is None or not others:
+        return ""
+    return f" {judge} says what is right; --correct_reward names another function."
 
 
 def _share(share: float, responses: int) -> str:
