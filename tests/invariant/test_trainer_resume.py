@@ -63,6 +63,20 @@ def assert_equal_runs(one, other) -> None:
         assert torch.equal(weights, other[1][name]), name
 
 
+def test_resumed_with_micro_batches_of_another_size(run, tmp_path):
+    """An update of as many responses: the next generation begins where it would have begun."""
+    sizes = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+    whole = run("whole", 4, **sizes)
+    run("parts", 3, save_steps=1, **sizes)
+    half = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+    parts = run("parts", 4, resume=str(tmp_path / "parts" / "checkpoint-3"), **half)
+    for name in ("train-000003.jsonl.gz", "train-000004.jsonl.gz"):
+        assert rollouts(parts[0])[name].count("\n") == rollouts(whole[0])[name].count("\n") == 16
+    last = lines(parts[0])[-1]
+    assert last["steps/per_response"] == lines(whole[0])[-1]["steps/per_response"]
+    assert last["groups/without_signal"] == lines(whole[0])[-1]["groups/without_signal"]
+
+
 def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
     whole = run("whole", 4, lr_scheduler_type="linear")
     # Three steps, of which the last is lost with its line and its rollouts; resumed from the second.

@@ -85,6 +85,19 @@ def test_lora_trains_the_adapter_only(run):
     assert need.weights > 20 * need.gradients
 
 
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_an_update_does_not_grow_with_the_gpus(gpus, trainer_kit, tmp_path):
+    """Unless the batch is given: 16 problems, as the run itself takes."""
+    sizes = {"per_device_train_batch_size": 4, "num_generations": 4}
+    left_open = trainer_kit.options(tmp_path, gradient_accumulation_steps=None, **sizes)
+    module.spread(left_open, gpus)
+    found = module.batches(left_open, 100, gpus)
+    assert (found.update, found.generation) == (64, 64)
+    given = trainer_kit.options(tmp_path, gradient_accumulation_steps=2, **sizes)
+    module.spread(given, gpus)
+    assert module.batches(given, 100, gpus).update == 8 * gpus
+
+
 def test_sharded_over_gpus(run):
     _, _, alone = run()
     _, said, shared = run(machine=Machine(gpus=4, sharded=True, memory=10**9))

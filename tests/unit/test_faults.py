@@ -199,6 +199,37 @@ def test_sigterm_before_the_first_step(trainer_kit, tiny_qwen2, tiny_tokenizer, 
     assert len(rows(tmp_path / "run")) == 1
 
 
+def test_a_second_sigterm_is_no_reason_to_hurry(run, tmp_path):
+    """Launchers send it again to what a scheduler has told already."""
+    trainer = run(save_strategy="no")
+    stop = StopOnInterrupt(notice=60)
+
+    class Twice(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer.add_callback(stop)
+    trainer.add_callback(Twice())
+    trainer.train()
+    assert stop.terminated
+    assert (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").is_file()
+
+
+def test_auto_does_not_touch_a_finished_run(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, one_pool, capfd):
+    from attnpo.cli.main import main
+
+    model = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
+    data = trainer_kit.write_problems(tmp_path / "problems.jsonl")
+    more = ("--resume_from_checkpoint", "auto", "--save_strategy", "no")
+    command = trainer_kit.command(model, data, tmp_path / "run", *more)
+    assert main(command) == 0
+    before = rows(tmp_path / "run")
+    assert main(command) == 2
+    assert "holds a trained model and no checkpoint" in capfd.readouterr().err
+    assert rows(tmp_path / "run") == before
+
+
 def test_the_signals_are_given_back():
     stop, before = StopOnInterrupt(), signal.getsignal(signal.SIGTERM)
     with pytest.raises(StoppedError), stop.watching():

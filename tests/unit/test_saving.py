@@ -121,6 +121,15 @@ def test_a_trainer_passes_over_a_damaged_checkpoint(run, tmp_path):
         run("other").train(resume_from_checkpoint=True)
 
 
+def test_damage_within_a_header(run, tmp_path):
+    """Still JSON, and no longer what safetensors writes."""
+    run().train()
+    file = tmp_path / "run" / "checkpoint-3" / "model.safetensors"
+    file.write_bytes(file.read_bytes().replace(b"data_offsets", b"data_offsetz", 1))
+    assert "model.safetensors" in (what_is_broken(file.parent) or "")
+    assert checkpoint_of(tmp_path / "run", "true") == tmp_path / "run" / "checkpoint-2"
+
+
 def test_auto_begins_where_there_is_nothing(tmp_path):
     assert checkpoint_of(tmp_path / "absent", "auto") is None
     (tmp_path / "checkpoint-4").mkdir()  # a run of before, cut off: beginning again would remove it

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from attnpo.attention.positions import OwnPositions
+from attnpo.attention.positions import OwnPositions, depends_on_positions
 
 
 def count_forwards(trainer: Any) -> list[bool]:
@@ -80,6 +80,17 @@ def test_off_policy_scales_are_those_of_the_on_policy_run(trainer_kit, tiny_qwen
     assert rows[0].keys() == rows[1].keys()
     for ids, advantages in rows[0].items():
         torch.testing.assert_close(advantages, rows[1][ids], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_only_models_that_count_positions_are_given_them(dtype, new_tiny_qwen2):
+    size = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256, "vocab_size": 97}
+    learned = GPT2LMHeadModel(GPT2Config(**size, bos_token_id=None, eos_token_id=None))
+    torch.nn.init.normal_(learned.transformer.wpe.weight, std=0.5)
+    assert depends_on_positions(learned.to(dtype))
+    rotary = new_tiny_qwen2()
+    rotary.config.max_position_embeddings = 32768  # far from the origin
+    assert not depends_on_positions(rotary.to(dtype))
 
 
 def test_positions_are_those_of_the_generation(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from attnpo.models.loading import unwrap_model
 
 _TOKENS = 8
-_SAME = 0.02
-"""Of the standard deviation of the logits: rounding far from the origin stays below, a learned position far above."""
+_SAME = 0.05
+"""Of the standard deviation of the logits, on average: rounding far from the origin stays below, in bfloat16 too; a
+learned position is far above."""
 
 
 def own_positions(attention_mask: Tensor) -> Int64[Tensor, "B T"]:
@@ -41,6 +42,8 @@ def depends_on_positions(model: nn.Module) -> bool:
     """
     inner = unwrap_model(model)
     config = inner.config.get_text_config(decoder=True)
+    if config is not inner.config:
+        return False  # with images positions have several axes, which the model itself works out
     room = (getattr(config, "max_position_embeddings", None) or 2048) - _TOKENS
     if room < 1 or not takes_positions(model):
         return False
@@ -57,7 +60,7 @@ def depends_on_positions(model: nn.Module) -> bool:
         )
     finally:
         model.train(training)
-    return bool((near - far).abs().max() > _SAME * near.std())
+    return bool((near - far).abs().mean() > _SAME * near.std())
 
 
 class OwnPositions:

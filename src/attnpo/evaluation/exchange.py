@@ -320,11 +320,6 @@ def _sample(row: dict[str, Any], benchmark: str, index: int, where: str) -> Samp
     return sample_from_json(fields, where)
 
 
-def is_exchanged(path: Path) -> bool:
-    """Whether this may be a file that `read_exchanged` reads, by its name."""
-    return path.is_file() and (path.suffix in (".json", ".parquet") or path.name.endswith("_samples.jsonl"))
-
-
 def read_exchanged(path: Path, name: str | None = None) -> Evaluation:
     """An evaluation in the form of others: lighteval's details where it is Parquet, else Every Eval Ever.
 

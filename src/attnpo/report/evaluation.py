@@ -11,8 +11,6 @@ import yaml
 
 from attnpo.data.jsonl import number
 from attnpo.errors import InputError
-from attnpo.evaluation.exchange import is_exchanged, read_exchanged
-from attnpo.evaluation.results import benchmark_results
 from attnpo.report.run import distinct
 
 RESULTS, OPTIONS = "results.json", "eval.yaml"
@@ -70,6 +68,11 @@ class Evaluation:
         return found.get("questions") if isinstance(found, dict) else None
 
 
+def is_exchanged(path: Path) -> bool:
+    """Whether this may be an evaluation in the form of others (`attnpo.evaluation.exchange`), by its name."""
+    return path.is_file() and (path.suffix in (".json", ".parquet") or path.name.endswith("_samples.jsonl"))
+
+
 def is_evaluation(path: Path) -> bool:
     return is_exchanged(path) or any((path / name).exists() for name in EVALUATION_FILES)
 
@@ -80,6 +83,10 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises InputError where there are none or they do not fit.
     """
     if path.is_file():
+        # Takes torch, which pages of one's own runs do without.
+        from attnpo.evaluation.exchange import read_exchanged
+        from attnpo.evaluation.results import benchmark_results
+
         theirs = read_exchanged(path)
         found = {
             name: _benchmark(benchmark_results(samples), f"{path}, {name}") for name, samples in theirs.samples.items()

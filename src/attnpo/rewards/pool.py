@@ -2,9 +2,9 @@
 
 Signal-based timeouts do nothing outside the main thread and cannot interrupt C code; threads cannot be killed at all.
 So each answer is verified by a separate process (:mod:`attnpo.rewards.worker`), spoken to over pipes. A late worker is
-killed and a warm spare takes its place. A worker that dies is replaced and its answer read once more, for somebody may
-have killed it who knew nothing of the answer (the kernel, when memory is short); an answer that costs two workers their
-life (memory limit, crash) is ``unverifiable``, and nothing else is lost. Needs a POSIX system.
+killed and a warm spare takes its place. A worker that dies is replaced and its answer read again, twice at most, for
+somebody may have killed it who knew nothing of the answer (the kernel, when memory is short); an answer that costs
+three workers their life (memory limit, crash) is ``unverifiable``, and nothing else is lost. Needs a POSIX system.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ START_TIMEOUT = 120.0
 """Seconds a worker may take to import math-verify (about one on an idle machine)."""
 
 
-READINGS = 2
-"""How often an answer is read whose worker dies."""
+READINGS = 3
+"""How often an answer is read whose worker dies: one death may be that of a worker killed from outside before it was
+given the answer, and so may that of the warm one in its place."""
 
 STARTS = 3
 """Workers in a row that may die before they are ready, of which each is replaced; then the verifier cannot run here."""

@@ -97,7 +97,10 @@ def what_is_broken(checkpoint: Path) -> str | None:
     transformers writes trainer_state.json last, so that its absence tells of a save that was cut off; a full disk
     leaves files that end too early.
     """
-    return _not_whole(checkpoint) or _not_as_listed(checkpoint)
+    try:
+        return _not_whole(checkpoint) or _not_as_listed(checkpoint)
+    except OSError as error:
+        return f"{Path(str(error.filename or checkpoint)).name} cannot be read ({error.strerror})"
 
 
 def _not_as_listed(checkpoint: Path) -> str | None:
@@ -156,5 +159,8 @@ def _whole_safetensors(file: Path) -> bool:
             header = json.loads(content.read(length))
         except ValueError:
             return False
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return file.stat().st_size == 8 + length + max(ends, default=0)
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return file.stat().st_size == 8 + length + max(ends, default=0)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        return False

@@ -21,12 +21,13 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
 from attnpo.attention.heads import HEADS, Head, check_heads, load_heads
+from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
 from attnpo.models import resolve_model, shipped_model
 from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.defaults import without_effect
+from attnpo.training.defaults import accumulation, without_effect
 from attnpo.training.known_heads import AUTO
 from attnpo.training.options import parse
 from attnpo.training.own_rewards import OURS, load_rewards
@@ -96,6 +97,18 @@ def batches(args: AttnPOConfig, problems: int, gpus: int) -> Batches:
     if args.max_steps > 0:
         return found
     return replace(found, updates=math.ceil(found.per_epoch * args.num_train_epochs))
+
+
+def spread(args: AttnPOConfig, gpus: int) -> None:
+    """Where nobody said how many micro-batches an update has: as many as the run will take on `gpus` processes."""
+    derived = args.derived.get("gradient_accumulation_steps", 1)
+    if gpus == 1 or derived == 1:
+        return
+    steps = accumulation(args.per_device_train_batch_size * gpus, args.num_generations)
+    if args.steps_per_generation == derived:
+        args.steps_per_generation = steps
+        args.generation_batch_size = args.per_device_train_batch_size * steps
+    args.gradient_accumulation_steps = args.derived["gradient_accumulation_steps"] = steps
 
 
 def need_of(
@@ -216,6 +229,7 @@ def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None
     with quiet_screen():
         data, args, model_config = parse(argv)
         plain = parse([])
+    spread(args, machine.gpus)
     check_packages(args)
     use_fitting_rate(args, model_config)
     model_config.model_name_or_path = model_config.model_name_or_path or shipped_model(data.task_redundancy)
@@ -224,7 +238,8 @@ def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None
     with quiet_screen(), VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
         accuracy = AccuracyReward(pool, form=WHOLE if args.thinking == "no" else None)
         load_rewards(data.reward_funcs or [OURS], accuracy)
-        _, counts = load_problems(data, args, tokenizer, accuracy, console.print, held_out=False)
+        problems, counts = load_problems(data, args, tokenizer, accuracy, console.print, held_out=False)
+    check_enough_problems(problems, args.generation_batch_size * machine.gpus, args.num_generations)
     with quiet_screen():
         model = make_shapes(path, model_config, trust_remote_code=args.trust_remote_code)
     heads = find_heads_file(args, path)

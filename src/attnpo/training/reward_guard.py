@@ -24,6 +24,10 @@ class RewardError(RunError):
     """A reward function raised: nothing of its batch can be trained on."""
 
 
+class RewardInputError(InputError):
+    """A reward function returned something that are no rewards."""
+
+
 class _Guard:
     """A reward function that gives nothing where it fails, and remembers why."""
 
@@ -39,9 +43,9 @@ class _Guard:
             return [None] * len(completions)
 
     def check(self, step: int) -> None:
-        """Raises what the function raised, InputError as it is, else RewardError with its name and `step`."""
+        """Raises RewardInputError where the function gave no rewards, RewardError where it raised, with `step`."""
         if isinstance(self.error, InputError):
-            raise self.error
+            raise RewardInputError(f"step {step}: {self.error}") from self.error
         if self.error is not None:
             what = f"{type(self.error).__name__}: {self.error}"
             raise RewardError(f"step {step}: the reward function {self.__name__!r} failed: {what}") from self.error
@@ -91,7 +95,7 @@ def guarded(trainer: Any, accelerator: Accelerator, step: int) -> Iterator[None]
     Models that reward are TRL's own affair.
 
     Raises:
-        InputError: a function returned something that are no rewards.
+        RewardInputError: a function returned something that are no rewards.
         RewardError: a function raised.
     """
     plain = trainer.reward_funcs

@@ -120,6 +120,11 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         stack.enter_context(stop.watching())
         if args.process_index == 0:
             stack.enter_context(locked(Path(args.output_dir)))
+            if again and any(Path(args.output_dir).glob("*.safetensors")):
+                raise InputError(
+                    f"option resume_from_checkpoint: {args.output_dir} holds a trained model and no checkpoint, so "
+                    "there is nothing to go on from; take another folder, or --overwrite_run true to begin again"
+                )
             if again:  # what was stopped before its first checkpoint begins again, with the heads it has found
                 RunFolder(args.output_dir).forget_start()
         if found is not None:
@@ -179,6 +184,14 @@ def check_packages(args: AttnPOConfig) -> None:
     if args.use_vllm and not is_vllm_available():
         raise InputError("option use_vllm: the package vllm is not installed; pip install 'attnpo[vllm]'")
     check_trackers(args.report_to)
+
+
+def where_it_is(trainer: AttnPOTrainer) -> str:
+    """What became of the last checkpoint, in words."""
+    failed = trainer.checkpoint_failed
+    if failed is not None:
+        return f"its checkpoint could not be saved ({failed}), the ones before it are as they were"
+    return f"the checkpoint is in {trainer.args.output_dir}/checkpoint-{trainer.state.global_step}"
 
 
 def use_fitting_rate(args: AttnPOConfig, model_config: ModelConfig) -> None:
@@ -383,13 +396,12 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
     asked = [c for c in trainer.callback_handler.callbacks if isinstance(c, StopOnInterrupt) and c.asked]
     if done < steps and asked:
         raise (StoppedError if asked[0].terminated else RunError)(
-            f"stopped after step {done} of {steps}; the checkpoint is in {args.output_dir}/checkpoint-{done}, "
-            "go on with --resume_from_checkpoint true"
+            f"stopped after step {done} of {steps}; {where_it_is(trainer)}, go on with --resume_from_checkpoint true"
         )
     if done < steps and any(isinstance(c, StopAfterMinutes) and c.reached for c in trainer.callback_handler.callbacks):
         console.print(
-            f"stopped by max_minutes ({args.max_minutes:g}) after step {done} of {steps}; the checkpoint is in "
-            f"{args.output_dir}/checkpoint-{done}, --resume_from_checkpoint true goes on",
+            f"stopped by max_minutes ({args.max_minutes:g}) after step {done} of {steps}; {where_it_is(trainer)}, "
+            "--resume_from_checkpoint true goes on",
             highlight=False,
         )
     save_trained(trainer)

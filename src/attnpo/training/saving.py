@@ -57,6 +57,8 @@ def state_of(trainer: Any) -> dict[str, Any]:
     half_used = trainer._step % generate_every(trainer) != 0
     tables = {name: list(values) for name, values in trainer._logs.items() if isinstance(values, deque)}
     tables.pop("images")
+    if trainer._is_vlm:
+        tables.clear()  # prompts with images in them: no numbers and texts
     return {
         "version": 1,
         "processes": trainer.args.world_size,
@@ -144,6 +146,14 @@ def restore(trainer: Any, checkpoint: Path) -> str | None:
                 f"checkpoint of a step that ends a generation (every {generate_every(trainer)} micro-batches)"
             )
         state["micro_batches"] = trainer.state.global_step * per_step
+    if state["responses"] is None and state["micro_batches"] % generate_every(trainer) != 0:
+        state["micro_batches"] = 0  # it ended a generation, of micro-batches of another size
+    if state["responses"] is not None and len(state["responses"]) != trainer.args.steps_per_generation:
+        raise InputError(
+            f"option resume_from_checkpoint: {checkpoint} was saved between two updates on the same responses, in "
+            f"{len(state['responses'])} micro-batches, found {trainer.args.steps_per_generation} now. Go on with the "
+            "same per_device_train_batch_size and gradient_accumulation_steps"
+        )
     trainer._step, trainer._buffered_inputs = state["micro_batches"], state["responses"]
     trainer._metrics["train"].update(state["metrics"])
     trainer._tr_loss, trainer._total_loss_scalar = state["loss"], state["total_loss"]

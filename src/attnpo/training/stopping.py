@@ -72,13 +72,16 @@ class StopOnInterrupt(TrainerCallback):
                 return
 
     def _handle(self, signum: int, frame: Any) -> None:
+        if self.asked and signum == signal.SIGTERM:
+            self.terminated = True  # schedulers and launchers send it again: no reason to stop at once
+            return
         if self.asked:
             raise KeyboardInterrupt
         self.asked, self.terminated = True, signum == signal.SIGTERM
         if not self._training:
             raise Terminated if self.terminated else KeyboardInterrupt
-        again = "a second one" if self.terminated else "Ctrl-C again"
-        Console(stderr=True).print(f"Stopping after this step with a checkpoint; {again} stops at once.")
+        again = "" if self.terminated else "; Ctrl-C again stops at once"
+        Console(stderr=True).print(f"Stopping after this step with a checkpoint{again}.")
         if self.terminated and self._alone:
             self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._late)
             signal.setitimer(signal.ITIMER_REAL, self.notice / 3, AGAIN)
@@ -90,7 +93,8 @@ class StopOnInterrupt(TrainerCallback):
             raise StepAbandoned
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._training, self._alone = True, args.world_size == 1
+        # DeepSpeed updates within the backward pass: there a step cannot be left halfway.
+        self._training, self._alone = True, args.world_size == 1 and not args.deepspeed
         self._install()
 
     def on_step_begin(self, args, state, control, **kwargs):

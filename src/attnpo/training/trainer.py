@@ -46,7 +46,7 @@ from attnpo.training.callbacks import (
     StopAfterMinutes,
 )
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
-from attnpo.training.checkpoints import checkpoint_of, passed_over
+from attnpo.training.checkpoints import checkpoint_of, passed_over, what_is_broken
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation, isolated_random_state
 from attnpo.training.formats import format_of_run
@@ -57,7 +57,7 @@ from attnpo.training.policy import Policy
 from attnpo.training.processes import from_main
 from attnpo.training.recording import Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
-from attnpo.training.reward_guard import RewardError, guarded, without_infinite
+from attnpo.training.reward_guard import RewardError, RewardInputError, guarded, without_infinite
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.saving import Checkpoints
 from attnpo.training.stages import make_stages
@@ -446,13 +446,15 @@ class AttnPOTrainer(GRPOTrainer):
         a checkpoint of the state before the step is saved.
 
         Raises:
-            NotFiniteError, RewardError: name the step, what happened, and the checkpoint.
+            NotFiniteError, RewardError, RewardInputError: name the step, what happened, and the checkpoint.
         """
         self._checkpoints.resumed = found = self._checkpoint_of(resume_from_checkpoint)
         self.find_heads(resumed=str(found) if found is not None else False)
         try:
             return super().train(None if found is None else str(found), *args, **kwargs)
-        except (NotFiniteError, RewardError) as error:
+        except (NotFiniteError, RewardError, RewardInputError) as error:
+            if self.is_deepspeed_enabled:  # which has made the update within the backward pass
+                raise
             raise type(error)(f"{error}. The weights before it are in {self.save_checkpoint()}") from error
         finally:
             self._checkpoints.resumed = None
@@ -466,14 +468,19 @@ class AttnPOTrainer(GRPOTrainer):
                 warnings.warn(said, stacklevel=3)
         return found
 
+    @property
+    def checkpoint_failed(self) -> str | None:
+        """Why the last checkpoint could not be saved; None: it was."""
+        return self._checkpoints.failed
+
     def save_checkpoint(self) -> Path:
-        """Save a checkpoint of the current weights now; where it is. One of the same step is kept as it is.
+        """Save a checkpoint of the current weights now; where it is. A whole one of the same step is kept as it is.
 
         Raises:
             RunError: it could not be written.
         """
         where = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if not where.exists():
+        if not where.exists() or what_is_broken(where) is not None:
             self._save_checkpoint(self.model, trial=None)
             if self._checkpoints.failed is not None:
                 raise RunError(f"{where} could not be saved: {self._checkpoints.failed}")
