@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,7 +53,22 @@ def command(*words: object) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-m", "attnpo.engines.verl", *map(str, words)], environment
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a run with all of its group, if it still runs: of one that ended, what it left is for `Left` to find."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def launch(*words: object, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
     """A run to its end."""
     line, environment = command(*words)
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=timeout, cwd=REPOSITORY)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        line, env=environment, stdout=pipe, stderr=pipe, text=True, cwd=REPOSITORY, start_new_session=True
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        end(process)
+    return subprocess.CompletedProcess(line, process.returncode, out, err)

@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from verl_runs import Left, command, launch
+from verl_runs import Left, command, end, launch
 
 ALPHA, BETA, LAM = 0.2, 2.0, 2.0
 STEPS = 3
@@ -77,15 +77,20 @@ def killed_and_resumed(canned):
     left, run = Left(), folder / "run"
     line, environment = command(*words)
     with open(folder / "first.log", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(line, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        until = time.monotonic() + 900
-        mark = run / "verl" / "latest_checkpointed_iteration.txt"
-        while not (mark.is_file() and (run / "metrics.jsonl").is_file()):
-            assert process.poll() is None, (folder / "first.log").read_text()[-4000:]
-            assert time.monotonic() < until, (folder / "first.log").read_text()[-4000:]
-            time.sleep(0.2)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process = subprocess.Popen(
+            line, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        try:
+            until = time.monotonic() + 900
+            mark = run / "verl" / "latest_checkpointed_iteration.txt"
+            while not (mark.is_file() and (run / "metrics.jsonl").is_file()):
+                assert process.poll() is None, (folder / "first.log").read_text()[-4000:]
+                assert time.monotonic() < until, (folder / "first.log").read_text()[-4000:]
+                time.sleep(0.2)
+            process.send_signal(signal.SIGKILL)  # alone: what Ray does then is what is looked at
+            process.wait()
+        finally:
+            end(process)
     left.check(seconds=300)  # Ray's own agents notice on a busy machine after a minute or two
     first = lines(run / "metrics.jsonl"), records(run, 1)
     # Other heads and another delay now; the run keeps those it was begun with.

@@ -102,6 +102,15 @@ REFUSED = [
     ),
     ("reward.reward_model.enable=true", "reward_model.enable"),
     ("critic.enable=true", "critic.enable"),
+    ("custom_reward_function.path=my.py", "found 'my.py', expected null: .* below reward.custom_reward_function"),
+    ("reward_model.reward_manager=dapo", "found 'dapo', expected null: .* or reward.reward_manager"),
+    ("reward_model.enable=true", "key reward_model.enable of .* found True"),
+    ("sandbox_fusion.url=http://x", "key sandbox_fusion.url of .* below reward.sandbox_fusion"),
+    (
+        "data.train_files=mine.parquet",
+        "data.train_files of .* found 'mine.parquet' with the option dataset_name 'task'",
+    ),
+    ("data.val_files=mine.parquet", "data.val_files of .* found 'mine.parquet' with the option dataset_name 'task'"),
     ("actor_rollout_ref.rollout.n=1", "num_generations: found 1, expected at least 2"),
     ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "ppo_mini_batch_size of verl's configuration: found 3"),
     ("data.train_batch_siz=2", "verl has no key data.train_batch_siz; did you mean data.train_batch_size"),
@@ -157,9 +166,60 @@ def test_a_release_that_was_not_tried(monkeypatch):
         checks.check_versions()
 
 
-def test_all_is_well(model, capsys):
+def test_all_is_well(model, capsys, tmp_path):
     main([*model, "--check"])
     assert "everything that can be checked beforehand is in order" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_of_verl_s_stay_as_they_are(model, tmp_path):
+    file = tmp_path / "mine.parquet"
+    file.write_bytes(b"mine")
+    with pytest.raises(InputError, match="expected one of the two"):
+        main([*model, f"data.train_files={file}", f"data.val_files={file}"])
+    assert file.read_bytes() == b"mine"
+
+
+def test_a_refused_run_changes_nothing(model, tmp_path, monkeypatch):
+    """A run's problems stay when a second is only checked, finds the folder taken, or finds it locked."""
+    import attnpo.engines.verl.launch as launch
+    from attnpo.training.lock import locked
+
+    monkeypatch.setattr(launch, "run", lambda config: None)
+    main(model)
+    run = tmp_path / "run"
+    assert {file.name for file in (run / "data").iterdir()} == {"train.parquet", "eval.parquet"}
+
+    def contents() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
+
+    before = contents()
+    main([*model, "--train_problems", "9", "--check"])
+    assert contents() == before
+    (run / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
+    before = contents()
+    with pytest.raises(InputError, match=r"already holds a run .*with --resume true, choose"):
+        main([*model, "--train_problems", "9"])
+    assert contents() == before
+    with locked(run), pytest.raises(InputError, match="a run is writing into"):
+        main([*model, "--train_problems", "9", "--overwrite_run", "true"])
+    assert contents() == before
+    main([*model, "--train_problems", "9", "--overwrite_run", "true"])
+    assert (run / "data" / "train.parquet").read_bytes() != before[run / "data" / "train.parquet"]
+
+
+def test_grpo_without_the_deviation(model):
+    key = "algorithm.norm_adv_by_std_in_grpo=false"
+    checks.check_silently_wrong(composed(*model, key, "--advantage", "dr_grpo"))
+    with pytest.raises(InputError, match=r"norm_adv_by_std_in_grpo of .* found False, .*--advantage dr_grpo"):
+        checks.check_silently_wrong(composed(*model, key, "--advantage", "grpo"))
+
+
+def test_a_relative_folder(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = composed(*model, "--output_dir", "here")
+    assert config.attnpo.output_dir == str(tmp_path / "here")
+    assert config.trainer.default_local_dir == str(tmp_path / "here" / "verl")
 
 
 def test_the_search_for_heads_gets_options_that_it_knows(model, tmp_path):

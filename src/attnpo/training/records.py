@@ -135,13 +135,13 @@ class RunFolder:
         self.keeps_rollouts = rollouts
         self.listeners: list[Callable[[str, Sequence[Record]], None]] = []  # told of all records, written or not
 
-    def check_free(self) -> None:
-        """Raises InputError if the folder holds a run already."""
+    def check_free(self, go_on: str = "--resume_from_checkpoint true") -> None:
+        """Raises InputError if the folder holds a run already; `go_on`: the command's option to continue it."""
         old = self._old_run()
         if old:
             raise InputError(
                 f"option output_dir: {self.path} already holds a run ({old[0].name}). Continue it with "
-                "--resume_from_checkpoint true, choose another folder, or replace it with --overwrite_run true"
+                f"{go_on}, choose another folder, or replace it with --overwrite_run true"
             )
 
     def check_writable(self) -> None:

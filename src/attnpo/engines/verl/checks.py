@@ -13,12 +13,20 @@ from packaging.version import Version
 
 from attnpo.attention.heads import HEADS, check_heads, load_heads, load_threshold, warn_of_other_model
 from attnpo.engines.verl.options import VerlOptions
+from attnpo.engines.verl.settings import AGENT, flat
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
 from attnpo.training.method_options import OF_HEADS
 
 VERL = "0.9.1"
 """The release whose methods are overridden; any other has to be tried first (tests/verl/test_contract.py)."""
+
+OLD_SECTIONS = {
+    "custom_reward_function": "reward.custom_reward_function",
+    "reward_model": "reward.reward_model or reward.reward_manager",
+    "sandbox_fusion": "reward.sandbox_fusion",
+}
+"""Sections that verl still has, all null, and where it reads their keys now."""
 
 LOWEST_TRANSFORMERS, ABOVE_TRANSFORMERS = "5.5.3", "5.11"
 
@@ -90,8 +98,8 @@ def check_silently_wrong(config: Any) -> None:
         (
             "actor_rollout_ref.rollout.agent.default_agent_loop",
             rollout.agent.default_agent_loop,
-            rollout.agent.default_agent_loop == "single_turn_agent",
-            "single_turn_agent: credit reads the steps of one uninterrupted response",
+            rollout.agent.default_agent_loop == AGENT,
+            f"{AGENT}: credit reads the steps of one uninterrupted response",
         ),
         (
             "actor_rollout_ref.model.use_fused_kernels",
@@ -119,11 +127,31 @@ def check_silently_wrong(config: Any) -> None:
         ),
         ("critic.enable", config.critic.enable, not config.critic.enable, "null or false: there is no critic"),
         ("trainer.balance_batch", config.trainer.balance_batch, config.trainer.balance_batch, "true"),
+        (
+            "algorithm.norm_adv_by_std_in_grpo",
+            algorithm.norm_adv_by_std_in_grpo,
+            algorithm.norm_adv_by_std_in_grpo or config.attnpo.advantage != "grpo",
+            "true with --advantage grpo; --advantage dr_grpo is the one that does not divide by the deviation",
+        ),
     ]
     for key, found, fine, expected in refused:
         if not fine:
             raise InputError(f"key {key} of verl's configuration: found {found!r}, expected {expected}")
+    check_old_sections(config)
     check_sequence_parallel(config)
+
+
+def check_old_sections(config: Any) -> None:
+    """Raises InputError for keys of rewards where verl had them before: it takes them, and reads others."""
+    from omegaconf import OmegaConf
+
+    for section, now in OLD_SECTIONS.items():
+        for name, value in flat(OmegaConf.to_container(config[section])).items():
+            if value is not None and value is not False:
+                raise InputError(
+                    f"key {section}.{name} of verl's configuration: found {value!r}, expected null: verl {VERL} does "
+                    f"not read it here, but below {now}"
+                )
 
 
 def check_sequence_parallel(config: Any) -> None:
@@ -207,13 +235,16 @@ def check_model(config: Any, options: VerlOptions) -> Path | None:
     return file
 
 
-def check_data(config: Any, options: VerlOptions) -> None:
-    """Raises InputError for files that verl could not read, naming file, row and column."""
+def check_data(config: Any, written: Path | None) -> None:
+    """Raises InputError for files that verl could not read, naming file, row and column.
+
+    `written`: the folder in which the files lie before the run folder gets them; None: where the keys say.
+    """
     from attnpo.data.problems import load_rows
 
     group = config.data.train_batch_size
     for key in ("train_files", "val_files"):
-        given = config.data[key]
+        given = config.data[key] if written is None else str(written / Path(config.data[key]).name)
         for file in [given] if isinstance(given, str) else list(given or []):
             if not Path(file).expanduser().is_file():
                 raise InputError(f"key data.{key} of verl's configuration: no file {file}")
@@ -241,3 +272,9 @@ def check_row(row: dict[str, Any], where: str, prompt: str) -> None:
         )
     if "data_source" not in row:
         raise InputError(f"{where}: no column 'data_source', a name of the data set, which verl sorts evaluations by")
+    agent = row.get("agent_name", AGENT)
+    if agent != AGENT:
+        raise InputError(
+            f"{where}: column 'agent_name' is {agent!r}, expected {AGENT!r} or no such column: credit reads the steps "
+            "of one uninterrupted response"
+        )

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from attnpo.attention.heads import HEADS
@@ -47,14 +48,15 @@ def main(argv: Sequence[str]) -> Path:
     checks.check_silently_wrong(config)
     checks.check_batch(config)
     heads = checks.check_model(config, options)
-    prepare(config, options)
-    checks.check_data(config, options)
-    check_by_verl(config)
-    if asked.check_only:
-        print("everything that can be checked beforehand is in order")
-        return Path(options.output_dir)
     with ExitStack() as stack:
-        describe(config, options, heads, argv, stack)
+        with TemporaryDirectory(prefix="attnpo-verl-") as temporary:
+            written = prepare(config, options, Path(temporary))
+            checks.check_data(config, written)
+            check_by_verl(config)
+            if asked.check_only:
+                print("everything that can be checked beforehand is in order")
+                return Path(options.output_dir)
+            describe(config, options, heads, argv, stack, written=written)
         run(config)
     return Path(options.output_dir)
 
@@ -68,8 +70,12 @@ def for_platform(asked: Asked) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def prepare(config: Any, options: VerlOptions) -> None:
-    """Names that verl cannot resolve, and problems in a form that it does not read."""
+def prepare(config: Any, options: VerlOptions, temporary: Path) -> Path | None:
+    """Names that verl cannot resolve, and problems in a form that it does not read.
+
+    The problems of `dataset_name` are written into `temporary`, which is returned, else None: the run folder may be
+    another run's, and only `describe` writes there.
+    """
     from attnpo.models import resolve_model
 
     path = resolve_model(str(config.actor_rollout_ref.model.path))
@@ -81,9 +87,12 @@ def prepare(config: Any, options: VerlOptions) -> None:
 
         trust = config.actor_rollout_ref.model.trust_remote_code
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
-        write_problems(options, tokenizer, Path(config.data.train_files), Path(config.data.val_files), print)
-    elif options.eval_dataset_name is not None:
+        train, held_out = (temporary / Path(config.data[key]).name for key in ("train_files", "val_files"))
+        write_problems(options, tokenizer, train, held_out, print)
+        return temporary
+    if options.eval_dataset_name is not None:
         raise InputError("option eval_dataset_name: found without dataset_name; with verl's files use data.val_files")
+    return None
 
 
 def check_by_verl(config: Any) -> None:
@@ -103,8 +112,16 @@ def check_by_verl(config: Any) -> None:
         raise
 
 
-def describe(config: Any, options: VerlOptions, heads: Path | None, argv: Sequence[str], stack: ExitStack) -> None:
-    """The run folder: free, locked, with config.yaml, environment.json and heads.json."""
+def describe(
+    config: Any,
+    options: VerlOptions,
+    heads: Path | None,
+    argv: Sequence[str],
+    stack: ExitStack,
+    *,
+    written: Path | None,
+) -> None:
+    """The run folder: free, locked, with the problems in `written`, config.yaml, environment.json and heads.json."""
     from omegaconf import OmegaConf
 
     from attnpo.training.lock import locked
@@ -114,7 +131,7 @@ def describe(config: Any, options: VerlOptions, heads: Path | None, argv: Sequen
     checkpoints = Path(config.trainer.default_local_dir)
     going_on = config.trainer.resume_mode != "disable" and (checkpoints / "latest_checkpointed_iteration.txt").is_file()
     if not going_on and not options.overwrite_run:
-        folder.check_free()
+        folder.check_free(go_on="--resume true")
         if any(checkpoints.glob("global_step_*")):
             raise InputError(f"option output_dir: {checkpoints} holds checkpoints of a run; go on with --resume true")
     folder.check_writable()
@@ -122,6 +139,10 @@ def describe(config: Any, options: VerlOptions, heads: Path | None, argv: Sequen
     if options.overwrite_run and not going_on:
         folder.clear(keep=heads)
         shutil.rmtree(checkpoints, ignore_errors=True)
+    if written is not None:
+        for file in (Path(config.data.train_files), Path(config.data.val_files)):
+            file.parent.mkdir(exist_ok=True)
+            shutil.copyfile(written / file.name, file)
     needs = "attention" in options.make_credit().signals
     own = folder.path / HEADS
     if needs and not (going_on and own.is_file()):

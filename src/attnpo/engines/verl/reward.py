@@ -7,6 +7,7 @@ so that an answer nobody could verify counts as none and not as wrong.
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -29,6 +30,7 @@ class VerifiedReward(RewardManagerBase):
         form = choose_format(options.thinking_format, tokenizer, template_options=template).form
         pool = VerifierPool(1, timeout=options.verifier_timeout)  # verl has several of these managers
         self._verifier = AccuracyReward(pool, tokenizer=tokenizer, form=form)
+        self._one_at_a_time = Lock()  # verl judges many responses at once, each in a thread
 
     async def run_single(self, data: Any) -> dict[str, Any]:
         """Judge one response: the last sequence of `data`."""
@@ -42,5 +44,6 @@ class VerifiedReward(RewardManagerBase):
         return {"reward_score": reward, "reward_extra_info": {"acc": reward, "verdict": verdict}}
 
     def _verdict(self, ids: list[int], reference: Any) -> str:
-        self._verifier(completions=[""], completion_ids=[ids], reference=[reference])
-        return self._verifier.last_verdicts[0].value
+        with self._one_at_a_time:  # the verdict is read where the next call writes its own
+            self._verifier(completions=[""], completion_ids=[ids], reference=[reference])
+            return self._verifier.last_verdicts[0].value

@@ -21,6 +21,8 @@ from attnpo.errors import InputError
 
 ENGINE = "attnpo.engines.verl.engine"
 REWARD = "pkg://attnpo.engines.verl.reward"
+AGENT = "single_turn_agent"
+"""The agent loop of verl's that makes one uninterrupted response."""
 
 FORCED: dict[str, Any] = {
     "trainer.use_v1": True,
@@ -232,6 +234,8 @@ def compose(asked: Asked) -> Any:
     from omegaconf import open_dict
 
     options = VerlOptions.of(asked.options)
+    options.output_dir = str(Path(options.output_dir).absolute())  # verl's processes have other working directories
+    check_files(options, asked.keys)
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = hydra_compose("ppo_trainer")
     on_cpu = asked.keys.get("trainer.device") == "cpu"
@@ -259,9 +263,19 @@ def compose(asked: Asked) -> Any:
     return config
 
 
+def check_files(options: VerlOptions, keys: Keys) -> None:
+    """Raises InputError for problems from two places: those of `dataset_name` would be written over verl's files."""
+    for name in keys:
+        if options.dataset_name is not None and name.removeprefix("+") in ("data.train_files", "data.val_files"):
+            raise InputError(
+                f"key {name} of verl's configuration: found {keys[name]!r} with the option dataset_name "
+                f"{options.dataset_name!r}, expected one of the two: both say where the problems are"
+            )
+
+
 def of_options(options: VerlOptions) -> Keys:
     """Keys of verl's that follow from this package's options."""
-    folder = Path(options.output_dir).absolute()
+    folder = Path(options.output_dir)
     keys: Keys = {
         "trainer.default_local_dir": str(folder / "verl"),
         "trainer.experiment_name": folder.name,
