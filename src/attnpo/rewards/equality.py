@@ -158,7 +158,7 @@ class Comparison:
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _same_parts(self, gold: Reading, answer: Reading) -> bool:
-        ours, theirs = gold, _other_commas(answer, gold)
+        ours, theirs = _other_commas(gold, answer, fewest_decimals=2), _other_commas(answer, gold)
         kinds = {ours.kind, theirs.kind}
         if {ours.joint, theirs.joint} == {r"\land", r"\lor"} and not _is_one_of_values(ours):
             return False
@@ -370,16 +370,16 @@ def _without_repetitions(reading: Reading) -> Reading:
     return replace(reading, parts=tuple(kept))
 
 
-def _other_commas(answer: Reading, gold: Reading) -> Reading:
-    """``1,22`` as an answer to a decimal number is 1.22. A reference ``2,3`` stays a list: 2.3 says something else."""
+def _other_commas(one: Reading, other: Reading, fewest_decimals: int = 1) -> Reading:
+    """``1,22`` next to a decimal number is 1.22. Of a reference two digits at least: ``2,3`` is a list and not 2.3."""
     if (
-        answer.kind == "list"
-        and gold.is_decimal
-        and re.fullmatch(r"-?\d+,\d+", squeezed(answer.text))
-        and " " not in answer.text
+        one.kind == "list"
+        and other.is_decimal
+        and re.fullmatch(rf"-?\d+,\d{{{fewest_decimals},}}", squeezed(one.text))
+        and " " not in one.text
     ):
-        return Reading(answer.text.replace(",", "."))
-    return answer
+        return Reading(one.text.replace(",", "."))
+    return one
 
 
 def _same_base(ours: str, theirs: str) -> bool | None:
