@@ -292,6 +292,7 @@ def verdict(box: str, reference: str, rules: Rules | None = None) -> str:
         (r"n \text{ is prime}", r"\text{n is prime}"),
         (r"$2$ men, $3$ women", r"2 men, 3 women"),
         (r"3.5", r"3,5"),
+        (r"1,22", r"1.22"),
         (r"2,3", r"3,2"),
         (r"12.5 percent increase", r"\text{12.5 percent increase}"),
         (r"2-3 days later than planned", r"2-3 days later than planned."),
@@ -303,6 +304,14 @@ def verdict(box: str, reference: str, rules: Rules | None = None) -> str:
         (r"-x = 5", r"x = -5"),
         (r"\sqrt{x} = 5", r"\sqrt{x}=5"),
         (r"42", r"42_{10}"),
+        (r"\frac{1}{\sin 30^\circ}", r"2"),
+        (r"\frac{1}{\sin 30^\circ}", r"\frac{1}{\sin(30^\circ)}"),
+        (r"\sqrt{\cos 60^\circ}", r"\frac{\sqrt2}{2}"),
+        (r"(\cos 60^\circ, \sin 60^\circ)", r"(\frac12, \frac{\sqrt3}{2})"),
+        (r"\sin(60^\circ-30^\circ)", r"\frac12"),
+        (r"\tan(45^\circ+x)", r"\tan(x+45^\circ)"),
+        (r"\sin^{2}(30^{\circ})", r"\frac14"),
+        (r"2\sin 30^\circ \cos 30^\circ", r"\frac{\sqrt3}{2}"),
     ],
 )
 def test_right(reference: str, box: str) -> None:
@@ -546,6 +555,11 @@ def test_right(reference: str, box: str) -> None:
         (r"5", r"\neg x = 5"),
         (r"-x = 5", r"-x = 6"),
         (r"42", r"42_8"),
+        (r"\frac{1}{\sin 30^\circ}", r"1"),
+        (r"\sqrt{\cos 60^\circ}", r"\frac12"),
+        (r"(\cos 60^\circ, \sin 60^\circ)", r"(\frac{\sqrt3}{2}, \frac12)"),
+        (r"\sin(60^\circ-30^\circ)", r"\frac{\sqrt3}{2}"),
+        (r"\tan(45^\circ+x)", r"\tan(45^\circ-x)"),
     ],
 )
 def test_wrong(reference: str, box: str) -> None:
