@@ -158,7 +158,7 @@ class Comparison:
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _same_parts(self, gold: Reading, answer: Reading) -> bool:
-        ours, theirs = (_other_commas(one, other) for one, other in ((gold, answer), (answer, gold)))
+        ours, theirs = _other_commas(gold, answer, fewest_decimals=2), _other_commas(answer, gold)
         kinds = {ours.kind, theirs.kind}
         if {ours.joint, theirs.joint} == {r"\land", r"\lor"} and not _is_one_of_values(ours):
             return False
@@ -236,7 +236,10 @@ class Comparison:
         return False
 
     def _interpretations(self, gold: Reading, answer: Reading) -> list[tuple[Reading, Reading]]:
-        """The pairs to compare: a per cent sign on one side only may be left out, or be 1/100."""
+        """The pairs to compare: a per cent sign on one side only is 1/100, or left out where it adds nothing.
+
+        Nothing: it is the reference's own, or the reference is a number above 1. 0.5% is not 0.5.
+        """
         if "deg" in (gold.unit, answer.unit) and gold.unit != answer.unit and r"\pi" in gold.text + answer.text:
             radians = [
                 replace(one, text=rf"\frac{{\pi}}{{180}} \cdot ({one.text})", unit="") if one.unit else one
@@ -250,7 +253,8 @@ class Comparison:
             replace(one, text=rf"\frac{{1}}{{100}} \cdot ({one.text})") if one.percent else one
             for one in (gold, answer)
         ]
-        return [(gold, answer), (hundredth[0], hundredth[1])]
+        as_it_stands = [(gold, answer)] if gold.percent or _is_above_one(gold) else []
+        return [*as_it_stands, (hundredth[0], hundredth[1])]
 
     def _same_numbers(self, gold: Reading, answer: Reading) -> bool | None:
         """Rational numbers exactly; decimals to the digits that both have; None for anything else."""
@@ -311,7 +315,22 @@ RULE_NAMES = ("equations", "names", "regions", "bases", "per cent", "exact")
 
 def _same_words(ours: str, theirs: str) -> bool:
     ours, theirs = plain_words(ours), plain_words(theirs)
-    return (len(ours) > 1 and ours == theirs) or re.sub(r"[() ]", "", ours) == re.sub(r"[() ]", "", theirs) != ""
+    return (len(ours) > 1 and ours == theirs) or _run_together(ours) == _run_together(theirs) != ""
+
+
+def _run_together(words: str) -> str:
+    """`words` without brackets and spaces, but for those between digits: 2 3 is not 23."""
+    return re.sub(r"(?<!\d) | (?!\d)", "", " ".join(re.sub(r"[()]", " ", words).split()))
+
+
+def _is_above_one(reading: Reading) -> bool:
+    """Whether `reading` is a number with an absolute value above 1."""
+    try:
+        value = with_imaginary_unit(reading.value)
+        number = number_of(value) if isinstance(value, sympy.Expr) and not value.free_symbols else None
+    except (UnreadableError, *COMPARISON_ERRORS):
+        return False
+    return number is not None and abs(as_complex(number)) > 1
 
 
 def _same_letters(ours: str, theirs: str) -> bool | None:
@@ -351,12 +370,12 @@ def _without_repetitions(reading: Reading) -> Reading:
     return replace(reading, parts=tuple(kept))
 
 
-def _other_commas(one: Reading, other: Reading) -> Reading:
-    """`one` with its commas read as `other` has them: ``1,22`` next to a decimal number, ``1,234`` next to a list."""
+def _other_commas(one: Reading, other: Reading, fewest_decimals: int = 1) -> Reading:
+    """``1,22`` next to a decimal number is 1.22. Of a reference two digits at least: ``2,3`` is a list and not 2.3."""
     if (
         one.kind == "list"
         and other.is_decimal
-        and re.fullmatch(r"-?\d+,\d+", squeezed(one.text))
+        and re.fullmatch(rf"-?\d+,\d{{{fewest_decimals},}}", squeezed(one.text))
         and " " not in one.text
     ):
         return Reading(one.text.replace(",", "."))
@@ -364,11 +383,13 @@ def _other_commas(one: Reading, other: Reading) -> Reading:
 
 
 def _same_base(ours: str, theirs: str) -> bool | None:
-    """``52_8`` is ``52_{8}`` and 52, not ``52_9``; None where neither names a base."""
+    """``52_8`` is ``52_{8}`` and 52, not ``52_9``; 52 is not ``52_8``. None where neither names a base."""
     pattern = re.compile(r"(\d[0-9A-Z]*)\s*_\s*\{?\s*(\d+)\s*\}?")
     bases = pattern.fullmatch(ours), pattern.fullmatch(theirs)
     if bases == (None, None):
         return None
+    if bases[0] is None and bases[1] is not None and bases[1][2] != "10":
+        return False
     digits = [base[1] if base else text for base, text in zip(bases, (ours, theirs), strict=True)]
     return digits[0] == digits[1] and (None in bases or bases[0][2] == bases[1][2])  # type: ignore[index]
 

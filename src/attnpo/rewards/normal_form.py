@@ -135,6 +135,37 @@ def _repeating(found: re.Match[str]) -> str:
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
+_UNSIGNED = r"(?:\d+(?:\.\d+)?|\.\d+)"
+_DEGREES = r"\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})"
+_OF_DEGREES = re.compile(
+    rf"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^(?:\d|\{{\d\}}))?)\s*(?:(?P<open>[({{])|(?P<bare>[+-]?{_UNSIGNED}){_DEGREES})"
+)
+
+
+def _degrees(text: str) -> str:
+    r"""``\sin 30^\circ`` and every ``30^\circ`` in ``\sin(…)`` in radians; other brackets stay as they are."""
+    start = 0
+    while (found := _OF_DEGREES.search(text, start)) is not None:
+        start = found.end()
+        if found["bare"]:
+            changed = rf"{found[1]}(\frac{{{found['bare']} \pi}}{{180}})"
+            text, start = text[: found.start()] + changed + text[start:], found.start() + len(changed)
+        elif (end := _closing(text, start)) is not None and r"\circ" in text[start:end]:
+            inner = re.sub(rf"(?<![\w^.])({_UNSIGNED}){_DEGREES}", r"\\frac{\1 \\pi}{180}", text[start:end])
+            text, start = f"{text[: found.start()]}{found[1]}({inner}){text[end + 1 :]}", found.start() + len(found[1])
+    return text
+
+
+def _closing(text: str, start: int) -> int | None:
+    """Where the bracket that was opened before `start` closes."""
+    depth = 1
+    for index in range(start, len(text)):
+        depth += (text[index] in "({") - (text[index] in ")}")
+        if depth == 0:
+            return index
+    return None
+
+
 def _number_word(found: re.Match[str]) -> str:
     return str(sum(NUMBER_WORDS[part.lower()] for part in re.split(r"[- ]", found[0]) if part))
 
@@ -164,7 +195,7 @@ def _mixed(found: re.Match[str]) -> str:
     return rf"{found[1]}\frac{{{found[2]}}}{{{found[3]}}}" if int(found[2]) < int(found[3]) else found[0]
 
 
-_NUM = r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)"
+_NUM = rf"[+-]?{_UNSIGNED}"
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\s?\\!\s?|\{,\}\s?|,\\,|\\[,;: ]|~|\\!|\s)\s?\d{3})+(?![\d])")
 
 RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
@@ -216,8 +247,7 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("repeating decimal", (r"(?P<whole>\d+)\.(?P<fixed>\d*)(?:\\(?:overline|bar|dot)\s*\{?(?P<repeated>\d+)\}?)(?!\d)", _repeating)),
     ("repeating decimal", (r"(?P<whole>\d+)\.(?P<fixed>)\((?P<repeated>\d+)\)(?!\d)", _repeating)),
     ("powers of ten", (r"(?<![\w.\\])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,3})(?![\w.^])", r"\1 \\times 10^{\2}")),
-    ("degrees in functions", (rf"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{{?\d\}}?)?)\s*[({{]?\s*({_NUM})\s*\^\s*\{{?\s*\\circ\s*\}}?\s*[)}}]?",
-        r"\1(\\frac{\2 \\pi}{180})")),
+    ("degrees in functions", _degrees),
     ("products of numbers", (r"(?<![_\w\\^.{])(\d+(?:\.\d+)?)\s*(?=\(\s*-?\d+(?:\.\d+)?\s*\))|(?<=\))\s*(?=\(|\d)",
         lambda found: f"{found[1] or ''} \\cdot ")),
     ("primes", (r"('+)", lambda found: "^{" + r"\prime" * len(found[1]) + "}")),

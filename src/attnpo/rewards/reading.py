@@ -197,7 +197,10 @@ _FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|lim|max|min|det|exp
 def plain_words(text: str) -> str:
     r"""Text without its commands and case: ``\text{No solution.}`` is ``no solution``."""
     text = re.sub(r"\\l(and|or)(?![a-z])", r"\1", text)
-    text = re.sub(r"\\text(?![a-z])|[{}$\\\"“”.!?,]|(?<=\w)-(?=\w)", " ", text)
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    # A point, comma or hyphen between digits says something: 12.5 is not 125, nor 2-3 23.
+    marks = r"\.(?!\d)|(?<=[^\W\d])\.|(?<!\d),|,(?!\d)|(?<=\w)-(?=[^\W\d])|(?<=[^\W\d])-(?=\w)"
+    text = re.sub(rf"\\text(?![a-z])|[{{}}$\\\"“”!?]|{marks}", " ", text)
     return re.sub(r"^(?:an?|the) (?=\w)", "", " ".join(text.casefold().split()))
 
 
@@ -343,7 +346,9 @@ def _differ(one: Any, other: Any) -> bool:
 
 
 def is_name(name: str, may_be_sum: bool = False) -> bool:
-    r"""Whether `name` names a value: ``x``, ``f(2)``, ``(p,q)``, ``\angle ABC``; not ``2x``, ``x^2``."""
+    r"""Whether `name` names a value: ``x``, ``f(2)``, ``(p,q)``, ``\angle ABC``; not ``2x``, ``x^2``, ``-x``."""
+    if re.match(r"\s*(?:-|\\(?:sqrt|neg|lnot)(?![A-Za-z]))", name):
+        return False
     bare = re.sub(
         r"_\{(?:[^{}]|\{[^{}]*\})*\}|_\w|\^\{?-1\}?(?=\()|\\text\{[^{}]*\}|\^\{?(?:\\prime)+\}?|(?<=[A-Za-z])\([^()]*\)|\\[A-Za-z]+",
         "",
