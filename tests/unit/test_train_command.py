@@ -87,8 +87,15 @@ def test_live_line():
     live, args = LiveProgress(console), TrainingArguments(use_cpu=True)
     state = TrainerState(max_steps=4, is_world_process_zero=True)
     live.on_train_begin(args, state, TrainerControl())
+    assert live.progress is not None
+    clock = iter(range(0, 10**6, 120))  # two minutes between two looks at it
+    live.progress.get_time = lambda: float(next(clock))
+    live.progress.tasks[0]._get_time = live.progress.get_time
+    state.global_step = 1
+    live.on_log(args, state, TrainerControl(), logs=logs)
     state.global_step = 2
     live.on_log(args, state, TrainerControl(), logs=logs)
+    assert live.progress.tasks[0].time_remaining is not None
     live.on_log(args, state, TrainerControl(), logs={"eval_accuracy": 1.0})
     live.close()
     assert isinstance(console.file, io.StringIO)

@@ -18,7 +18,8 @@ def progress_bar(what: str, unit: str = "traces") -> Iterator[Callable[[int, int
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    options = {"transient": True, "disable": not console.is_terminal, "speed_estimate_period": 3600.0}
+    with Progress(*columns, console=console, **options) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

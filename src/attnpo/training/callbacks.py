@@ -330,6 +330,10 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return bool(flags)
 
 
+AN_HOUR = 3600.0
+"""Seconds of steps that the time left is estimated from. Rich's own half minute holds no two steps of a real run."""
+
+
 class LiveProgress(TrainerCallback):
     """One live line: step, accuracy, length, reward, time left. Without a terminal: one plain line per step."""
 
@@ -353,6 +357,7 @@ class LiveProgress(TrainerCallback):
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
+            speed_estimate_period=AN_HOUR,
         )
         self.task = self.progress.add_task("first responses …", total=state.max_steps, completed=state.global_step)
         self.progress.start()
@@ -381,7 +386,9 @@ class LiveProgress(TrainerCallback):
                     MofNCompleteColumn(),
                     TimeRemainingColumn(),
                 )
-                self._evaluating = Progress(*columns, console=self.console, transient=True)
+                self._evaluating = Progress(
+                    *columns, console=self.console, transient=True, speed_estimate_period=AN_HOUR
+                )
                 self._evaluating.add_task("", total=total)
                 self._evaluating.start()
         self._done += 1
