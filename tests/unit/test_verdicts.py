@@ -312,6 +312,15 @@ def verdict(box: str, reference: str, rules: Rules | None = None) -> str:
         (r"\tan(45^\circ+x)", r"\tan(x+45^\circ)"),
         (r"\sin^{2}(30^{\circ})", r"\frac14"),
         (r"2\sin 30^\circ \cos 30^\circ", r"\frac{\sqrt3}{2}"),
+        (r"120", r"one hundred twenty"),
+        (r"120", r"one hundred and twenty"),
+        (r"100", r"\text{one hundred dollars}"),
+        (r"2345", r"two thousand three hundred forty-five"),
+        (r"203000", r"two hundred and three thousand"),
+        (r"1700", r"seventeen hundred"),
+        (r"120", r"a hundred twenty"),
+        (r"100, 200", r"one hundred and two hundred"),
+        (r"5,3", r"five and three"),
     ],
 )
 def test_right(reference: str, box: str) -> None:
@@ -560,6 +569,14 @@ def test_right(reference: str, box: str) -> None:
         (r"(\cos 60^\circ, \sin 60^\circ)", r"(\frac{\sqrt3}{2}, \frac12)"),
         (r"\sin(60^\circ-30^\circ)", r"\frac{\sqrt3}{2}"),
         (r"\tan(45^\circ+x)", r"\tan(45^\circ-x)"),
+        (r"2000", r"one hundred twenty"),
+        (r"100", r"one hundred twenty"),
+        (r"2343", r"two thousand three hundred forty-five"),
+        (r"10000", r"5 hundred twenty"),
+        (r"1/1000", r"one hundred thousandths"),
+        (r"300", r"one hundred and two hundred"),
+        (r"20", r"one twenty"),
+        (r"31", r"twenty eleven"),
     ],
 )
 def test_wrong(reference: str, box: str) -> None:

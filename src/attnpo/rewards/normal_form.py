@@ -48,7 +48,14 @@ FOREIGN_COUNT = (
 )
 """Words that multiply the number before them, of other languages, and rare ones."""
 _COUNT = "|".join(sorted(COUNT_WORDS, key=len, reverse=True))
-_TENS, _ONES = "|".join(_TENS_WORDS), "|".join(_SMALL)
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15}
+_TO_99 = rf"(?:(?:{'|'.join(_TENS_WORDS)})(?:[- ](?:{'|'.join(_SMALL[1:10])}))?|{'|'.join(_SMALL)})"
+_TO_999 = rf"(?:{_TO_99}(?:[- ]hundred(?:[- ](?:and )?{_TO_99})?)?)"
+_SCALE = "|".join(_SCALES)
+_NUMBER_WORD = "|".join(NUMBER_WORDS)
+_NO_MORE = rf"(?:an? )?(?:(?:{_NUMBER_WORD}|{_COUNT}|halve)s?\b|\d))"
+_ALONE, _ALONE_OR_LISTED = rf"(?![- ]+(?:and )?{_NO_MORE}", rf"(?![- ]+{_NO_MORE}"
+"""Behind a number of words or a count word: no more of them, which would have to be taken together."""
 
 _CHARACTERS = {
     **dict.fromkeys("−–—‒﹣－", "-"), **dict.fromkeys("×✕", r"\times "), **dict.fromkeys("·⋅∙", r"\cdot "),
@@ -150,7 +157,9 @@ def _degrees(text: str) -> str:
         if found["bare"]:
             changed = rf"{found[1]}(\frac{{{found['bare']} \pi}}{{180}})"
             text, start = text[: found.start()] + changed + text[start:], found.start() + len(changed)
-        elif (end := _closing(text, start)) is not None and r"\circ" in text[start:end]:
+        elif (end := _closing(text, start)) is None:
+            break
+        elif r"\circ" in text[start:end]:
             inner = re.sub(rf"(?<![\w^.])({_UNSIGNED}){_DEGREES}", r"\\frac{\1 \\pi}{180}", text[start:end])
             text, start = f"{text[: found.start()]}{found[1]}({inner}){text[end + 1 :]}", found.start() + len(found[1])
     return text
@@ -168,6 +177,25 @@ def _closing(text: str, start: int) -> int | None:
 
 def _number_word(found: re.Match[str]) -> str:
     return str(sum(NUMBER_WORDS[part.lower()] for part in re.split(r"[- ]", found[0]) if part))
+
+
+def _number_of_words(found: re.Match[str]) -> str:
+    """``two thousand three hundred and five`` is 2305; unchanged where the scales do not fall."""
+    total, group, last = 0, 0, max(_SCALES.values()) * 10
+    words = [word for word in re.split(r"[- ]+", found[0].lower()) if word != "and"]
+    if not {"hundred", *_SCALES} & set(words):
+        return found[0]
+    for word in words:
+        if word == "hundred":
+            group *= 100
+        elif word in _SCALES:
+            if _SCALES[word] >= last:
+                return found[0]
+            last = _SCALES[word]
+            total, group = total + group * last, 0
+        else:
+            group += NUMBER_WORDS[word]
+    return str(total + group)
 
 
 def _count_word(found: re.Match[str]) -> str:
@@ -227,9 +255,10 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("leading words", (r"^(?:\\approx|\\text\s*\{\s*(?:approximately|about)\s*\}|approximately|about)\s*(?=\S)", "")),
     ("ordinal", (r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\s*\{\s*(?:th|st|nd|rd)\s*\}\s*\}?|\^\{?(?:th|st|nd|rd)\}?|\s*\\text\{\s*(?:th|st|nd|rd)\s*\}|(?:th|st|nd|rd)\b)", "")),
     ("words", (r"\b([ap])\.\s?m\b\.?", r"\1m")),
-    ("number words", (rf"^(\\text\s*\{{\s*)?an?\s+(?=(?:{_COUNT})\b)", r"\g<1>1 ")),
-    ("number words", (rf"(?<![A-Za-z\\])(?:(?:{_TENS})(?:[- ](?:{_ONES}))?|{_ONES})(?![A-Za-z])", _number_word)),
-    ("count words", (rf"(?P<number>{_NUM})\s*-?(?:\\text\s*\{{\s*(?P<word>(?:{_COUNT}|halve)s?)\b(?P<rest>[^{{}}]*)\}}|(?P<plain>(?:{_COUNT}|halve)s?)\b)", _count_word)),
+    ("number words", (rf"^(\\text\s*\{{\s*)?an?\s+(?=(?:{_COUNT})\b)", r"\g<1>one ")),
+    ("number words", (rf"(?<![A-Za-z\\]){_TO_999}(?:[- ](?:{_SCALE})(?:[- ]{_TO_999}[- ](?:{_SCALE}))*(?:[- ](?:{_TO_999}|and {_TO_99}))?)?(?![A-Za-z]){_ALONE}", _number_of_words)),
+    ("number words", (rf"(?<![A-Za-z\\]){_TO_99}(?![A-Za-z])(?![- ](?:{_NUMBER_WORD})\b)", _number_word)),
+    ("count words", (rf"(?P<number>{_NUM})\s*-?(?:\\text\s*\{{\s*(?P<word>(?:{_COUNT}|halve)s?)\b{_ALONE_OR_LISTED}(?P<rest>[^{{}}]*)\}}|(?P<plain>(?:{_COUNT}|halve)s?)\b{_ALONE_OR_LISTED})", _count_word)),
     ("count words", (rf"({_NUM})\s*(?:\\text\s*\{{\s*)?(squared|cubed)\b(?:\s*\}})?", lambda found: f"({found[1]})^{{{2 if found[2] == 'squared' else 3}}}")),
     ("words", (r"^\\text\s*\{\s*([+-]?\d[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}$", r"\1")),
     ("plain text", (r"\*\*", "^")),
