@@ -36,9 +36,15 @@ common options
   --thinking_format F      how the model marks its thinking: auto (default: what its tokenizer shows), deepseek_r1,
                            qwen3, openai_gptoss, mistral, … or a YAML file (docs/thinking-formats.md)
   --dataset_name D         'task' (built in, default), a .jsonl/.parquet/.csv file, or a Hub data set
+  --eval_dataset_name D    held-out problems, evaluated before and after (default: none; task: its own)
   --output_dir DIR         the run folder (default: trainer_output)
   --max_steps N, --learning_rate X, --num_generations G, --max_completion_length N, --eval_steps N, --seed S
-  --credit_beta 2 --credit_lambda 2 --credit_delta 0 --credit_delay 1000   β, λ, δ, T of the method
+  --per_device_train_batch_size N --gradient_accumulation_steps N   responses of an update (default: of 16 problems)
+  --use_peft true          train LoRA adapters (learning rate then 2e-5 by default, else 2e-6)
+  --reward_funcs M:F …     reward functions of your own; --correct_reward NAME says right or wrong, from
+                           --correct_threshold (1) on
+  --patience N             stop after so many batches that teach nothing (10)
+  --credit_beta 2 --credit_lambda 2 --credit_delta 0 --credit_delay T   β, λ, δ, T of the method (T: half of the run)
   --resume_from_checkpoint true|auto|DIR   go on; auto: or begin, where there is no checkpoint
   --max_minutes M          stop with a checkpoint after so long, to go on with --resume_from_checkpoint true
   --dry_run                batches, memory and settings of the run, without loading weights (docs/scaling.md);
