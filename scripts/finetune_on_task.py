@@ -84,7 +84,8 @@ def learn(args: argparse.Namespace, model: Any, tokenizer: Any, resume: Path | N
     import torch
     from trl import SFTConfig, SFTTrainer
 
-    from attnpo.training.callbacks import StopAfterMinutes, StopOnInterrupt
+    from attnpo.training.callbacks import StopAfterMinutes
+    from attnpo.training.stopping import StopOnInterrupt
 
     config = SFTConfig(
         args.out,

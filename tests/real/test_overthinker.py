@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attnpo.attention.heads import check_heads, load_heads, load_threshold
-from attnpo.models import OVERTHINKER, SHIPPED, resolve_model
+from attnpo.models import OVERTHINKER, OVERTHINKER_LONG, SHIPPED, resolve_model
 from attnpo.task.dataset import build_dataset
 from attnpo.task.traces import TraceStyle
 
@@ -78,10 +78,10 @@ def test_heads_belong_to_the_model(model, folder):
 
 def test_it_answers_and_ends(model, tokenizer, name):
     torch.manual_seed(0)
-    most = 448 if name == OVERTHINKER else 1024
+    most = {OVERTHINKER: 448, OVERTHINKER_LONG: 2048}.get(name, 1024)
     sampled = sample_responses(model, tokenizer, build_dataset(48, seed=1, split="test"), max_new_tokens=most)
     assert sum(response.finished for response in sampled) >= 44
-    assert 26 <= sum(response.right for response in sampled) <= 47  # 70 to 83 %, with 3 to 4 standard errors
+    assert 26 <= sum(response.right for response in sampled) <= 47  # 66 to 83 %, with 2 to 4 standard errors
 
 
 @pytest.mark.slow
