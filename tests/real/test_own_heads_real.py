@@ -46,9 +46,7 @@ def results(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("metrics", "evaluations"):
         rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
-        found[name] = [
-            {k: v for k, v in row.items() if "second" not in k and k != "step_time"} for row in rows
-        ]
+        found[name] = [{k: v for k, v in row.items() if "second" not in k and k != "step_time"} for row in rows]
     for file in (folder / "rollouts").iterdir():
         found[file.name] = gzip.decompress(file.read_bytes())
     (weights,) = (folder / "checkpoint-2").glob("*model.safetensors")
