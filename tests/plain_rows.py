@@ -14,12 +14,7 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from attnpo.attention.layout import PackedLayout, StepLayout
 from attnpo.attention.masks import RowMask, index_tensor
-
-CHUNK_ELEMENTS = 1 << 25
-"""Float32 numbers in the largest temporary (128 MiB); about four of them live at once, whatever T and |F| are.
-
-One head of one row is the smallest piece, so N·L·D is a floor: the size of one head's keys.
-"""
+from attnpo.attention.rows import CHUNK_ELEMENTS
 
 
 def step_scores(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import re
 import signal
 import subprocess
@@ -20,9 +19,9 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from by_hand import BETA, rewards_by_hand, rloo_by_hand, scale_by_hand, step_scores_by_hand
 from verl_runs import Left, command, end, launch
 
-ALPHA, BETA, LAM = 0.2, 2.0, 2.0
 STEPS = 3
 
 
@@ -100,19 +99,6 @@ def killed_and_resumed(canned):
     return run, first, done
 
 
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-def rewards_by_hand(right: list[bool], lengths: list[int]) -> list[float]:
-    """Accuracy + TLMRE of one group."""
-    those = [n for n, ok in zip(lengths, right, strict=True) if ok]
-    mean = sum(those) / len(those)
-    std = math.sqrt(sum((n - mean) ** 2 for n in those) / len(those))
-    z = [(n - mean) / std if std else 0.0 for n in lengths]
-    return [1 - ALPHA * sigmoid(z[i]) if ok else 0.0 for i, ok in enumerate(right)]
-
-
 def test_every_number_of_a_step(canned, killed_and_resumed, trainer_kit, tiny_folder, tokenizer):
     _, _, served = canned
     _, (_, found), _ = killed_and_resumed
@@ -127,33 +113,22 @@ def test_every_number_of_a_step(canned, killed_and_resumed, trainer_kit, tiny_fo
         responses = kit.MIXED[4 * group : 4 * group + 4]
         ids = [response.ids(tokenizer) for response in responses]
         right = [response.answer == kit.RIGHT for response in responses]
-        rewards = rewards_by_hand(right, [len(row) for row in ids])
+        advantages = rloo_by_hand(rewards_by_hand(right, [len(row) for row in ids]))
         p = sum(right) / 4
-        for i, (response, row, ok) in enumerate(zip(responses, ids, right, strict=True)):
-            advantage = rewards[i] - (sum(rewards) - rewards[i]) / 3
+        for response, row, ok, advantage in zip(responses, ids, right, advantages, strict=True):
             record = by_text[f"p{group}", response.text]
             differences["advantage"] = max(differences["advantage"], abs(record["advantage"] - advantage))
             assert record["correct"] == ok
             assert record["tokens"]["completion"] == len(row)
             total, spans = advantage * len(row), response.spans(tokenizer)
             if response.answer:
-                a, b = response.answer_span(tokenizer)
-                shift = len(prompts[group])
+                a, b = answer = response.answer_span(tokenizer)
                 with torch.no_grad():
-                    attentions = model(torch.tensor([prompts[group] + row]), output_attentions=True).attentions
-                baseline = p**BETA * (b - a) / (shift + len(row))
-                for step, (start, end) in zip(record["steps"], spans, strict=True):
-                    parts = [
-                        attentions[layer][0, head, shift + a : shift + b, shift + start : shift + end].sum().item()
-                        for layer, head in kit.HEADS
-                    ]
-                    score = sum(parts) / len(parts) / (end - start)
+                    scores = step_scores_by_hand(model, prompts[group], row, spans, answer, kit.HEADS)
+                baseline = p**BETA * (b - a) / (len(prompts[group]) + len(row))
+                for step, (start, end), score in zip(record["steps"], spans, scores, strict=True):
                     differences["score"] = max(differences["score"], abs(step["score"] - score))
-                    scale = 1.0
-                    if ok and advantage > 0 and score < baseline:
-                        scale = p**LAM * score / baseline + 1 - p**LAM
-                    elif ok and advantage < 0 and score > baseline:
-                        scale = 0.0
+                    scale = scale_by_hand(score, baseline, advantage, p) if ok else 1.0
                     scales.append((scale, advantage))
                     assert step["scale"] == pytest.approx(scale, abs=1e-5)
                     total += (scale - 1) * advantage * (end - start)
