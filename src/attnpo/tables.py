@@ -15,6 +15,9 @@ from attnpo.errors import InputError, RunError
 
 Cell = str | int | float | None
 
+TIME_LEFT_FROM = 3600.0
+"""Seconds of the past that a bar's time left is estimated from: rich's own half minute holds no two steps of a run."""
+
 DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 

@@ -58,7 +58,7 @@ def _check_model(model: str, words: list[str], *, output: Path | None) -> None:
     from rich.table import Table
 
     from attnpo.errors import InputError, RunError
-    from attnpo.models.loading import find_model
+    from attnpo.models.loading import find_model, usual_device, usual_dtype
     from attnpo.traces.model_check import check_model
 
     parser = argparse.ArgumentParser(prog="attnpo check MODEL", add_help=False, exit_on_error=False)
@@ -74,8 +74,8 @@ def _check_model(model: str, words: list[str], *, output: Path | None) -> None:
             f"attnpo check {model}: found {' '.join(rest) or '-o'} without data, expected DATA behind the model, or "
             "only --max_completion_length, --thinking_format and --lexicon"
         )
-    source = find_model(model)
-    tokenizer, network = source.tokenizer(), source.network(device=_device(), dtype=_dtype())
+    source, device = find_model(model), usual_device()
+    tokenizer, network = source.tokenizer(), source.network(device=device, dtype=usual_dtype(device))
     console = Console()
     console.print(f"answering a few problems with {model} …", markup=False)
     found = check_model(
@@ -102,13 +102,3 @@ def _check_model(model: str, words: list[str], *, output: Path | None) -> None:
         markup=False,
         soft_wrap=True,
     )
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _dtype() -> str:
-    return "float32" if _device() == "cpu" else "bfloat16"

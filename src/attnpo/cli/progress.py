@@ -16,9 +16,11 @@ def progress_bar(what: str, unit: str = "traces") -> Iterator[Callable[[int, int
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from attnpo.tables import TIME_LEFT_FROM
+
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
     console = Console(stderr=True)
-    options = {"transient": True, "disable": not console.is_terminal, "speed_estimate_period": 3600.0}
+    options = {"transient": True, "disable": not console.is_terminal, "speed_estimate_period": TIME_LEFT_FROM}
     with Progress(*columns, console=console, **options) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -24,6 +24,7 @@ from attnpo.evaluation.folder import Evaluation, Results, read_evaluation, sampl
 from attnpo.evaluation.metrics import by_problem
 from attnpo.evaluation.samples import Question, Sample
 from attnpo.rewards.verdict import REWARD_OF
+from attnpo.traces.origins import lighteval
 
 SCHEMA = "0.3.0"
 FOLDER = "every-eval-ever"
@@ -355,18 +356,15 @@ def _samples_of_detail(row: dict[str, Any], number: int, where: str) -> Iterator
         raise InputError(
             f"{where}: has no doc and model_response with text, expected details of lighteval (0.9 or later)"
         )
-    texts = answer["text"] if isinstance(answer["text"], list) else [answer["text"]]
-    right, lengths = _right(row.get("metric") or {}, len(texts), where), _lengths(row, answer, len(texts), where)
-    indices = doc.get("gold_index")
-    choices = doc.get("choices") or []
-    gold = [choices[i] for i in (indices if isinstance(indices, list) else [indices]) if isinstance(i, int)]
-    for i, (text, tokens) in enumerate(zip(texts, lengths, strict=True)):
+    traces = list(lighteval(row, where))
+    right, lengths = _right(row.get("metric") or {}, len(traces), where), _lengths(row, answer, len(traces), where)
+    for i, (trace, tokens) in enumerate(zip(traces, lengths, strict=True)):
         fields = {
             "benchmark": str(doc.get("task_name") or "lighteval").split("|")[0],
             "id": str(doc.get("id") or number),
             "sample": i,
             "seed": 0,
-            "text": text,
+            "text": trace["response"],
             "prompt_tokens": len(answer.get("input_tokens") or ()),
             "tokens": tokens,
             "thinking_tokens": 0,
@@ -374,7 +372,7 @@ def _samples_of_detail(row: dict[str, Any], number: int, where: str) -> Iterator
             "truncated": False,
             "extracted": None,
             "verdict": "right" if i < right else "wrong",
-            "reference": str(gold[0]) if gold else None,
+            "reference": trace.get("reference"),
             "level": None,
         }
         yield sample_from_json(fields, where)

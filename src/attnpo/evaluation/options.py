@@ -18,6 +18,7 @@ from attnpo.evaluation.engines.base import DEFAULT_BATCH_SIZE
 from attnpo.evaluation.plan import fingerprint
 from attnpo.evaluation.samples import Question
 from attnpo.models import model_name
+from attnpo.models.loading import usual_device, usual_dtype
 from attnpo.steps.formats import AUTO, load_format
 
 THINKING = ("auto", "yes", "no")
@@ -100,11 +101,11 @@ class EvalOptions:
 
     @property
     def resolved_device(self) -> str:
-        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return self.device or usual_device()
 
     @property
     def resolved_dtype(self) -> str:
-        return self.dtype or ("float32" if self.resolved_device == "cpu" else "bfloat16")
+        return self.dtype or usual_dtype(self.resolved_device)
 
     @property
     def resolved_batch_size(self) -> int:

@@ -28,6 +28,7 @@ from attnpo.labels.report import RULES, JudgeReport, consensus, estimate, pairwi
 from attnpo.steps.formats import BY_MARKS, Form, format_of_rows, formats_found
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import answer_of, thinking_of
+from attnpo.tables import TIME_LEFT_FROM
 from attnpo.traces.origins import AUTO
 from attnpo.traces.read import read_traces
 from attnpo.traces.steps import steps_of
@@ -256,7 +257,8 @@ def _collect_votes(
 def _progress(todo: Sequence[tuple[Judge, Sequence[Question]]]) -> Iterator[Callable[[Judge], None]]:
     """One bar per judge on standard error, if that is a terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+    options = {"disable": not sys.stderr.isatty(), "speed_estimate_period": TIME_LEFT_FROM}
+    with Progress(*columns, console=Console(stderr=True), **options) as bars:
         tasks = {judge.name: bars.add_task(judge.name, total=len(questions)) for judge, questions in todo}
         yield lambda judge: bars.advance(tasks[judge.name])
 

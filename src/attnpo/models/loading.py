@@ -159,6 +159,16 @@ class Source:
                 logging.enable_progress_bar()
 
 
+def usual_device() -> str:
+    """Where a model runs unless somebody says otherwise."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def usual_dtype(device: str) -> str:
+    """In which precision it runs there."""
+    return "float32" if device == "cpu" else "bfloat16"
+
+
 def find_model(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Source:
     """What `--model NAME` means: overthinker, smollm2, a folder, a GGUF file, or else a name on the Hub.
 

@@ -18,7 +18,7 @@ from attnpo.attention.capture import score_steps
 from attnpo.attention.heads import Head
 from attnpo.attention.model import all_heads, scorable_layers
 from attnpo.attention.positions import depends_on_positions, own_positions, takes_positions
-from attnpo.attention.rows import CHUNK_ELEMENTS
+from attnpo.attention.rows import CHUNK_ELEMENTS, rows_bytes
 from attnpo.errors import InputError
 from attnpo.models.loading import end_tokens, pad_left, padding_token
 from attnpo.rewards.accuracy import decode_completion
@@ -66,13 +66,13 @@ def check_model(
     """
     found = ModelCheck()
     prompts = [_prompt(tokenizer, problem) for problem in problems]
-    _tell_prompt(found, network, tokenizer, prompts[0])
+    ends = end_tokens(network.generation_config, tokenizer)
+    _tell_prompt(found, tokenizer, prompts[0], ends)
     chosen = choose_format(thinking_format, tokenizer, prompt=prompts[0])
     found.lines["thinking format"] = str(chosen).removeprefix("thinking format: ")
-    ids, completions = _sample(network, tokenizer, prompts, max_new_tokens)
+    ids, completions = _sample(network, tokenizer, prompts, max_new_tokens, ends)
     texts = [decode_completion(tokenizer, row, chosen.form) for row in completions]
     found.response = texts[0]
-    ends = set(end_tokens(network.generation_config, tokenizer))
     cut = sum(not row or row[-1] not in ends for row in completions)
     parts = [split_response(text, chosen.form) for text in texts]
     closed = sum(
@@ -111,11 +111,10 @@ def _prompt(tokenizer: Any, problem: str) -> str:
     return text
 
 
-def _tell_prompt(found: ModelCheck, network: Any, tokenizer: Any, prompt: str) -> None:
+def _tell_prompt(found: ModelCheck, tokenizer: Any, prompt: str, ends: Sequence[int]) -> None:
     if tokenizer.chat_template is None:
         found.notes.append("the tokenizer has no chat template: prompts are the bare text (--prompt_template in train)")
     found.lines["prompt"] = repr(prompt)
-    ends = end_tokens(network.generation_config, tokenizer)
     found.lines["end tokens"] = ", ".join(f"{id_} {tokenizer.decode([id_])!r}" for id_ in ends) or "none"
     if not ends:
         found.against.append("no end token is known: every response runs into its limit")
@@ -127,15 +126,15 @@ def _tell_prompt(found: ModelCheck, network: Any, tokenizer: Any, prompt: str) -
 
 @torch.no_grad()
 def _sample(
-    network: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int
+    network: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, ends: Sequence[int]
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of the prompts and of one response to each, its end token included."""
-    ends = end_tokens(network.generation_config, tokenizer)
     encoded: Any = tokenizer(list(prompts), add_special_tokens=tokenizer.chat_template is None)
     rows = [list(row) for row in encoded["input_ids"]]
-    ids, mask = pad_left(rows, padding_token(tokenizer, ends))
+    padding = padding_token(tokenizer, ends)
+    ids, mask = pad_left(rows, padding)
     options: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    options |= {"eos_token_id": ends or None, "pad_token_id": padding_token(tokenizer, ends)}
+    options |= {"eos_token_id": ends or None, "pad_token_id": padding}
     output = network.generate(
         input_ids=ids.to(network.device),
         attention_mask=mask.to(network.device),
@@ -228,5 +227,5 @@ def _tell_memory(found: ModelCheck, network: Any) -> None:
     found.lines["weights"] = f"{weights / 2**20:,.0f} MiB ({str(network.dtype).removeprefix('torch.')})"
     found.lines["logits"] = f"{config.vocab_size * size / 1024:,.0f} KiB per token"
     found.lines["rows of the heads"] = (
-        f"at most {4 * 4 * CHUNK_ELEMENTS / 2**20:,.0f} MiB while a layer is read, whatever the length"
+        f"at most {rows_bytes(CHUNK_ELEMENTS) / 2**20:,.0f} MiB while a layer is read, whatever the length"
     )

@@ -25,6 +25,7 @@ from transformers.trainer_utils import has_length
 
 from attnpo.errors import RunError
 from attnpo.rewards.length import LengthReward
+from attnpo.tables import TIME_LEFT_FROM
 from attnpo.training.diagnosis import Diagnosis, diagnose
 from attnpo.training.recording import record_fit
 from attnpo.training.records import WARNINGS, Record, RunFolder
@@ -330,10 +331,6 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return bool(flags)
 
 
-AN_HOUR = 3600.0
-"""Seconds of steps that the time left is estimated from. Rich's own half minute holds no two steps of a real run."""
-
-
 class LiveProgress(TrainerCallback):
     """One live line: step, accuracy, length, reward, time left. Without a terminal: one plain line per step."""
 
@@ -357,7 +354,7 @@ class LiveProgress(TrainerCallback):
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
-            speed_estimate_period=AN_HOUR,
+            speed_estimate_period=TIME_LEFT_FROM,
         )
         self.task = self.progress.add_task("first responses …", total=state.max_steps, completed=state.global_step)
         self.progress.start()
@@ -387,7 +384,7 @@ class LiveProgress(TrainerCallback):
                     TimeRemainingColumn(),
                 )
                 self._evaluating = Progress(
-                    *columns, console=self.console, transient=True, speed_estimate_period=AN_HOUR
+                    *columns, console=self.console, transient=True, speed_estimate_period=TIME_LEFT_FROM
                 )
                 self._evaluating.add_task("", total=total)
                 self._evaluating.start()
