@@ -24,6 +24,11 @@ One head of one row is the smallest piece, so N·L·D is a floor: the size of on
 """
 
 
+def rows_bytes(elements: int) -> int:
+    """At most, in bytes, while the rows of one layer are read; `elements`: sequences × heads × |F| × positions."""
+    return 4 * 4 * min(CHUNK_ELEMENTS, elements)  # float32; logits, their softmax and what comes of them
+
+
 def step_scores(
     query: Float[Tensor, "B H T D"],
     key: Float[Tensor, "B K T D"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,15 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
 from attnpo.attention.heads import HEADS, Head, check_heads, load_heads
+from attnpo.attention.rows import rows_bytes
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
-from attnpo.models import resolve_model, shipped_model
-from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import accumulation, without_effect
 from attnpo.training.known_heads import AUTO
-from attnpo.training.options import parse
-from attnpo.training.own_rewards import OURS, load_rewards
-from attnpo.training.run import check_packages, load_problems, load_tokenizer, quiet_screen, use_fitting_rate
+from attnpo.training.options import parse, resolved_options
+from attnpo.training.run import check_packages, load_parts, load_problems, quiet_screen, use_fitting_rate
 from attnpo.training.sizes import (
     Need,
     decoder_peak,
@@ -39,7 +37,6 @@ from attnpo.training.sizes import (
     kv_cache_bytes,
     mask_bytes,
     optimiser_bytes,
-    rows_bytes,
     shared_out,
 )
 
@@ -143,7 +140,7 @@ def need_of(
     layers: dict[int, int] = {}
     for layer, _ in heads or ():
         layers[layer] = layers.get(layer, 0) + 1
-    reads = rows_bytes(rows, max(layers.values()), min(ANSWER, tokens), tokens) if layers else 0
+    reads = rows_bytes(rows * max(layers.values(), default=0) * min(ANSWER, tokens) * tokens)
     scored = rows * (args.max_completion_length or 0)
     head: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
     return Need(
@@ -178,13 +175,11 @@ def memory_rows(need: Need, *, vllm: bool) -> dict[str, int]:
 
 def given_settings(parts: tuple[Any, ...], plain: tuple[Any, ...]) -> dict[str, tuple[Any, Any]]:
     """Option -> (value, default), where `plain` are the same options read without any given."""
-    now, usual = ({**vars(a), **vars(b), **vars(c)} for a, b, c in (parts, plain))
-    derived = {"generation_batch_size", "output_dir", "activation_checkpointing", "activation_checkpointing_kwargs"}
-    names = [option.name for part in parts for option in fields(part) if option.init]
+    now, usual = resolved_options(*parts), {name: value for part in plain for name, value in vars(part).items()}
     return {
-        name: (now[name], usual.get(name))
-        for name in names
-        if name not in derived and not name.endswith("_token") and now[name] != usual.get(name)
+        name: (value, usual.get(name))
+        for name, value in now.items()
+        if name != "output_dir" and value != usual.get(name)
     }
 
 
@@ -232,12 +227,8 @@ def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None
     spread(args, machine.gpus)
     check_packages(args)
     use_fitting_rate(args, model_config)
-    model_config.model_name_or_path = model_config.model_name_or_path or shipped_model(data.task_redundancy)
-    path = resolve_model(model_config.model_name_or_path)
-    tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
     with quiet_screen(), VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
-        accuracy = AccuracyReward(pool, form=WHOLE if args.thinking == "no" else None)
-        load_rewards(data.reward_funcs or [OURS], accuracy)
+        path, tokenizer, accuracy, _ = load_parts(data, args, model_config, pool)
         problems, counts = load_problems(data, args, tokenizer, accuracy, console.print, held_out=False)
     check_enough_problems(problems, args.generation_batch_size * machine.gpus, args.num_generations)
     with quiet_screen():

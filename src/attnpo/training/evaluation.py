@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import numpy as np
-import torch
 from accelerate.utils import gather_object
-from transformers import set_seed
 
 from attnpo.training.recording import evaluation_metrics
 from attnpo.training.records import Record, RunFolder
-
-
-@contextmanager
-def isolated_random_state(seed: int) -> Iterator[None]:
-    """Run with `seed`, then put back every random state, so that evaluating never changes a training run."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - transformers seeds it
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=list(devices)):
-        try:
-            set_seed(seed)
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 class HeldOutEvaluation:

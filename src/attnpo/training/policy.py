@@ -25,8 +25,8 @@ from trl.trainer.utils import is_async_callable
 from attnpo.errors import InputError
 from attnpo.steps.formats import ThinkingFormat
 from attnpo.steps.spans import LocatedSteps
-from attnpo.training.evaluation import isolated_random_state
 from attnpo.training.processes import together
+from attnpo.training.random_states import isolated_random_state
 from attnpo.training.records import Record
 
 

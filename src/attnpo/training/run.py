@@ -22,7 +22,7 @@ from trl.trainer.utils import get_peft_config
 
 from attnpo.attention.heads import HEADS
 from attnpo.data.jsonl import write_whole
-from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
+from attnpo.data.problems import BUILT_IN, drop_long_prompts, make_prompts, to_problems
 from attnpo.errors import InputError, RunError, StoppedError
 from attnpo.evaluation.contamination import Degree, seen_in_training
 from attnpo.judges.answers import AnswerJudge
@@ -31,9 +31,7 @@ from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.formats import THINK
 from attnpo.steps.spans import locate_steps
-from attnpo.task.dataset import build_dataset
-from attnpo.task.problems import parse_difficulty
-from attnpo.task.traces import redundant_style
+from attnpo.task.source import source_rows
 from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch, StopAfterMinutes
 from attnpo.training.checkpoints import checkpoint_of, passed_over
 from attnpo.training.config import AttnPOConfig
@@ -245,15 +243,22 @@ def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: b
     return tokenizer
 
 
-def build_trainer(
-    data: DataConfig, args: AttnPOConfig, model_config: ModelConfig, pool: VerifierPool, console: Console
-) -> tuple[AttnPOTrainer, dict[str, Any]]:
-    """Everything a run needs, and notes on what was left out on the way (for environment.json)."""
+def load_parts(
+    data: DataConfig, args: AttnPOConfig, model_config: ModelConfig, pool: VerifierPool
+) -> tuple[str, PreTrainedTokenizerBase, AccuracyReward, list[Any]]:
+    """The model's path, its tokenizer, our verifier and the reward functions, as a run has them."""
     model_config.model_name_or_path = model_config.model_name_or_path or shipped_model(data.task_redundancy)
     path = resolve_model(model_config.model_name_or_path)
     tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
     accuracy = AccuracyReward(pool, form=WHOLE if args.thinking == "no" else None)
-    rewards = load_rewards(data.reward_funcs or [OURS], accuracy)
+    return path, tokenizer, accuracy, load_rewards(data.reward_funcs or [OURS], accuracy)
+
+
+def build_trainer(
+    data: DataConfig, args: AttnPOConfig, model_config: ModelConfig, pool: VerifierPool, console: Console
+) -> tuple[AttnPOTrainer, dict[str, Any]]:
+    """Everything a run needs, and notes on what was left out on the way (for environment.json)."""
+    path, tokenizer, accuracy, rewards = load_parts(data, args, model_config, pool)
     notes: dict[str, Any] = {}
     train_set, notes["train"] = load_problems(data, args, tokenizer, accuracy, console.print, held_out=False)
     eval_set = None
@@ -309,14 +314,7 @@ def load_problems(
     """
     name = (data.eval_dataset_name or data.dataset_name) if held_out else data.dataset_name
     split = data.dataset_test_split if held_out else data.dataset_train_split
-    if name == BUILT_IN:
-        count = data.eval_problems if held_out else data.train_problems
-        difficulty = parse_difficulty(data.task_difficulty, "task_difficulty")
-        style = redundant_style(data.task_redundancy)
-        rows = build_dataset(count, data.task_seed, "test" if held_out else "train", difficulty, style)
-    else:
-        rows = load_rows(name, config=data.dataset_config, split=split)
-        rows = rows[: data.eval_problems] if held_out else rows
+    rows = source_rows(name, data, held_out=held_out, config=data.dataset_config, split=split)
     found = to_problems(rows, name, problem_column=data.problem_column, reference_column=data.reference_column)
     problems = with_columns(found.rows, rows) if data.reward_funcs else found.rows
     if name != BUILT_IN:

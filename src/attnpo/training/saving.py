@@ -9,7 +9,6 @@ the name of a checkpoint when it is whole, so that nothing called checkpoint-N i
 from __future__ import annotations
 
 import os
-import random
 import shutil
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from rich.console import Console
@@ -30,6 +28,7 @@ from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 from attnpo.errors import InputError
 from attnpo.training.checkpoints import write_list_of_files
 from attnpo.training.packing import pack, read_packed, write_packed
+from attnpo.training.random_states import RandomStates, random_states, set_random_states
 from attnpo.training.records import WARNINGS
 
 ASIDE = ".saving"
@@ -79,26 +78,6 @@ def state_of(trainer: Any) -> dict[str, Any]:
         if trainer.log_completions
         else {},
     }
-
-
-RandomStates = tuple[Any, ...]
-
-
-def random_states() -> RandomStates:
-    """Of every library that is drawn from."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    numpy = np.random.get_state()  # noqa: NPY002 - transformers seeds and saves it
-    return random.getstate(), numpy, torch.random.get_rng_state(), cuda
-
-
-def set_random_states(states: RandomStates) -> None:
-    """Put back `random_states`."""
-    python, numpy, cpu, cuda = states
-    random.setstate(python)
-    np.random.set_state(numpy)  # noqa: NPY002
-    torch.random.set_rng_state(cpu)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
 
 
 @dataclass

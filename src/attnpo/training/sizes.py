@@ -24,7 +24,6 @@ from transformers.masking_utils import AttentionMaskInterface
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
-from attnpo.attention.rows import CHUNK_ELEMENTS
 from attnpo.training.memory import LiveBytes, bytes_of
 
 STAND_IN = "attnpo_counted"
@@ -169,12 +168,6 @@ def optimiser_bytes(args: TrainingArguments, parameters: Iterable[Tensor]) -> in
         optimiser = kind(ours, **options)
         optimiser.step()
         return bytes_of(t for state in optimiser.state.values() for t in state.values() if isinstance(t, Tensor))
-
-
-def rows_bytes(rows: int, heads: int, answer: int, tokens: int) -> int:
-    """At most, while the attention rows of one layer are read: logits, their softmax and what comes of them, for as
-    many rows as fit into a chunk (`attnpo.attention.rows`)."""
-    return 4 * 4 * min(CHUNK_ELEMENTS, rows * heads * answer * tokens)
 
 
 def mask_bytes(rows: int, tokens: int, attention: str, compute: torch.dtype) -> int:

@@ -48,18 +48,19 @@ from attnpo.training.callbacks import (
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.checkpoints import checkpoint_of, passed_over, what_is_broken
 from attnpo.training.config import AttnPOConfig
-from attnpo.training.evaluation import HeldOutEvaluation, isolated_random_state
+from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.formats import format_of_run
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
 from attnpo.training.method_options import OF_HEADS
 from attnpo.training.own_heads import find_own_heads
 from attnpo.training.policy import Policy
 from attnpo.training.processes import from_main
+from attnpo.training.random_states import isolated_random_state
 from attnpo.training.recording import Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
 from attnpo.training.reward_guard import RewardError, RewardInputError, guarded, without_infinite
 from attnpo.training.rewards import RewardSetup
-from attnpo.training.saving import Checkpoints
+from attnpo.training.saving import Checkpoints, generate_every
 from attnpo.training.stages import make_stages
 from attnpo.training.trackers import guard_trackers, start_trackers
 
@@ -308,9 +309,8 @@ class AttnPOTrainer(GRPOTrainer):
     @property
     def scores_before_rewards(self) -> bool:
         """Whether scores come from the old-log-prob forward, which TRL runs exactly then, and not from the loss's."""
-        generate_every = self.args.steps_per_generation * self.num_iterations
         corrected = self.use_vllm and self.vllm_importance_sampling_correction
-        return self.args.gradient_accumulation_steps % generate_every != 0 or corrected
+        return self.args.gradient_accumulation_steps % generate_every(self) != 0 or corrected
 
     def _wanted(self, batch: GenerationBatch, **how: Any) -> Wanted | None:
         """What a forward over responses of `batch` is to be read for; None: the credit method needs no forward."""

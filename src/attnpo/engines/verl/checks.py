@@ -5,6 +5,7 @@ verl swallows what goes wrong while it loads extensions, and a worker's error is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from attnpo.models import resolve_model
 from attnpo.training.method_options import OF_HEADS
 
 VERL = "0.9.1"
-"""The release whose methods are overridden; any other has to be tried first (tests/verl/test_contract.py)."""
+"""The release whose methods are overridden; any other has to be tried first (tests/on_verl/test_contract.py)."""
 
 OLD_SECTIONS = {
     "custom_reward_function": "reward.custom_reward_function",
@@ -52,90 +53,54 @@ def check_versions() -> None:
         )
 
 
+OFF = {
+    "algorithm.rollout_correction.bypass_mode": "false: without the old-log-prob forward there are no scores",
+    "algorithm.use_kl_in_reward": "false: the advantages are formed of the rewards alone; actor.use_kl_loss is another "
+    "matter",
+    "reward.reward_model.enable": "false: right and wrong come from a verifier",
+    "distillation.enabled": "false",
+    "actor_rollout_ref.rollout.multi_turn.enable": "false: credit reads the steps of one uninterrupted response",
+    "actor_rollout_ref.actor.use_prefix_grouper": "false: prompts shared by several responses are no packed rows",
+    "critic.enable": "null or false: there is no critic",
+}
+"""Keys of verl's that must be off -> what is expected instead, and why."""
+
+
 def check_silently_wrong(config: Any) -> None:
     """Raises InputError, naming the key, for settings of verl's under which credit would be wrong or not be there."""
-    actor, rollout, algorithm = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.algorithm
-    model = config.actor_rollout_ref.model
-    correction = algorithm.get("rollout_correction", None) or {}
-    steps = config.attnpo.credit != "outcome"
-    refused = [
-        (
-            "actor_rollout_ref.actor.strategy",
-            actor.strategy,
-            actor.strategy in ("fsdp", "fsdp2"),
+    from omegaconf import OmegaConf
+
+    steps, norm = config.attnpo.credit != "outcome", config.attnpo.advantage == "grpo"
+    fine: dict[str, tuple[Callable[[Any], bool], str]] = {
+        key: (lambda found: not found, expected) for key, expected in OFF.items()
+    }
+    fine |= {
+        "actor_rollout_ref.actor.strategy": (
+            lambda found: found in ("fsdp", "fsdp2"),
             "fsdp2 (or fsdp): the scores come out of that engine",
         ),
-        (
-            "algorithm.rollout_correction.bypass_mode",
-            correction.get("bypass_mode", False),
-            not correction.get("bypass_mode", False),
-            "false: without the old-log-prob forward there are no scores",
-        ),
-        (
-            "algorithm.use_kl_in_reward",
-            algorithm.use_kl_in_reward,
-            not algorithm.use_kl_in_reward,
-            "false: the advantages are formed of the rewards alone; actor.use_kl_loss is another matter",
-        ),
-        (
-            "reward.reward_model.enable",
-            config.reward.reward_model.enable,
-            not config.reward.reward_model.enable,
-            "false: right and wrong come from a verifier",
-        ),
-        (
-            "distillation.enabled",
-            config.distillation.get("enabled", False),
-            not config.distillation.get("enabled", False),
-            "false",
-        ),
-        (
-            "actor_rollout_ref.rollout.multi_turn.enable",
-            rollout.multi_turn.enable,
-            not rollout.multi_turn.enable,
-            "false: credit reads the steps of one uninterrupted response",
-        ),
-        (
-            "actor_rollout_ref.rollout.agent.default_agent_loop",
-            rollout.agent.default_agent_loop,
-            rollout.agent.default_agent_loop == AGENT,
+        "actor_rollout_ref.rollout.agent.default_agent_loop": (
+            lambda found: found == AGENT,
             f"{AGENT}: credit reads the steps of one uninterrupted response",
         ),
-        (
-            "actor_rollout_ref.model.use_fused_kernels",
-            model.use_fused_kernels,
-            not (model.use_fused_kernels and steps),
+        "actor_rollout_ref.model.use_fused_kernels": (
+            lambda found: not (found and steps),
             "false: they replace the model's forward, and this was not tried",
         ),
-        (
-            "actor_rollout_ref.actor.use_prefix_grouper",
-            actor.use_prefix_grouper,
-            not actor.use_prefix_grouper,
-            "false: prompts shared by several responses are no packed rows",
-        ),
-        (
-            "actor_rollout_ref.actor.policy_loss.loss_mode",
-            actor.policy_loss.loss_mode,
-            actor.policy_loss.loss_mode == "vanilla" or not steps,
+        "actor_rollout_ref.actor.policy_loss.loss_mode": (
+            lambda found: found == "vanilla" or not steps,
             "vanilla: others weigh whole sequences, or were not tried with an advantage per token",
         ),
-        (
-            "trainer.v1.sampler.custom_sampler.path",
-            config.trainer.v1.sampler.custom_sampler.path,
-            config.trainer.v1.sampler.custom_sampler.path is None,
-            "null: groups must be whole",
-        ),
-        ("critic.enable", config.critic.enable, not config.critic.enable, "null or false: there is no critic"),
-        ("trainer.balance_batch", config.trainer.balance_batch, config.trainer.balance_batch, "true"),
-        (
-            "algorithm.norm_adv_by_std_in_grpo",
-            algorithm.norm_adv_by_std_in_grpo,
-            algorithm.norm_adv_by_std_in_grpo or config.attnpo.advantage != "grpo",
+        "trainer.v1.sampler.custom_sampler.path": (lambda found: found is None, "null: groups must be whole"),
+        "trainer.balance_batch": (bool, "true"),
+        "algorithm.norm_adv_by_std_in_grpo": (
+            lambda found: found or not norm,
             "true with --advantage grpo; --advantage dr_grpo is the one that does not divide by the deviation",
         ),
-    ]
-    for key, found, fine, expected in refused:
-        if not fine:
+    }
+    for key, (allowed, expected) in fine.items():
+        found = OmegaConf.select(config, key)
+        if not allowed(found):
             raise InputError(f"key {key} of verl's configuration: found {found!r}, expected {expected}")
     check_old_sections(config)
     check_sequence_parallel(config)

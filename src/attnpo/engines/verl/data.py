@@ -9,14 +9,12 @@ from typing import Any
 from datasets import Dataset
 
 from attnpo.checks import read_escapes
-from attnpo.data.problems import BUILT_IN, load_rows, make_prompts, to_problems
+from attnpo.data.problems import make_prompts, to_problems
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.errors import InputError
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
-from attnpo.task.dataset import build_dataset
-from attnpo.task.problems import parse_difficulty
-from attnpo.task.traces import redundant_style
+from attnpo.task.source import source_rows
 
 
 def write_problems(
@@ -41,15 +39,9 @@ def problems(
     """Rows of verl's columns, without those whose reference the verifier cannot read."""
     source = (options.eval_dataset_name or options.dataset_name) if held_out else options.dataset_name
     assert source is not None
-    if source == BUILT_IN:
-        count = options.eval_problems if held_out else options.train_problems
-        difficulty = parse_difficulty(options.task_difficulty, "task_difficulty")
-        style = redundant_style(options.task_redundancy)
-        given = list(build_dataset(count, options.task_seed, "test" if held_out else "train", difficulty, style))
-    else:
-        given = load_rows(source)
+    given = source_rows(source, options, held_out=held_out)
     columns = {"problem_column": options.problem_column, "reference_column": options.reference_column}
-    read = to_problems(given[: options.eval_problems] if held_out else given, source, **columns)
+    read = to_problems(given, source, **columns)
     unreadable = set(verifier.validate_references([row["reference"] for row in read.rows]))
     found = [row for row in read.rows if row["reference"] not in unreadable]
     if not found:

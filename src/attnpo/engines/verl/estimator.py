@@ -17,7 +17,7 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import register_adv_est
 
 from attnpo.credit.advantages import outcome_advantages
-from attnpo.engines.verl.ledger import grouped
+from attnpo.engines.verl.ledger import grouped, judged_elsewhere
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.errors import RunError
 from attnpo.training.rewards import RewardSetup
@@ -70,7 +70,7 @@ def outcome_of(
     """The outcome advantage of every response, from rewards of 1 for a right one and the length reward."""
     size = uids.count(uids[0])
     order = torch.tensor(grouped(uids, list(range(len(uids))), size))
-    setup = RewardSetup.build([_judge], options)
+    setup = RewardSetup.build([judged_elsewhere], options)
     table = rewards[order, None]
     if setup.has_length:
         table = torch.cat([table, torch.full_like(table, torch.nan)], dim=1)
@@ -79,8 +79,3 @@ def outcome_of(
     found = torch.empty_like(rewards)
     found[order] = outcome_advantages(totals.view(-1, size), options.advantage).view(-1).to(found)
     return found
-
-
-def _judge(completions: list[Any], **columns: Any) -> list[None]:
-    """Stands for verl's reward function, which has judged already."""
-    return [None] * len(completions)

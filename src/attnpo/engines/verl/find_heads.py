@@ -14,9 +14,9 @@ from typing import Any
 from attnpo.attention.heads import HEADS
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.errors import InputError, RunError
+from attnpo.training.records import HEADS_TRACES
 
 SEARCH = "heads-search"
-TRACES = "heads-traces.jsonl.gz"
 
 
 def find(config: Any, options: VerlOptions, file: Path) -> None:
@@ -31,7 +31,7 @@ def find(config: Any, options: VerlOptions, file: Path) -> None:
     done = subprocess.run(line, check=False)
     if done.returncode:
         raise RunError("heads: auto: the search before the run found no heads; give a head file with --heads")
-    for name in (HEADS, TRACES):
+    for name in (HEADS, HEADS_TRACES):
         shutil.move(where / name, file.parent / name)
     shutil.rmtree(where)
 

@@ -116,11 +116,11 @@ class Ledger:
         with self.recorder.timer("credit"):
             self._order = grouped(rows.uids, rows.numbers, self.group_size)
             self._batch = self._located(rows, self._order, self.group_size)
-            packed = [pack_spans(located, len(prompt)) for located, prompt in self._rows_in_order()]
+            batch = self._batch
+            packed = [
+                pack_spans(located, len(ids)) for located, ids in zip(batch.located, batch.prompt_ids, strict=True)
+            ]
         return self._back(packed)
-
-    def _rows_in_order(self) -> Any:
-        return zip(self._batch.located, self._batch.prompt_ids, strict=True)
 
     def _located(self, rows: Rows, order: list[int], group_size: int) -> GenerationBatch:
         batch = GenerationBatch([rows.rows[i] for i in order], group_size)
@@ -191,7 +191,7 @@ class Ledger:
         """Let the records show these verdicts; none where a reward function of one's own judged."""
         known = [Verdict(verdict) for verdict in verdicts if verdict is not None]
         self._judge.last_verdicts = known
-        self.rewards.functions[0] = self._judge if len(known) == len(verdicts) else _judged_elsewhere
+        self.rewards.functions[0] = self._judge if len(known) == len(verdicts) else judged_elsewhere
 
     def _signals(
         self,
@@ -215,8 +215,7 @@ class Ledger:
 
     def metrics(self) -> dict[str, float]:
         """Write the records of the step; what metrics.jsonl says of them, with the seconds spent here."""
-        numbers = self.recorder.end_step()
-        return {**numbers, **self.recorder.timer.take()}
+        return {**self.recorder.end_step(), **self.recorder.take_seconds()}
 
     # ---------------------------------------------------------------- evaluation
 
@@ -270,7 +269,7 @@ def judged(reward: float, verdict: str | None) -> float:
     return float("nan") if known is None else known
 
 
-def _judged_elsewhere(completions: list[Any], **columns: Any) -> list[None]:
+def judged_elsewhere(completions: list[Any], **columns: Any) -> list[None]:
     """In the place of a reward function whose values have come with the responses."""
     return [None] * len(completions)
 
@@ -298,4 +297,4 @@ def heads_of_run(folder: Path) -> list[Head]:
     return load_heads(folder / HEADS)
 
 
-__all__ = ["Ledger", "Record", "Rows", "grouped", "heads_of_run", "judged"]
+__all__ = ["Ledger", "Record", "Rows", "grouped", "heads_of_run", "judged", "judged_elsewhere"]

@@ -16,6 +16,7 @@ from attnpo.errors import InputError
 from attnpo.rewards.length import LengthReward
 from attnpo.steps.formats import AUTO, load_format
 from attnpo.steps.lexicon import load_lexicon
+from attnpo.training.defaults import DELAY_SHARE
 from attnpo.training.method_options import (
     ATTNPO_OPTIONS,
     fixed_threshold,
@@ -121,11 +122,11 @@ class VerlOptions:
         method, length = self.make_credit(), self.make_length_reward()
         missing = method.signals - MADE_HERE
         if missing or getattr(method, "run_options", None):
-            works = ", ".join(name for name in ("attnpo", "first_correct", "outcome"))
             needs = f"needs {', '.join(sorted(missing))}" if missing else "needs a loss of TRL's"
             raise InputError(
                 f"option credit: {self.credit!r} {needs}, which takes more rollouts within a step and is not there on "
-                f"verl; expected {works}, or one of your own of the signals {', '.join(sorted(MADE_HERE))}. "
+                "verl; expected attnpo, first_correct, outcome, or one of your own of the signals "
+                f"{', '.join(sorted(MADE_HERE))}. "
                 "`attnpo train` has it"
             )
         if length.instruction is not None:
@@ -140,7 +141,7 @@ class VerlOptions:
 
     def delay(self, steps: int) -> int:
         """T of a run of so many steps."""
-        return round(steps / 2) if self.credit_delay is None else self.credit_delay
+        return round(DELAY_SHARE * steps) if self.credit_delay is None else self.credit_delay
 
     def make_credit(self, steps: int = 0) -> CreditMethod:
         """The credit method, ready to call; `steps`: of the run."""

@@ -29,6 +29,7 @@ from attnpo.engines.verl.ledger import WHY_MISSING, Ledger, Rows, heads_of_run
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.engines.verl.wire import HEADS, SCORES, SPANS, heads_as_text, nothing_to_score
 from attnpo.errors import RunError
+from attnpo.models.loading import end_tokens, find_model
 from attnpo.steps.detect import choose_format
 
 STATE = "attnpo.json"
@@ -65,6 +66,7 @@ class AttnPOTrainerSync(PPOTrainerSync):
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
         rollout, folder = self.config.actor_rollout_ref.rollout, Path(self.options.output_dir)
+        model = self.config.actor_rollout_ref.model.path
         self.options.max_completion_length = self.config.data.max_response_length
         chosen = choose_format(self.options.thinking_format, self.tokenizer, template_options=self._template_options())
         needed = "attention" in self.options.make_credit().signals
@@ -72,7 +74,7 @@ class AttnPOTrainerSync(PPOTrainerSync):
             self.options,
             self.tokenizer,
             chosen.form,
-            end_ids=end_ids(self.config.actor_rollout_ref.model.path, self.tokenizer),
+            end_ids=end_tokens(find_model(str(model)).generation_config(), self.tokenizer),
             group_size=rollout.n,
             steps=self.total_training_steps,
             heads=heads_of_run(folder) if needed else None,
@@ -245,16 +247,3 @@ def plain(column: Any, count: int) -> list[Any]:
         return [None] * count
     entries = column.tolist() if hasattr(column, "tolist") else list(column)
     return [entry.data if isinstance(entry, NonTensorData) else entry for entry in entries]
-
-
-def end_ids(model: str, tokenizer: Any) -> list[int]:
-    """Tokens that end a response: the tokenizer's, and those of the model's generation configuration."""
-    from transformers import GenerationConfig
-
-    found = {tokenizer.eos_token_id}
-    try:
-        given = GenerationConfig.from_pretrained(model).eos_token_id
-    except OSError:  # a model without one
-        given = None
-    found.update(given if isinstance(given, list) else [given])
-    return sorted(token for token in found if token is not None)

@@ -24,13 +24,13 @@ SPANS, SCORES, HEADS = "attnpo_spans", "attnpo_scores", "attnpo_heads"
 def pack_spans(located: LocatedSteps, prompt_tokens: int) -> Int64[Tensor, " n"]:
     """The row of one response. What is scored: two steps or more, and a final answer (as `StepTensors.layout`)."""
     if len(located.spans) < 2 or located.answer is None or not located.has_answer_text:
-        return torch.zeros(2, dtype=torch.int64)
+        return nothing_to_score()
     spans = torch.tensor([located.answer, *located.spans], dtype=torch.int64)
     return (spans + prompt_tokens).flatten()
 
 
 def nothing_to_score() -> Int64[Tensor, "2"]:
-    """The row of a sequence that verl has added to fill a batch."""
+    """The row of a response that is not scored, and of a sequence that verl has added to fill a batch."""
     return torch.zeros(2, dtype=torch.int64)
 
 
