@@ -202,7 +202,6 @@ class Comparison:
             return ours == theirs or _same_set(ours, theirs)
         except (UnreadableError, *COMPARISON_ERRORS):
             return None
-        return None
 
     def _same_inequality(self, gold: Reading, answer: Reading) -> bool | None:
         try:
