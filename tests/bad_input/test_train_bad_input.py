@@ -75,6 +75,9 @@ def test_no_such_yaml(complaint):
 
 LINE = {
     ("--learning_rat", "1"): "unknown option learning_rat on the command line; did you mean learning_rate?",
+    ("--learning_rat", "1", "--num_generation", "4", "--model", "x"): "unknown option learning_rat, num_generation, "
+    "model on the command line; did you mean learning_rate for learning_rat, num_generations for num_generation, "
+    "model_init_kwargs or model_name_or_path or model_revision for model?",
     ("--max_steps", "many"): "option max_steps: invalid int value: 'many'",
     ("--credit_delta", "2"): "option credit_delta: found 2.0, expected a number in [0, 1]",
     ("--length_alpha", "1"): "option length_alpha: found 1.0",

@@ -83,6 +83,22 @@ def test_without_evaluations_the_sentence_names_training_as_its_source(run_folde
     assert sentence(replace(run, metrics=[])) == "Nothing was measured yet."
 
 
+@pytest.mark.parametrize(
+    ("lengths", "clear"),
+    [
+        ([366, 326], False),  # one update each: nothing says how much they differ by chance
+        ([102, 98, 82, 78], False),  # 20 apart; half an interval is 12.71 × √8/√2 = 25.4 at both ends, together 36 …
+        ([101, 99, 81, 79], True),  # … and here 18
+        ([100, 100, 80, 80], True),
+    ],
+)
+def test_the_headline_of_training_updates_says_what_they_can_show(run_folder, lengths, clear):
+    metrics = [{"step": float(s), "length/completion": float(n), "accuracy": 0.5} for s, n in enumerate(lengths, 1)]
+    said = sentence(replace(read_run(run_folder), evaluations=[], metrics=metrics))
+    assert ("shows no clear change" in said) != clear
+    assert ("shorter" in said) == clear
+
+
 def test_the_table_has_intervals_and_changes(run_folder):
     table = before_after(read_run(run_folder))
     assert table is not None

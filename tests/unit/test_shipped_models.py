@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from attnpo.models import SHIPPED, model_name, resolve_model, shipped_model
+from attnpo.models import SHIPPED, model_name, nearest_model, resolve_model, shipped_model
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -33,3 +33,12 @@ def test_the_nearest_model_is_taken(redundancy, expected):
 def test_other_names_stay():
     assert resolve_model("some/model") == model_name("some/model") == "some/model"
     assert resolve_model(None) == resolve_model("overthinker")
+
+
+def test_a_missing_folder_has_a_neighbour_or_a_shipped_model_of_nearly_that_name(tmp_path):
+    for name in ("qwen-task", "other", "qwen-tusk"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "qwen-task" / "config.json").write_text("{}")  # only that one is a model
+    assert nearest_model(str(tmp_path / "qwen-tsk")) == f"; did you mean {tmp_path / 'qwen-task'}?"
+    assert nearest_model(str(tmp_path / "overthink")) == "; did you mean overthinker?"
+    assert nearest_model(str(tmp_path / "nowhere" / "m")) == ""

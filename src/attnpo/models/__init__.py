@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 OVERTHINKER = "overthinker"
@@ -28,3 +29,14 @@ def model_name(name_or_path: str) -> str:
     """The name to write down for a model: "overthinker" for a folder of a shipped one, anything else unchanged."""
     found = Path(name_or_path).resolve() if name_or_path else None
     return next((name for name in SHIPPED if found == Path(resolve_model(name))), name_or_path)
+
+
+def nearest_model(missing: str) -> str:
+    """A hint for a path where there is nothing: the folder beside it that has a model and is called nearly so, else a
+    shipped model; "" where there is neither."""
+    path = Path(missing).expanduser()
+    beside = [p.name for p in path.parent.iterdir() if (p / "config.json").is_file()] if path.parent.is_dir() else []
+    for names, folder in ((beside, path.parent), (list(SHIPPED), Path())):
+        if alike := difflib.get_close_matches(path.name, names, n=1):
+            return f"; did you mean {folder / alike[0]}?"
+    return ""

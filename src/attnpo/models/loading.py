@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import logging
 
 from attnpo.errors import InputError
-from attnpo.models import resolve_model
+from attnpo.models import nearest_model, resolve_model
 
 # The format of its own template without the system message, which names another assistant.
 CHAT_TEMPLATE = (
@@ -187,7 +187,7 @@ def find_model(name: str, *, revision: str | None = None, trust_remote_code: boo
         return Source(name, str(path.parent), gguf=path.name, **common)
     if not path.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise InputError(f"--model {name}: no such folder")
+            raise InputError(f"--model {name}: no such folder{nearest_model(name)}")
         return Source(name, name, **common)
     if (path / ADAPTER).is_file():
         _needs("peft", name)

@@ -24,17 +24,20 @@ if TYPE_CHECKING:  # runs of other engines are described without TRL
 PACKAGES = ("attnpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "math-verify", "vllm")
 
 
-def write_description(folder: Path, options: dict[str, Any], environment: dict[str, Any]) -> None:
+def write_description(folder: Path, options: dict[str, Any], environment: dict[str, Any], comment: str = "") -> None:
     """config.yaml (every option as resolved; it can be given back to --config) and environment.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.yaml", yaml.safe_dump(options, sort_keys=True, allow_unicode=True).encode())
+    text = yaml.safe_dump(options, sort_keys=True, allow_unicode=True)
+    write_whole(folder / "config.yaml", (f"# {comment}\n{text}" if comment else text).encode())
     write_whole(folder / "environment.json", (json.dumps(environment, indent=1) + "\n").encode())
 
 
-def environment_of(args: AttnPOConfig, argv: list[str], notes: dict[str, Any], sets: dict[str, Any]) -> dict[str, Any]:
+def environment_of(
+    args: AttnPOConfig, command: list[str], notes: dict[str, Any], sets: dict[str, Any]
+) -> dict[str, Any]:
     """What environment.json says: versions, devices, command, seeds, and the problems of `sets` ("train", "eval")."""
     return {
-        "command": shlex.join(["attnpo", "train", *argv]),
+        "command": shlex.join(command),
         "versions": versions_of(PACKAGES),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -222,13 +222,23 @@ def _chosen(argv: list[str]) -> dict[str, str]:
     return {word.removeprefix("--"): value for word, value in pairs if word.removeprefix("--") in BELONGS_TO}
 
 
+def _meant(name: str, known: list[str]) -> str | None:
+    """What was most likely meant: the few options that begin so, else one that is spelt alike."""
+    longer = [option for option in known if option.startswith(f"{name}_")]
+    if 0 < len(longer) <= 3:
+        return " or ".join(longer)
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
 def _unknown(parser: OptionParser, rest: list[str], where: str) -> str:
     known = [name.removeprefix("--") for action in parser._actions for name in action.option_strings[:1]]
     names = [word.removeprefix("--").partition("=")[0] for word in rest if word.startswith("--")]
     if not names:
         return f"found {' '.join(rest)!r} on the command line, expected options only (--name value)"
-    guess = difflib.get_close_matches(names[0], known, n=1)
-    hint = f"; did you mean {guess[0]}?" if guess else "; `attnpo train --help-all` lists them all"
+    guesses = {name: guess for name in names if (guess := _meant(name, known)) is not None}
+    if len(names) > 1:
+        guesses = {name: f"{guess} for {name}" for name, guess in guesses.items()}
+    hint = f"; did you mean {', '.join(guesses.values())}?" if guesses else "; `attnpo train --help-all` lists them all"
     return f"unknown option {', '.join(names)} in {where}{hint}".replace("in the command", "on the command")
 
 
@@ -249,10 +259,11 @@ def model_kwargs(model_config: ModelConfig) -> dict[str, Any]:
     return options
 
 
-def resolved_options(data: DataConfig, args: AttnPOConfig, model_config: ModelConfig) -> dict[str, Any]:
+def resolved_options(data: DataConfig | None, args: AttnPOConfig, model_config: ModelConfig | None) -> dict[str, Any]:
     """All options with the values of this run, by name, such that --config takes them back.
 
-    What follows from other options is left out: given back, it would forbid or outlive a change of those.
+    What follows from other options is left out: given back, it would forbid or outlive a change of those. No `data` and
+    `model_config`: a Python program's run, whose problems and model are objects.
     """
     derived = {
         "generation_batch_size",
@@ -266,10 +277,13 @@ def resolved_options(data: DataConfig, args: AttnPOConfig, model_config: ModelCo
     }
     if args.steps_per_generation == args.gradient_accumulation_steps:
         derived.add("steps_per_generation")
-    if args.model_init_kwargs == model_kwargs(model_config):
+    if model_config is not None and args.model_init_kwargs == model_kwargs(model_config):
         derived.add("model_init_kwargs")
-    options = {**asdict(data), **args.to_dict(), **asdict(model_config)}
-    defaults = {field.name: field.default for part in (data, args, model_config) for field in fields(part)}
+    parts = [part for part in (data, args, model_config) if part is not None]
+    options = {
+        key: value for part in parts for key, value in (args.to_dict() if part is args else asdict(part)).items()
+    }
+    defaults = {field.name: field.default for part in parts for field in fields(part)}
     return {
         key: value
         for key, value in options.items()

@@ -169,6 +169,13 @@ class RunFolder:
             if keep is None or not path.samefile(keep):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+    def keep_heads(self, file: Path, *, traces: bool) -> None:
+        """The head file of this run, and with `traces` what it was found on; nothing to do where it lies here."""
+        if file.resolve() != (self.path / HEADS).resolve():
+            write_whole(self.path / HEADS, file.read_bytes())
+            if traces:
+                write_whole(self.path / HEADS_TRACES, file.with_name(HEADS_TRACES).read_bytes())
+
     @property
     def heads_of_a_start(self) -> Path | None:
         """The head file of a run that found its heads and ended before it wrote anything else; None: there is none."""

@@ -20,13 +20,11 @@ from trl.import_utils import is_vllm_available
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
-from attnpo.attention.heads import HEADS
-from attnpo.data.jsonl import write_whole
 from attnpo.data.problems import BUILT_IN, drop_long_prompts, make_prompts, to_problems
 from attnpo.errors import InputError, RunError, StoppedError
 from attnpo.evaluation.contamination import Degree, seen_in_training
 from attnpo.judges.answers import AnswerJudge
-from attnpo.models import resolve_model, shipped_model
+from attnpo.models import nearest_model, resolve_model, shipped_model
 from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.formats import THINK
@@ -135,7 +133,7 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         trainer, notes = build_trainer(data, args, model_config, pool, console)
         trainer.add_callback(stop)
         sets = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
-        about = environment_of(args, argv, notes, sets)
+        about = environment_of(args, ["attnpo", "train", *argv], notes, sets)
         defaults = {option.name: option.default for part in (data, args, model_config) for option in fields(part)}
         changed = what_changed(resume, resolved_options(data, args, model_config), about, defaults)
         check_changes(changed, accepted=args.resume_with_changes)
@@ -156,7 +154,8 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             if resume is None:
                 (trainer.folder.path / WARNINGS).unlink(missing_ok=True)
             if trainer.heads_file is not None:
-                copy_heads(trainer.heads_file, Path(args.output_dir), traces=found and trainer.heads_file != given)
+                trainer.folder.keep_heads(trainer.heads_file, traces=found and trainer.heads_file != given)
+        trainer.is_described = True
         for warning in [*without_effect(args), *overlap_warnings(sets)]:
             warn(warning, trainer.folder, console)
         trainer.find_heads(resumed=resume or False, say=console.print)
@@ -167,14 +166,6 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
     # Of several processes, one that ends with its group still open may abort on the way out.
     trainer.accelerator.state.destroy_process_group()
     return Path(args.output_dir)
-
-
-def copy_heads(file: Path, folder: Path, *, traces: bool) -> None:
-    """The head file of a run into its folder, and what it was found on; nothing to do where it lies there."""
-    if file.resolve() != (folder / HEADS).resolve():
-        write_whole(folder / HEADS, file.read_bytes())
-        if traces:
-            write_whole(folder / HEADS_TRACES, file.with_name(HEADS_TRACES).read_bytes())
 
 
 def check_packages(args: AttnPOConfig) -> None:
@@ -228,7 +219,7 @@ def warn(message: str, folder: RunFolder, console: Console) -> None:
 def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The model's tokenizer; InputError where there is none or it cannot map tokens to characters."""
     if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
-        raise InputError(f"option model_name_or_path: no folder {path}")
+        raise InputError(f"option model_name_or_path: no folder {path}{nearest_model(path)}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path,

@@ -55,6 +55,7 @@ from attnpo.training.method_options import OF_HEADS
 from attnpo.training.own_heads import find_own_heads
 from attnpo.training.policy import Policy
 from attnpo.training.processes import from_main
+from attnpo.training.program import describe
 from attnpo.training.random_states import isolated_random_state
 from attnpo.training.recording import Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
@@ -160,6 +161,7 @@ class AttnPOTrainer(GRPOTrainer):
         self.policy = Policy(self)
         self.heads: list[Head] | None
         self.heads, self.heads_file = known_heads(self, heads)
+        self.is_described = False  # whether the run folder says what the run is made of; `attnpo train` knows more
         self.stages = make_stages(self.credit, self.policy)
         where: dict[str, Any] = {"folder": self.folder, "lexicon": args.lexicon}
         where["writes"] = self.accelerator.is_main_process
@@ -447,9 +449,12 @@ class AttnPOTrainer(GRPOTrainer):
 
         Raises:
             NotFiniteError, RewardError, RewardInputError: name the step, what happened, and the checkpoint.
+            InputError: a resumed run would go on with other settings (`resume_with_changes`).
         """
         self._checkpoints.resumed = found = self._checkpoint_of(resume_from_checkpoint)
         self.find_heads(resumed=str(found) if found is not None else False)
+        if not self.is_described:
+            describe(self, found)
         try:
             return super().train(None if found is None else str(found), *args, **kwargs)
         except (NotFiniteError, RewardError, RewardInputError) as error:

@@ -15,11 +15,13 @@ from attnpo.report.run import Run
 MAPPED = ("sra", "sra_interval")  # one number or pair per head: the map shows them
 SECRETS = ("hub_token", "api_key", "apikey", "password", "secret", "access_token", "auth_token")
 HIDDEN = "(hidden)"
+BUILT_IN = "task"  # the data set that is made, as in attnpo.data.problems, which takes seconds to import
 MAIN = (  # beginnings of the options that make a run what it is
     *("model_name_or_path", "dataset_", "eval_dataset", "task_", "advantage", "length_", "credit", "heads", "seed"),
     *("learning_rate", "max_steps", "num_generations", "num_iterations", "per_device_train", "max_completion_length"),
     *("temperature", "gradient_accumulation_steps", "use_vllm", "use_peft", "train_problems", "eval_problems"),
 )
+OF_THE_TASK = ("task_", "train_problems", "eval_problems")  # without effect on a run with a data set of its own
 # Also where no name tells: `--hub_token x` in a command, tokens by their beginning, passwords in addresses.
 OPTION = re.compile(rf"(--[\w.-]*(?:{'|'.join(SECRETS)})[\w.-]*)([= ]+)('[^']*'|\S+)", re.IGNORECASE)
 TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{8,}")
@@ -64,6 +66,8 @@ def _run_html(run: Run, *, several: bool) -> str:
     heads = {key: value for key, value in run.heads.items() if key not in MAPPED}
     environment = {key: value for key, value in run.environment.items() if key != "command"}
     main = {key: value for key, value in run.config.items() if key.startswith(MAIN) and value is not None}
+    if BUILT_IN not in (run.config.get("dataset_name", BUILT_IN), run.config.get("eval_dataset_name")):
+        main = {key: value for key, value in main.items() if not key.startswith(OF_THE_TASK)}
     parts = {"Main options": main, "All options": run.config, "Environment": environment, "Head file": heads}
     tables = "".join(
         _mapping(name, values, run.name, is_open=not several and name != "All options")

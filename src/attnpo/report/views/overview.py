@@ -6,7 +6,7 @@ What happened, in plain language and in a handful of numbers and curves.
 from __future__ import annotations
 
 import math
-from statistics import fmean
+from statistics import fmean, stdev
 
 from attnpo.report.elements import (
     NBSP,
@@ -68,10 +68,20 @@ def _steps(row: Measured) -> str:
     return plural(row["step"] or 0, "step")
 
 
+T_975 = {1: math.inf, 2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}
+"""0.975 quantiles of Student's t for a mean of so many values (one degree of freedom less)."""
+
+
 def _mean_of(rows: list[Measured]) -> Measured:
-    keys = ("accuracy", "length/completion")
-    values = {key: [value for row in rows if (value := row.get(key)) is not None] for key in keys}
-    return {key: fmean(values[key]) if values[key] else None for key in keys}
+    """Means over a few updates with 95 % intervals from how much the updates differ: each has problems of its own."""
+    found: Measured = {}
+    for key in ("accuracy", "length/completion"):
+        values = [value for row in rows if (value := row.get(key)) is not None]
+        if values:
+            spread = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 1.0
+            mean, half = fmean(values), T_975[len(values)] * spread if spread else 0.0
+            found |= {key: mean, f"{key}_low": mean - half, f"{key}_high": mean + half}
+    return found
 
 
 def _length(first: Measured, last: Measured) -> str:

@@ -1,0 +1,65 @@
+"""What a run says of itself that a Python program started: the same files as `attnpo train` writes, as far as known."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+
+from attnpo.attention.heads import HEADS, load_heads, save_heads
+from attnpo.training.description import environment_of, write_description
+from attnpo.training.options import resolved_options
+from attnpo.training.processes import from_main
+from attnpo.training.resume import check_changes, keep_history, what_changed
+
+if TYPE_CHECKING:
+    from attnpo.training.trainer import AttnPOTrainer
+
+COMMENT = (
+    "of a Python program: model, problems and reward functions are the program's, the options those of AttnPOConfig"
+)
+
+
+def describe(trainer: AttnPOTrainer, checkpoint: Path | None) -> None:
+    """config.yaml, environment.json and heads.json into the run folder; the main process writes.
+
+    checkpoint: the one that the run goes on from.
+
+    Raises:
+        InputError: it would go on with other options, problems or reward functions than it began with, and
+            `args.resume_with_changes` does not say that it may.
+    """
+    from_main(trainer.accelerator, lambda: _describe(trainer, None if checkpoint is None else str(checkpoint)))
+
+
+def _describe(trainer: AttnPOTrainer, checkpoint: str | None) -> None:
+    folder = trainer.folder.path
+    # A program's values may be of any type (a dtype among model_init_kwargs): those a file cannot hold go in as text.
+    options = json.loads(json.dumps(resolved_options(None, trainer.args, None), default=str))
+    options["model_name_or_path"] = getattr(trainer.model.config, "_name_or_path", "") or type(trainer.model).__name__
+    names = list(trainer.reward_func_names)
+    options["reward_funcs"] = names[:-1] if trainer.rewards.has_length else names  # the length reward is an option
+    about = environment_of(trainer.args, [Path(sys.executable).name, *sys.argv], {}, dict(_sets(trainer)))
+    changed = what_changed(checkpoint, options, about)
+    changed.pop("model_name_or_path", None)  # a path of the program's, which may have moved
+    check_changes(changed, accepted=trainer.args.resume_with_changes)
+    if checkpoint is not None:
+        keep_history(folder, checkpoint, changed)
+    write_description(folder, options, about, COMMENT)
+    if trainer.heads_file is not None:
+        trainer.folder.keep_heads(trainer.heads_file, traces=False)
+    elif trainer.heads is not None and not ((folder / HEADS).is_file() and load_heads(folder / HEADS) == trainer.heads):
+        save_heads(folder / HEADS, trainer.heads, model=options["model_name_or_path"])
+
+
+def _sets(trainer: AttnPOTrainer) -> Iterable[tuple[str, Any]]:
+    """Problems by name, those that can be read twice: what tells one prompt from another, and no images."""
+    held_out = trainer.eval_dataset
+    named = held_out.items() if isinstance(held_out, dict) else [("", held_out)]
+    for name, rows in [("train", trainer.train_dataset), *((f"eval {name}".strip(), rows) for name, rows in named)]:
+        if isinstance(rows, Dataset):
+            yield name, rows.select_columns([c for c in ("prompt", "reference") if c in rows.column_names])

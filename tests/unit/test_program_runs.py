@@ -1,0 +1,67 @@
+"""A run that a Python program starts says what it is made of, as one of the command line does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from attnpo.attention.heads import load_heads
+from attnpo.errors import InputError
+from attnpo.report.run import read_run
+from attnpo.training.records import HISTORY
+
+
+@pytest.fixture
+def run(tmp_path, trainer_kit, new_tiny_qwen2, tiny_tokenizer):
+    def make(folder: str = "run", **changes):
+        kit = trainer_kit
+        return kit.make_trainer(new_tiny_qwen2(), tiny_tokenizer, tmp_path / folder, responses=kit.MIXED, **changes)
+
+    return make
+
+
+def test_the_folder_says_what_the_run_is_made_of(run, tmp_path, trainer_kit):
+    run(learning_rate=0.5, num_generations=4).train()
+    folder = tmp_path / "run"
+    options = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (options["learning_rate"], options["num_generations"], options["credit"]) == (0.5, 4, "attnpo")
+    assert options["reward_funcs"] == ["accuracy"]
+    assert "dataset_name" not in options  # the program's own rows are no built-in task
+    about = json.loads((folder / "environment.json").read_text())
+    assert "trl" in about["versions"]
+    assert "pytest" in about["command"]
+    assert list(about["problem_fingerprints"]) == ["train"]
+    assert load_heads(folder / "heads.json") == trainer_kit.HEADS
+    found = read_run(folder)
+    assert not [notice for notice in found.notices if "config.yaml" in notice or "environment.json" in notice]
+    assert found.method == "AttnPO"
+
+
+def test_values_that_yaml_does_not_know_go_in_as_text(run, tmp_path):
+    import torch
+
+    trainer = run()
+    trainer.args.chat_template_kwargs = {"precision": torch.float16}
+    trainer.train()
+    assert "torch.float16" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_a_resumed_program_with_other_settings_is_refused_until_confirmed(run, tmp_path, trainer_kit):
+    run(max_steps=1, save_strategy="steps", save_steps=1).train()
+    other = run(max_steps=2, temperature=0.7)
+    with pytest.raises(InputError, match=r"temperature: was 1\.0, is 0\.7"):
+        other.train(resume_from_checkpoint=True)
+    with pytest.raises(InputError, match="train problems: was"):
+        run(max_steps=2, data=trainer_kit.problems(9)).train(resume_from_checkpoint=True)
+    run(max_steps=2, temperature=0.7, resume_with_changes=True).train(resume_from_checkpoint=True)
+    (row,) = map(json.loads, (tmp_path / "run" / HISTORY).read_text().splitlines())
+    assert row["until_step"] == 1
+    assert row["changes"] == {"temperature": [1.0, 0.7]}
+
+
+def test_another_folder_is_not_asked_for_anything(run, tmp_path):
+    run(max_steps=1, save_strategy="steps", save_steps=1).train()
+    run("more", max_steps=2, temperature=0.7).train(resume_from_checkpoint=None)
+    assert yaml.safe_load((tmp_path / "more" / "config.yaml").read_text())["temperature"] == 0.7
