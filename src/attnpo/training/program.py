@@ -6,25 +6,33 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from datasets import Dataset
 
 from attnpo.attention.heads import HEADS, load_heads, save_heads
 from attnpo.training.description import environment_of, write_description
+from attnpo.training.known_heads import Trained
 from attnpo.training.options import resolved_options
 from attnpo.training.processes import from_main
 from attnpo.training.resume import check_changes, keep_history, what_changed
-
-if TYPE_CHECKING:
-    from attnpo.training.trainer import AttnPOTrainer
+from attnpo.training.rewards import RewardSetup
 
 COMMENT = (
     "of a Python program: model, problems and reward functions are the program's, the options those of AttnPOConfig"
 )
 
 
-def describe(trainer: AttnPOTrainer, checkpoint: Path | None) -> None:
+class Described(Trained, Protocol):
+    """What is read of a trainer here: public names only."""
+
+    train_dataset: Any
+    eval_dataset: Any
+    reward_func_names: list[str]
+    rewards: RewardSetup
+
+
+def describe(trainer: Described, checkpoint: Path | None) -> None:
     """config.yaml, environment.json and heads.json into the run folder; the main process writes.
 
     checkpoint: the one that the run goes on from.
@@ -36,7 +44,7 @@ def describe(trainer: AttnPOTrainer, checkpoint: Path | None) -> None:
     from_main(trainer.accelerator, lambda: _describe(trainer, None if checkpoint is None else str(checkpoint)))
 
 
-def _describe(trainer: AttnPOTrainer, checkpoint: str | None) -> None:
+def _describe(trainer: Described, checkpoint: str | None) -> None:
     folder = trainer.folder.path
     # A program's values may be of any type (a dtype among model_init_kwargs): those a file cannot hold go in as text.
     options = json.loads(json.dumps(resolved_options(None, trainer.args, None), default=str))
@@ -56,7 +64,7 @@ def _describe(trainer: AttnPOTrainer, checkpoint: str | None) -> None:
         save_heads(folder / HEADS, trainer.heads, model=options["model_name_or_path"])
 
 
-def _sets(trainer: AttnPOTrainer) -> Iterable[tuple[str, Any]]:
+def _sets(trainer: Described) -> Iterable[tuple[str, Any]]:
     """Problems by name, those that can be read twice: what tells one prompt from another, and no images."""
     held_out = trainer.eval_dataset
     named = held_out.items() if isinstance(held_out, dict) else [("", held_out)]
