@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,11 +85,29 @@ def test_closed_after_an_error(trainer):
     assert "on_train_end" not in vars(recorder)
 
 
+PACKAGES = {"trackio": [], "tensorboard": [], "wandb": ["wandb"], "mlflow": ["mlflow-skinny", "sqlalchemy", "alembic"]}
+"""What a tracker needs beyond this package's own development packages."""
+
+
+def python_with(packages: list[str], folder: Path) -> str:
+    """An interpreter with these packages and all of this environment's; this one where nothing is missing."""
+    if not packages or all(importlib.util.find_spec(name.removesuffix("-skinny")) for name in packages):
+        return sys.executable
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "ours.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
+    python = str(folder / "bin" / "python")
+    constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "-c", str(constraints), *packages]
+    subprocess.run(pip, check=True, timeout=300)
+    return python
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("tracker", ["trackio", "wandb", "tensorboard", "mlflow"])
+@pytest.mark.parametrize("tracker", PACKAGES)
 def test_the_real_package(tracker, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
-    """A whole run with both evaluations and the package itself, offline; skipped where it is not installed."""
-    pytest.importorskip(tracker)
+    """A whole run with both evaluations and the package itself, offline: one run there, with both of them."""
+    python = python_with(PACKAGES[tracker], tmp_path / "venv")
     trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
     data = trainer_kit.write_problems(tmp_path / "problems.jsonl")
     more = ("--report_to", tracker, "--project", "attnpo-test", "--eval_dataset_name", str(data))
@@ -99,20 +120,53 @@ def test_the_real_package(tracker, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_
         "WANDB_MODE": "offline",
         "WANDB_DIR": str(tmp_path),
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "TENSORBOARD_LOGGING_DIR": str(tmp_path / "tensorboard"),
     }
-    command = [sys.executable, "-m", "attnpo", *argv]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=environment, check=False, cwd=tmp_path
+        [python, "-m", "attnpo", *argv],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     evaluations = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in evaluations] == [0, 1]
-    if tracker == "trackio":
-        import sqlite3
+    runs, found = SEEN[tracker](tmp_path)
+    assert (runs, found) == (1, 2)
 
-        (file,) = (tmp_path / "trackio").glob("*.db")
-        with sqlite3.connect(file) as database:
-            rows = [json.loads(row) for (row,) in database.execute("select cast(metrics as text) from metrics")]
-            (runs,) = database.execute("select count(distinct run_name) from metrics").fetchone()
-        assert runs == 1
-        assert len([row for row in rows if "eval/accuracy" in row]) == 2
+
+def in_trackio(folder: Path) -> tuple[int, int]:
+    """Runs, and evaluations with an accuracy."""
+    (file,) = (folder / "trackio").glob("*.db")
+    with sqlite3.connect(file) as database:
+        rows = [json.loads(row) for (row,) in database.execute("select cast(metrics as text) from metrics")]
+        (runs,) = database.execute("select count(distinct run_name) from metrics").fetchone()
+    return runs, len([row for row in rows if "eval/accuracy" in row])
+
+
+def in_mlflow(folder: Path) -> tuple[int, int]:
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        (runs,) = database.execute("select count(*) from runs").fetchone()
+        (found,) = database.execute("select count(*) from metrics where key = 'eval_accuracy'").fetchone()
+    return runs, found
+
+
+def in_wandb(folder: Path) -> tuple[int, int]:
+    files = list(folder.glob("wandb/offline-run-*/*.wandb"))
+    (file,) = files
+    # Protocol buffers, with names as they are; a value stands in the logged row and in the summary after it.
+    return len(files), file.read_bytes().count(b"\reval/accuracy\x82") // 2
+
+
+def in_tensorboard(folder: Path) -> tuple[int, int]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (file,) = folder.glob("**/events.out.tfevents.*")
+    events = EventAccumulator(str(file)).Reload()
+    return 1, len(events.Scalars("eval/accuracy"))
+
+
+SEEN = {"trackio": in_trackio, "mlflow": in_mlflow, "wandb": in_wandb, "tensorboard": in_tensorboard}
