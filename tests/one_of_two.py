@@ -6,6 +6,7 @@ torchrun --nproc-per-node 2 tests/one_of_two.py METHOD MODEL OUTPUT
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -34,6 +35,8 @@ METHODS: dict[str, dict[str, Any]] = {
         "loss_type": "grpo",
     },
     "outcome": {"num_iterations": 2, "advantage": "grpo", **SAVED},
+    # Problems of which every other one has four wrong responses (`alive`), which are replaced.
+    "resampled": {"credit": "outcome", "length_reward": "none", "dynamic_sampling": 2, "seed": 3, **SAVED},
     "first_correct": {"length_reward": "none", "max_grad_norm": 1.0, **SAVED},
     "mrt": {
         "num_iterations": 2,
@@ -49,6 +52,11 @@ METHODS: dict[str, dict[str, Any]] = {
         "credit_kwargs": {"cuts": "steps", "rollouts": 2, "closing": CLOSING, "share_prefixes": False},
     },
 }
+
+
+def alive(prompt: str) -> bool:
+    """Of the problems 12 + 30, 13 + 29, …: whether the first number is odd."""
+    return int(re.findall(r"\d+", prompt)[0]) % 2 == 1
 
 
 class Dies(TrainerCallback):
@@ -80,13 +88,16 @@ def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0
         max_steps=2,
         optim="sgd",
         learning_rate=0.1,
-        credit=method,
-        **METHODS[method],
+        **{"credit": method, **METHODS[method]},
     )
     canned = trainer._generate_single_turn
 
     def generate(prompt_ids, *args, **kwargs):
         texts = [tokenizer.decode(ids) for ids in prompt_ids]
+        if method == "resampled":
+            return [
+                (kit.SHORT if alive(text) and i % 2 else kit.FALSE).ids(tokenizer) for i, text in enumerate(texts)
+            ], None
         if "Repair:" in texts[0]:
             return [(FIX, kit.FALSE)[i % 2].ids(tokenizer) for i in range(len(prompt_ids))], None
         if texts[0].endswith(CLOSING):  # right where the response has found the sum already

@@ -18,6 +18,8 @@ import torch
 from processes import launch
 
 METHODS = ("attnpo", "outcome", "first_correct", "mrt")
+SAMPLED = ("completions/", "num_tokens")
+"""What TRL counts of all that was sampled: two processes that replace groups sample rows for company (`resampling`)."""
 ELSEWHERE = {"shape": "test_two_continuing", "iop": "test_two_repairing"}
 COUNTED = ("extra/", "potential/", "segments/")
 """What a stage counts beside the rollouts: of sums two processes have the mean, and of means the mean of two."""
@@ -30,21 +32,24 @@ def test_no_method_is_forgotten():
     assert {*METHODS, *ELSEWHERE} == set(found)
 
 
-def numbers(folder: Path) -> list[dict[str, Any]]:
+def numbers(folder: Path, *more: str) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    skipped = ("second", "step_time", *COUNTED)
+    skipped = ("second", "step_time", *COUNTED, *more)
     return [{k: v for k, v in row.items() if not any(part in k for part in skipped)} for row in rows]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "resampled"])
 def test_rewards_advantages_and_losses(method, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path, read_rollouts):
     model = trainer_kit.save_model(tmp_path / "model", trainer_kit.sharpen(new_tiny_qwen2()), tiny_tokenizer)
     folders = [tmp_path / "1", tmp_path / "2"]
     for processes, folder in enumerate(folders, start=1):
         code, said = launch(processes, "one_of_two.py", method, model, folder, port=23500)
         assert code == 0, said[-3000:]
-    for a, b in zip(*map(numbers, folders), strict=True):
+    more = SAMPLED if method == "resampled" else ()
+    one, two = (numbers(folder, *more) for folder in folders)
+    assert method != "resampled" or one[0]["groups/replaced"]
+    for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys()
         for name, value in a.items():
             assert b[name] == pytest.approx(value, abs=1e-5), name

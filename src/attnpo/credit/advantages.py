@@ -59,12 +59,12 @@ def outcome_advantages(rewards: Float[Tensor, "P G"], kind: str = "rloo") -> Flo
         if kind == "grpo":
             std = (deviation.square().sum(dim=1, keepdim=True) / others).sqrt()
             advantages = deviation / (std + STD_EPSILON)
-    return torch.where(present & ~_all_equal(rewards)[:, None], advantages, torch.zeros_like(advantages))
+    return torch.where(present & ~all_equal(rewards)[:, None], advantages, torch.zeros_like(advantages))
 
 
 def groups_without_signal(rewards: Float[Tensor, "P G"]) -> Float[Tensor, ""]:
     """Share of groups whose rewards are all equal (missing ones aside; one or no reward left counts): advantage 0."""
-    return _all_equal(rewards).float().mean()
+    return all_equal(rewards).float().mean()
 
 
 def is_correct(accuracy: Float[Tensor, "*rows"]) -> Bool[Tensor, "*rows"]:
@@ -87,7 +87,7 @@ def group_accuracy(accuracy: Float[Tensor, "P G"]) -> Float[Tensor, "P"]:
     return correct / present.sum(dim=1).clamp(min=1)
 
 
-def _all_equal(rewards: Float[Tensor, "P G"]) -> Bool[Tensor, "P"]:
+def all_equal(rewards: Float[Tensor, "P G"]) -> Bool[Tensor, "P"]:
     high = rewards.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).amax(dim=1)
     low = rewards.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).amin(dim=1)
     return high <= low

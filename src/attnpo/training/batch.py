@@ -23,6 +23,7 @@ from attnpo.credit.base import CreditInputs, rescalable_rows
 from attnpo.steps.formats import THINK, ThinkingFormat
 from attnpo.steps.spans import LocatedSteps, locate_steps
 from attnpo.training.records import Record
+from attnpo.training.resampling import Sampled
 from attnpo.training.rewards import RewardSetup
 
 
@@ -119,6 +120,7 @@ class GenerationBatch:
         verdicts: right or wrong; None where nobody could judge (`add_rewards`).
         signals: what a forward before the rewards has given (`ForwardCapture`); empty where none ran.
         records: the record of each response, for the run folder.
+        sampled: its responses and rewards, where they were there before the batch (`dynamic_sampling`).
     """
 
     rows: list[dict[str, Any]]
@@ -132,6 +134,7 @@ class GenerationBatch:
     verdicts: list[bool | None] = field(default_factory=list)
     signals: dict[str, Tensor] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
+    sampled: Sampled | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -14,6 +14,7 @@ import torch
 from transformers.trainer_utils import IntervalStrategy
 from trl.trainer.grpo_config import GRPOConfig
 
+from attnpo.checks import check_whole
 from attnpo.credit.advantages import KINDS, check_group_size
 from attnpo.credit.base import CreditMethod, credit_names
 from attnpo.errors import InputError
@@ -186,6 +187,11 @@ class AttnPOConfig(GRPOConfig):
         "Stop with an error after so many batches in a row in which no response has an advantage: nothing is learnt "
         "from them. 0: never.",
     )
+    dynamic_sampling: int = _option(
+        0,
+        "Rounds in which groups whose responses are all worth the same are replaced by those of other problems before "
+        "the update (DAPO's dynamic sampling). 0: none.",
+    )
     max_minutes: float | None = _option(
         None,
         "Stop with a checkpoint before the step that would end after so many minutes, counted from when the model is "
@@ -287,6 +293,7 @@ class AttnPOConfig(GRPOConfig):
             value = getattr(self, option)
             if value is not None and not value > 0:
                 raise InputError(f"option {option}: found {value}, expected more than 0")
+        check_whole("option dynamic_sampling", self.dynamic_sampling, low=0)
         if self.load_best_model_at_end:
             self.metric_for_best_model = self.metric_for_best_model or "accuracy"
             if self.metric_for_best_model.removeprefix("eval_") == "loss":

@@ -168,7 +168,7 @@ def new_records(
     mine = batch.rewards[batch.own]
     totals = setup.total(mine, weights.to(mine.device)).tolist()
     correct = setup.correct(mine).tolist()
-    verdicts = setup.last_verdicts(len(batch))
+    verdicts = setup.last_verdicts(len(batch)) if batch.sampled is None else batch.sampled.verdicts
     records = []
     for i, (located, row, values) in enumerate(zip(batch.located, batch.rows, mine.tolist(), strict=True)):
         group, index = divmod(batch.first + i, batch.group_size)

@@ -6,8 +6,9 @@ the correct responses of a whole group, which may be spread over processes, so i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -196,6 +197,22 @@ class RewardSetup:
             max_completion_length=self.max_completion_length,
         )
         return self._with_column(rewards, self.length(inputs).view(-1))
+
+    def tried_totals(
+        self,
+        rewards: Float[Tensor, "N K"],
+        lengths: Int[Tensor, " N"],
+        group_size: int,
+        *,
+        step: int,
+        targets: Float[Tensor, " N"] | None,
+        weights: Float[Tensor, " K"],
+    ) -> Float[Tensor, " N"]:
+        """What responses would be worth, length reward included, which learns nothing from them (LASER-D counts)."""
+        tried = replace(self, length=copy.deepcopy(self.length))
+        lengths = lengths.to(rewards.device)
+        rewards = tried.add_length_reward(rewards, lengths, group_size, step=step, targets=targets)
+        return self.total(rewards, weights.to(rewards.device))
 
     def without_length_reward(
         self, rewards: Float[Tensor, "N K"], rows: Sequence[Mapping[str, Any]] = ()

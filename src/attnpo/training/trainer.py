@@ -59,6 +59,8 @@ from attnpo.training.program import describe
 from attnpo.training.random_states import isolated_random_state
 from attnpo.training.recording import Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
+from attnpo.training.resampling import Sampled, Sampler, drawing, fill
+from attnpo.training.resampling import check as check_resampling
 from attnpo.training.reward_guard import RewardError, RewardInputError, guarded, without_infinite
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.saving import Checkpoints, generate_every
@@ -155,6 +157,7 @@ class AttnPOTrainer(GRPOTrainer):
             )
         if args.compile_rollouts:
             self._compile_generation()
+        check_resampling(args.dynamic_sampling, self, args.per_device_train_batch_size * args.steps_per_generation)
         self.thinking = format_of_run(args, self._tokenizer, train_dataset)
         self.form = self.thinking.form
         self.rewards.bind(self.reward_func_names, self._tokenizer, self.form)
@@ -218,8 +221,10 @@ class AttnPOTrainer(GRPOTrainer):
         if training:
             self._close_batch()
         group_size = self.num_generations if training else self.num_generations_eval
-        batch = GenerationBatch(inputs, group_size, first=self.accelerator.process_index * len(inputs))
-        self._batch = batch
+        sampled = self._resampled(inputs) if training and self.args.dynamic_sampling else None
+        inputs = inputs if sampled is None else sampled.rows
+        first = self.accelerator.process_index * len(inputs)
+        self._batch = batch = GenerationBatch(inputs, group_size, first=first, sampled=sampled)
         # TRL calls _generate, its old-log-prob forward where it has one, then _calculate_rewards.
         wanted = self._wanted(batch) if training and self.scores_before_rewards else None
         with self._capture.next_forward(wanted) as batch.signals:
@@ -243,19 +248,62 @@ class AttnPOTrainer(GRPOTrainer):
             self._recorder.all_credited()
         return output
 
-    def _generate(self, prompts: list):
-        timer, counts = self._recorder.timer, self.model.training
+    def _resampled(self, inputs: list[dict[str, Any]]) -> Sampled:
+        """Responses and rewards for a batch whose groups without signal are replaced (`dynamic_sampling`)."""
+        step, accelerator = self.state.global_step + 1, self.accelerator
+
+        def judge(rows: list[dict[str, Any]], generated: Any) -> tuple[Tensor, list[Any]]:
+            rewards = self._plain_rewards(rows, [row["prompt"] for row in rows], generated[3], generated[1])
+            return rewards, self.rewards.last_verdicts(len(rows))
+
+        def worth(rewards: Tensor, lengths: Tensor, rows: list[dict[str, Any]]) -> Tensor:
+            about = {"step": step, "targets": self._targets(rows), "weights": self.reward_weights}
+            return self.rewards.tried_totals(rewards, lengths, self.num_generations, **about)
+
+        sampler = Sampler(
+            generate=self._sample,
+            judge=judge,
+            worth=worth,
+            gather=lambda values: accelerator.gather(values.to(accelerator.device)),
+            draw=drawing(self.train_dataset, self.args.seed, step),
+            processes=accelerator.num_processes,
+            process=accelerator.process_index,
+        )
+        sampled = fill(inputs, self.num_generations, self.args.dynamic_sampling, sampler)
+        if sampled.replaced:  # columns that reward functions log beside the responses: of other rows than the batch has
+            self._pending_extra_logs.clear()
+        self._add_metrics({"groups/replaced": float(sampled.replaced)})
+        return sampled
+
+    def _sample(self, prompts: list):
         # Where compiling fails, the step runs as it is, with a warning.
         failing: Any = torch._dynamo.config.patch(suppress_errors=True) if self.args.compile_rollouts else nullcontext()
-        with timer("rollout", counts=counts), fast_rollouts(self.model), failing:
-            output = super()._generate(prompts)
-        with timer("credit", counts=counts):
+        with self._recorder.timer("rollout", counts=self.model.training), fast_rollouts(self.model), failing:
+            return super()._generate(prompts)
+
+    def _generate(self, prompts: list):
+        sampled = self._batch.sampled
+        output = self._sample(prompts) if sampled is None else tuple(sampled.generated)
+        with self._recorder.timer("credit", counts=self.model.training):
             self._batch.add_responses(
                 output[0], output[1], self._tokenizer, self.args.lexicon, self.eos_token_ids, self.form
             )
         return output
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        sampled = self._batch.sampled
+        rewards = (
+            self._plain_rewards(inputs, prompts, completions, completion_ids_list)
+            if sampled is None
+            else sampled.rewards
+        )
+        with_length = self._with_length_reward if self.model.training else self.rewards.without_length_reward
+        rewards = with_length(rewards, inputs)
+        self._batch.add_rewards(rewards, self.rewards)
+        return rewards
+
+    def _plain_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
+        """Of all processes, before the length reward; infinite ones are told of and count as missing."""
         step = self.state.global_step + int(self.model.training)
         with self._recorder.timer("verify", counts=self.model.training), guarded(self, self.accelerator, step):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -267,20 +315,21 @@ class AttnPOTrainer(GRPOTrainer):
                 self._checkpoints.tell(
                     f"the reward function {name!r} gave {count} infinite rewards; they count as missing", once=name
                 )
-        with_length = self._with_length_reward if self.model.training else self.rewards.without_length_reward
-        rewards = with_length(rewards, inputs)
-        self._batch.add_rewards(rewards, self.rewards)
         return rewards
 
     def _with_length_reward(self, rewards: Tensor, rows: list[dict[str, Any]]) -> Tensor:
-        step, targets = self.state.global_step + 1, self.rewards.targets(rows)
+        step = self.state.global_step + 1
         lengths = [len(ids) for ids in self._batch.completion_ids]
         lengths = self.accelerator.gather(torch.tensor(lengths, device=rewards.device))
-        if targets is not None:
-            targets = self.accelerator.gather(targets.to(rewards.device))
+        targets = self._targets(rows)
         rewards = self.rewards.add_length_reward(rewards, lengths, self.num_generations, step=step, targets=targets)
         self._add_metrics(self.rewards.length.metrics(step))
         return rewards
+
+    def _targets(self, rows: list[dict[str, Any]]) -> Tensor | None:
+        """The lengths that the prompts of all processes ask for."""
+        targets = self.rewards.targets(rows)
+        return None if targets is None else self.accelerator.gather(targets.to(self.accelerator.device))
 
     def _add_outcome(self, output: dict[str, Any], batch: GenerationBatch) -> None:
         """Outcome advantages, group accuracy and steps into TRL's batch, ready to be shuffled and split."""
