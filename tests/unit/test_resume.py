@@ -119,8 +119,7 @@ def test_the_trained_model_is_in_the_run_folder(train, tmp_path):
     assert AutoTokenizer.from_pretrained(run).chat_template
     assert {"heads.json", "README.md"} <= {path.name for path in run.iterdir()}
     card = (run / "README.md").read_text()
-    assert f"fine-tuned version of `{tmp_path / 'model'}`" in card
-    assert f'model="{run}"' in card
+    assert f"`{tmp_path / 'model'}` trained to think shorter" in card
     assert "None" not in card
     model = AutoModelForCausalLM.from_pretrained(run)
     assert model.num_parameters() > 0

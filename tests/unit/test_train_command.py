@@ -110,7 +110,7 @@ def test_the_model_card_names_the_method(credit, train, tmp_path):
     assert train("--credit", credit)[0] == 0
     card = (tmp_path / "run" / "README.md").read_text()
     assert "DeepSeekMath" not in card
-    assert ("papers/2602.09953" in card) == (credit == "attnpo")
+    assert ("Credit per step follows" in card) == (credit == "attnpo")
 
 
 def test_the_start_need_not_be_evaluated(train, tmp_path):

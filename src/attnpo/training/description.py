@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from attnpo.data.jsonl import read_jsonl, write_whole
-from attnpo.models import model_name
 from attnpo.training.resume import PROBLEMS, comparable_from, fingerprint
 from attnpo.versions import device_names, versions_of
 
@@ -56,19 +55,8 @@ def save_trained(trainer: Any) -> None:
     """The trained model into the run folder, whatever is said about checkpoints: weights, tokenizer, card; heads.json
     lies there already. To be called by all processes.
     """
-    folder = Path(trainer.args.output_dir)
     trainer.save_model()
-    trainer.create_model_card(model_name=folder.resolve().name)
-    card = folder / "README.md"
-    if trainer.is_world_process_zero() and card.is_file():
-        base = model_name(str(getattr(trainer.model.config, "_name_or_path", "") or "a local model"))
-        card.write_text(with_base(card.read_text(encoding="utf-8"), base, folder), encoding="utf-8")
-
-
-def with_base(card: str, base: str, folder: Path) -> str:
-    """TRL's model card with the model it began from, and where to load it, in place of None for both."""
-    card = card.replace("[None](https://huggingface.co/None)", f"`{base}`")
-    return card.replace('model="None"', f'model="{folder}"')
+    trainer.create_model_card()
 
 
 def evaluated(folder: Path, step: int) -> bool:

@@ -401,3 +401,4 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
     ):
         console.print("evaluating the trained model …")
         trainer.evaluate()
+        trainer.create_model_card()  # once more, with what was measured

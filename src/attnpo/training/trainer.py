@@ -46,6 +46,7 @@ from attnpo.training.callbacks import (
     StopAfterMinutes,
 )
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
+from attnpo.training.card import write_card
 from attnpo.training.checkpoints import checkpoint_of, passed_over, what_is_broken
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.evaluation import HeldOutEvaluation
@@ -66,8 +67,6 @@ from attnpo.training.rewards import RewardSetup
 from attnpo.training.saving import Checkpoints, generate_every
 from attnpo.training.stages import make_stages
 from attnpo.training.trackers import guard_trackers, start_trackers
-
-PAPER = "ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning"
 
 
 class AttnPOTrainer(GRPOTrainer):
@@ -118,7 +117,6 @@ class AttnPOTrainer(GRPOTrainer):
                 f"credit={args.credit!r} reads the steps of one uninterrupted response; tools, environments and "
                 "rollout_func interleave text of others and are not supported with it"
             )
-        self.is_of_paper = args.credit == "attnpo" and credit is None
         self.folder = RunFolder(args.output_dir, rollouts=args.record_rollouts)
         self.rewards = RewardSetup.build(reward_funcs, args)
         check_enough_problems(train_dataset, args.generation_batch_size, args.num_generations)
@@ -174,13 +172,11 @@ class AttnPOTrainer(GRPOTrainer):
         self._recorder = Recorder(**where)
         self._held_out = HeldOutEvaluation(**where, examples=args.eval_examples)
 
-    @property
-    def _name(self) -> str:  # type: ignore[override] - this and _paper are for TRL's model card
-        return "AttnPO" if self.is_of_paper else f"AttnPOTrainer of the package attnpo (credit: {self.credit.name})"
-
-    @property
-    def _paper(self) -> dict[str, str]:  # type: ignore[override]
-        return {"title": PAPER, "id": "2602.09953"} if self.is_of_paper else {}
+    def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
+        """This package's card in the run folder, in place of TRL's; it has what the run's records have."""
+        if self.is_world_process_zero():
+            base = getattr(self.model.config, "_name_or_path", "") or "a local model"
+            write_card(self.folder.path, str(base), tags=[tags] if isinstance(tags, str) else tags)
 
     @property
     def needs_heads(self) -> bool:

@@ -76,7 +76,8 @@ def _run_html(run: Run, *, several: bool) -> str:
     )
     title = f"<h2>{esc(run.name)}</h2>\n" if several else ""
     said = f"<h3>Command</h3>\n<pre><code>{esc(hide(str(command)))}</code></pre>\n" if command else ""
-    return f'{title}{said}{tables}<p class="aside">Run folder: <code>{esc(run.path)}</code></p>\n'
+    card = " (its model card: <code>README.md</code>)" if (run.path / "README.md").is_file() else ""
+    return f'{title}{said}{tables}<p class="aside">Run folder: <code>{esc(run.path)}</code>{card}</p>\n'
 
 
 def _mapping(name: str, values: dict[str, Any], run: str, *, is_open: bool) -> str:

@@ -1,0 +1,152 @@
+"""The model card of a trained model: out of its run folder, so that it says what the records say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCardData
+
+from attnpo.attention.heads import HEADS, load_heads
+from attnpo.data.jsonl import write_whole
+from attnpo.evaluation.frontier import draw_frontier
+from attnpo.models import SHIPPED, model_name
+from attnpo.training.description import read_evaluations
+from attnpo.training.resume import comparable_from
+
+PICTURE = "frontier.png"
+ROWS = (("accuracy", "accuracy", ".1%"), ("tokens per response", "length/completion", ".0f"))
+PAPER = "[ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning](https://arxiv.org/abs/2602.09953)"
+
+
+def write_card(folder: Path, base: str, *, tags: list[str] | None = None) -> None:
+    """README.md of a run folder, and frontier.png beside it where held-out problems were evaluated twice.
+
+    base: name or folder of the model that was trained.
+    """
+    options, about = _mapping(folder / "config.yaml"), _mapping(folder / "environment.json")
+    evaluations = comparable_evaluations(folder)
+    licence = licence_of(base)
+    data = ModelCardData(
+        base_model=model_name(base) if not Path(base).is_dir() else None,  # a folder is no name on the Hub
+        library_name="transformers",
+        license=licence,
+        tags=sorted({"attnpo", "trl", "reasoning", *(tags or [])}),
+        model_name=folder.resolve().name,
+    )
+    parts = [
+        f"---\n{data.to_yaml()}\n---\n",
+        f"# {folder.resolve().name}\n",
+        f"`{model_name(base)}` trained to think shorter with [attnpo](https://arxiv.org/abs/2602.09953) "
+        f"({about.get('versions', {}).get('attnpo', 'version not recorded')}), on TRL's GRPOTrainer.\n",
+        _results(evaluations),
+        _training(options, about, folder),
+        _loading(folder),
+        "## Licence\n",
+        f"That of the base model: {licence}.\n"
+        if licence
+        else "That of the base model; its folder does not state one.\n",
+    ]
+    if len(evaluations) > 1:
+        _draw(evaluations, folder)
+    write_whole(folder / "README.md", "\n".join(part for part in parts if part).encode())
+
+
+def comparable_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run that are of the same problems and limits as its last one."""
+    since = comparable_from(folder)
+    rows = [row for row in read_evaluations(folder) if row["step"] >= since and row.get("accuracy") is not None]
+    return [row for row in rows if row.get("set") == rows[-1].get("set")]
+
+
+def licence_of(base: str) -> str | None:
+    """The licence in the head of the base model's own card; that of this package for its shipped models."""
+    if model_name(base) in SHIPPED:
+        return "apache-2.0"
+    card = Path(base) / "README.md"
+    if not card.is_file():
+        return None
+    found = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    try:
+        head = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        return None
+    licence = head.get("license") if isinstance(head, dict) else None
+    return licence if isinstance(licence, str) else None
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    """A file of a run; nothing where the run has none (a trainer that was saved before it began)."""
+    if not file.is_file():
+        return {}
+    text = file.read_text(encoding="utf-8")
+    found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    return found if isinstance(found, dict) else {}
+
+
+def _results(evaluations: list[dict[str, Any]]) -> str:
+    if not evaluations:
+        return "Nothing was measured on held-out problems.\n"
+    ends = evaluations if len(evaluations) == 1 else [evaluations[0], evaluations[-1]]
+    lines = [
+        f"{ends[-1]['n']} held-out problems, 95 % intervals in brackets.\n",
+        "| | " + " | ".join(f"step {row['step']}" for row in ends) + " |",
+        "|---" * (1 + len(ends)) + "|",
+        *("| " + " | ".join([name, *(_cell(row, key, form) for row in ends)]) + " |" for name, key, form in ROWS),
+    ]
+    if len(ends) > 1:
+        lines.append(f"\n![accuracy against length along the training]({PICTURE})")
+    return "\n".join(["## Before and after\n", *lines, ""])
+
+
+def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+    interval = "" if low is None or high is None else f" ({low:{form}} to {high:{form}})"
+    return f"{row[key]:{form}}{interval}"
+
+
+def _training(options: Mapping[str, Any], about: Mapping[str, Any], folder: Path) -> str:
+    derived = about.get("derived") or {}
+    known = {**derived, **options}
+    names = ("advantage", "length_reward", "credit", "learning_rate", "max_steps", "num_generations", "dataset_name")
+    rows = [(name, known[name]) for name in names if known.get(name) is not None]
+    if (folder / HEADS).is_file():
+        heads = ", ".join(f"layer {layer} head {head}" for layer, head in load_heads(folder / HEADS))
+        rows.append(("key-focus heads", f"{heads} ({HEADS})"))
+    rows += [(name, version) for name, version in about.get("versions", {}).items() if name in ("torch", "trl")]
+    method = f"Credit per step follows {PAPER}.\n\n" if options.get("credit") == "attnpo" else ""
+    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+    return f"## Training\n\n{method}{table}\n\nAll settings: `config.yaml`, `environment.json` beside the weights.\n"
+
+
+def _loading(folder: Path) -> str:
+    name = folder.resolve().name
+    return f"""## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{name}")  # the folder, or its name on the Hub
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+```
+
+`vllm serve {name}` serves it; `attnpo eval --model {name} --benchmarks math500` measures it; for llama.cpp its
+`convert_hf_to_gguf.py {name}` makes a GGUF file.
+"""
+
+
+def _draw(evaluations: list[dict[str, Any]], folder: Path) -> None:
+    def value(row: Mapping[str, Any], key: str) -> dict[str, Any]:
+        return {"value": row[key], "low": row.get(f"{key}_low"), "high": row.get(f"{key}_high")}
+
+    runs = {
+        f"step {row['step']}": {"tokens": value(row, "length/completion"), "accuracy": value(row, "accuracy")}
+        for row in evaluations
+    }
+    panel = {"problems": evaluations[-1]["n"], "runs": runs}
+    figure = draw_frontier({"all": None, "benchmarks": {"held-out problems": panel}, "runs": runs})
+    figure.savefig(folder / PICTURE, dpi=120)

@@ -1,0 +1,78 @@
+"""The model card says what a run folder's records say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from attnpo.training.card import licence_of, write_card
+
+
+def evaluation(step: int, accuracy: float, tokens: float) -> dict[str, float]:
+    ends = {"accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1}
+    lengths = {"length/completion_low": tokens - 20, "length/completion_high": tokens + 20}
+    return {"step": step, "accuracy": accuracy, "length/completion": tokens, "n": 64, **ends, **lengths}
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "shorter"
+    folder.mkdir()
+    options = {"advantage": "rloo", "length_reward": "tlmre", "credit": "attnpo", "max_steps": 20}
+    (folder / "config.yaml").write_text(yaml.safe_dump(options))
+    about = {"versions": {"attnpo": "1.2", "trl": "9.9"}, "derived": {"learning_rate": 0.5}}
+    (folder / "environment.json").write_text(json.dumps(about))
+    (folder / "heads.json").write_text(json.dumps({"heads": [[2, 3], [0, 1]]}))
+    return folder
+
+
+def evaluated(run, *rows) -> str:
+    (run / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_card(run, "org/base", tags=["mine"])
+    return (run / "README.md").read_text()
+
+
+def test_the_whole_card(run):
+    card = evaluated(run, evaluation(0, 0.5, 300), evaluation(10, 0.55, 250), evaluation(20, 0.625, 200))
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert head["base_model"] == "org/base"
+    assert head["tags"] == ["attnpo", "mine", "reasoning", "trl"]
+    assert "| | step 0 | step 20 |" in card
+    assert "| accuracy | 50.0% (40.0% to 60.0%) | 62.5% (52.5% to 72.5%) |" in card
+    assert "| tokens per response | 300 (280 to 320) | 200 (180 to 220) |" in card
+    assert "| key-focus heads | layer 2 head 3, layer 0 head 1 (heads.json) |" in card
+    assert "| learning_rate | 0.5 |" in card  # followed from others
+    assert 'from_pretrained("shorter")' in card
+    assert (run / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_after_a_change_of_the_problems_only_what_compares(run):
+    row = {"until_step": 10, "changes": {"eval problems": ["a", "b"]}, "config": {}}
+    (run / "config-history.jsonl").write_text(json.dumps(row) + "\n")
+    card = evaluated(run, evaluation(0, 0.5, 300), evaluation(20, 0.625, 200))
+    assert "| | step 20 |" in card
+    assert "300" not in card
+    assert "frontier" not in card
+
+
+def test_a_folder_without_records(tmp_path):
+    write_card(tmp_path, "a local model")
+    assert "Nothing was measured on held-out problems." in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("---\nlicense: mit\ntags: [a]\n---\n# Base", "mit"),
+        ("# license: mit", None),
+        ("---\nlicense: [a, b]\n---\n", None),
+        ("---\na: [\n---\n", None),
+    ],
+)
+def test_the_licence_is_the_base_models_own(text, expected, tmp_path):
+    (tmp_path / "README.md").write_text(text)
+    assert licence_of(str(tmp_path)) == expected
+    assert licence_of("overthinker") == "apache-2.0"
+    assert licence_of(str(tmp_path / "none")) is None
