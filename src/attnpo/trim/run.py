@@ -31,7 +31,7 @@ from attnpo.models.loading import load_model
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import REWARD_OF
 from attnpo.steps.detect import format_of_file
-from attnpo.steps.formats import Form
+from attnpo.steps.formats import Form, format_of_rows, marks_of
 from attnpo.steps.response import answer_of, thinking_of
 from attnpo.traces.labelled import NumberedRow, longest
 from attnpo.traces.prepared import prepare_trace
@@ -86,7 +86,7 @@ def trim_file(
     name = resolve_model(model)
     head_file = heads_file(name, heads) if options.ranking == ATTENTION else None
     chosen = [] if head_file is None else load_heads(head_file)
-    rows, without = read_source(source)
+    rows, without = read_source(source, marks_of(format_of_rows(options.thinking_format)))
     rows = rows[: options.max_traces]
     target, partial = Path(target), Path(f"{target}.partial")
     with _going_on(partial, _settings(rows, name, chosen, options), say) as (file, done), VerifierPool() as pool:
