@@ -8,6 +8,7 @@ front of it between <think> and </think>. Field names are those of the tools' re
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ def origin_of(row: Mapping[str, Any]) -> str:
     if "epoch" in row and "output" in row and "input" in row:
         return "inspect"
     if any(is_conversation(row.get(name)) for name in (*CONVERSATIONS, "completion")):
+        return "messages"
+    if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
         return "messages"
     return OWN
 
@@ -73,12 +76,13 @@ def lm_eval(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row
 
 def lighteval(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
     """``details_*.parquet`` of lighteval: doc, model_response and metric; before 0.9 full_prompt, predictions, gold."""
-    scores = list((row.get("metric") or row.get("metrics") or {}).values())
-    correct = _correct(scores[0] if len(scores) == 1 else None)
+    metric = row.get("metric") or row.get("metrics") or {}
+    name, score = next(iter(metric.items())) if len(metric) == 1 else ("", None)
+    correct, of_each = _correct(score), is_share(name)
     if "model_response" not in row:
         texts = _as_json(row["predictions"])
         common = {**_reference(_as_json(row.get("gold"))), **correct}
-        yield from _several(None, row.get("example") or row["full_prompt"], texts, common, where)
+        yield from _several(None, row.get("example") or row["full_prompt"], texts, common, where, of_each=of_each)
         return
     doc, answer = _object(row, "doc", where), _object(row, "model_response", where)
     golds, choices = doc.get("gold_index"), doc.get("choices") or []
@@ -86,7 +90,20 @@ def lighteval(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[R
     found = [choices[index] for index in indices if isinstance(index, int) and 0 <= index < len(choices)]
     texts = _with_reasoning(answer.get("text") or [], answer.get("reasonings"), marks)
     common = {**_reference(found), **correct}
-    yield from _several(doc.get("id"), doc.get("query"), texts, common, where)
+    yield from _several(doc.get("id"), doc.get("query"), texts, common, where, of_each=of_each)
+
+
+_OF_A_GROUP = re.compile(r"pass@(?!(?:k:k=)?1(?!\d))|maj@|cons@|best@", re.IGNORECASE)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a score of several responses is the share of them that is right, by the metric's name: that of a group
+    (one of them is right, or most) says nothing about each.
+
+    >>> [is_share(name) for name in ("extractive_match", "math_pass@1:4_samples", "pass@k:k=1", "pass@16", "maj@4")]
+    [True, True, True, False, False]
+    """
+    return _OF_A_GROUP.search(metric) is None
 
 
 def every_eval_ever(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
@@ -163,11 +180,17 @@ CONVERTERS: dict[str, Converter] = {
 }
 
 
-def _several(identity: Any, problem: Any, texts: Any, common: Row, where: str) -> Iterator[Row]:
+def _several(
+    identity: Any, problem: Any, texts: Any, common: Row, where: str, *, of_each: bool = False
+) -> Iterator[Row]:
+    """One trace per response. of_each: what `common` says of several is true of each; else it is not known which of
+    them was graded, and only a single one is said to be correct or not."""
     if not isinstance(problem, str) or not problem.strip():
         raise InputError(f"{where}: found no question of the row ({type_name(problem)}), expected a text")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{where}: found no responses of the row ({type_name(texts)}), expected a list of texts")
+    if len(texts) > 1 and not of_each:
+        common = {name: value for name, value in common.items() if name != "correct"}
     for number, text in enumerate(texts, start=1):
         named = {} if identity is None else {"id": str(identity) if len(texts) == 1 else f"{identity}-{number}"}
         yield {**named, "problem": problem, "response": text, **common}
