@@ -1,4 +1,4 @@
-"""Every thinking format through segment, score, train and eval, on a small model that writes it.
+"""Every thinking format through segment, score, train, eval and early exit, on a small model that writes it.
 
     python scripts/format_table.py             # the table of docs/thinking-formats.md; ten CPU seconds a format
     python scripts/format_table.py mistral     # these formats only
@@ -37,6 +37,7 @@ class Figures:
     scores: list[Any]
     training: list[Any]
     evaluation: list[Any]
+    exits: list[Any]
 
 
 def write_model(form: ThinkingFormat, folder: Path) -> None:
@@ -72,6 +73,19 @@ def run(*words: str) -> None:
 
 def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def early_exits(form: ThinkingFormat, model: Path, tokenizer: Any, problems: list[str]) -> list[Any]:
+    """Of each response: whether its thinking was ended, how often it was asked, tokens, those of the thinking."""
+    from attnpo.models.loading import load_model
+    from attnpo.traces.prepared import prompt_ids
+    from attnpo.trim.early_exit import Closing, confident, generate_with_exit
+
+    # The same token ids for every format: of channels `Closing` writes no line break by itself.
+    closing = Closing(load_model(str(model))[0], tokenizer, f"\n{form.bridge}", form=form)
+    prompts = [prompt_ids(problem, tokenizer, opens_itself=False) for problem in problems]
+    found = generate_with_exit(closing, prompts, confident(0.95), max_new_tokens=320, do_sample=False)
+    return [[one.exited, one.asked, one.tokens, one.thinking, one.spent] for one in found]
 
 
 def measure(form: ThinkingFormat, folder: Path) -> tuple[str, Figures]:
@@ -127,16 +141,18 @@ def measure(form: ThinkingFormat, folder: Path) -> tuple[str, Figures]:
     scores = [
         [row["answer_tokens"], row["baseline"], [step["score"] for step in row["steps"]]] for row in lines(scored)
     ]
-    return ("shown" if option == "auto" else f"{found.name}, so given"), Figures(steps, scores, metrics, samples)
+    exits = early_exits(found if option == "auto" else form, model, tokenizer, [row["problem"] for row in rows[:2]])
+    return ("shown" if option == "auto" else f"{found.name}, so given"), Figures(steps, scores, metrics, samples, exits)
 
 
 def table(names: list[str]) -> bool:
     """Prints the table; whether every figure is that of `<think>`."""
     expected: Figures | None = None
     print(
-        "| format | `auto` | segment: steps | score: traces | train, 2 steps: right, steps per response | eval: right |"
+        "| format | `auto` | segment: steps | score: traces | train, 2 steps: right, steps per response | eval: right "
+        "| early exit: tokens |"
     )
-    print("|---|---|---|---|---|---|", flush=True)
+    print("|---|---|---|---|---|---|---|", flush=True)
     alike = True
     for name in ["deepseek_r1", *(name for name in names if name != "deepseek_r1")]:
         with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +161,8 @@ def table(names: list[str]) -> bool:
         cells = [name, auto, sum(map(len, found.steps)), sum(row[1] is not None for row in found.scores)]
         last = found.training[-1]
         cells += [f"{last[0]:.0%}, {last[3]:.2f}", f"{sum(row[0] == 'right' for row in found.evaluation)} of 2"]
-        parts = ("steps", "scores", "training", "evaluation")
+        cells.append(", ".join(str(row[2]) for row in found.exits))
+        parts = ("steps", "scores", "training", "evaluation", "exits")
         other = [part for part in parts if getattr(found, part) != getattr(expected, part)]
         if other:
             cells[0] = f"{name} (DIFFERS: {', '.join(other)})"

@@ -96,6 +96,7 @@ LINE = {
     ("--reward_funcs", "json:nothing"): "option reward_funcs: found nothing called 'nothing' in json",
     ("--reward_funcs", "accuracy", "accuracy"): "option reward_funcs: two functions are called 'accuracy'",
     ("--thinking", "no"): "option thinking: 'no' leaves credit='attnpo' no steps to tell apart",
+    ("--thinking_format", "none"): "option thinking_format: 'none' has no thinking part and leaves credit='attnpo'",
     ("--task_difficulty", "x", "--dataset_name", "task"): "option task_difficulty: found 'x'",
     ("--resume_from_checkpoint", "true"): "option resume_from_checkpoint: no checkpoint in",
     ("--resume_from_checkpoint", "."): "option resume_from_checkpoint: . is no checkpoint",

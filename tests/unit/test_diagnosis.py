@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from attnpo.rewards.length.base import NoLengthReward
-from attnpo.steps.formats import THINK
-from attnpo.training.callbacks import LexiconWatch, NoSignalError, SignalWatch
-from attnpo.training.diagnosis import diagnose, show_response, state_of
+from attnpo.steps.formats import THINK, load_format
+from attnpo.training.callbacks import LexiconWatch, NoSignalError, SignalWatch, WrongFormatError
+from attnpo.training.diagnosis import diagnose, show_response, state_of, wrong_format
 from attnpo.training.records import RunFolder
 from attnpo.training.rewards import RewardSetup
 
@@ -106,7 +106,23 @@ def test_a_long_response_is_shown_by_its_ends():
     assert f"{'a' * 200} … [100 characters] … {'b' * 300}" in show_response(record("wrong", text=text))
 
 
-def watched(folder, batches: list[list[dict[str, Any]]], patience: int) -> tuple[str, int]:
+def test_another_formats_marks_are_told():
+    """Also where responses without marks are answers, of which thinking and answer together may be right."""
+    other = [record("not closed", text="12 and 30 make 42[/THINK]\\boxed{42}")] * 4
+    assert "They look like mistral" in (wrong_format(other, THINK) or "")
+    mistral = load_format("mistral")
+    right = [record("right", 0.5), record("wrong", -0.5)]  # with </think>
+    assert "They look like deepseek_r1" in (wrong_format(right, mistral) or "")
+    cut = [record("cut off")] * 9
+    assert wrong_format([*right, *cut], mistral) is not None  # those that were cut off say nothing
+    assert wrong_format([*cut, record("not closed")], THINK) is None
+    assert wrong_format(right, THINK) is None
+    assert wrong_format(right, load_format("none")) is None  # so asked
+
+
+def watched(
+    folder, batches: list[list[dict[str, Any]]], patience: int, thinking_format: str = "deepseek_r1"
+) -> tuple[str, int]:
     """The screen after these batches, and how many were taken before the end."""
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -114,7 +130,9 @@ def watched(folder, batches: list[list[dict[str, Any]]], patience: int) -> tuple
     args.beta = 0.0
     args.patience, args.max_completion_length, args.thinking = patience, 512, "yes"
     run = RunFolder(folder, rollouts=False)
-    watch = SignalWatch(run, RewardSetup([print], NoLengthReward(), 512, "accuracy"), args)
+    rewards = RewardSetup([print], NoLengthReward(), 512, "accuracy")
+    rewards.form = load_format(thinking_format)
+    watch = SignalWatch(run, rewards, args)
     watch.console = Console(file=io.StringIO(), width=200)
     state, taken = TrainerState(), 0
     try:
@@ -138,6 +156,16 @@ def test_the_first_batch_is_told_once(tmp_path):
     good = [record("right", 0.5), record("wrong", -0.5)]
     assert watched(tmp_path / "good", [good] * 3, patience=2) == ("", 3)
     assert not (tmp_path / "good").exists()
+
+
+def test_another_format_ends_a_run_after_its_first_batch(tmp_path):
+    batch = [record("right", 0.5), record("wrong", -0.5)]
+    with pytest.raises(WrongFormatError, match=r"They look like deepseek_r1.* --patience 0 goes on"):
+        watched(tmp_path / "a", [batch] * 3, patience=10, thinking_format="mistral")
+    (line,) = (tmp_path / "a" / "warnings.jsonl").read_text().splitlines()
+    assert json.loads(line)["message"].startswith("Stopped: none of 2 responses ends its thinking")
+    text, taken = watched(tmp_path / "b", [batch] * 3, patience=0, thinking_format="mistral")
+    assert (taken, text.count("They look like deepseek_r1")) == (3, 1)
 
 
 def test_patience_counts_batches_in_a_row(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,12 +12,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
+from attnpo.steps.formats import load_format
+from attnpo.steps.response import split_response
 from attnpo.task.dataset import build_dataset
 from attnpo.traces.prepared import prompt_ids
 from attnpo.trim import early_exit
 from attnpo.trim.early_exit import (
     Branch,
     Closing,
+    EarlyExit,
     agreeing,
     at_boundary,
     confident,
@@ -135,6 +140,74 @@ def test_thinking_ends_where_the_rule_says_so(tiny_qwen2, tiny_tokenizer, monkey
     mixed = respond(lambda branches: len(branches) == 1 and next(rows))
     assert [response.asked for response in mixed] == [1, 4]
     assert mixed[1].text == whole[1].text
+
+
+HARMONY = "<|channel|>analysis<|message|>"
+
+
+@pytest.mark.parametrize("name", ["openai_gptoss", "mistral", "granite", "openthinker", "answer_tags", "kimi_k3"])
+def test_a_branch_in_another_format(tiny_qwen2, tiny_tokenizer, name):
+    """Marks of several tokens each, as this tokenizer writes them; the thinking opens itself."""
+    form = load_format(name)
+    closing = Closing(tiny_qwen2, tiny_tokenizer, room=2, form=form)
+    assert tiny_tokenizer.decode(closing.ids) == form.ending
+    prompt = tiny_tokenizer(PROBLEM)["input_ids"]
+    thinking = tiny_tokenizer(f"{form.opener}So 42.\n\n")["input_ids"]
+    (found,) = closing.answers([([*prompt, *thinking], len(thinking))])
+    assert found.thinking == len(tiny_tokenizer(f"{form.opener}So 42.")["input_ids"])
+    written = tiny_tokenizer.decode([*thinking[: found.thinking], *found.closing]) + "42"
+    parts = split_response(written, form)
+    assert written[parts.thinking_start : parts.thinking_end].rstrip() == "So 42."
+    assert parts.answer_start is not None
+    assert written[parts.answer_start :] == "42"
+
+
+def test_only_thinking_is_asked(tiny_qwen2, tiny_tokenizer):
+    """By the text so far: not an answer without thinking, nor what follows the end of the thinking."""
+    mistral = replace(load_format("mistral"), prompt_opens=None)
+    prompt = prompts(tiny_tokenizer)[:1]
+    for form, text, asked in (
+        (mistral, "[THINK]So 42.\n\n", 1),
+        (mistral, "It is 42.\n\n", 0),
+        (replace(mistral, prompt_opens=True), "It is 42.\n\n", 1),
+        (mistral, "[THINK]So 42.[/THINK]It is 42.\n\n", 0),
+        (load_format("kimi_k2"), "So.\n\n<|tool_calls_section_begin|>{}\n\n", 0),
+        (load_format("openai_gptoss"), f"{HARMONY}So.<|end|><|start|>assistant{HARMONY}42.\n\n", 1),
+        (load_format("openai_gptoss"), f"{HARMONY}So.<|end|><|start|>assistant<|channel|>final<|message|>42.\n\n", 0),
+    ):
+        closing = Closing(tiny_qwen2, tiny_tokenizer, room=1, form=form)
+        criterion = EarlyExit(closing, lambda branches: True, torch.ones(1, len(prompt[0]), dtype=torch.long))
+        row = torch.tensor([[*prompt[0], *tiny_tokenizer(text)["input_ids"]]])
+        assert criterion(row, None).tolist() == [bool(asked)], text
+        assert len(criterion.branches_of(0)) == asked
+
+
+def test_the_end_of_a_channel_is_written_once(tiny_qwen2, tiny_tokenizer, monkeypatch):
+    closing = Closing(tiny_qwen2, tiny_tokenizer, room=1, form=load_format("openai_gptoss"))
+    row = tiny_tokenizer(f"{HARMONY}So.x")["input_ids"]
+    plain, mark = tiny_tokenizer.decode, row[-1]
+    monkeypatch.setattr(  # one token, as those models have it
+        tiny_tokenizer, "decode", lambda ids, **options: "<|end|>" if ids == [mark] else plain(ids, **options)
+    )
+    (found,) = closing.answers([(row, len(row))])
+    assert (found.thinking, found.closing) == (len(row) - 1, closing.ids)
+
+
+def test_the_tokenizer_shows_the_format(tiny_qwen2, tiny_tokenizer):
+    assert Closing(tiny_qwen2, tiny_tokenizer).closing == "\n</think>"
+    shown = copy.deepcopy(tiny_tokenizer)
+    shown.add_tokens(["[THINK]", "[/THINK]"])
+    shown.chat_template = "{{ messages[0].content }}[THINK]"
+    closing = Closing(tiny_qwen2, shown)
+    assert (closing.marks.name, closing.closing, closing.marks.prompt_opens) == ("mistral", "\n[/THINK]", True)
+
+
+def test_formats_that_cannot_be_ended_early(tiny_qwen2, tiny_tokenizer, monkeypatch):
+    with pytest.raises(InputError, match="early exit: thinking format none has no thinking that could be ended"):
+        Closing(tiny_qwen2, tiny_tokenizer, form=load_format("none"))
+    monkeypatch.setattr(tiny_tokenizer, "decode", lambda ids, **options: "?")
+    with pytest.raises(InputError, match=r"the tokenizer turns the mark '\[/THINK\]' into"):
+        Closing(tiny_qwen2, tiny_tokenizer, form=load_format("mistral"))
 
 
 @pytest.mark.slow

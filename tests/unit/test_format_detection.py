@@ -19,6 +19,7 @@ from attnpo.rewards.accuracy import decode_completion
 from attnpo.steps.detect import check_marks, choose_format, format_of_file
 from attnpo.steps.formats import BY_MARKS, THINK, load_format, mark_tokens
 from attnpo.steps.spans import locate_steps
+from attnpo.steps.unclosed import other_format
 from attnpo.training.formats import format_of_run
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
@@ -143,8 +144,10 @@ def test_marks_that_are_special_tokens_are_read_on_the_ids() -> None:
     assert located.answer is not None
     assert tokenizer.decode(ids[slice(*located.answer)]) == "21<eos>"
     assert decode_completion(tokenizer, ids, form) == text.removesuffix("<eos>")
-    # In another format they are what special tokens are: no text.
-    assert locate_steps(tokenizer, ids).text == "analysis7*3assistantfinal21"
+    # Read by another format they show which one it should be; what is no mark of its own (<|end|>) is no text.
+    other = "<|channel|>analysis<|message|>7*3<|start|>assistant<|channel|>final<|message|>21"
+    assert locate_steps(tokenizer, ids).text == other
+    assert other_format([other], THINK) == "openai_gptoss"
     assert mark_tokens(tokenizer, THINK) == frozenset()
 
 
@@ -193,7 +196,11 @@ def test_what_a_file_is_read_by_is_said(tiny_tokenizer) -> None:
     ]
     said.clear()
     format_of_file("mistral", tiny_tokenizer, rows, said.append)
-    assert said == ["thinking format: mistral ([THINK] … [/THINK]), as given"]
+    assert said == [
+        "thinking format: mistral ([THINK] … [/THINK]), as given",
+        "1 of 3 responses end their thinking by the marks of another format (deepseek_r1) than mistral, by which they "
+        "are read: thinking format auto reads every response by its own",
+    ]
 
 
 def test_an_evaluation_reads_the_format() -> None:

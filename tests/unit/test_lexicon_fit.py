@@ -36,7 +36,10 @@ def test_by_hand():
 def test_nothing_thought():
     fit = fit_of(["", ""], [[], []])
     assert (fit.traces, fit.empty, fit.tokens) == (0, 2, None)
-    assert fit.warning("paper") is None
+    assert (fit.warning("paper") or "").startswith(
+        "none of 2 responses has a thinking part: credit per step has nothing"
+    )
+    assert fit_of([], []).warning("paper") is None
 
 
 FITS = {
@@ -88,7 +91,8 @@ def test_stats_by_model(segment, tmp_path):
         "| not named | 0 | 0 | 0 | 0 | 0 |  | 0% | 0% |",
     ]
     assert err.startswith("a: the lexicon paper cuts too few steps for credit per step to mean anything: median 1 per")
-    assert err.count("\n") == 1
+    assert err.splitlines()[1].startswith("not named: none of 1 responses has a thinking part")
+    assert err.count("\n") == 2
     assert (tmp_path / "out.csv").read_text().splitlines()[1] == "a,1,1,1,1,100,,100%,100%"
 
 

@@ -18,12 +18,12 @@ from attnpo.steps.formats import (
     ThinkingFormat,
     built_in,
     load_format,
-    never_closed,
     parse_format,
     recognise,
 )
 from attnpo.steps.messages import message_parts, message_text
 from attnpo.steps.response import answer_of, split_response, thinking_of
+from attnpo.steps.unclosed import Unclosed, never_closed, other_format, unclosed_message
 
 ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
 AGAIN = "<|start|>assistant"
@@ -223,6 +223,44 @@ def test_an_unknown_name_is_told_with_those_that_exist(tmp_path) -> None:
         load_format("qwen4")
     with pytest.raises(InputError, match=r"no\.yaml: cannot be read"):
         load_format(str(tmp_path / "no.yaml"))
+
+
+def test_a_format_that_is_not_the_files_is_told() -> None:
+    mistral = load_format("mistral")
+    thought, plain = "<think>a</think>7", "7"
+    assert other_format([thought, thought, plain], mistral) == "deepseek_r1"
+    assert other_format([thought, plain, plain], mistral) is None  # a quote, perhaps
+    assert other_format([thought, thought, "[THINK]a[/THINK]7"], mistral) is None
+    found = Unclosed(mistral)
+    for text in (thought, thought, "[THINK]a[/THINK]7"):
+        found.add(text)
+    assert (found.message() or "").startswith(
+        "2 of 3 responses end their thinking by the marks of another format (deepseek_r1) than mistral"
+    )
+    assert unclosed_message(["[THINK]a[/THINK]7", plain], mistral) is None
+    assert unclosed_message([thought, "[THINK]a[/THINK]7", "cut"], BY_MARKS) is None
+    by_marks = unclosed_message(["cut", "off"], BY_MARKS) or ""
+    assert by_marks.startswith("none of 2 responses ends its thinking: marks looked for: those of every format")
+
+
+def test_segment_tells_a_format_that_is_not_the_files(tmp_path, capsys) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text(json.dumps({"response": "<think>a</think>7"}) + "\n", encoding="utf-8")
+    for words in (["-o", str(tmp_path / "out.jsonl")], ["--stats"]):
+        assert main(["segment", str(file), *words, "--thinking-format", "mistral"]) == 0
+        assert "They look like deepseek_r1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name, form in built_in().items() if form.opening])
+def test_thinking_that_messages_keep_apart_gets_the_marks_of_the_format(name, tmp_path) -> None:
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    message = {"role": "assistant", "reasoning_content": "7*3 is 21", "content": "21"}
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": "7*3?"}, message]}) + "\n", encoding="utf-8")
+    assert main(["segment", str(file), "-o", str(out), "--thinking-format", name]) == 0
+    row, form = json.loads(out.read_text(encoding="utf-8")), load_format(name)
+    assert row["response"] == f"{form.opener}7*3 is 21{form.bridge}21"
+    assert (thinking_of(row["response"], form), answer_of(row["response"], form)) == ("7*3 is 21", "21")
+    assert row["steps"] == [{"start": 0, "end": 9, "kind": "forward"}]
 
 
 def test_responses_that_never_end_their_thinking_are_told() -> None:

@@ -88,6 +88,11 @@ ROWS: dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]] = {
         "lm-eval",
         [{"id": "4-1", **TRACE}, {"id": "4-2", **TRACE, "response": SAID}],
     ),
+    "lm-eval, repeats of which the first is graded": (
+        {**LM_EVAL, "resps": [[WHOLE, SAID]], "exact_match": 1.0},
+        "lm-eval",
+        [{"id": "4-1", **TRACE}, {"id": "4-2", **TRACE, "response": SAID}],
+    ),
     "lm-eval, chat": (
         {**LM_EVAL, "arguments": {"gen_args_0": {"arg_0": json.dumps([{"role": "system", "content": "a"}, USER])}},
          "doc": {"x": 1}},
@@ -103,6 +108,11 @@ ROWS: dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]] = {
         LIGHTEVAL,
         "lighteval",
         [{"id": "7-1", **TRACE, "correct": True}, {"id": "7-2", **TRACE, "response": SAID, "correct": True}],
+    ),
+    "lighteval, one of two is right": (
+        {**LIGHTEVAL, "metric": {"pass@2": 1}},
+        "lighteval",
+        [{"id": "7-1", **TRACE}, {"id": "7-2", **TRACE, "response": SAID}],
     ),
     "lighteval, thinking apart": (
         {**LIGHTEVAL, "model_response": {"text": [SAID], "reasonings": [THOUGHT]}},
@@ -142,6 +152,11 @@ ROWS: dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]] = {
         {"conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": WHOLE}], "id": 3},
         "messages",
         [{"id": 3, "problem": ASKED, "response": WHOLE}],
+    ),
+    "TRL's prompt and completion as texts": (
+        {"prompt": ASKED, "completion": WHOLE, "reference": "21"},
+        "messages",
+        [TRACE],
     ),
     "TRL's prompt and completion": (
         {"prompt": [USER], "completion": [APART], "reference": "21"},

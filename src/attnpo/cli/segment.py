@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
 def _suggest(args: argparse.Namespace) -> None:
     from attnpo.traces.fit import suggest_file
 
-    openers = suggest_file(args.input, args.output, args.origin, args.thinking_format)
+    openers = suggest_file(args.input, args.output, args.origin, args.thinking_format, say)
     for opener in openers:
         times = f"{opener.count} paragraphs of {opener.traces} traces, {opener.lift:.0f} × chance"
         print(f"{opener.list_name:10}  {opener.phrase}  ({times})")
@@ -80,7 +80,7 @@ def _stats(args: argparse.Namespace) -> None:
     from attnpo.traces.fit import fits_of_file, table_of, token_counter
 
     count = None if args.tokenizer is None else token_counter(args.tokenizer)
-    fits = fits_of_file(args.input, args.lexicon, count, args.origin, args.thinking_format)
+    fits = fits_of_file(args.input, args.lexicon, count, args.origin, args.thinking_format, say)
     table = table_of(fits)
     print(table.markdown(), end="")
     for model, fit in fits.items():

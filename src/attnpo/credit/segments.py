@@ -78,7 +78,7 @@ def closing_of(form: ThinkingFormat) -> str:
     '\\n</think>\\n\\nThe final answer is \\\\boxed{'
     """
     between = "" if form.answer_opening else "\n\n"
-    return f"\n{form.bridge}{between}The final answer is \\boxed{{"
+    return f"{form.ending}{between}The final answer is \\boxed{{"
 
 
 def cut_points(

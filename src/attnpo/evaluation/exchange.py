@@ -24,7 +24,7 @@ from attnpo.evaluation.folder import Evaluation, Results, read_evaluation, sampl
 from attnpo.evaluation.metrics import by_problem
 from attnpo.evaluation.samples import Question, Sample
 from attnpo.rewards.verdict import REWARD_OF
-from attnpo.traces.origins import lighteval
+from attnpo.traces.origins import is_share, lighteval
 
 SCHEMA = "0.3.0"
 FOLDER = "every-eval-ever"
@@ -389,7 +389,7 @@ def _right(metric: dict[str, Any], count: int, where: str) -> int:
         )
     [(name, score)] = scores.items()
     whole = isinstance(score, int | float) and 0 <= score <= 1 and abs(score * count - round(score * count)) < 1e-6
-    if not whole or (name.startswith("pass@") and count > 1):
+    if not whole or (count > 1 and not is_share(name)):
         raise InputError(
             f"{where}: metric {name!r} is {score!r} for {count} responses, expected the share of them that is right"
         )

@@ -38,6 +38,7 @@ from attnpo.evaluation.samples import Question, Sample, read_response
 from attnpo.rewards.verdict import REWARD_OF
 from attnpo.steps.detect import choose_format
 from attnpo.steps.formats import THINK, ThinkingFormat
+from attnpo.steps.unclosed import never_closed, other_format
 
 if TYPE_CHECKING:
     from attnpo.judges.answers import AnswerJudge
@@ -161,6 +162,16 @@ def tell_versions(console: Console, environment: Environment) -> None:
         console.print(f"not the versions that this run began with, so its samples may differ: {changed}")
 
 
+def tell_unclosed(console: Console, samples: Sequence[Sample], thinks: bool, form: ThinkingFormat) -> None:
+    """A line where no response ends its thinking, of a model that thinks or by the marks of another format.
+
+    Those that were cut off say nothing, unless all were.
+    """
+    texts = [sample.text for sample in samples if not sample.truncated] or [sample.text for sample in samples]
+    if (thinks or other_format(texts, form) is not None) and (said := never_closed(texts, form)) is not None:
+        console.print(said, style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
 class BackgroundGrading:
     """Grades what is handed to it, all that waits at once, in one thread; a context manager.
 
@@ -270,6 +281,8 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
             if settled:
                 console.print(f"the model thinks: {settled} responses without a thinking mark count as unanswered")
         environment.write(thinking=thinks, thinking_format=form.as_json())
+        if options.thinking != "no":
+            tell_unclosed(console, files.read(options.benchmarks), bool(thinks), form)
         results = write_results(folder, base=options.base, budgets=options.budgets or BUDGETS)
         environment.write(finished=stamp(folder, options.base))
     write_for_others(options, results, loaded, console)

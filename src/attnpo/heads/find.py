@@ -22,11 +22,11 @@ from attnpo.errors import InputError
 from attnpo.heads.table import ESSENTIAL, REDUNDANT, HeadTable, parting_scale, probe_traces, separating
 from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.models.loading import load_model
-from attnpo.steps.detect import format_of_file
 from attnpo.steps.formats import format_of_rows
 from attnpo.traces.labelled import LabelledTraces, longest, prepare_labelled, read_labelled
 from attnpo.traces.origins import AUTO
 from attnpo.traces.prepared import PreparedTrace
+from attnpo.traces.read import rows_for_model
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def find_heads(
     rows, labels = read_labelled(source, origin, format_of_rows(thinking_format))
     folder = resolve_model(model)
     network, tokenizer = load_model(folder)
-    form = format_of_file(thinking_format, tokenizer, rows, say)
+    form, rows = rows_for_model(rows, source, origin, thinking_format, tokenizer, say)
     config = network.config.get_text_config(decoder=True)
     which = chosen_layers(layers, config.num_hidden_layers, scorable_layers(network))
     most = len(all_heads(network, which))

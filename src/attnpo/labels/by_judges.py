@@ -25,9 +25,10 @@ from attnpo.judges.client import AnswerCache, Patience, Question, Tally, answer_
 from attnpo.judges.config import Judge
 from attnpo.judges.questions import Votes, judge_prompt
 from attnpo.labels.report import RULES, JudgeReport, consensus, estimate, pairwise_agreement
-from attnpo.steps.formats import BY_MARKS, Form, format_of_rows, formats_found
+from attnpo.steps.formats import BY_MARKS, Form, format_of_rows, formats_found, marks_of
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import answer_of, thinking_of
+from attnpo.steps.unclosed import unclosed_message
 from attnpo.tables import TIME_LEFT_FROM
 from attnpo.traces.origins import AUTO
 from attnpo.traces.read import read_traces
@@ -161,8 +162,10 @@ def label_file(
     load_lexicon(lexicon)
     form = format_of_rows(thinking_format)
     require_client()
-    rows = list(read_traces(source, ("problem", "response"), origin))
+    rows = list(read_traces(source, ("problem", "response"), origin, marks=marks_of(form)))
     say(formats_found((row["response"] for _, row in rows), form))
+    if (unclosed := unclosed_message((row["response"] for _, row in rows), form)) is not None:
+        say(unclosed)
     traces = prepare_traces(rows, source, lexicon=lexicon, max_traces=max_traces, min_accuracy=min_accuracy, form=form)
     report = JudgeReport(judges=judges, tallies={judge.name: Tally() for judge in judges})
 

@@ -21,13 +21,12 @@ from attnpo.errors import InputError
 from attnpo.labels.hiding import iterate_drops
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
-from attnpo.steps.detect import format_of_file
 from attnpo.steps.formats import format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.labelled import longest
 from attnpo.traces.origins import AUTO
 from attnpo.traces.prepared import PreparedTrace, Span, prepare_trace
-from attnpo.traces.read import read_traces
+from attnpo.traces.read import read_traces, rows_for_model
 
 SHARE = 0.01
 """A step is essential if its drop is above this share of the trace's largest drop. Why: docs/labels.md."""
@@ -93,7 +92,7 @@ def label_file(
     format_of_rows(thinking_format)
     rows = list(read_traces(source, ("problem", "response"), origin))
     network, tokenizer = load_model(resolve_model(model))
-    form = format_of_file(thinking_format, tokenizer, rows, say)
+    form, rows = rows_for_model(rows, source, origin, thinking_format, tokenizer, say)
     max_length = longest(network.config.get_text_config(), max_length)
     prepared = [
         _prepare(row, tokenizer, lexicon=lexicon, max_length=max_length, where=row_name(source, number), form=form)

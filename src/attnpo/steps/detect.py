@@ -10,6 +10,7 @@ from typing import Any
 from attnpo.errors import InputError
 from attnpo.steps.formats import AUTO, THINK, ByMarks, Form, ThinkingFormat, built_in, evidence, load_format
 from attnpo.steps.messages import THINKING_FIELDS
+from attnpo.steps.unclosed import unclosed_message
 
 _QUESTION = "QUESTION"
 IN_PROMPTS = ("answer_tags",)
@@ -52,9 +53,12 @@ def format_of_file(
     chosen = choose_format(option, tokenizer)
     form = chosen.of_rows(option)
     say(str(chosen))
-    others = {str(form.of(row["response"])) for _, row in rows} - {str(chosen.form)}
+    texts = [row["response"] for _, row in rows]
+    others = {str(form.of(text)) for text in texts} - {str(chosen.form)}
     if others:
         say(f"responses with the marks of other formats are read by those: {', '.join(sorted(others))}")
+    if (unclosed := unclosed_message(texts, form)) is not None:
+        say(unclosed)
     return form
 
 

@@ -17,6 +17,7 @@ LARGEST_SHARE = 0.8
 MOST_UNCUT = 0.5
 """Share of responses that are one single step, above which it comes."""
 
+_NOTHING = "credit per step has nothing to tell apart (another thinking format, or a model that does not think)"
 _LETTER = re.compile(r"[^\W\d_]")
 _WIDE_LETTER = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 Span = tuple[int, int]
@@ -49,7 +50,7 @@ class Fit:
     def warning(self, lexicon: str) -> str | None:
         """Why credit per step means little on these responses, and what to try; None where it does."""
         if self.traces == 0:
-            return None
+            return f"none of {self.empty} responses has a thinking part: {_NOTHING}" if self.empty else None
         few = self.steps < FEWEST_STEPS or self.largest > LARGEST_SHARE or self.uncut > MOST_UNCUT
         if not few:
             return None

@@ -7,7 +7,6 @@ Built in (``formats.yaml``) or from a YAML file of the user's with the same fiel
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -72,6 +71,16 @@ class ThinkingFormat:
     def bridge(self) -> str:
         """What a model writes to end its thinking and begin an answer, shortest form."""
         return "".join((*self.closing[:1], *self.answer_opening[:1]))
+
+    @property
+    def opener(self) -> str:
+        """What a model writes to begin its thinking, label included; empty where the format has no such mark."""
+        return "".join((*self.opening[:1], *self.labels[:1]))
+
+    @property
+    def ending(self) -> str:
+        """`bridge` as it stands behind a thinking text: on a line of its own, in channels right behind it."""
+        return self.bridge if self.channels else f"\n{self.bridge}"
 
     def opened(self, text: str) -> int | None:
         """Where the thinking begins in a response that opens it, white space before it allowed; None: it does not."""
@@ -255,6 +264,12 @@ def format_of_rows(option: str) -> Form:
     return BY_MARKS if option == AUTO else load_format(option)
 
 
+def marks_of(form: Form) -> ThinkingFormat:
+    """The format whose marks are put around thinking that a file keeps apart from the answer: `form`, where it says so
+    and has marks; else ``<think>``."""
+    return form if isinstance(form, ThinkingFormat) and form.bridge else THINK
+
+
 def formats_found(texts: Iterable[str], form: Form) -> str:
     """One line for the screen: the formats that these responses are read by."""
     return f"thinking format: {', '.join(sorted({str(form.of(text)) for text in texts}))}"
@@ -293,6 +308,13 @@ def _pieces(form: ThinkingFormat) -> frozenset[str]:
     return frozenset(marks) | {piece for mark in (*marks, *form.opening) for piece in _PIECE.findall(mark)}
 
 
+@lru_cache(maxsize=1)
+def known_marks() -> frozenset[str]:
+    """Marks of all built-in formats, and the pieces of those that are made of several: what shows a thinking format."""
+    marks = {mark for form in built_in().values() for mark in (*form.opening, *form.ends)}
+    return frozenset(marks | {piece for mark in marks for piece in _PIECE.findall(mark)})
+
+
 def mark_tokens(tokenizer: Any, form: ThinkingFormat) -> frozenset[int]:
     """Tokens of a tokenizer that are a mark, or a piece of one: special or not, they are text.
 
@@ -301,36 +323,4 @@ def mark_tokens(tokenizer: Any, form: ThinkingFormat) -> frozenset[int]:
     ids = {tokenizer.convert_tokens_to_ids(piece) for piece in _pieces(form)}
     return frozenset(
         ids - {None, tokenizer.eos_token_id, tokenizer.pad_token_id, getattr(tokenizer, "unk_token_id", None)}
-    )
-
-
-_TAGS = re.compile(r"</[\w:]+>|\[/[A-Z_]+\]|<\|[^<>|\s]+\|>|<[a-z_]+\|>")
-SHOWN_TAGS = 5
-
-
-def never_closed(texts: Iterable[str], form: ThinkingFormat) -> str | None:
-    """A warning where none of these responses ends its thinking: the marks looked for, and those that stand there.
-
-    None where one of them does, and where there are no responses. A response that counts as an answer because it has
-    no mark (`answers_unmarked`) ends it, unless it has a mark of another format.
-    """
-    texts = list(texts)
-    if not texts or any(form.ends_in(text) for text in texts):
-        return None
-    others = [found for text in texts if (found := recognise(text, form)) is not None and found.name != form.name]
-    if form.answers_unmarked and not others:
-        return None
-    looked = " or ".join(form.ends) or "none"
-    count = "the response does not end its" if len(texts) == 1 else f"none of {len(texts)} responses ends its"
-    tags = Counter(tag for text in texts for tag in set(_TAGS.findall(text)))
-    seen = ", ".join(f"{tag} ({n})" for tag, n in tags.most_common(SHOWN_TAGS)) or "none"
-    said = (
-        f"{count} thinking: marks looked for: {looked} (thinking format {form.name}); marks seen, in responses: {seen}"
-    )
-    if others:
-        name = Counter(found.name for found in others).most_common(1)[0][0]
-        return f"{said}. They look like {name}: give thinking_format {name}"
-    return (
-        f"{said}. Either the responses are cut off before they end it (max_completion_length), or the format is "
-        "another one (thinking_format; none: a model that does not think)"
     )

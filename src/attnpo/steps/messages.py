@@ -44,7 +44,7 @@ def message_text(message: Mapping[str, Any], form: ThinkingFormat = THINK) -> st
     thinking, content = message_parts(message)
     if thinking is None:
         return content
-    return f"{form.opening[0] if form.opening else ''}{thinking}{form.bridge}{content}"
+    return f"{form.opener}{thinking}{form.bridge}{content}"
 
 
 def _parts(value: Any, field: str) -> Sequence[Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from attnpo.steps.formats import THINK, ThinkingFormat, mark_tokens
+from attnpo.steps.formats import THINK, ThinkingFormat, known_marks, mark_tokens
 from attnpo.steps.offsets import as_ids, token_offsets
 from attnpo.steps.response import ResponseParts, split_response
 from attnpo.steps.segment import Step, segment_steps
@@ -92,12 +92,20 @@ def locate_steps(
 
 
 def _silent_ids(tokenizer: PreTrainedTokenizerBase, used: set[int], form: ThinkingFormat) -> frozenset[int]:
-    """Special tokens among `used`. A mark of the thinking, or a piece of one, that is a special token is text."""
+    """Special tokens among `used`. A mark of the thinking, or a piece of one, that is a special token is text.
+
+    So are those of other formats, but for the tokenizer's own end: a model that marks its thinking otherwise than it is
+    read by has to show it.
+    """
     added = tokenizer.added_tokens_decoder
     special = {token for token in used if token in added and added[token].special}
     special |= used & set(tokenizer.all_special_ids)
     if special:
         special -= mark_tokens(tokenizer, form)
     names = {token: str(tokenizer.convert_ids_to_tokens(token)) for token in special}
-    marks = (*form.opening, *form.closing)
-    return frozenset(token for token, name in names.items() if not any(mark in name for mark in marks))
+    marks, ends = (*form.opening, *form.closing), (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return frozenset(
+        token
+        for token, name in names.items()
+        if not any(mark in name for mark in marks) and (token in ends or name not in known_marks())
+    )

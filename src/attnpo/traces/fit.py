@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
 from attnpo.steps.fit import Fit, fit_of
-from attnpo.steps.formats import format_of_rows
+from attnpo.steps.formats import Form, format_of_rows, marks_of
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import thinking_of
 from attnpo.steps.segment import segment_steps
 from attnpo.steps.suggest import Opener, suggest_openers, suggestion
+from attnpo.steps.unclosed import Unclosed
 from attnpo.tables import Table
 from attnpo.traces.origins import AUTO
 from attnpo.traces.read import read_traces
@@ -33,8 +34,10 @@ def fits_of_file(
     count: Callable[[str], int] | None = None,
     origin: str = AUTO,
     thinking_format: str = AUTO,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Fit]:
-    """How a lexicon fits the responses of each model that the field "model" names; `count` counts the tokens of a text.
+    """How a lexicon fits the responses of each model that the field "model" names; `count` counts the tokens of a text,
+    `say` is told where they do not end their thinking.
 
     Raises:
         InputError: bad file, row or lexicon.
@@ -42,7 +45,7 @@ def fits_of_file(
     load_lexicon(lexicon)
     form = format_of_rows(thinking_format)
     thinkings: dict[str, list[str]] = {}
-    for _, row in read_traces(source, ("response",), origin):
+    for row in _rows(source, origin, form, say):
         thinkings.setdefault(_model_of(row), []).append(thinking_of(row["response"], form))
     return {
         model: fit_of(
@@ -80,14 +83,15 @@ def suggest_file(
     target: str | os.PathLike[str],
     origin: str = AUTO,
     thinking_format: str = AUTO,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Opener]:
-    """Propose a lexicon from the responses of a file and write it to `target`.
+    """Propose a lexicon from the responses of a file and write it to `target`; `say` as for `fits_of_file`.
 
     Raises:
         InputError: bad file or row, nothing to propose, or `target` cannot be written to.
     """
     form = format_of_rows(thinking_format)
-    thinkings = [thinking_of(row["response"], form) for _, row in read_traces(source, ("response",), origin)]
+    thinkings = [thinking_of(row["response"], form) for row in _rows(source, origin, form, say)]
     openers = suggest_openers(thinkings)
     if not openers:
         raise InputError(
@@ -96,6 +100,17 @@ def suggest_file(
         )
     _write(target, json.dumps(suggestion(openers), ensure_ascii=False, indent=1) + "\n")
     return openers
+
+
+def _rows(
+    source: str | os.PathLike[str], origin: str, form: Form, say: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    unclosed = Unclosed(form)
+    for _, row in read_traces(source, ("response",), origin, marks=marks_of(form)):
+        unclosed.add(row["response"])
+        yield row
+    if (message := unclosed.message()) is not None:
+        say(message)
 
 
 def write_table(table: Table, target: str | os.PathLike[str]) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from attnpo.data.jsonl import row_name
 from attnpo.errors import InputError
-from attnpo.steps.formats import BY_MARKS, Form
+from attnpo.steps.formats import BY_MARKS, Form, marks_of
 from attnpo.steps.response import thinking_of
 from attnpo.traces.origins import AUTO
 from attnpo.traces.prepared import PreparedTrace, prepare_trace
@@ -54,7 +54,7 @@ def read_labelled(
     Raises InputError for bad files and rows, labels that are not true, false or null, and labelled steps that do not
     cover the thinking text.
     """
-    rows = list(read_traces(source, ("problem", "response", "steps"), origin))
+    rows = list(read_traces(source, ("problem", "response", "steps"), origin, marks=marks_of(form)))
     labels = [step_labels(row["steps"], row_name(source, number)) for number, row in rows]
     for (number, row), row_labels in zip(rows, labels, strict=True):
         if any(label is not None for label in row_labels):

@@ -26,6 +26,7 @@ from attnpo.steps.detect import choose_format
 from attnpo.steps.fit import fit_of
 from attnpo.steps.response import split_response
 from attnpo.steps.segment import segment_steps
+from attnpo.steps.unclosed import never_closed
 
 PROBLEMS = (
     "Tom has 12 boxes with 30 pens each. He gives away 45 pens. How many pens has he left?",
@@ -88,6 +89,7 @@ def check_model(
         found.against.append(
             "the model ends its responses without an end of the thinking: it thinks in other marks "
             "(--thinking_format), or not at all, and then there is nothing between thinking and answer to score"
+            + ("" if (unclosed := never_closed(texts, chosen.form)) is None else f". {unclosed}")
         )
     thinkings = [text[part.thinking_start : part.thinking_end] for text, part in zip(texts, parts, strict=True)]
     fit = fit_of(thinkings, [[(s.start, s.end) for s in segment_steps(t, lexicon)] for t in thinkings])

@@ -8,6 +8,7 @@ front of it between <think> and </think>. Field names are those of the tools' re
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,11 @@ from attnpo.data.messages import is_conversation, read_messages, split_conversat
 from attnpo.data.references import read_reference
 from attnpo.errors import InputError
 from attnpo.rewards.accuracy import completion_text
+from attnpo.steps.formats import THINK, ThinkingFormat
 
 Row = dict[str, Any]
-Converter = Callable[[Row, str], Iterator[Row]]
+Converter = Callable[[Row, str, ThinkingFormat], Iterator[Row]]
+"""A row, what errors call it, and the marks for thinking that it keeps apart -> traces."""
 
 AUTO, OWN = "auto", "attnpo"
 
@@ -38,10 +41,12 @@ def origin_of(row: Mapping[str, Any]) -> str:
         return "inspect"
     if any(is_conversation(row.get(name)) for name in (*CONVERSATIONS, "completion")):
         return "messages"
+    if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
+        return "messages"
     return OWN
 
 
-def lm_eval(row: Row, where: str) -> Iterator[Row]:
+def lm_eval(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
     """``samples_*.jsonl`` of lm-eval (``--log_samples``).
 
     The problem is the last message of the user where the model was asked by a chat API, else the question of the
@@ -69,25 +74,39 @@ def lm_eval(row: Row, where: str) -> Iterator[Row]:
     yield from _several(row.get("doc_id"), problem, responses, common, where)
 
 
-def lighteval(row: Row, where: str) -> Iterator[Row]:
+def lighteval(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
     """``details_*.parquet`` of lighteval: doc, model_response and metric; before 0.9 full_prompt, predictions, gold."""
-    scores = list((row.get("metric") or row.get("metrics") or {}).values())
-    correct = _correct(scores[0] if len(scores) == 1 else None)
+    metric = row.get("metric") or row.get("metrics") or {}
+    name, score = next(iter(metric.items())) if len(metric) == 1 else ("", None)
+    correct, of_each = _correct(score), is_share(name)
     if "model_response" not in row:
         texts = _as_json(row["predictions"])
         common = {**_reference(_as_json(row.get("gold"))), **correct}
-        yield from _several(None, row.get("example") or row["full_prompt"], texts, common, where)
+        yield from _several(None, row.get("example") or row["full_prompt"], texts, common, where, of_each=of_each)
         return
     doc, answer = _object(row, "doc", where), _object(row, "model_response", where)
     golds, choices = doc.get("gold_index"), doc.get("choices") or []
     indices = golds if isinstance(golds, list) else [golds]
     found = [choices[index] for index in indices if isinstance(index, int) and 0 <= index < len(choices)]
-    texts = _with_reasoning(answer.get("text") or [], answer.get("reasonings"))
+    texts = _with_reasoning(answer.get("text") or [], answer.get("reasonings"), marks)
     common = {**_reference(found), **correct}
-    yield from _several(doc.get("id"), doc.get("query"), texts, common, where)
+    yield from _several(doc.get("id"), doc.get("query"), texts, common, where, of_each=of_each)
 
 
-def every_eval_ever(row: Row, where: str) -> Iterator[Row]:
+_OF_A_GROUP = re.compile(r"pass@(?!(?:k:k=)?1(?!\d))|maj@|cons@|best@", re.IGNORECASE)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a score of several responses is the share of them that is right, by the metric's name: that of a group
+    (one of them is right, or most) says nothing about each.
+
+    >>> [is_share(name) for name in ("extractive_match", "math_pass@1:4_samples", "pass@k:k=1", "pass@16", "maj@4")]
+    [True, True, True, False, False]
+    """
+    return _OF_A_GROUP.search(metric) is None
+
+
+def every_eval_ever(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
     """Instance records of Every Eval Ever (``*_samples.jsonl``, schema 0.2 and 0.3)."""
     asked, result = _object(row, "input", where), row.get("evaluation") or {}
     common = {**_reference(asked.get("reference")), **_correct(result.get("is_correct"))}
@@ -98,22 +117,24 @@ def every_eval_ever(row: Row, where: str) -> Iterator[Row]:
             {**turn, "reasoning_content": turn["reasoning_trace"]} if turn.get("reasoning_trace") else turn
             for turn in row["messages"]
         ]
-        before, reply = _reply(messages, where)
+        before, reply = _reply(messages, where, marks)
         problem = split_conversation(read_messages(before, where), where)[1]
         yield from _several(row.get("sample_id"), problem, [reply], common, where)
         return
     output = _object(row, "output", where)
     texts = output.get("raw")
-    texts = _with_reasoning([texts] if isinstance(texts, str) else texts or [], output.get("reasoning_trace"))
+    texts = _with_reasoning([texts] if isinstance(texts, str) else texts or [], output.get("reasoning_trace"), marks)
     yield from _several(row.get("sample_id"), asked.get("raw"), texts, common, where)
 
 
-def inspect(row: Row, where: str) -> Iterator[Row]:
+def inspect(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
     """A sample of an inspect log (``.eval``, or ``.json``)."""
     asked, output = row.get("input"), _object(row, "output", where)
     if is_conversation(asked):
         asked = split_conversation(read_messages(asked, where), where)[1]
-    texts = [completion_text([choice["message"]]) for choice in output.get("choices") or [] if choice.get("message")]
+    texts = [
+        completion_text([choice["message"]], marks) for choice in output.get("choices") or [] if choice.get("message")
+    ]
     scores = [score.get("value") for score in (row.get("scores") or {}).values() if isinstance(score, Mapping)]
     common = {**_reference(row.get("target")), **_correct(scores[0] if len(scores) == 1 else None)}
     if output.get("model"):
@@ -126,7 +147,7 @@ def inspect(row: Row, where: str) -> Iterator[Row]:
 CONVERSATIONS = ("messages", "conversations", "conversation", "prompt")
 
 
-def conversation(row: Row, where: str) -> Iterator[Row]:
+def conversation(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
     """A row with messages in OpenAI's or ShareGPT's form; its last reply is the response. Other fields are kept.
 
     Also TRL's prompt and completion. The problem is the last message of the user before the reply.
@@ -138,7 +159,7 @@ def conversation(row: Row, where: str) -> Iterator[Row]:
         messages.append({"role": "assistant", "content": completion})
     elif completion is not None:
         messages += completion
-    before, reply = _reply(messages, where)
+    before, reply = _reply(messages, where, marks)
     if name is None and isinstance(row.get("prompt"), str):
         problem = row["prompt"]
     else:
@@ -159,31 +180,39 @@ CONVERTERS: dict[str, Converter] = {
 }
 
 
-def _several(identity: Any, problem: Any, texts: Any, common: Row, where: str) -> Iterator[Row]:
+def _several(
+    identity: Any, problem: Any, texts: Any, common: Row, where: str, *, of_each: bool = False
+) -> Iterator[Row]:
+    """One trace per response. of_each: what `common` says of several is true of each; else it is not known which of
+    them was graded, and only a single one is said to be correct or not."""
     if not isinstance(problem, str) or not problem.strip():
         raise InputError(f"{where}: found no question of the row ({type_name(problem)}), expected a text")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{where}: found no responses of the row ({type_name(texts)}), expected a list of texts")
+    if len(texts) > 1 and not of_each:
+        common = {name: value for name, value in common.items() if name != "correct"}
     for number, text in enumerate(texts, start=1):
         named = {} if identity is None else {"id": str(identity) if len(texts) == 1 else f"{identity}-{number}"}
         yield {**named, "problem": problem, "response": text, **common}
 
 
-def _with_reasoning(texts: Any, reasonings: Any) -> Any:
+def _with_reasoning(texts: Any, reasonings: Any, marks: ThinkingFormat) -> Any:
     """Each response with its thinking in front, where that is kept apart and not part of the text already."""
     if not isinstance(texts, list):
         return texts
     traces = list(reasonings) if isinstance(reasonings, list) else [reasonings] * len(texts)
     traces += [None] * (len(texts) - len(traces))
     return [
-        completion_text([{"role": "assistant", "content": text, "reasoning_content": trace}])
+        completion_text([{"role": "assistant", "content": text, "reasoning_content": trace}], marks)
         if isinstance(trace, str) and trace.strip() and isinstance(text, str) and trace not in text
         else text
         for text, trace in zip(texts, traces, strict=False)
     ]
 
 
-def _reply(messages: Sequence[Mapping[str, Any]], where: str) -> tuple[list[Mapping[str, Any]], str]:
+def _reply(
+    messages: Sequence[Mapping[str, Any]], where: str, marks: ThinkingFormat
+) -> tuple[list[Mapping[str, Any]], str]:
     """The messages before the last reply of the assistant, and its text with thinking."""
     roles = [str(message.get("role", message.get("from"))).lower() for message in messages]
     last = max((i for i, role in enumerate(roles) if role in ("assistant", "gpt", "model")), default=None)
@@ -192,7 +221,7 @@ def _reply(messages: Sequence[Mapping[str, Any]], where: str) -> tuple[list[Mapp
         raise InputError(f"{where}: found messages of {found}, expected a reply of the assistant")
     message = messages[last]
     said = {**message, "role": "assistant"} | ({} if "content" in message else {"content": message.get("value")})
-    return list(messages[:last]), completion_text([said])
+    return list(messages[:last]), completion_text([said], marks)
 
 
 def _question(doc: Row, where: str) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name
 from attnpo.errors import InputError
+from attnpo.steps.detect import choose_format, format_of_file
+from attnpo.steps.formats import THINK, Form, ThinkingFormat, marks_of
 from attnpo.traces.origins import AUTO, CONVERTERS, OWN, Row, origin_of
 
 ORIGINS = (AUTO, OWN, *CONVERTERS)
@@ -22,6 +24,7 @@ def read_traces(
     required: Iterable[str] = (),
     origin: str = AUTO,
     *,
+    marks: ThinkingFormat = THINK,
     on_bad_row: Callable[[InputError], None] | None = None,
 ) -> Iterator[NumberedRow]:
     """Stream (row number, trace) of a file. A row with several responses gives as many traces with its number.
@@ -30,6 +33,7 @@ def read_traces(
         source: JSON Lines (.gz too), .json, .parquet, or a log of inspect (.eval).
         required: fields every trace must have, as for `read_numbered_jsonl`.
         origin: who wrote the file, one of `ORIGINS`; auto: the first row says.
+        marks: the format whose marks are put around thinking that a file keeps apart from the answer.
         on_bad_row: told of every bad row, which is then left out; without it the first one is raised.
 
     Raises:
@@ -44,7 +48,7 @@ def read_traces(
             origin = origin_of(row)
         where = row_name(source, number)
         try:
-            traces = [row] if origin == OWN else list(CONVERTERS[origin](row, where))
+            traces = [row] if origin == OWN else list(CONVERTERS[origin](row, where, marks))
             for trace in traces:
                 for name in required:
                     check_field(trace, name, where)
@@ -60,6 +64,27 @@ def read_traces(
                     continue
                 seen.add(key)
             yield number, trace
+
+
+def rows_for_model(
+    rows: list[NumberedRow],
+    source: str | os.PathLike[str],
+    origin: str,
+    thinking_format: str,
+    tokenizer: Any,
+    say: Callable[[str], None],
+) -> tuple[Form, list[NumberedRow]]:
+    """The format of a file's rows for a model that reads them (`format_of_file`), and the rows.
+
+    Thinking that a tool keeps apart is put between the marks that this model writes, for which the file is read again.
+
+    Raises:
+        InputError: as `read_traces` and `format_of_file`.
+    """
+    marks = marks_of(choose_format(thinking_format, tokenizer).form)
+    if (marks.opener, marks.bridge) != (THINK.opener, THINK.bridge):
+        rows = list(read_traces(source, ("problem", "response"), origin, marks=marks))
+    return format_of_file(thinking_format, tokenizer, rows, say), rows
 
 
 def _rows(

@@ -14,13 +14,12 @@ from attnpo.data.jsonl import row_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
 from attnpo.models.loading import load_model
-from attnpo.steps.detect import format_of_file
 from attnpo.steps.formats import format_of_rows
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.traces.labelled import longest
 from attnpo.traces.origins import AUTO
 from attnpo.traces.prepared import PreparedTrace, prepare_trace, score_traces
-from attnpo.traces.read import read_traces
+from attnpo.traces.read import read_traces, rows_for_model
 
 BETA = 2.0  # exponent of the difficulty in the baseline (paper section 5)
 
@@ -59,7 +58,7 @@ def score_file(
     rows = list(read_traces(source, ("problem", "response"), origin))
     network, tokenizer = load_model(folder)
     check_heads(network.config, chosen)
-    form = format_of_file(thinking_format, tokenizer, rows, say)
+    form, rows = rows_for_model(rows, source, origin, thinking_format, tokenizer, say)
     warn_of_other_model(file, folder)
     max_length = longest(network.config.get_text_config(), max_length)
     prepared = [

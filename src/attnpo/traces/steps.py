@@ -8,10 +8,11 @@ from typing import Any
 
 from attnpo.data.jsonl import check_field, row_name, type_name, write_jsonl
 from attnpo.errors import InputError
-from attnpo.steps.formats import BY_MARKS, Form, format_of_rows
+from attnpo.steps.formats import BY_MARKS, Form, format_of_rows, marks_of
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import thinking_of
 from attnpo.steps.segment import segment_steps
+from attnpo.steps.unclosed import Unclosed
 from attnpo.traces.origins import AUTO
 from attnpo.traces.read import read_traces
 
@@ -39,18 +40,22 @@ def segment_file(
     """
     load_lexicon(lexicon)  # an unknown name is an error before anything is read
     form, found = format_of_rows(thinking_format), set()
+    unclosed = Unclosed(form)
     steps = 0
 
     def segmented() -> Iterator[dict[str, Any]]:
         nonlocal steps
-        for number, row in read_traces(source, ("response",), origin):
+        for number, row in read_traces(source, ("response",), origin, marks=marks_of(form)):
             found.add(str(form.of(row["response"])))
+            unclosed.add(row["response"])
             row = segment_row(row, lexicon, where=row_name(source, number), discard_labels=discard_labels, form=form)
             steps += len(row["steps"])
             yield row
 
     rows = write_jsonl(target, segmented())
     say(f"thinking format: {', '.join(sorted(found))}")
+    if (message := unclosed.message()) is not None:
+        say(message)
     return rows, steps
 
 

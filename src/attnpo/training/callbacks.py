@@ -26,7 +26,7 @@ from transformers.trainer_utils import has_length
 from attnpo.errors import RunError
 from attnpo.rewards.length import LengthReward
 from attnpo.tables import TIME_LEFT_FROM
-from attnpo.training.diagnosis import Diagnosis, diagnose
+from attnpo.training.diagnosis import Diagnosis, diagnose, wrong_format
 from attnpo.training.recording import record_fit
 from attnpo.training.records import WARNINGS, Record, RunFolder
 from attnpo.training.rewards import RewardSetup
@@ -135,8 +135,14 @@ class NoSignalError(RunError):
     """Batch after batch without any advantage: the run would go on to its end and change nothing."""
 
 
+class WrongFormatError(RunError):
+    """The responses mark their thinking otherwise than they are read: rewards and steps would be of the wrong text."""
+
+
 class SignalWatch(TrainerCallback):
     """Says after the first batch what is wrong with it, and stops a run of which no batch has had any signal.
+
+    It also stops, after that batch, a run whose responses end their thinking by the marks of another format.
 
     folder: told of the records as they are written. rewards: which function says right. args.patience: batches in a
     row without signal after which `NoSignalError` ends the run; 0: never. What was found is shown in red and kept in
@@ -176,6 +182,7 @@ class SignalWatch(TrainerCallback):
         # A KL term pulls whatever the rewards are; without it only an advantage makes a gradient.
         moved = not args.beta and logs.get("grad_norm", 0.0) > 0
         found: Diagnosis | None = None
+        misread: str | None = None
         for records in self._fresh:
             found = diagnose(
                 records,
@@ -188,8 +195,17 @@ class SignalWatch(TrainerCallback):
             self.without = self.without + 1 if found is not None and found.without_signal else 0
             if found is not None and not self._told:
                 self._show(found, state.global_step)
+            if not self._told and self.thinks:
+                misread = wrong_format(records, self.rewards.form)
             self._told = True
         self._fresh = []
+        if misread is not None:
+            stopped = "Stopped: " if self.patience else ""
+            if not stopped:
+                self.console.print(f"step {state.global_step}: {misread}", style="bold red", markup=False)
+            self.folder.append(WARNINGS, {"step": state.global_step, "message": f"{stopped}{misread}"})
+        if any_process(bool(self.patience) and misread is not None, args.device):
+            raise WrongFormatError(f"{misread or 'another thinking format'}. --patience 0 goes on all the same")
         if any_process(bool(self.patience) and self.without >= self.patience, args.device):
             message = f"no signal in {self.patience} batches in a row, the last of step {state.global_step}"
             if found is not None:  # the process that keeps the records

@@ -305,8 +305,11 @@ class AttnPOConfig(GRPOConfig):
             raise InputError(f"option patience: found {self.patience}, expected a number of batches, or 0 for never")
         if self.heads_traces < FEWEST:
             raise InputError(f"option heads_traces: found {self.heads_traces}, expected at least {FEWEST}")
-        if self.thinking_format != AUTO:
-            load_format(self.thinking_format)
+        if self.thinking_format != AUTO and not load_format(self.thinking_format).ends and self.credit != "outcome":
+            raise InputError(
+                f"option thinking_format: {self.thinking_format!r} has no thinking part and leaves "
+                f"credit={self.credit!r} no steps to tell apart; expected credit outcome"
+            )
         self.make_credit()  # checks the ranges of the method's own options
 
     def _use_static_cache(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from attnpo.steps.formats import ThinkingFormat, never_closed
+from attnpo.steps.formats import ThinkingFormat
+from attnpo.steps.unclosed import never_closed, other_format
 from attnpo.training.records import Record
 
 MOST = 0.9
@@ -106,6 +107,18 @@ def diagnose(
     if without:
         message += " No response has an advantage: the update moves nothing."
     return Diagnosis(cause, share, message, show_response(example), without)
+
+
+def wrong_format(records: Sequence[Record], form: ThinkingFormat) -> str | None:
+    """What to change where responses end their thinking by the marks of another format, and none by those of `form`.
+
+    None where one of them does, and where there is no such other format. Responses that were cut off say nothing,
+    unless all were. Where unmarked responses are answers, the thinking of such a run would count as answer.
+    """
+    texts = [record["text"] for record in records if not record["truncated"]] or [row["text"] for row in records]
+    if not form.ends or other_format(texts, form) is None:
+        return None
+    return never_closed(texts, form)
 
 
 def _below_threshold(records: Sequence[Record], judge: str | None) -> str:

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from attnpo.errors import RunError
 from attnpo.rewards.pool import VerifierPool
-from attnpo.training.diagnosis import CUT_OFF, RIGHT, UNCLOSED, UNJUDGED, WRONG, show_response, state_of
+from attnpo.training.diagnosis import CUT_OFF, RIGHT, UNCLOSED, UNJUDGED, WRONG, show_response, state_of, wrong_format
 from attnpo.training.options import parse
 from attnpo.training.records import Record
 from attnpo.training.run import build_trainer, quiet_screen
@@ -171,11 +171,14 @@ def check(model: str, data: str, *, problems: int, responses: int, output: Path 
     console.print(table_of(found, update=update, steps=steps, memory=memory))
     console.print(show_response(seen[0]), markup=False, highlight=False, soft_wrap=True)
     against, change = advice(found, limit=limit, stepwise=args.credit != "outcome")
+    if thinks and (misread := wrong_format(seen, trainer.form)) is not None:
+        against.append(misread)
     for line in change:
         console.print(f"change: {line}", style="yellow", markup=False, soft_wrap=True)
     if output is not None:
         chosen: dict[str, Any] = {"model_name_or_path": model, "dataset_name": data}
         chosen |= {name: getattr(args, name) for name in ("num_generations", "length_reward", "credit", "thinking")}
+        chosen |= {name: getattr(args, name) for name in ("thinking_format", "lexicon")}
         chosen |= {"max_completion_length": suggested_limit(found, limit), "max_steps": steps}
         chosen["output_dir"] = f"runs/{Path(model).name}"
         output.write_text(yaml.safe_dump(chosen, sort_keys=False), encoding="utf-8")

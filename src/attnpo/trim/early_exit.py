@@ -9,6 +9,9 @@ thinking goes on as if nothing had been asked. Rules:
 - `agreeing(n)`: the last n boundaries gave the same answer.
 - `never`: a plain budget; thinking that has not ended at the limit is closed and answered.
 
+The marks are those of the model's thinking format (`attnpo.steps.formats`): by default the one that its tokenizer
+shows. Only thinking is asked: not a response that answers without any, nor the calls of tools behind its end.
+
 A branch reads its prefix again (one forward of the rows at a boundary) and decodes an answer; that is the price, and
 `Response` says it.
 """
@@ -16,8 +19,10 @@ A branch reads its prefix again (one forward of the rows at a boundary) and deco
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,10 +31,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from attnpo.checks import check_number, check_whole
+from attnpo.errors import InputError
 from attnpo.models.loading import GREEDY, end_tokens, pad_left, padding_token
 from attnpo.rewards.accuracy import decode_completion
 from attnpo.steps.answers import final_answer
-from attnpo.steps.response import CLOSE_TAG
+from attnpo.steps.detect import check_marks, choose_format
+from attnpo.steps.formats import AUTO, ThinkingFormat
+from attnpo.steps.offsets import token_offsets
+from attnpo.steps.response import ResponseParts, split_response
 
 BOUNDARY = "\n\n"
 """What the text of a step ends with."""
@@ -91,19 +100,50 @@ def at_boundary(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bool:
 class Closing:
     """How an answer is asked for: `text` closes the thinking, then the model has `room` tokens.
 
+    form: how the model marks its thinking; default: as its tokenizer shows (`choose_format`), its chat template saying
+    whether prompts open it. text: default: as a response of that format ends its thinking and opens its answer.
+
     White space at the end of the thinking is left out, because the text brings its own. Where it is part of a token (a
     full stop with the empty line behind it), the rest of that token is tokenised with the text, as the model writes it.
+
+    Raises:
+        InputError: a format without thinking, or one whose marks the tokenizer cannot write.
     """
 
     network: Any
     tokenizer: PreTrainedTokenizerBase
-    text: str = f"\n{CLOSE_TAG}"
+    text: str | None = None
     room: int = 64
+    form: ThinkingFormat | None = None
+
+    def __post_init__(self) -> None:
+        if not self.marks.ends:
+            raise InputError(f"early exit: thinking format {self.marks.name} has no thinking that could be ended")
+        if self.form is not None:
+            check_marks(self.form, self.tokenizer)
+
+    @cached_property
+    def marks(self) -> ThinkingFormat:
+        """The format given, else the one that the tokenizer shows."""
+        return self.form or choose_format(AUTO, self.tokenizer).form
+
+    @property
+    def closing(self) -> str:
+        """What is written behind the thinking."""
+        return self.marks.ending if self.text is None else self.text
 
     @property
     def ids(self) -> list[int]:
-        encoded: Any = self.tokenizer(self.text, add_special_tokens=False)
+        encoded: Any = self.tokenizer(self.closing, add_special_tokens=False)
         return list(encoded["input_ids"])
+
+    def read(self, ids: Sequence[int]) -> ResponseParts:
+        """The parts of a response, or of its beginning, by its sampled tokens."""
+        return split_response(self.decode(ids), self.marks)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Its text, without end and padding tokens behind it."""
+        return decode_completion(self.tokenizer, ids, self.marks)
 
     @property
     def ends(self) -> list[int]:
@@ -134,18 +174,21 @@ class Closing:
             length = next((i + 1 for i, token in enumerate(tokens) if token in self.ends), None)
             kept = tokens[:length]
             confidence = 0.0 if length is None else math.exp(sum(log_probs[:length]) / length)
-            text = decode_completion(self.tokenizer, [token for token in kept if token not in self.ends])
+            text = self.decode([token for token in kept if token not in self.ends])
             branches.append(Branch(kept, text, confidence, thinking, closing))
         return branches
 
     def _closed(self, row: Sequence[int], thinking: int) -> tuple[Sequence[int], int, list[int]]:
-        """Prompt and thinking without white space at the end, the tokens of thinking in it, and what closes it."""
+        """Prompt and thinking without white space or an end mark behind, its tokens, and what closes it."""
         last = ""
-        while thinking and not (last := str(self.tokenizer.decode([row[-1]]))).strip():
+        while thinking:
+            last = str(self.tokenizer.decode([row[-1]]))
+            if last.strip() and last not in self.marks.closing:  # the end of a channel, behind which another may begin
+                break
             row, thinking = row[:-1], thinking - 1
         if not thinking or last == last.rstrip():
             return row, thinking, self.ids
-        encoded: Any = self.tokenizer(last.rstrip() + self.text, add_special_tokens=False)
+        encoded: Any = self.tokenizer(last.rstrip() + self.closing, add_special_tokens=False)
         return row[:-1], thinking - 1, list(encoded["input_ids"])
 
 
@@ -180,10 +223,12 @@ class EarlyExit(StoppingCriteria):
     def __call__(self, input_ids: Int64[Tensor, "B T"], scores: Any, **kwargs: Any) -> Bool[Tensor, "B"]:
         waiting = []
         for row, state in zip(input_ids.tolist(), self.rows, strict=True):
-            token = row[-1]
-            # What closes the thinking may be several tokens; any text with the tag in it has closed it.
-            state.closed = state.closed or token in self._ends or self._closes(row)
-            if state.exit is None and not state.closed and at_boundary(self.closing.tokenizer, row[self.width :]):
+            state.closed = state.closed or row[-1] in self._ends
+            if state.exit is not None or state.closed or not at_boundary(self.closing.tokenizer, row[self.width :]):
+                continue
+            # Marks may be several tokens, which a model may write in more ways than one: the text so far says it.
+            state.closed = self.closing.read(row[self.width :]).has_close
+            if not state.closed:
                 waiting.append((row, state))
         if waiting and self.rule is not never:
             thinking = input_ids.shape[1] - self.width
@@ -194,18 +239,14 @@ class EarlyExit(StoppingCriteria):
                     state.exit = branch
         return torch.tensor([state.exit is not None for state in self.rows], device=input_ids.device)
 
-    def _closes(self, row: list[int]) -> bool:
-        tail = row[max(self.width, len(row) - TAIL - len(self.closing.ids)) :]
-        return CLOSE_TAG in str(self.closing.tokenizer.decode(tail))
-
 
 @dataclass(frozen=True)
 class Response:
     """A response as it would be read.
 
     Attributes:
-        text: thinking, closing tag and answer.
-        tokens: of it; thinking: those before the closing tag.
+        text: thinking, what closes it, and answer.
+        tokens: of it; thinking: those before what closes it.
         asked: branches; spent: tokens of answers that were written in them and are not in the response.
         exited: whether thinking was ended, by the rule or at the limit.
     """
@@ -245,7 +286,7 @@ def generate_with_exit(
     late = [
         row
         for row, tokens in enumerate(written)
-        if exits[row] is None and tokens[-1] not in ends and CLOSE_TAG not in str(tokenizer.decode(tokens))
+        if exits[row] is None and tokens[-1] not in ends and not closing.read(tokens).has_close
     ]
     if late:
         found = closing.answers([([*prompts[row], *written[row]], len(written[row])) for row in late])
@@ -259,13 +300,12 @@ def generate_with_exit(
 
 def _response(closing: Closing, written: list[int], branch: Branch | None, branches: Sequence[Branch]) -> Response:
     if branch is None:
-        text = decode_completion(closing.tokenizer, written)
-        before = text.partition(CLOSE_TAG)[0]
-        encoded: Any = closing.tokenizer(before, add_special_tokens=False)
-        thinking, tokens = len(encoded["input_ids"]), len(written)
+        text = closing.decode(written)
+        _, starts = token_offsets(closing.tokenizer, written)
+        thinking, tokens = bisect_left(starts, split_response(text, closing.marks).thinking_end), len(written)
     else:
         thinking = branch.thinking
-        text = decode_completion(closing.tokenizer, [*written[:thinking], *branch.closing]) + branch.text
+        text = closing.decode([*written[:thinking], *branch.closing]) + branch.text
         tokens = thinking + len(branch.closing) + len(branch.ids)
     spent = sum(len(one.ids) for one in branches if one is not branch)
     return Response(text, tokens, thinking, len(branches), spent, branch is not None)

@@ -12,6 +12,7 @@ from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import user_message
 from attnpo.evaluation.folder import read_evaluation
 from attnpo.evaluation.load import load_questions
+from attnpo.steps.formats import THINK, ThinkingFormat
 from attnpo.traces.labelled import NumberedRow
 from attnpo.traces.read import read_traces
 
@@ -33,21 +34,21 @@ class LeftOut:
         return cls(number, fields.get("id"), where, reason.removeprefix(where).lstrip(":, "))
 
 
-def read_source(source: str | Path) -> tuple[list[NumberedRow], list[LeftOut]]:
+def read_source(source: str | Path, marks: ThinkingFormat = THINK) -> tuple[list[NumberedRow], list[LeftOut]]:
     """The rows that have what a trace needs, with their numbers from 1, and the others.
 
     source: a file of traces, whoever wrote it (`attnpo.traces.read`), or a folder of `attnpo eval`, whose samples are
-    traces of the model evaluated.
+    traces of the model evaluated. marks: as for `read_traces`.
     Raises InputError for an unreadable file or folder, and for benchmarks whose answers are no mathematics.
     """
-    return _read_samples(Path(source)) if Path(source).is_dir() else _read_file(source)
+    return _read_samples(Path(source)) if Path(source).is_dir() else _read_file(source, marks)
 
 
-def _read_file(source: str | Path) -> tuple[list[NumberedRow], list[LeftOut]]:
+def _read_file(source: str | Path, marks: ThinkingFormat) -> tuple[list[NumberedRow], list[LeftOut]]:
     rows: list[NumberedRow] = []
     bad: list[InputError] = []
     without = []
-    for number, row in read_traces(source, on_bad_row=bad.append):
+    for number, row in read_traces(source, marks=marks, on_bad_row=bad.append):
         where = row_name(source, number)
         try:
             for field in ("problem", "response"):

@@ -27,11 +27,11 @@ from attnpo.data.jsonl import (
 )
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
-from attnpo.models.loading import load_model
+from attnpo.models.loading import find_model, load_model
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import REWARD_OF
-from attnpo.steps.detect import format_of_file
-from attnpo.steps.formats import Form
+from attnpo.steps.detect import choose_format, format_of_file
+from attnpo.steps.formats import Form, marks_of
 from attnpo.steps.response import answer_of, thinking_of
 from attnpo.traces.labelled import NumberedRow, longest
 from attnpo.traces.prepared import prepare_trace
@@ -86,7 +86,8 @@ def trim_file(
     name = resolve_model(model)
     head_file = heads_file(name, heads) if options.ranking == ATTENTION else None
     chosen = [] if head_file is None else load_heads(head_file)
-    rows, without = read_source(source)
+    written = choose_format(options.thinking_format, find_model(name).tokenizer()).form
+    rows, without = read_source(source, marks_of(written))
     rows = rows[: options.max_traces]
     target, partial = Path(target), Path(f"{target}.partial")
     with _going_on(partial, _settings(rows, name, chosen, options), say) as (file, done), VerifierPool() as pool:
