@@ -133,34 +133,20 @@ class Comparison:
         """Equations are equal if one is a multiple of the other, or both have the same solutions."""
         try:
             ours, theirs = ((read_parts(side.name).value, side.value) for side in (gold, answer))
-            first, second = (with_imaginary_unit(left) - with_imaginary_unit(right) for left, right in (ours, theirs))
+            zeros = (with_imaginary_unit(left) - with_imaginary_unit(right) for left, right in (ours, theirs))
+            first, second = map(_without_powers, zeros)
         except (UnreadableError, *COMPARISON_ERRORS):
             return None
         if not first.free_symbols or first.free_symbols != second.free_symbols:
             return None
-        ratio = constant_ratio(first, second)
-        if ratio is not None:
-            return True
-        return self._same_roots(first, second) or None
-
-    def _same_roots(self, first: Any, second: Any) -> bool:
-        for symbol in sorted(first.free_symbols, key=str)[:3]:
-            try:
-                if any(not side.is_polynomial(symbol) or sympy.degree(side, symbol) > 2 for side in (first, second)):
-                    continue
-                roots = [sympy.solve(side, symbol) for side in (first, second)]
-            except COMPARISON_ERRORS:
-                continue
-            if roots[0] and len(roots[0]) == len(roots[1]) and _matched(roots[0], roots[1], same_value):
-                return True
-        return False
+        return constant_ratio(first, second) is not None or None
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _same_parts(self, gold: Reading, answer: Reading) -> bool:
         ours, theirs = _other_commas(gold, answer, fewest_decimals=2), _other_commas(answer, gold)
         kinds = {ours.kind, theirs.kind}
-        if {ours.joint, theirs.joint} == {r"\land", r"\lor"} and not _is_one_of_values(ours):
+        if ours.joint != theirs.joint and r"\lor" in (ours.joint, theirs.joint) and not _is_one_of_values(ours):
             return False
         if not (ours.parts or theirs.parts):
             return self._same_formula(ours, theirs)
@@ -169,9 +155,8 @@ class Comparison:
             if "matrix" in single.text and "tuple" in kinds:
                 return False
             return other.kind == "set" and len(other.parts) == 1 and self.same(single, other.parts[0])
-        distinct = _without_repetitions(ours)
-        if "set" in kinds or (len(distinct.parts) == len(ours.parts) and ours.kind == theirs.kind == "list"):
-            ours, theirs = distinct, _without_repetitions(theirs)
+        if "set" in kinds or {part.kind for part in ours.parts} == {"tuple"}:  # of solutions, repetitions say nothing
+            ours, theirs = _without_repetitions(ours), _without_repetitions(theirs)
         if len(ours.parts) != len(theirs.parts):
             return False
         pairs = list(zip(ours.parts, theirs.parts, strict=True))
@@ -309,6 +294,12 @@ class Comparison:
         return same_in_points(first, second)
 
 
+def _without_powers(difference: Any) -> Any:
+    """What is zero wherever `difference` is: a polynomial without its denominator, every factor once."""
+    above = sympy.numer(sympy.together(difference))
+    return sympy.sqf_part(above) if above.is_polynomial(*above.free_symbols) and above.free_symbols else difference
+
+
 RULE_NAMES = ("equations", "names", "regions", "bases", "per cent", "exact")
 
 
@@ -345,8 +336,9 @@ def _same_letters(ours: str, theirs: str) -> bool | None:
 def _is_one_of_values(reading: Reading) -> bool:
     """Whether the parts are values of one unknown: 2 or 3, x = 2 and x = 3. Their "and" and "or" are the same."""
     names = {part.name for part in reading.parts}
+    is_letter = re.compile(r"[A-Za-z]|\\[a-z]+\s*[A-Za-z]").fullmatch
     return len(names) <= 1 and not any(
-        _is_region(part) or re.fullmatch(r"[A-Za-z]|\\[a-z]+\s*[A-Za-z]", part.text) for part in reading.parts
+        _is_region(part) or (not part.name and is_letter(part.text) and reading.joint != ",") for part in reading.parts
     )
 
 
@@ -413,8 +405,9 @@ def _region(reading: Reading) -> tuple[Any, str]:
         if len(names) > 1 or reading.kind == "tuple":
             raise UnreadableError(reading.text)
         joined = sympy.Union(*(one for one, _ in sets))
-        if reading.joint == r"\land" or (reading.joint == "," and joined == sympy.S.Reals):  # x > 1, x < 3
-            joined = sympy.Intersection(*(one for one, _ in sets))
+        if reading.joint != r"\lor":  # x > 1, x < 3; but x < 1, x > 3 is one or the other
+            both = sympy.Intersection(*(one for one, _ in sets))
+            joined = joined if reading.joint == "," and both.is_empty else both
         return joined, next(iter(names), "")
     value = reading.value
     if isinstance(value, sympy.Set):

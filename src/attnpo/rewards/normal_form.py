@@ -231,6 +231,8 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("thousands", lambda text: _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), text)),
     ("words", (r"\{\s*\\rm(?![A-Za-z])\s*([^{}]*)\}", r"\\text{\1}")),
     ("commands", (r"\\(?:dfrac|tfrac|cfrac)(?![A-Za-z])", r"\\frac")),
+    ("commands", (r"\\frac\s*(\\pi|\w)", r"\\frac{\1}")),
+    ("commands", (r"(\\frac\s*\{(?:[^{}]|\{[^{}]*\})*\})\s*(\\pi|\w)", r"\1{\2}")),
     ("commands", (r"\\(le|ge|ne)(?:qslant|qq|q)(?![A-Za-z])", r"\\\1")),
     ("commands", (r"\\(?:varnothing|O)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset")),
     ("commands", (r"\\[lr]brace(?![A-Za-z])", lambda found: {"l": r"\{", "r": r"\}"}[found[0][1]])),

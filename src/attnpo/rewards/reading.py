@@ -177,11 +177,21 @@ _OPERATORS = (sympy.Derivative, sympy.Integral, sympy.Limit, sympy.Sum, sympy.Pr
 
 
 def _operated(part: Any) -> Any:
-    """A derivative that can be taken; an unknown of its own where letters stand for functions."""
-    is_constant = isinstance(part, sympy.Derivative) and not set(part.variables) <= part.expr.free_symbols
-    if is_constant or part.atoms(AppliedUndef):
-        return sympy.Symbol(f"{part}")
-    return part.doit() if isinstance(part, sympy.Derivative) else part
+    """A derivative that can be taken; an unknown of its own where letters stand for functions or sequences."""
+    if isinstance(part, sympy.Derivative):
+        is_constant = not set(part.variables) <= part.expr.free_symbols
+        return sympy.Symbol(f"{part}") if is_constant or part.atoms(AppliedUndef) else part.doit()
+    is_unknown = bool(part.atoms(AppliedUndef))
+    depth = len(part.atoms(*_OPERATORS))
+    for n, letter in enumerate([part.args[1]] if isinstance(part, sympy.Limit) else part.bound_symbols):
+        bound = sympy.Symbol(f"bound{depth}by{n}")  # a bound letter's own name says nothing
+        part = part.xreplace({letter: bound})
+        index = re.compile(rf"(_.*?)(?<![A-Za-z0-9]){re.escape(letter.name)}(?![A-Za-z0-9])")
+        for symbol in part.free_symbols:
+            name = index.sub(rf"\1{bound.name}", symbol.name)
+            if name != symbol.name:
+                part, is_unknown = part.xreplace({symbol: sympy.Symbol(name)}), True
+    return sympy.Symbol(f"{part}") if is_unknown else part
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -212,7 +222,7 @@ def is_words(text: str) -> bool:
     if _TEXT.fullmatch(text):
         return True
     tokens = re.findall(r"[A-Za-z']+", bare)
-    if any(token.lower() in _SHORT_WORDS for token in tokens):
+    if any(token.lower() in _SHORT_WORDS for token in tokens) or (len(tokens) > 2 and re.search("[a-z]{4}", bare)):
         return True
     # Letters in alphabetical order (abcd) or capitals (ABCD) are names of quantities.
     return any(
@@ -270,7 +280,8 @@ def read(text: str, declared_unit: str = "", off: frozenset[str] = frozenset()) 
 def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozenset()) -> Reading:
     parts, joint = split_parts(text)
     if len(parts) > 1:
-        if is_words(text):
+        read_each = [read_parts(part, declared_unit, off) for part in parts]
+        if is_words(text) and not all(part.unit for part in read_each):
             return Reading(text, "words")
         either, _ = split_parts(text, only=r"\lor")
         if joint != "," and 1 < len(either) < len(parts) and r"\land" in text:  # "and" binds more closely
@@ -281,7 +292,7 @@ def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozens
             return Reading(
                 text, "list", tuple(read_parts(group, declared_unit, off) for group in groups if group.strip())
             )
-        return _as_list([read_parts(part, declared_unit, off) for part in parts], text, joint)
+        return _as_list(read_each, text, joint)
     text = parts[0]
     if text.startswith("{") and text.endswith("}") and _enclosed(text):
         return read_parts(text[1:-1].strip(), declared_unit, off)
