@@ -16,7 +16,15 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanFunction
 
 from attnpo.rewards.normal_form import squeezed
-from attnpo.rewards.reading import Reading, UnreadableError, is_name, plain_words, read_parts, with_imaginary_unit
+from attnpo.rewards.reading import (
+    Reading,
+    UnreadableError,
+    is_name,
+    is_words,
+    plain_words,
+    read_parts,
+    with_imaginary_unit,
+)
 from attnpo.rewards.values import (
     as_complex,
     constant_ratio,
@@ -91,7 +99,8 @@ class Comparison:
     def same(self, gold: Reading, answer: Reading) -> bool:
         """Whether `answer` is right where `gold` is the reference."""
         if gold.name and answer.name:
-            if squeezed(gold.name) == squeezed(answer.name) or _same_words(gold.name, answer.name):
+            answer = _with_argument_of(gold.name, answer)
+            if _same_name(gold.name, answer.name):
                 if self.same(replace(gold, name=""), replace(answer, name="")):
                     return True
                 if is_name(gold.name):
@@ -306,6 +315,21 @@ RULE_NAMES = ("equations", "names", "regions", "bases", "per cent", "exact")
 def _same_words(ours: str, theirs: str) -> bool:
     ours, theirs = plain_words(ours), plain_words(theirs)
     return (len(ours) > 1 and ours == theirs) or _run_together(ours) == _run_together(theirs) != ""
+
+
+def _same_name(ours: str, theirs: str) -> bool:
+    plain = [re.sub(r"\\text|[\\{}\s]", "", name) for name in (ours, theirs)]
+    return plain[0] == plain[1] or (is_words(ours) and _same_words(ours, theirs))
+
+
+def _with_argument_of(name: str, answer: Reading) -> Reading:
+    """``f(x) = 2x`` for the answer ``f(t) = 2t`` where the reference is about f(x)."""
+    ours, theirs = (re.fullmatch(r"(\w)\(([a-z])\)", one) for one in (name, answer.name))
+    if not ours or not theirs or ours[1] != theirs[1] or ours[2] == theirs[2] or ours[2] in answer.text:
+        return answer
+    letter = re.compile(rf"\\[A-Za-z]+|{theirs[2]}")
+    text = letter.sub(lambda found: found[0] if len(found[0]) > 1 else ours[2], answer.text)
+    return replace(read_parts(text), name=name)
 
 
 def _run_together(words: str) -> str:

@@ -46,7 +46,8 @@ _MORE_BEHIND = re.compile(
 )
 _BOX = re.compile(r"\\(?:f?boxed|fbox)")
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|(?<![\\\d])\$(?=[^\n$]*[\\=^_{])[^\n$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
-_WORDS = re.compile(r"\s*[A-Za-z][A-Za-z ,'-]{0,60}\.?\s*")
+_ALONE = re.compile(r"\s*(?:[A-Za-z][A-Za-z ,'-]{0,60}\.?|[^\s$*]{1,100})\s*")
+"""A whole response that is words, or one formula without spaces."""
 _BESIDE_DIGITS = r"(?<=\d)(?=[\u4e00-\u9fff])|(?<=[\u4e00-\u9fff])(?=\d)"
 MOST_CANDIDATES = 6
 
@@ -78,7 +79,7 @@ def candidates(answer: str) -> Iterator[Candidate]:
             return
         yield FinalText(hoped[1] or hoped[2] if hoped else box[1])
         return
-    if _WORDS.fullmatch(answer):
+    if _ALONE.fullmatch(answer):
         yield Candidate(answer.strip())
     if announced := _ANNOUNCED.findall(answer):
         said = announced[-1].strip(" *")
