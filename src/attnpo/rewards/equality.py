@@ -43,15 +43,8 @@ MEASURED_SHARE = 0.01
 DECIMALS = 6
 """A decimal number and an exact one are equal if they are so when rounded to this many decimals."""
 
-COMPARISON_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+_RAISED_BY_PYTHON = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
+COMPARISON_ERRORS = (*_RAISED_BY_PYTHON, NotImplementedError)
 """What sympy raises on odd expressions. Anything else ends the worker, which the pool can tell as well."""
 
 
@@ -144,7 +137,7 @@ class Comparison:
             ours, theirs = ((read_parts(side.name).value, side.value) for side in (gold, answer))
             zeros = (with_imaginary_unit(left) - with_imaginary_unit(right) for left, right in (ours, theirs))
             first, second = map(_without_powers, zeros)
-        except (UnreadableError, *COMPARISON_ERRORS):
+        except COMPARISON_ERRORS:
             return None
         if not first.free_symbols or first.free_symbols != second.free_symbols:
             return None
@@ -194,13 +187,13 @@ class Comparison:
             if {ours, theirs} & {sympy.S.EmptySet, sympy.S.Reals} and our_name and their_name:
                 return None  # two conditions that nothing meets, or everything, are not the same for that
             return ours == theirs or _same_set(ours, theirs)
-        except (UnreadableError, *COMPARISON_ERRORS):
+        except COMPARISON_ERRORS:
             return None
 
     def _same_inequality(self, gold: Reading, answer: Reading) -> bool | None:
         try:
             chains = [_inequalities(side.value) for side in (gold, answer)]
-        except (UnreadableError, *COMPARISON_ERRORS):
+        except COMPARISON_ERRORS:
             return None
         if not chains[0] or not chains[1]:
             return None
@@ -342,7 +335,7 @@ def _is_above_one(reading: Reading) -> bool:
     try:
         value = with_imaginary_unit(reading.value)
         number = number_of(value) if isinstance(value, sympy.Expr) and not value.free_symbols else None
-    except (UnreadableError, *COMPARISON_ERRORS):
+    except COMPARISON_ERRORS:
         return False
     return number is not None and abs(as_complex(number)) > 1
 

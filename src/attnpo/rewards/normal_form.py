@@ -25,7 +25,7 @@ _ARGUMENT_COMMANDS = (
 _WORD_COMMANDS = r"\\(?:mathrm|text(?:rm|bf|it|sf|tt|sc|up|normal)|[mh]box|operatorname\*?|mathtext)"
 _LEAD = (
     r"(?:so|thus|hence|therefore|final|the|correct|exact|is|it|we|get|have|value|result|solution|answer|are|there|exactly|"
-    r"equals?|to|of|total)(?![A-Za-z])"
+    r"equals?|to|of|total|approximately|about)(?![A-Za-z])"
 )
 """Words before an answer that say nothing."""
 
@@ -236,7 +236,6 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("commands", (r"\\(?:dfrac|tfrac|cfrac)(?![A-Za-z])", r"\\frac")),
     ("commands", (r"\\\\(?=(?:[dt]?frac|sqrt|text|pi|cdot|times|left|right|infty)(?![A-Za-z]))", r"\\")),
     ("commands", (r"\\frac\s*(\\pi|\w)", r"\\frac{\1}")),
-    ("commands", (r"(\\frac\s*\{(?:[^{}]|\{[^{}]*\})*\})\s*(\\pi|\w)", r"\1{\2}")),
     ("commands", (r"\\log\s*_\s*\{?e\}?(?![A-Za-z])", r"\\ln ")),
     ("commands", (r"\\(le|ge|ne)(?:qslant|qq|q)(?![A-Za-z])", r"\\\1")),
     ("commands", (r"\\(?:varnothing|O)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset")),
@@ -257,9 +256,8 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("point", (r"(?<=\d)\.(?=\s*(?:[/}),*^]|\\(?:%|text|q?quad|[,;: ])|$))|(?:[.,;:]|\\\\)[\s.,;:]*$", "")),
     _UNWRAPPED,
     ("leading words", (rf"^(\s*)\\text\s*\{{((?:\s*{_LEAD})+\s*[:=,]?)\s*\}}(?=.)", r"\2 ")),
-    ("leading words", (rf"^(?:[\s*:=,]|\\(?:therefore|implies|Rightarrow)(?![A-Za-z])|{_LEAD}(?=[\s:=,\\]))+(?=[^\s*:=,])", "")),
+    ("leading words", (rf"^(?:[\s*:=,]|\\(?:therefore|implies|Rightarrow|approx)(?![A-Za-z])|{_LEAD}(?=[\s:=,\\]))+(?=[^\s*:=,])", "")),
     ("leading words", (r"^(?:\\text\s*\{\s*\(?[A-H][.)]+\s*\}\s*|\([A-H]\)\s+)(?=[\d\\-])", "")),
-    ("leading words", (r"^(?:\\approx|\\text\s*\{\s*(?:approximately|about)\s*\}|approximately|about)\s*(?=\S)", "")),
     ("ordinal", (r"\s*\\text\s*\{\s*(th|st|nd|rd)\s*\}", r"\1")),
     ("ordinal", (r"(?<=\d)(?:\s*\^\s*\{\s*(?:th|st|nd|rd)\s*\}|\^?(?:th|st|nd|rd)\b)", "")),
     ("words", (r"\b([ap])\.\s?m\b\.?", r"\1m")),
@@ -269,14 +267,12 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("count words", (rf"({_NUM})\s*-?(\\text\s*\{{\s*)?((?:{_COUNT}|halve)s?)\b{_ALONE}", _count_word)),
     ("count words", (rf"({_NUM})\s*(\\text\s*\{{\s*)?(squared|cubed)\b",
         lambda found: f"({found[1]})^{{{2 if found[3] == 'squared' else 3}}} {found[2] or ''}")),
-    ("words", (r"\\text\s*\{\s*\}", " ")),
     _UNWRAPPED,
     ("plain text", (r"\*\*", "^")),
     ("plain text", (r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty ")),
     ("plain text", (r"!=", r"\\ne ")),
     ("plain text", (r"(?<=\d) x (?=10\^)", r" \\times ")),
     ("plain text", (r"(?<=[A-Za-z]) in (?=[\[(])", r" \\in ")),
-    ("plain text", (r"\+\s*/?\s*-(?=\s*[\d\\])", lambda found: r"\pm " if "/" in found[0] or found[0] == "+-" else found[0])),
     ("plain text", (r"(?<![A-Za-z\\])sqrt(?![A-Za-z])", r"\\sqrt")),
     ("plain text", _grouped_argument(r"\\sqrt", r"\sqrt{%s}")),
     ("plain text", _grouped_argument(r"(?<![A-Za-z])\\?exp", r"e^{%s}")),
@@ -290,8 +286,6 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("degrees in functions", _degrees),
     ("products of numbers", (r"(?<![_\w\\^.{])(\d+(?:\.\d+)?)\s*(?=\()|(?<=\))\s*(?=\(|\d)", r"\1 \\cdot ")),
     ("primes", (r"(?<=[A-Za-z])(?:'+|\^\s*\{?\s*(?:\\prime)+\s*\}?)", lambda found: "_{prime" + str(found[0].count("'") or found[0].count("p")) + "}")),
-    ("congruence", (r"^[A-Za-z]\s*\\equiv\s*(.+?)\s*(?:\\pmod\s*\{?\s*(\w+)\s*\}?|\(?\s*\\?(?:bmod|mod)\s*(\w+)\s*\)?)$",
-        r"\1 \\pmod{\2\3}")),
     ("set builder", (r"^\\\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid|\||:|\\colon)\s*(.+?)\s*\\\}$", r"\1")),
     ("sets in words", (r"(?i)^(?:\\text\s*\{\s*)?(?:no\s+solutions?|(?:the\s+)?empty\s+set)\s*\}?$", r"\\emptyset")),
     ("sets in words", (r"(?i)^(?:\\text\s*\{\s*)?all\s+real(?:s|\s+numbers)\s*\}?$", r"\\mathbb{R}")),

@@ -233,31 +233,36 @@ def is_words(text: str) -> bool:
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 _OPEN, _CLOSE = "([{", ")]}"
-_SEPARATOR = re.compile(r"\\(?:land|lor)(?![A-Za-z])|\\[{}]|\\(?:begin|end)\{\w*matrix\}|[()\[\]{},;]")
+_BRACKETS = r"\\[{}]|\\(?:begin|end)\{\w*matrix\}|[()\[\]{}]"
+_SEPARATORS = r"\\(?:land|lor)(?![A-Za-z])|[,;]"
 _THOUSANDS = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin|to|approx|equiv|subset)(?![A-Za-z])")
 
 
-def split_parts(text: str, keep_thousands: bool = True, only: str = "") -> tuple[list[str], str]:
-    """`text` cut at the separators outside of its brackets, and which one there was."""
-    if keep_thousands and not re.search(r",\S", _THOUSANDS.sub("", re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", text))):
-        outside = re.split(r"(\([^()]*\)|\[[^\[\]]*\])", text)
-        outside[::2] = [_THOUSANDS.sub(lambda digits: digits[0].replace(",", ""), piece) for piece in outside[::2]]
-        text = "".join(outside)
-    parts, depth, start, joint = [], 0, 0, ","
-    for found in _SEPARATOR.finditer(text):
+def _cut(text: str, marks: str) -> tuple[list[str], list[str]]:
+    """The pieces of `text` between `marks` (a pattern) outside of its brackets, and these marks."""
+    pieces, cuts, depth, start = [], [], 0, 0
+    for found in re.finditer(f"{_BRACKETS}|{marks}", text):
         mark = found[0].lstrip("\\")
         if mark[0] in _OPEN or mark.startswith("begin"):
             depth += 1
         elif mark[0] in _CLOSE or mark.startswith("end"):
             depth -= 1
-        elif depth <= 0 and only in found[0]:
-            parts.append(text[start : found.start()])
+        elif depth <= 0:
+            pieces.append(text[start : found.start()].strip(" ,"))
             start = found.end()
-            joint = found[0] if found[0].startswith("\\") else joint
-    parts.append(text[start:])
-    parts = [part.strip(" ,") for part in parts]
-    return [part for part in parts if part] or [text], joint
+            cuts.append(found[0])
+    return [*pieces, text[start:].strip(" ,")], cuts
+
+
+def split_parts(text: str, keep_thousands: bool = True) -> tuple[list[str], str]:
+    """`text` cut at the separators outside of its brackets, and which one there was."""
+    if keep_thousands and not re.search(r",\S", _THOUSANDS.sub("", re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", text))):
+        outside = re.split(r"(\([^()]*\)|\[[^\[\]]*\])", text)
+        outside[::2] = [_THOUSANDS.sub(lambda digits: digits[0].replace(",", ""), piece) for piece in outside[::2]]
+        text = "".join(outside)
+    parts, cuts = _cut(text, _SEPARATORS)
+    return [part for part in parts if part] or [text], next((cut for cut in cuts[::-1] if cut.startswith("\\")), ",")
 
 
 def _enclosed(text: str) -> bool:
@@ -283,15 +288,13 @@ def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozens
         read_each = [read_parts(part, declared_unit, off) for part in parts]
         if is_words(text) and not all(part.unit for part in read_each):
             return Reading(text, "words")
-        either, _ = split_parts(text, only=r"\lor")
+        either = _cut(text, r"\\lor(?![A-Za-z])")[0]
         if joint != "," and 1 < len(either) < len(parts) and r"\land" in text:  # "and" binds more closely
             read_either = tuple(read_parts(part, declared_unit, off) for part in either)
             return Reading(text, "list", read_either, joint=r"\lor")
-        groups = re.split(r";(?![^(\[{]*[)\]}])", text)
+        groups = [group for group in _cut(text, ";")[0] if group]
         if 1 < len(groups) < len(parts) and "," in text and not re.search(r"\),|\],", text):
-            return Reading(
-                text, "list", tuple(read_parts(group, declared_unit, off) for group in groups if group.strip())
-            )
+            return Reading(text, "list", tuple(read_parts(group, declared_unit, off) for group in groups))
         return _as_list(read_each, text, joint)
     text = parts[0]
     if text.startswith("{") and text.endswith("}") and _enclosed(text):
@@ -332,14 +335,7 @@ def _as_list(parts: list[Reading], text: str, joint: str) -> Reading:
 
 
 def _read_named(text: str, declared_unit: str, off: frozenset[str]) -> Reading | None:
-    sides, depth = [""], 0
-    for char in text:  # a sum's k=0 is inside of braces
-        depth += (char in _OPEN) - (char in _CLOSE)
-        if char == "=" and depth <= 0:
-            sides.append("")
-        else:
-            sides[-1] += char
-    sides = [side.strip() for side in sides]
+    sides = _cut(text, "=")[0]  # a sum's k=0 is inside of braces
     if len(sides) < 2 or not all(sides) or _RELATION.search(text):
         return None
     if re.search(r"(?<![A-Za-z])(?:not|if|when|unless|except|where|for)(?![A-Za-z])", "=".join(sides[:-1])):

@@ -16,8 +16,8 @@ import sympy
 
 SMALL_NUMBERS = 1e-4
 """Rounded numbers are equal only within this share of their size, which counts where rounding leaves few digits."""
-STEPPED = (sympy.floor, sympy.ceiling, sympy.Mod)
-"""Functions that are constant, or start anew, on stretches."""
+STEPPED = (sympy.floor, sympy.ceiling, sympy.Mod, sympy.factorial, sympy.binomial)
+"""Functions of whole numbers, and those that are constant, or start anew, on stretches."""
 STEPPED_TO = 40
 """Whole numbers that formulas with such functions are compared on."""
 DIGITS = 40
