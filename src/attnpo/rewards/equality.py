@@ -92,7 +92,6 @@ class Comparison:
     def same(self, gold: Reading, answer: Reading) -> bool:
         """Whether `answer` is right where `gold` is the reference."""
         if gold.name and answer.name:
-            answer = _with_argument_of(gold.name, answer)
             if _same_name(gold.name, answer.name):
                 if self.same(replace(gold, name=""), replace(answer, name="")):
                     return True
@@ -178,8 +177,6 @@ class Comparison:
         """Inequalities, intervals and unions as sets of numbers; the name of the unknown must be the same."""
         if not (_is_region(gold) or _is_region(answer)):
             return None
-        if gold.kind == answer.kind == "formula" and (decided := self._same_inequality(gold, answer)) is not None:
-            return decided
         try:
             (ours, our_name), (theirs, their_name) = _region(gold), _region(answer)
             if our_name and their_name and our_name != their_name:
@@ -189,22 +186,6 @@ class Comparison:
             return ours == theirs or _same_set(ours, theirs)
         except COMPARISON_ERRORS:
             return None
-
-    def _same_inequality(self, gold: Reading, answer: Reading) -> bool | None:
-        try:
-            chains = [_inequalities(side.value) for side in (gold, answer)]
-        except COMPARISON_ERRORS:
-            return None
-        if not chains[0] or not chains[1]:
-            return None
-        if set().union(*(c[1].free_symbols for c in chains[0])) != set().union(*(c[1].free_symbols for c in chains[1])):
-            return False
-
-        def same(ours: tuple[str, Any], theirs: tuple[str, Any]) -> bool:
-            ratio = constant_ratio(ours[1], theirs[1]) if ours[0] == theirs[0] else None
-            return ratio is not None and (ours[0] == "!=" or ratio > 0)
-
-        return True if len(chains[0]) == len(chains[1]) and _matched(chains[0], chains[1], same) else None
 
     # -- formulas ------------------------------------------------------------------------------------------------------
 
@@ -313,16 +294,6 @@ def _same_words(ours: str, theirs: str) -> bool:
 def _same_name(ours: str, theirs: str) -> bool:
     plain = [re.sub(r"\\text|[\\{}\s]", "", name) for name in (ours, theirs)]
     return plain[0] == plain[1] or (is_words(ours) and _same_words(ours, theirs))
-
-
-def _with_argument_of(name: str, answer: Reading) -> Reading:
-    """``f(x) = 2x`` for the answer ``f(t) = 2t`` where the reference is about f(x)."""
-    ours, theirs = (re.fullmatch(r"(\w)\(([a-z])\)", one) for one in (name, answer.name))
-    if not ours or not theirs or ours[1] != theirs[1] or ours[2] == theirs[2] or ours[2] in answer.text:
-        return answer
-    letter = re.compile(rf"\\[A-Za-z]+|{theirs[2]}")
-    text = letter.sub(lambda found: found[0] if len(found[0]) > 1 else ours[2], answer.text)
-    return replace(read_parts(text), name=name)
 
 
 def _run_together(words: str) -> str:
@@ -460,17 +431,3 @@ def with_function_symbols(value: Any) -> Any:
 
     applied = {call: sympy.Symbol(f"{call}", real=True) for call in value.atoms(AppliedUndef)}
     return value.xreplace(applied) if applied else value
-
-
-def _inequalities(value: Any) -> list[tuple[str, Any]]:
-    """(kind, left - right) of every inequality of a chain, turned so that it is "> 0" or ">= 0"."""
-    if isinstance(value, sympy.And):
-        return [pair for argument in value.args for pair in _inequalities(argument)]
-    if not isinstance(value, Relational) or isinstance(value, sympy.Eq):
-        return []
-    left, right = with_imaginary_unit(value.lhs), with_imaginary_unit(value.rhs)
-    if isinstance(value, sympy.Ne):
-        return [("!=", left - right)]
-    sign = str(getattr(value, "rel_op"))  # noqa: B009 - declared in a way that pyright cannot follow
-    greater = sign in (">", ">=")
-    return [(">=" if "=" in sign else ">", left - right if greater else right - left)]

@@ -74,7 +74,9 @@ def candidates(answer: str) -> Iterator[Candidate]:
     if box is not None:
         hoped = HOPED.search(answer, box[0])
         start = max((found.start() for found in _BOX.finditer(answer, 0, box[0])), default=0)
-        if not hoped and (_NOT_BEFORE.search(answer[max(0, start - 60) : start]) or _WRONG_BEHIND.match(answer, box[0])):
+        if not hoped and (
+            _NOT_BEFORE.search(answer[max(0, start - 60) : start]) or _WRONG_BEHIND.match(answer, box[0])
+        ):
             yield from (one for one in candidates(answer[:start]) if one.is_final)  # it is an earlier box, or none
             return
         yield FinalText(hoped[1] or hoped[2] if hoped else box[1])
