@@ -187,7 +187,8 @@ def _operated(part: Any) -> Any:
         bound = sympy.Symbol(f"bound{depth}by{n}")  # a bound letter's own name says nothing
         part = part.xreplace({letter: bound})
         index = re.compile(rf"(_.*?)(?<![A-Za-z0-9]){re.escape(letter.name)}(?![A-Za-z0-9])")
-        for symbol in part.free_symbols:
+        symbols: Any = part.free_symbols
+        for symbol in symbols:
             name = index.sub(rf"\1{bound.name}", symbol.name)
             if name != symbol.name:
                 part, is_unknown = part.xreplace({symbol: sympy.Symbol(name)}), True
