@@ -183,7 +183,8 @@ def _operated(part: Any) -> Any:
         return sympy.Symbol(f"{part}") if is_constant or part.atoms(AppliedUndef) else part.doit()
     is_unknown = bool(part.atoms(AppliedUndef))
     depth = len(part.atoms(*_OPERATORS))
-    for n, letter in enumerate([part.args[1]] if isinstance(part, sympy.Limit) else part.bound_symbols):
+    letters: Any = [part.args[1]] if isinstance(part, sympy.Limit) else part.bound_symbols
+    for n, letter in enumerate(letters):
         bound = sympy.Symbol(f"bound{depth}by{n}")  # a bound letter's own name says nothing
         part = part.xreplace({letter: bound})
         index = re.compile(rf"(_.*?)(?<![A-Za-z0-9]){re.escape(letter.name)}(?![A-Za-z0-9])")
