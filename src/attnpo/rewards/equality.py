@@ -16,7 +16,15 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanFunction
 
 from attnpo.rewards.normal_form import squeezed
-from attnpo.rewards.reading import Reading, UnreadableError, is_name, plain_words, read_parts, with_imaginary_unit
+from attnpo.rewards.reading import (
+    Reading,
+    UnreadableError,
+    is_name,
+    is_words,
+    plain_words,
+    read_parts,
+    with_imaginary_unit,
+)
 from attnpo.rewards.values import (
     as_complex,
     constant_ratio,
@@ -35,15 +43,8 @@ MEASURED_SHARE = 0.01
 DECIMALS = 6
 """A decimal number and an exact one are equal if they are so when rounded to this many decimals."""
 
-COMPARISON_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+_RAISED_BY_PYTHON = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
+COMPARISON_ERRORS = (*_RAISED_BY_PYTHON, NotImplementedError)
 """What sympy raises on odd expressions. Anything else ends the worker, which the pool can tell as well."""
 
 
@@ -91,7 +92,7 @@ class Comparison:
     def same(self, gold: Reading, answer: Reading) -> bool:
         """Whether `answer` is right where `gold` is the reference."""
         if gold.name and answer.name:
-            if squeezed(gold.name) == squeezed(answer.name) or _same_words(gold.name, answer.name):
+            if _same_name(gold.name, answer.name):
                 if self.same(replace(gold, name=""), replace(answer, name="")):
                     return True
                 if is_name(gold.name):
@@ -133,34 +134,20 @@ class Comparison:
         """Equations are equal if one is a multiple of the other, or both have the same solutions."""
         try:
             ours, theirs = ((read_parts(side.name).value, side.value) for side in (gold, answer))
-            first, second = (with_imaginary_unit(left) - with_imaginary_unit(right) for left, right in (ours, theirs))
-        except (UnreadableError, *COMPARISON_ERRORS):
+            zeros = (with_imaginary_unit(left) - with_imaginary_unit(right) for left, right in (ours, theirs))
+            first, second = map(_without_powers, zeros)
+        except COMPARISON_ERRORS:
             return None
         if not first.free_symbols or first.free_symbols != second.free_symbols:
             return None
-        ratio = constant_ratio(first, second)
-        if ratio is not None:
-            return True
-        return self._same_roots(first, second) or None
-
-    def _same_roots(self, first: Any, second: Any) -> bool:
-        for symbol in sorted(first.free_symbols, key=str)[:3]:
-            try:
-                if any(not side.is_polynomial(symbol) or sympy.degree(side, symbol) > 2 for side in (first, second)):
-                    continue
-                roots = [sympy.solve(side, symbol) for side in (first, second)]
-            except COMPARISON_ERRORS:
-                continue
-            if roots[0] and len(roots[0]) == len(roots[1]) and _matched(roots[0], roots[1], same_value):
-                return True
-        return False
+        return constant_ratio(first, second) is not None or None
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
     def _same_parts(self, gold: Reading, answer: Reading) -> bool:
         ours, theirs = _other_commas(gold, answer, fewest_decimals=2), _other_commas(answer, gold)
         kinds = {ours.kind, theirs.kind}
-        if {ours.joint, theirs.joint} == {r"\land", r"\lor"} and not _is_one_of_values(ours):
+        if ours.joint != theirs.joint and r"\lor" in (ours.joint, theirs.joint) and not _is_one_of_values(ours):
             return False
         if not (ours.parts or theirs.parts):
             return self._same_formula(ours, theirs)
@@ -169,9 +156,8 @@ class Comparison:
             if "matrix" in single.text and "tuple" in kinds:
                 return False
             return other.kind == "set" and len(other.parts) == 1 and self.same(single, other.parts[0])
-        distinct = _without_repetitions(ours)
-        if "set" in kinds or (len(distinct.parts) == len(ours.parts) and ours.kind == theirs.kind == "list"):
-            ours, theirs = distinct, _without_repetitions(theirs)
+        if "set" in kinds or {part.kind for part in ours.parts} == {"tuple"}:  # of solutions, repetitions say nothing
+            ours, theirs = _without_repetitions(ours), _without_repetitions(theirs)
         if len(ours.parts) != len(theirs.parts):
             return False
         pairs = list(zip(ours.parts, theirs.parts, strict=True))
@@ -191,8 +177,6 @@ class Comparison:
         """Inequalities, intervals and unions as sets of numbers; the name of the unknown must be the same."""
         if not (_is_region(gold) or _is_region(answer)):
             return None
-        if gold.kind == answer.kind == "formula" and (decided := self._same_inequality(gold, answer)) is not None:
-            return decided
         try:
             (ours, our_name), (theirs, their_name) = _region(gold), _region(answer)
             if our_name and their_name and our_name != their_name:
@@ -200,24 +184,8 @@ class Comparison:
             if {ours, theirs} & {sympy.S.EmptySet, sympy.S.Reals} and our_name and their_name:
                 return None  # two conditions that nothing meets, or everything, are not the same for that
             return ours == theirs or _same_set(ours, theirs)
-        except (UnreadableError, *COMPARISON_ERRORS):
+        except COMPARISON_ERRORS:
             return None
-
-    def _same_inequality(self, gold: Reading, answer: Reading) -> bool | None:
-        try:
-            chains = [_inequalities(side.value) for side in (gold, answer)]
-        except (UnreadableError, *COMPARISON_ERRORS):
-            return None
-        if not chains[0] or not chains[1]:
-            return None
-        if set().union(*(c[1].free_symbols for c in chains[0])) != set().union(*(c[1].free_symbols for c in chains[1])):
-            return False
-
-        def same(ours: tuple[str, Any], theirs: tuple[str, Any]) -> bool:
-            ratio = constant_ratio(ours[1], theirs[1]) if ours[0] == theirs[0] else None
-            return ratio is not None and (ours[0] == "!=" or ratio > 0)
-
-        return True if len(chains[0]) == len(chains[1]) and _matched(chains[0], chains[1], same) else None
 
     # -- formulas ------------------------------------------------------------------------------------------------------
 
@@ -309,12 +277,23 @@ class Comparison:
         return same_in_points(first, second)
 
 
+def _without_powers(difference: Any) -> Any:
+    """What is zero wherever `difference` is: a polynomial without its denominator, every factor once."""
+    above = sympy.numer(sympy.together(difference))
+    return sympy.sqf_part(above) if above.is_polynomial(*above.free_symbols) and above.free_symbols else difference
+
+
 RULE_NAMES = ("equations", "names", "regions", "bases", "per cent", "exact")
 
 
 def _same_words(ours: str, theirs: str) -> bool:
     ours, theirs = plain_words(ours), plain_words(theirs)
     return (len(ours) > 1 and ours == theirs) or _run_together(ours) == _run_together(theirs) != ""
+
+
+def _same_name(ours: str, theirs: str) -> bool:
+    plain = [re.sub(r"\\text|[\\{}\s]", "", name) for name in (ours, theirs)]
+    return plain[0] == plain[1] or (is_words(ours) and _same_words(ours, theirs))
 
 
 def _run_together(words: str) -> str:
@@ -327,7 +306,7 @@ def _is_above_one(reading: Reading) -> bool:
     try:
         value = with_imaginary_unit(reading.value)
         number = number_of(value) if isinstance(value, sympy.Expr) and not value.free_symbols else None
-    except (UnreadableError, *COMPARISON_ERRORS):
+    except COMPARISON_ERRORS:
         return False
     return number is not None and abs(as_complex(number)) > 1
 
@@ -345,8 +324,9 @@ def _same_letters(ours: str, theirs: str) -> bool | None:
 def _is_one_of_values(reading: Reading) -> bool:
     """Whether the parts are values of one unknown: 2 or 3, x = 2 and x = 3. Their "and" and "or" are the same."""
     names = {part.name for part in reading.parts}
+    is_letter = re.compile(r"[A-Za-z]|\\[a-z]+\s*[A-Za-z]").fullmatch
     return len(names) <= 1 and not any(
-        _is_region(part) or re.fullmatch(r"[A-Za-z]|\\[a-z]+\s*[A-Za-z]", part.text) for part in reading.parts
+        _is_region(part) or (not part.name and is_letter(part.text) and reading.joint != ",") for part in reading.parts
     )
 
 
@@ -413,8 +393,9 @@ def _region(reading: Reading) -> tuple[Any, str]:
         if len(names) > 1 or reading.kind == "tuple":
             raise UnreadableError(reading.text)
         joined = sympy.Union(*(one for one, _ in sets))
-        if reading.joint == r"\land" or (reading.joint == "," and joined == sympy.S.Reals):  # x > 1, x < 3
-            joined = sympy.Intersection(*(one for one, _ in sets))
+        if reading.joint != r"\lor":  # x > 1, x < 3; but x < 1, x > 3 is one or the other
+            both = sympy.Intersection(*(one for one, _ in sets))
+            joined = joined if reading.joint == "," and both.is_empty else both
         return joined, next(iter(names), "")
     value = reading.value
     if isinstance(value, sympy.Set):
@@ -450,17 +431,3 @@ def with_function_symbols(value: Any) -> Any:
 
     applied = {call: sympy.Symbol(f"{call}", real=True) for call in value.atoms(AppliedUndef)}
     return value.xreplace(applied) if applied else value
-
-
-def _inequalities(value: Any) -> list[tuple[str, Any]]:
-    """(kind, left - right) of every inequality of a chain, turned so that it is "> 0" or ">= 0"."""
-    if isinstance(value, sympy.And):
-        return [pair for argument in value.args for pair in _inequalities(argument)]
-    if not isinstance(value, Relational) or isinstance(value, sympy.Eq):
-        return []
-    left, right = with_imaginary_unit(value.lhs), with_imaginary_unit(value.rhs)
-    if isinstance(value, sympy.Ne):
-        return [("!=", left - right)]
-    sign = str(getattr(value, "rel_op"))  # noqa: B009 - declared in a way that pyright cannot follow
-    greater = sign in (">", ">=")
-    return [(">=" if "=" in sign else ">", left - right if greater else right - left)]

@@ -28,6 +28,7 @@ _COUNT_WORD = re.compile(
     r"[\w^{}.²³]*",
     re.IGNORECASE,
 )
+_NOT_BEFORE = re.compile(r"(?:\b(?:not|never|neither|nor)|n['’]t)(?:\s+(?:be|the))?\s[\s$*(\\\[]*$", re.IGNORECASE)
 _DENIED_BEFORE = re.compile(
     r"(?:(?:\b(?:not|never|neither|nor|than|least|most|except|excluding|besides|beyond|under|above|below|nearly|almost|"
     r"up\s+to|(?:any|every)thing\s+but|all\s+but|between\s+\S+\s+and|nicht|als|pas|menos\s+de|m[áa]s\s+de|moins\s+de|"
@@ -35,12 +36,18 @@ _DENIED_BEFORE = re.compile(
     r"\\(?:lt|gt|leq?|geq?|neq?)(?![a-z]))[\s$*(\\]*$",
     re.IGNORECASE,
 )
-_DENIED_BEHIND = re.compile(
-    r"[\s$*)\\]*(?:\s(?:or|and)\s+(?:more|less|fewer|above|below|higher|lower|up)|at\s+(?:least|most)|(?:is|are)\s+(?:too|wrong|"
-    r"incorrect|impossible)|(?:is\s+not|isn['’]t)\s+(?:right|correct|possible|it\b|(?:the|an?)\s+(?:\w+\s+)?(?:answer|solution)))",
+_WRONG_BEHIND = re.compile(
+    r"[\s$*)}\]\\]*(?:(?:is|are)\s+(?:too|wrong|incorrect|impossible)|"
+    r"(?:is\s+not|isn['’]t)\s+(?:right|correct|possible|it\b|(?:the|an?)\s+(?:\w+\s+)?(?:answer|solution)))",
     re.IGNORECASE,
 )
+_MORE_BEHIND = re.compile(
+    r"[\s$*)\\]*(?:\s(?:or|and)\s+(?:more|less|fewer|above|below|higher|lower|up)|at\s+(?:least|most))", re.IGNORECASE
+)
+_BOX = re.compile(r"\\(?:f?boxed|fbox)")
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|(?<![\\\d])\$(?=[^\n$]*[\\=^_{])[^\n$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
+_ALONE = re.compile(r"\s*(?:[A-Za-z][A-Za-z ,'-]{0,60}\.?|[^\s$*]{1,100})\s*")
+"""A whole response that is words, or one formula without spaces."""
 _BESIDE_DIGITS = r"(?<=\d)(?=[\u4e00-\u9fff])|(?<=[\u4e00-\u9fff])(?=\d)"
 MOST_CANDIDATES = 6
 
@@ -66,8 +73,16 @@ def candidates(answer: str) -> Iterator[Candidate]:
             return
     if box is not None:
         hoped = HOPED.search(answer, box[0])
+        start = max((found.start() for found in _BOX.finditer(answer, 0, box[0])), default=0)
+        if not hoped and (
+            _NOT_BEFORE.search(answer[max(0, start - 60) : start]) or _WRONG_BEHIND.match(answer, box[0])
+        ):
+            yield from (one for one in candidates(answer[:start]) if one.is_final)  # it is an earlier box, or none
+            return
         yield FinalText(hoped[1] or hoped[2] if hoped else box[1])
         return
+    if _ALONE.fullmatch(answer):
+        yield Candidate(answer.strip())
     if announced := _ANNOUNCED.findall(answer):
         said = announced[-1].strip(" *")
         if not re.search(r"\\[(\[]|(?<!\\)\$|\*\*", said):
@@ -96,7 +111,8 @@ def _found_by_math_verify(text: str) -> Iterator[Candidate]:
                 continue  # a number out of a formula is a part of the answer
             found = _matched_text(match, text)
             start, end = _span(match)
-            if _DENIED_BEFORE.search(text[max(0, start - 60) : start]) or _DENIED_BEHIND.match(text, end):
+            before = text[max(0, start - 60) : start]
+            if _DENIED_BEFORE.search(before) or _WRONG_BEHIND.match(text, end) or _MORE_BEHIND.match(text, end):
                 denied.add(found)  # "less than 42", "42 is wrong": nor is it where it stands for itself
             if found in denied:
                 continue

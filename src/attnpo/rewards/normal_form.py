@@ -17,11 +17,17 @@ from attnpo.data.boxes import closing
 Change = str | Callable[[re.Match[str]], str]
 
 _FUNCTIONS = r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|lg|max|min|gcd|lcm|det|floor|ceil"
+_FONTS = r"boldsymbol|bm|pmb|math(?:bf|it|sf|tt|normal|ord|op|close)"
 _ARGUMENT_COMMANDS = (
-    r"\\(?:boldsymbol|bm|pmb|mathbf|mathit|mathsf|mathtt|mathnormal|underline|uline|emph|ensuremath|mathop|mathstrut|"
-    r"f?boxed|fbox|textcolor\s*\{[^{}]*\}|color\s*\{[^{}]*\}|colorbox\s*\{[^{}]*\}|mathord|mathclose)\s*(?=\{)"
+    rf"\\(?:{_FONTS}|underline|uline|emph|ensuremath|f?boxed|fbox|(?:text)?color\s*(?:\[\w*\])?\s*\{{[^{{}}]*\}}|"
+    r"colorbox\s*\{[^{}]*\})\s*(?=\{)"
 )
-_WORD_COMMANDS = r"\\(?:mathrm|textrm|textbf|textit|textsf|texttt|mbox|hbox|textnormal|operatorname\*?|mathtext|textup)"
+_WORD_COMMANDS = r"\\(?:mathrm|text(?:rm|bf|it|sf|tt|sc|up|normal)|[mh]box|operatorname\*?|mathtext)"
+_LEAD = (
+    r"(?:so|thus|hence|therefore|final|the|correct|exact|is|it|we|get|have|value|result|solution|answer|are|there|exactly|"
+    r"equals?|to|of|total|approximately|about)(?![A-Za-z])"
+)
+"""Words before an answer that say nothing."""
 
 _SMALL = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
@@ -49,13 +55,9 @@ FOREIGN_COUNT = (
 """Words that multiply the number before them, of other languages, and rare ones."""
 _COUNT = "|".join(sorted(COUNT_WORDS, key=len, reverse=True))
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15}
-_TO_99 = rf"(?:(?:{'|'.join(_TENS_WORDS)})(?:[- ](?:{'|'.join(_SMALL[1:10])}))?|{'|'.join(_SMALL)})"
-_TO_999 = rf"(?:{_TO_99}(?:[- ]hundred(?:[- ](?:and )?{_TO_99})?)?)"
-_SCALE = "|".join(_SCALES)
-_NUMBER_WORD = "|".join(NUMBER_WORDS)
-_NO_MORE = rf"(?:an? )?(?:(?:{_NUMBER_WORD}|{_COUNT}|halve)s?\b|\d))"
-_ALONE, _ALONE_OR_LISTED = rf"(?![- ]+(?:and )?{_NO_MORE}", rf"(?![- ]+{_NO_MORE}"
-"""Behind a number of words or a count word: no more of them, which would have to be taken together."""
+_NUMBER_WORD = "|".join([*NUMBER_WORDS, "hundred", *_SCALES])
+_ALONE = rf"(?![- ]+(?:an? )?(?:(?:{_NUMBER_WORD}|{_COUNT}|halve)s?\b|\d))"
+"""Behind a count word: no more of them, which would have to be taken together."""
 
 _CHARACTERS = {
     **dict.fromkeys("−–—‒﹣－", "-"), **dict.fromkeys("×✕", r"\times "), **dict.fromkeys("·⋅∙", r"\cdot "),
@@ -116,20 +118,14 @@ def _without_commands(commands: str) -> Callable[[str], str]:
     return change
 
 
-def _grouped_argument(command: str, opening: str, form: str) -> Callable[[str], str]:
+def _grouped_argument(command: str, form: str) -> Callable[[str], str]:
     r"""``sqrt(…)``, ``^(…)`` with balanced brackets → `form` with what is inside of them."""
-    pattern = re.compile(command + r"\s*" + re.escape(opening))
+    pattern = re.compile(command + r"\s*\(")
 
     def change(text: str) -> str:
         start = 0
-        while (found := pattern.search(text, start)) is not None:
-            depth, end = 1, found.end()
-            while end < len(text) and depth:
-                depth += {"(": 1, ")": -1}.get(text[end], 0)
-                end += 1
-            if depth:
-                break
-            text = text[: found.start()] + form.replace("%s", text[found.end() : end - 1]) + text[end:]
+        while (found := pattern.search(text, start)) is not None and (end := _closing(text, found.end())) is not None:
+            text = text[: found.start()] + form.replace("%s", text[found.end() : end]) + text[end + 1 :]
             start = found.start() + 1
         return text
 
@@ -137,7 +133,7 @@ def _grouped_argument(command: str, opening: str, form: str) -> Callable[[str], 
 
 
 def _repeating(found: re.Match[str]) -> str:
-    whole, fixed, repeated = found["whole"], found["fixed"] or "", re.sub(r"\D", "", found["repeated"])
+    whole, fixed, repeated = found["whole"], found["fixed"], found["repeated"] or found["bracketed"]
     value = Fraction(int(whole + fixed + repeated) - int(whole + fixed), 10 ** len(fixed) * (10 ** len(repeated) - 1))
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
@@ -175,34 +171,39 @@ def _closing(text: str, start: int) -> int | None:
     return None
 
 
-def _number_word(found: re.Match[str]) -> str:
-    return str(sum(NUMBER_WORDS[part.lower()] for part in re.split(r"[- ]", found[0]) if part))
-
-
 def _number_of_words(found: re.Match[str]) -> str:
-    """``two thousand three hundred and five`` is 2305; unchanged where the scales do not fall."""
-    total, group, last = 0, 0, max(_SCALES.values()) * 10
-    words = [word for word in re.split(r"[- ]+", found[0].lower()) if word != "and"]
-    if not {"hundred", *_SCALES} & set(words):
-        return found[0]
-    for word in words:
-        if word == "hundred":
-            group *= 100
-        elif word in _SCALES:
-            if _SCALES[word] >= last:
-                return found[0]
-            last = _SCALES[word]
-            total, group = total + group * last, 0
+    """``two thousand three hundred and five`` is 2305, ``five and three`` are two numbers; ``one twenty`` stays."""
+    runs: list[list[str]] = []
+    for part in found[0].lower().split(" and "):
+        words = re.split(r"[- ]+", part)
+        together = [*runs[-1], *words] if runs and {"hundred", *_SCALES} & {*runs[-1]} else words
+        if _value_of_words(together) is not None and together != words:
+            runs[-1] = together
         else:
-            group += NUMBER_WORDS[word]
-    return str(total + group)
+            runs.append(words)
+    values = [_value_of_words(run) for run in runs]
+    return found[0] if None in values else " and ".join(map(str, values))
+
+
+def _value_of_words(words: list[str]) -> int | None:
+    total, group, room, smallest = 0, 0, 100, max(_SCALES.values()) + 1
+    for word in words:
+        if (value := NUMBER_WORDS.get(word)) is not None and value < room:
+            group, room = group + value, 10 if value >= 20 else 0
+        elif word == "hundred" and 0 < group < 100:
+            group, room = group * 100, 100
+        elif group and _SCALES.get(word, smallest) < smallest:
+            smallest = _SCALES[word]
+            total, group, room = total + group * smallest, 0, 100
+        else:
+            return None
+    return total + group
 
 
 def _count_word(found: re.Match[str]) -> str:
-    word = (found["word"] or found["plain"]).lower()
+    word = found[3].lower()
     factor = COUNT_WORDS.get(word) or COUNT_WORDS[word.removesuffix("s").replace("halve", "half")]
-    rest = rf" \text{{{found['rest']}}}" if (found["rest"] or "").strip() else ""
-    return rf"{found['number']} \times {factor}{rest}"
+    return rf"{found[1]} \times {factor} {found[2] or ''}"
 
 
 def is_count(word: str) -> bool:
@@ -226,11 +227,16 @@ def _mixed(found: re.Match[str]) -> str:
 _NUM = rf"[+-]?{_UNSIGNED}"
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\s?\\!\s?|\{,\}\s?|,\\,|\\[,;: ]|~|\\!|\s)\s?\d{3})+(?![\d])")
 
+_UNWRAPPED = ("words", (r"^\\text\s*\{((?=.*[\d\\])(?:[^{}]|\{[^{}]*\})*)\}\s*$", r"\1"))
+
 RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
     ("Unicode", _unicode),
     ("thousands", lambda text: _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), text)),
     ("words", (r"\{\s*\\rm(?![A-Za-z])\s*([^{}]*)\}", r"\\text{\1}")),
     ("commands", (r"\\(?:dfrac|tfrac|cfrac)(?![A-Za-z])", r"\\frac")),
+    ("commands", (r"\\\\(?=(?:[dt]?frac|sqrt|text|pi|cdot|times|left|right|infty)(?![A-Za-z]))", r"\\")),
+    ("commands", (r"\\frac\s*(\\pi|\w)", r"\\frac{\1}")),
+    ("commands", (r"\\log\s*_\s*\{?e\}?(?![A-Za-z])", r"\\ln ")),
     ("commands", (r"\\(le|ge|ne)(?:qslant|qq|q)(?![A-Za-z])", r"\\\1")),
     ("commands", (r"\\(?:varnothing|O)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset")),
     ("commands", (r"\\[lr]brace(?![A-Za-z])", lambda found: {"l": r"\{", "r": r"\}"}[found[0][1]])),
@@ -240,69 +246,63 @@ RULES: tuple[tuple[str, Callable[[str], str] | tuple[str, Change]], ...] = (
         r"[hH]uge|rm|bf|bfseries|it|sl|sf|tt|em|limits|nolimits|strut|mathstrut|centering)(?![A-Za-z])", " ")),
     ("size and style", (r"(?<![A-Za-z\\])\*\*(?=\S)(.+?)(?<=\S)\*\*$", r"\1")),
     ("font and colour", _without_commands(_ARGUMENT_COMMANDS)),
-    ("font and colour", (r"\\color\s*(?:\[\w*\])?\s*(?:\{[^{}]*\}|[a-z]+)", " ")),
+    ("font and colour", (rf"\\(?:{_FONTS})(?![A-Za-z])|\\color\s*(?:\[\w*\])?\s*(?:\{{[^{{}}]*\}}|[a-z]+)", " ")),
     ("upright letters", (r"\\(?:mathrm|text|operatorname|textrm|mathit)\s*\{\s*([a-zA-Z])\s*\}", _upright)),
     ("words", (_WORD_COMMANDS + r"\s*(?=\{)", r"\\text")),
     ("words", (r"(?<!\d)(?<!\d )\\text\s*\{\s*(" + _FUNCTIONS + r")\s*\}", r"\\\1 ")),
-    ("words", (r"\\text\s*\{\s*([.,;:!?]?)\s*\}", r"\1 ")),
+    ("words", (r"\\text\s*\{\s*([.,;:!?]?|\\text\s*\{[^{}]*\})\s*\}", r"\1 ")),
     ("spaces", (r"\\(?:hspace|vspace|hskip|kern)\*?\s*\{[^{}]*\}|(?<!\\)\\(?:q?quad|hfill|thinspace|enspace|,|;|:|!|>| |$)|(?<!\\)~", " ")),
     ("delimiters", (r"(?<!\\)\\[()\[\]]|(?<!\\)\$+|`+|\\(?:begin|end)\{(?:equation|align|gather)\*?\}", " ")),
     ("point", (r"(?<=\d)\.(?=\s*(?:[/}),*^]|\\(?:%|text|q?quad|[,;: ])|$))|(?:[.,;:]|\\\\)[\s.,;:]*$", "")),
-    ("leading words", (r"^[\s*]*(?:(?:so|thus|hence|therefore|final|the|correct|exact|is|it|we|get|have|value|result|solution|"
-        r"answer|are|there|exactly|equals?|to|of|total|=|:|,)(?:\s+|(?=[:=,])|$)|:\s*|\\text\s*\{\s*(?:(?:so|thus|hence|final|the|correct|"
-        r"exact|is|it|we|get|have|value|result|solution|answer|are|there|exactly|equals?|to|of|total)\s*)+[:=,]?\s*\})+\s*(?=[^\s=:,])", "")),
+    _UNWRAPPED,
+    ("leading words", (rf"^(\s*)\\text\s*\{{((?:\s*{_LEAD})+\s*[:=,]?)\s*\}}(?=.)", r"\2 ")),
+    ("leading words", (rf"^(?:[\s*:=,]|\\(?:therefore|implies|Rightarrow|approx)(?![A-Za-z])|{_LEAD}(?=[\s:=,\\]))+(?=[^\s*:=,])", "")),
     ("leading words", (r"^(?:\\text\s*\{\s*\(?[A-H][.)]+\s*\}\s*|\([A-H]\)\s+)(?=[\d\\-])", "")),
-    ("leading words", (r"^(?:\\approx|\\text\s*\{\s*(?:approximately|about)\s*\}|approximately|about)\s*(?=\S)", "")),
-    ("ordinal", (r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\s*\{\s*(?:th|st|nd|rd)\s*\}\s*\}?|\^\{?(?:th|st|nd|rd)\}?|\s*\\text\{\s*(?:th|st|nd|rd)\s*\}|(?:th|st|nd|rd)\b)", "")),
+    ("ordinal", (r"\s*\\text\s*\{\s*(th|st|nd|rd)\s*\}", r"\1")),
+    ("ordinal", (r"(?<=\d)(?:\s*\^\s*\{\s*(?:th|st|nd|rd)\s*\}|\^?(?:th|st|nd|rd)\b)", "")),
     ("words", (r"\b([ap])\.\s?m\b\.?", r"\1m")),
     ("number words", (rf"^(\\text\s*\{{\s*)?an?\s+(?=(?:{_COUNT})\b)", r"\g<1>one ")),
-    ("number words", (rf"(?<![A-Za-z\\]){_TO_999}(?:[- ](?:{_SCALE})(?:[- ]{_TO_999}[- ](?:{_SCALE}))*(?:[- ](?:{_TO_999}|and {_TO_99}))?)?(?![A-Za-z]){_ALONE}", _number_of_words)),
-    ("number words", (rf"(?<![A-Za-z\\]){_TO_99}(?![A-Za-z])(?![- ](?:{_NUMBER_WORD})\b)", _number_word)),
-    ("count words", (rf"(?P<number>{_NUM})\s*-?(?:\\text\s*\{{\s*(?P<word>(?:{_COUNT}|halve)s?)\b{_ALONE_OR_LISTED}(?P<rest>[^{{}}]*)\}}|(?P<plain>(?:{_COUNT}|halve)s?)\b{_ALONE_OR_LISTED})", _count_word)),
-    ("count words", (rf"({_NUM})\s*(?:\\text\s*\{{\s*)?(squared|cubed)\b(?:\s*\}})?", lambda found: f"({found[1]})^{{{2 if found[2] == 'squared' else 3}}}")),
-    ("words", (r"^\\text\s*\{\s*([+-]?\d[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}$", r"\1")),
+    ("number words", (r"(?<=[a-z]) and a half\b", " 1/2")),
+    ("number words", (rf"(?<![A-Za-z\\])(?:{_NUMBER_WORD})(?:[- ]+(?:and )?(?:{_NUMBER_WORD}))*(?![A-Za-z])", _number_of_words)),
+    ("count words", (rf"({_NUM})\s*-?(\\text\s*\{{\s*)?((?:{_COUNT}|halve)s?)\b{_ALONE}", _count_word)),
+    ("count words", (rf"({_NUM})\s*(\\text\s*\{{\s*)?(squared|cubed)\b",
+        lambda found: f"({found[1]})^{{{2 if found[3] == 'squared' else 3}}} {found[2] or ''}")),
+    _UNWRAPPED,
     ("plain text", (r"\*\*", "^")),
     ("plain text", (r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty ")),
     ("plain text", (r"!=", r"\\ne ")),
-    ("plain text", (r"\+\s*/?\s*-(?=\s*[\d\\])", lambda found: r"\pm " if "/" in found[0] or found[0] == "+-" else found[0])),
+    ("plain text", (r"(?<=\d) x (?=10\^)", r" \\times ")),
+    ("plain text", (r"(?<=[A-Za-z]) in (?=[\[(])", r" \\in ")),
     ("plain text", (r"(?<![A-Za-z\\])sqrt(?![A-Za-z])", r"\\sqrt")),
-    ("plain text", _grouped_argument(r"\\sqrt", "(", r"\sqrt{%s}")),
-    ("plain text", _grouped_argument(r"(?<![A-Za-z])\\?exp", "(", r"e^{%s}")),
-    ("plain text", _grouped_argument(r"(?<![A-Za-z\\])abs", "(", r"|%s|")),
+    ("plain text", _grouped_argument(r"\\sqrt", r"\sqrt{%s}")),
+    ("plain text", _grouped_argument(r"(?<![A-Za-z])\\?exp", r"e^{%s}")),
+    ("plain text", _grouped_argument(r"(?<![A-Za-z\\])abs", r"|%s|")),
     ("plain text", (r"(?<![A-Za-z\\])d([A-Za-z])\s*/\s*d([A-Za-z])(?![A-Za-z])", r"\\frac{d\1}{d\2}")),
     ("plain text", (r"(?<![\w.)}^/])(\d+)\s+(\d+)/(\d+)(?![\d/])", _mixed)),
     ("plain text", (r"(?<![A-Za-z\\])(?<!\\text\{)(?<!\\text\{ )(" + _FUNCTIONS + r"|pi|alpha|beta|theta|lambda|omega)(?![A-Za-z])", r"\\\1 ")),
     ("plain text", (r"\^\s*-\s*(\d+)", r"^{-\1}")),
-    ("repeating decimal", (r"(?P<whole>\d+)\.(?P<fixed>\d*)(?:\\(?:overline|bar|dot)\s*\{?(?P<repeated>\d+)\}?)(?!\d)", _repeating)),
-    ("repeating decimal", (r"(?P<whole>\d+)\.(?P<fixed>)\((?P<repeated>\d+)\)(?!\d)", _repeating)),
+    ("repeating decimal", (r"(?P<whole>\d+)\.(?P<fixed>\d*)(?:\\(?:overline|bar|dot)\s*\{?(?P<repeated>\d+)\}?|(?<=\.)\((?P<bracketed>\d+)\))(?!\d)", _repeating)),
     ("powers of ten", (r"(?<![\w.\\])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,3})(?![\w.^])", r"\1 \\times 10^{\2}")),
     ("degrees in functions", _degrees),
-    ("products of numbers", (r"(?<![_\w\\^.{])(\d+(?:\.\d+)?)\s*(?=\(\s*-?\d+(?:\.\d+)?\s*\))|(?<=\))\s*(?=\(|\d)",
-        lambda found: f"{found[1] or ''} \\cdot ")),
-    ("primes", (r"('+)", lambda found: "^{" + r"\prime" * len(found[1]) + "}")),
-    ("congruence", (r"^[A-Za-z]\s*\\equiv\s*(.+?)\s*(?:\\pmod\s*\{?\s*(\w+)\s*\}?|\(?\s*\\?(?:bmod|mod)\s*(\w+)\s*\)?)$",
-        r"\1 \\pmod{\2\3}")),
+    ("products of numbers", (r"(?<![_\w\\^.{])(\d+(?:\.\d+)?)\s*(?=\()|(?<=\))\s*(?=\(|\d)", r"\1 \\cdot ")),
+    ("primes", (r"(?<=[A-Za-z])(?:'+|\^\s*\{?\s*(?:\\prime)+\s*\}?)", lambda found: "_{prime" + str(found[0].count("'") or found[0].count("p")) + "}")),
     ("set builder", (r"^\\\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid|\||:|\\colon)\s*(.+?)\s*\\\}$", r"\1")),
     ("sets in words", (r"(?i)^(?:\\text\s*\{\s*)?(?:no\s+solutions?|(?:the\s+)?empty\s+set)\s*\}?$", r"\\emptyset")),
     ("sets in words", (r"(?i)^(?:\\text\s*\{\s*)?all\s+real(?:s|\s+numbers)\s*\}?$", r"\\mathbb{R}")),
-    ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?or(?:\s+else)?\s*,?\s*\}|\bor\b|\\(?:lor|vee)(?![A-Za-z]))\s*", r" \\lor ")),
-    ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?and\s*,?\s*\}|\band\b|\\(?:land|wedge)(?![A-Za-z])|\\&)\s*", r" \\land ")),
+    ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?or(?:\s+else)?\s*,?\s*\}|(?<![A-Za-z\\])or(?![a-z]{2})|\\(?:lor|vee)(?![A-Za-z]))\s*", r" \\lor ")),
+    ("separators", (r"\s*,?\s*(?:\\text\s*\{\s*(?:,\s*)?and\s*,?\s*\}|(?<![A-Za-z\\])and(?![a-z]{2})|\\(?:land|wedge)(?![A-Za-z])|\\&)\s*", r" \\land ")),
 )  # fmt: skip
 """(name, rule): a function of the text, or a pattern and what replaces it. Several rules may share a name."""
 
-_COMPILED: tuple[tuple[str, Callable[[str], str]], ...] = tuple(
-    (
-        name,
-        rule
-        if callable(rule)
-        else (
-            lambda text, p=re.compile(rule[0], re.I if name in ("leading words", "number words", "count words", "words") else 0), r=rule[1]: (
-                p.sub(r, text)
-            )
-        ),
-    )
-    for name, rule in RULES
-)
+
+def _compiled(name: str, rule: Callable[[str], str] | tuple[str, Change]) -> Callable[[str], str]:
+    if callable(rule):
+        return rule
+    pattern = re.compile(rule[0], re.I if name.endswith("words") else 0)
+    return lambda text: pattern.sub(rule[1], text)
+
+
+_COMPILED = tuple((name, _compiled(name, rule)) for name, rule in RULES)
 RULE_NAMES = tuple(dict.fromkeys(name for name, _ in RULES))
 
 

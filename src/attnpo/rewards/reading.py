@@ -177,11 +177,23 @@ _OPERATORS = (sympy.Derivative, sympy.Integral, sympy.Limit, sympy.Sum, sympy.Pr
 
 
 def _operated(part: Any) -> Any:
-    """A derivative that can be taken; an unknown of its own where letters stand for functions."""
-    is_constant = isinstance(part, sympy.Derivative) and not set(part.variables) <= part.expr.free_symbols
-    if is_constant or part.atoms(AppliedUndef):
-        return sympy.Symbol(f"{part}")
-    return part.doit() if isinstance(part, sympy.Derivative) else part
+    """A derivative that can be taken; an unknown of its own where letters stand for functions or sequences."""
+    if isinstance(part, sympy.Derivative):
+        is_constant = not set(part.variables) <= part.expr.free_symbols
+        return sympy.Symbol(f"{part}") if is_constant or part.atoms(AppliedUndef) else part.doit()
+    is_unknown = bool(part.atoms(AppliedUndef))
+    depth = len(part.atoms(*_OPERATORS))
+    letters: Any = [part.args[1]] if isinstance(part, sympy.Limit) else part.bound_symbols
+    for n, letter in enumerate(letters):
+        bound = sympy.Symbol(f"bound{depth}by{n}")  # a bound letter's own name says nothing
+        part = part.xreplace({letter: bound})
+        index = re.compile(rf"(_.*?)(?<![A-Za-z0-9]){re.escape(letter.name)}(?![A-Za-z0-9])")
+        symbols: Any = part.free_symbols
+        for symbol in symbols:
+            name = index.sub(rf"\1{bound.name}", symbol.name)
+            if name != symbol.name:
+                part, is_unknown = part.xreplace({symbol: sympy.Symbol(name)}), True
+    return sympy.Symbol(f"{part}") if is_unknown else part
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -212,7 +224,7 @@ def is_words(text: str) -> bool:
     if _TEXT.fullmatch(text):
         return True
     tokens = re.findall(r"[A-Za-z']+", bare)
-    if any(token.lower() in _SHORT_WORDS for token in tokens):
+    if any(token.lower() in _SHORT_WORDS for token in tokens) or (len(tokens) > 2 and re.search("[a-z]{4}", bare)):
         return True
     # Letters in alphabetical order (abcd) or capitals (ABCD) are names of quantities.
     return any(
@@ -223,31 +235,36 @@ def is_words(text: str) -> bool:
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 _OPEN, _CLOSE = "([{", ")]}"
-_SEPARATOR = re.compile(r"\\(?:land|lor)(?![A-Za-z])|\\[{}]|\\(?:begin|end)\{\w*matrix\}|[()\[\]{},;]")
+_BRACKETS = r"\\[{}]|\\(?:begin|end)\{\w*matrix\}|[()\[\]{}]"
+_SEPARATORS = r"\\(?:land|lor)(?![A-Za-z])|[,;]"
 _THOUSANDS = re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin|to|approx|equiv|subset)(?![A-Za-z])")
 
 
-def split_parts(text: str, keep_thousands: bool = True, only: str = "") -> tuple[list[str], str]:
-    """`text` cut at the separators outside of its brackets, and which one there was."""
-    if keep_thousands and not re.search(r",\S", _THOUSANDS.sub("", re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", text))):
-        outside = re.split(r"(\([^()]*\)|\[[^\[\]]*\])", text)
-        outside[::2] = [_THOUSANDS.sub(lambda digits: digits[0].replace(",", ""), piece) for piece in outside[::2]]
-        text = "".join(outside)
-    parts, depth, start, joint = [], 0, 0, ","
-    for found in _SEPARATOR.finditer(text):
+def _cut(text: str, marks: str) -> tuple[list[str], list[str]]:
+    """The pieces of `text` between `marks` (a pattern) outside of its brackets, and these marks."""
+    pieces, cuts, depth, start = [], [], 0, 0
+    for found in re.finditer(f"{_BRACKETS}|{marks}", text):
         mark = found[0].lstrip("\\")
         if mark[0] in _OPEN or mark.startswith("begin"):
             depth += 1
         elif mark[0] in _CLOSE or mark.startswith("end"):
             depth -= 1
-        elif depth <= 0 and only in found[0]:
-            parts.append(text[start : found.start()])
+        elif depth <= 0:
+            pieces.append(text[start : found.start()].strip(" ,"))
             start = found.end()
-            joint = found[0] if found[0].startswith("\\") else joint
-    parts.append(text[start:])
-    parts = [part.strip(" ,") for part in parts]
-    return [part for part in parts if part] or [text], joint
+            cuts.append(found[0])
+    return [*pieces, text[start:].strip(" ,")], cuts
+
+
+def split_parts(text: str, keep_thousands: bool = True) -> tuple[list[str], str]:
+    """`text` cut at the separators outside of its brackets, and which one there was."""
+    if keep_thousands and not re.search(r",\S", _THOUSANDS.sub("", re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", text))):
+        outside = re.split(r"(\([^()]*\)|\[[^\[\]]*\])", text)
+        outside[::2] = [_THOUSANDS.sub(lambda digits: digits[0].replace(",", ""), piece) for piece in outside[::2]]
+        text = "".join(outside)
+    parts, cuts = _cut(text, _SEPARATORS)
+    return [part for part in parts if part] or [text], next((cut for cut in cuts[::-1] if cut.startswith("\\")), ",")
 
 
 def _enclosed(text: str) -> bool:
@@ -270,18 +287,17 @@ def read(text: str, declared_unit: str = "", off: frozenset[str] = frozenset()) 
 def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozenset()) -> Reading:
     parts, joint = split_parts(text)
     if len(parts) > 1:
-        if is_words(text):
+        read_each = [read_parts(part, declared_unit, off) for part in parts]
+        if is_words(text) and not all(part.unit for part in read_each):
             return Reading(text, "words")
-        either, _ = split_parts(text, only=r"\lor")
+        either = _cut(text, r"\\lor(?![A-Za-z])")[0]
         if joint != "," and 1 < len(either) < len(parts) and r"\land" in text:  # "and" binds more closely
             read_either = tuple(read_parts(part, declared_unit, off) for part in either)
             return Reading(text, "list", read_either, joint=r"\lor")
-        groups = re.split(r";(?![^(\[{]*[)\]}])", text)
+        groups = [group for group in _cut(text, ";")[0] if group]
         if 1 < len(groups) < len(parts) and "," in text and not re.search(r"\),|\],", text):
-            return Reading(
-                text, "list", tuple(read_parts(group, declared_unit, off) for group in groups if group.strip())
-            )
-        return _as_list([read_parts(part, declared_unit, off) for part in parts], text, joint)
+            return Reading(text, "list", tuple(read_parts(group, declared_unit, off) for group in groups))
+        return _as_list(read_each, text, joint)
     text = parts[0]
     if text.startswith("{") and text.endswith("}") and _enclosed(text):
         return read_parts(text[1:-1].strip(), declared_unit, off)
@@ -321,14 +337,7 @@ def _as_list(parts: list[Reading], text: str, joint: str) -> Reading:
 
 
 def _read_named(text: str, declared_unit: str, off: frozenset[str]) -> Reading | None:
-    sides, depth = [""], 0
-    for char in text:  # a sum's k=0 is inside of braces
-        depth += (char in _OPEN) - (char in _CLOSE)
-        if char == "=" and depth <= 0:
-            sides.append("")
-        else:
-            sides[-1] += char
-    sides = [side.strip() for side in sides]
+    sides = _cut(text, "=")[0]  # a sum's k=0 is inside of braces
     if len(sides) < 2 or not all(sides) or _RELATION.search(text):
         return None
     if re.search(r"(?<![A-Za-z])(?:not|if|when|unless|except|where|for)(?![A-Za-z])", "=".join(sides[:-1])):

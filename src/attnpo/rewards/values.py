@@ -6,7 +6,7 @@ Imports only the standard library, mpmath and sympy: every verifying process loa
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
@@ -16,8 +16,8 @@ import sympy
 
 SMALL_NUMBERS = 1e-4
 """Rounded numbers are equal only within this share of their size, which counts where rounding leaves few digits."""
-STEPPED = (sympy.floor, sympy.ceiling, sympy.Mod)
-"""Functions that are constant, or start anew, on stretches."""
+STEPPED = (sympy.floor, sympy.ceiling, sympy.Mod, sympy.factorial, sympy.binomial)
+"""Functions of whole numbers, and those that are constant, or start anew, on stretches."""
 STEPPED_TO = 40
 """Whole numbers that formulas with such functions are compared on."""
 DIGITS = 40
@@ -80,6 +80,14 @@ def vanishes(difference: Any) -> bool:
 _SLOW = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit)
 
 
+def _whole_letters(value: Any) -> set[Any]:
+    """The letters that stand for whole numbers: all where something is rounded, else those that a sum goes up to."""
+    if value.has(*STEPPED):
+        return value.free_symbols
+    limits = [limit for part in value.atoms(sympy.Sum, sympy.Product) for limit in part.limits]
+    return set().union(*(bound.free_symbols for _, *bounds in limits for bound in bounds)) & value.free_symbols
+
+
 def _steps_of_whole_numbers(first: Any, second: Any) -> bool:
     """Whether something is rounded that is whole for whole numbers: its letters stand for real ones."""
     whole = {symbol: sympy.Symbol(symbol.name, integer=True) for symbol in first.free_symbols | second.free_symbols}
@@ -87,59 +95,51 @@ def _steps_of_whole_numbers(first: Any, second: Any) -> bool:
     return any(call.args[0].xreplace(whole).is_integer for call in calls)
 
 
-def _points(symbols: Sequence[sympy.Symbol], *, stepped: bool = False) -> list[dict[Any, Any]]:
-    """Where formulas are evaluated: fixed irregular values of either sign.
+def _points(first: Any, second: Any) -> list[dict[Any, Any]]:
+    """Where two formulas are evaluated: fixed irregular values of either sign, and whole numbers.
 
-    stepped: whole numbers instead, the first symbol from 1 to `STEPPED_TO`. Formulas that are constant on stretches
-    are all alike on small irregular values, and differ where a stretch begins.
+    Formulas that are constant on stretches are all alike on small irregular values, and differ where a stretch begins:
+    the first letter that stands for whole numbers goes from 1 to `STEPPED_TO`.
     """
     draw = random.Random(17)
-    if stepped:
-        return [
-            {
-                symbol: sympy.Integer(first if n == 0 else draw.randint(1, STEPPED_TO))
-                for n, symbol in enumerate(symbols)
-            }
-            for first in range(1, STEPPED_TO + 1)
-        ]
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    whole = [symbol for symbol in symbols if symbol in _whole_letters(first) | _whole_letters(second)]
     signs = ((1, 1), (1, 1), (-1, 1), (-1, -1), (1, -1), (1, 1), (-1, 1), (1, 1))
-    return [
+    points = [
         {symbol: sympy.Rational(draw.randint(300, 2900), 997) * pair[n % 2] for n, symbol in enumerate(symbols)}
         for pair in signs
     ]
+    stepped = [
+        points[count % len(points)]
+        | {letter: sympy.Integer(draw.randint(1, STEPPED_TO)) for letter in whole}
+        | {letter: sympy.Integer(count) for letter in whole[:1]}
+        for count in range(1, STEPPED_TO + 1)
+    ]
+    if not whole:
+        return points
+    return stepped + points if _steps_of_whole_numbers(first, second) else stepped
 
 
-def _values(first: Any, second: Any, enough: int = 4) -> list[tuple[Any, Any]]:
-    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
-    found = []
-    for point in _points(symbols):
-        pair = number_of(first.xreplace(point)), number_of(second.xreplace(point))
-        if None not in pair:
-            found.append(pair)
-            if len(found) == enough:
-                break
-    return found
+def _values(first: Any, second: Any) -> Iterator[tuple[dict[Any, Any], Any, Any]]:
+    """Points, and the values of both formulas in them; None for what is no finite number."""
+    for point in _points(first, second):
+        yield point, number_of(first.xreplace(point)), number_of(second.xreplace(point))
 
 
 def same_in_points(first: Any, second: Any) -> bool | None:
     """Whether two formulas have the same values; None where they have too few."""
-    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
-    stepped = first.has(*STEPPED) or second.has(*STEPPED)
-    points = _points(symbols, stepped=stepped)
-    if stepped and _steps_of_whole_numbers(first, second):
-        points += _points(symbols)
-    exact = first.has(sympy.Float) or second.has(sympy.Float)
+    stepped = _whole_letters(first) or _whole_letters(second)
+    exact = not (first.has(sympy.Float) or second.has(sympy.Float))
     enough = STEPPED_TO // 2 if stepped else 4
     seen = 0
-    for point in points:
-        ours, theirs = number_of(first.xreplace(point)), number_of(second.xreplace(point))
-        if ours is None or theirs is None:
-            if (ours is None) != (theirs is None):
-                return None
+    for point, ours, theirs in _values(first, second):
+        if ours is None and theirs is None:
             continue
+        if ours is None or theirs is None:
+            return None
         if not is_zero(minus(ours, theirs), ours, theirs):
             return False
-        if not seen and not exact and not vanishes((first - second).xreplace(point)):
+        if not seen and exact and not vanishes((first - second).xreplace(point)):
             return False
         seen += 1
         if seen == enough and not stepped:
@@ -157,10 +157,14 @@ def same_value(ours: Any, theirs: Any) -> bool:
 def constant_ratio(first: Any, second: Any) -> Any:
     """The number c with first = c · second wherever they are evaluated; None if there is none."""
     ratios = []
-    for ours, theirs in _values(first, second, enough=3):
+    for _, ours, theirs in _values(first, second):
+        if ours is None or theirs is None:
+            continue
         if is_zero(theirs, Fraction(1)) or is_zero(ours, Fraction(1)):
             return None
         ratios.append(as_complex(ours) / as_complex(theirs))
+        if len(ratios) == 3:
+            break
     if len(ratios) < 2 or any(not is_zero(minus(one, other), one, other) for one, other in combinations(ratios, 2)):
         return None
     return ratios[0].real if abs(ratios[0].imag) <= 1e-30 * abs(ratios[0]) else None

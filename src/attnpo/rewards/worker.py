@@ -84,7 +84,7 @@ def _judge_one(answer: str, reference: str, rules: Rules) -> tuple[str, str | No
             continue
         fired = dict.fromkeys([*gold_fired, *fired, *comparison.fired])
         return kind, text[:LONGEST_EXTRACT], list(fired)
-    return kind if gold is not None and gold.is_readable() else "unverifiable", text and text[:LONGEST_EXTRACT], []
+    return kind if gold is not None and gold.is_readable() else "unverifiable", None, []
 
 
 def read_reference(

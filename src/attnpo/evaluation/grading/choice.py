@@ -45,16 +45,14 @@ _AND_ANOTHER = (
 _DENIED = (
     r"\)?\s*(?:(?:is|was|seems|ist|est|es)\s+(?:wrong|incorrect|false|not|too|nicht|falsch|fausse?|falsa)\b|isn['’]t)"
 )
-_BECAUSE = (
-    r"(?:because|since|as|for|due|given|which|that|by|from|with|not|non|nicht|although|weil|car|porque|\(|-|–|—|=)"
-)
+_BECAUSE = r"(?:because|since|as|for|due|given|which|that|by|from|with|not|non|nicht|although|weil|car|porque)\b"
 _LETTER = re.compile(
     rf"(?:(?:option|choice|answer|letter)\s*:?\s*)?\(?\s*(?:(?i:option|choice)\s+)?([A-Z])(?!{_AND_ANOTHER}|{_DENIED})\s*"
-    rf"(?:\)|[.:,;)](?=\s|$)|$|(?<=\s){_BECAUSE}\b|(?=[不而因です]))"
+    rf"(?:\)|[.:,;)](?=\s|$)|$|(?<=\s)(?:{_BECAUSE}|[(–—=-])|(?=[不而因です]))"
 )
 _SMALL_LETTER = re.compile(r"\(?([a-z])\)?\.?")
 _ANSWER_WORDS = (
-    r"answer|choice|option|antwort|lösung|antwoord|réponse|reponse|respuesta|opción|risposta|resposta|ответ|cevap|"
+    r"answer|choice|option|letter|antwort|lösung|antwoord|réponse|reponse|respuesta|opción|risposta|resposta|ответ|cevap|"
     r"odpowiedź|svar|vastaus|đáp án|jawaban|答案|选项|答え|正解|回答|答|정답|답|الإجابة|उत्तर"
 )
 _IS = (
@@ -67,18 +65,18 @@ _FILLER = (
 )
 _ANNOUNCED = re.compile(
     rf"(?<![^\W_])(?:{_ANSWER_WORDS}|(?:正确|所以|最佳|因此)(?:答案|选项))"
-    rf"(?:[ ]+[^\W\d_]+){{0,2}}?\s*(?:{_IS})\s*{_FILLER}"
+    rf"(?:[ ]+[^\W\d_]+){{0,3}}?\s*(?:{_IS})\s*{_FILLER}"
     r"(?=(?P<rest>\S[^\n]{0,999}))",
     re.IGNORECASE,
 )
 _LEADS = (
     r"it is|it['’]s|should be|must be|choose|chose|select|pick|go with|going with|therefore,?|thus,?|hence,?|so,?|"
-    r"i think|i believe|i guess|i(?:['’]d)? say|pick is|w[äa]hle|choisis|elijo|escojo|donc,?|daher,?|"
+    r"i think|i believe|but|clearly|i guess|i(?:['’]d)? say|pick is|w[äa]hle|choisis|elijo|escojo|donc,?|daher,?|"
     r"por lo tanto,?|así que|richtig ist"
 )
 _CHOSEN = re.compile(
     rf"(?:(?i:\b(?:{_LEADS})\s+)|(?:选择?|選擇?|因此|所以|故选?|我认为)[,:]?\s*)(?i:(?:the\s+)?(?:option|choice)\s+|选项?)?"
-    rf"(?P<rest>\(?[A-Z](?!{_AND_ANOTHER}|{_DENIED})\)?(?=\s*(?:[.,;!]|$|\s{_BECAUSE}\b)))|"
+    rf"(?P<rest>\(?[A-Z](?!{_AND_ANOTHER}|{_DENIED})\)?(?=\s*(?:[.,;!]|$|\s(?:{_BECAUSE}|[(–—=-]))))|"
     r"(?<!\band\s)(?<!\bor\s)(?<![A-Z],\s)(?<![/&]\s)(?:^|(?<=[\s(.,]))(?i:option\s+|choice\s+)?"
     r"(?P<named>\(?[A-Z]\)?)\s*(?:(?:\bis|\bist|\best|\bes)\s+(?:(?:clearly|definitely|therefore|thus|indeed|the|la|die)\s+)*"
     r"(?:(?:correct|right|best|only\s+\w+)(?:\s+(?:one|answer|choice|option))?|answer|richtig|korrekt|correcte|juste|"
@@ -107,7 +105,8 @@ def choice_of(answer: str, choices: Sequence[str]) -> str | None:
     """The letter that `answer` settles on; None if it names none."""
     answer = answer[-LONGEST_ANSWER:].translate(_FULL_WIDTH)
     for text in [*reversed(boxed_texts(answer)), *reversed(_TAG.findall(answer))]:
-        if letter := _letter_or_text(text, choices):
+        is_denied = _NEGATED.search(answer.rpartition(rf"\boxed{{{text}")[0][-80:])
+        if not is_denied and (letter := _letter_or_text(text, choices)):
             return letter
     plain = _WRAPPING.sub("", answer)
     said = [(found.start(), found.start("rest"), found["rest"]) for found in _ANNOUNCED.finditer(plain)]
