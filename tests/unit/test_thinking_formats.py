@@ -113,6 +113,14 @@ HARMONY = [
 ]
 
 
+def test_structured_output_of_harmony_is_its_answer():
+    text = f'{ANALYSIS}7*3 is 21<|end|>{AGAIN}<|channel|>final <|constrain|>json<|message|>{{"x": 21}}<|return|>'
+    parts = split_response(text, load_format("openai_gptoss"))
+    assert text[parts.thinking_start : parts.thinking_end] == "7*3 is 21"
+    assert text[parts.answer_start : parts.answer_end] == '{"x": 21}'
+
+
+
 @pytest.mark.parametrize(("text", "thinking", "answer"), HARMONY)
 def test_channels(text: str, thinking: str, answer: str | None) -> None:
     form = load_format("openai_gptoss")
