@@ -114,13 +114,18 @@ def spare_found_heads(trainer: Trained) -> None:
         if file is None or (trainer.heads_file is not None and trainer.heads_file.samefile(file)):
             return
         if not (trainer.needs_heads and _are_of(file, trainer)):
-            raise InputError(
-                f"option output_dir: {file.parent} already holds heads found for {recorded_model(file) or 'a model'} "
-                f"({HEADS}, {HEADS_TRACES}). Use them with --heads {file}, choose another folder, or remove them with "
-                "--overwrite_run true"
-            )
+            raise found_already(file)
 
     from_main(trainer.accelerator, check)
+
+
+def found_already(file: Path) -> InputError:
+    """The error of a run that would put others in the place of the heads in `file`."""
+    return InputError(
+        f"option output_dir: {file.parent} already holds heads found for {recorded_model(file) or 'a model'} "
+        f"({HEADS}, {HEADS_TRACES}). Use them with --heads {file}, choose another folder, or remove them with "
+        "--overwrite_run true"
+    )
 
 
 def _are_of(file: Path, trainer: Trained) -> bool:
