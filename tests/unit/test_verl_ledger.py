@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attnpo.engines.verl.ledger import Ledger, Rows, grouped, judged
+from attnpo.engines.verl.ledger import Ledger, grouped, judged
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.engines.verl.wire import (
     heads_as_text,
@@ -19,9 +19,7 @@ from attnpo.engines.verl.wire import (
 from attnpo.errors import InputError, RunError
 from attnpo.steps.formats import THINK
 from attnpo.steps.spans import locate_steps
-
-ORDER = [5, 0, 7, 3, 2, 6, 1, 4]
-"""verl balances its workers: rows come in any order, here groups mixed."""
+from verl_batch import ORDER, rows_of
 
 METHODS = {
     "attnpo": {"credit_delay": 0},
@@ -30,21 +28,6 @@ METHODS = {
     "dr_grpo": {"credit": "outcome", "length_reward": "none", "advantage": "dr_grpo"},
     "first_correct": {"credit": "first_correct", "credit_kwargs": {"keep": 0.25}},
 }
-
-
-def rows_of(kit, tokenizer, data) -> Rows:
-    """The mixed batch as verl would have it."""
-    prompts = [tokenizer(data[i // 4]["prompt"])["input_ids"] for i in range(8)]
-    right = [response.answer == kit.RIGHT for response in kit.MIXED]
-    return Rows(
-        uids=[f"u{i // 4}" for i in ORDER],
-        numbers=[i % 4 for i in ORDER],
-        prompts=[prompts[i] for i in ORDER],
-        responses=[kit.MIXED[i].ids(tokenizer) for i in ORDER],
-        rows=[dict(data[i // 4]) for i in ORDER],
-        rewards=[float(right[i]) for i in ORDER],
-        verdicts=[None] * 8,
-    )
 
 
 @pytest.mark.parametrize("method", METHODS)
