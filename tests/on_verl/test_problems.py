@@ -130,7 +130,8 @@ def test_without_held_out_problems_nothing_is_evaluated(words, files, tmp_path):
     _, held_out, said = written(given, tmp_path)
     assert said[-1] == "no held-out problems: nothing is evaluated (--eval_dataset_name)"
     assert len(held_out) == 1
-    with pytest.raises(InputError, match=r"key trainer.test_freq of .* found 5, but there are no held-out problems"):
+    said = r"found 5, but there are no held-out problems; give --eval_dataset_name, or trainer.test_freq=-1$"
+    with pytest.raises(InputError, match=rf"key trainer.test_freq of .* {said}"):
         compose(read_arguments([*given, "trainer.test_freq=5"]))
     with pytest.raises(InputError, match=r"key trainer.val_before_train of .* found True, but there are no held-out"):
         compose(read_arguments([*given, "trainer.val_before_train=true"]))

@@ -278,16 +278,24 @@ def check_files(options: VerlOptions, keys: Keys) -> None:
             )
 
 
+NO_EVALUATION: Keys = {"trainer.test_freq": -1, "trainer.val_before_train": False, "trainer.val_only": False}
+
+
 def evaluate_nothing(config: Any, asked: Keys) -> None:
     """Without held-out problems verl would be given training problems to evaluate on. InputError where evaluations are
     asked for."""
-    for name, off in (("trainer.test_freq", -1), ("trainer.val_before_train", False), ("trainer.val_only", False)):
-        if asked.get(name) is True or (name == "trainer.test_freq" and asked.get(name, off) > 0):
-            raise InputError(
-                f"key {name} of verl's configuration: found {asked[name]!r}, but there are no held-out problems; give "
-                "eval_dataset_name"
+    for name in NO_EVALUATION:
+        found = asked.get(name)
+        if found is not None and found > 0:
+            off = " ".join(
+                f"{key}={str(value).lower()}" for key, value in NO_EVALUATION.items() if asked.get(key, -1) > 0
             )
-        put(config, name, off)
+            raise InputError(
+                f"key {name} of verl's configuration: found {found!r}, but there are no held-out problems; give "
+                f"--eval_dataset_name, or {off}"
+            )
+    for name, value in NO_EVALUATION.items():
+        put(config, name, value)
 
 
 def of_options(options: VerlOptions) -> Keys:
