@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attnpo.engines.verl.ledger import Ledger, grouped, judged
+from attnpo.engines.verl.ledger import Ledger, Rows, grouped, judged
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.engines.verl.wire import (
     heads_as_text,
@@ -70,6 +70,12 @@ def test_as_in_trl(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, read_rollo
         for name in numbers:
             assert mine.pop(name) == (None if record[name] is None else pytest.approx(record[name], abs=1e-6)), name
         assert mine == {name: value for name, value in record.items() if name not in numbers}
+
+
+def test_bytes_of_a_batch():
+    """Two responses of 3 and 1 tokens to a prompt of 2: (2 + 2 + 3 + 1) ids and 4 rewards."""
+    rows = Rows(["a", "a"], [0, 1], [[1, 2], [1, 2]], [[3, 4, 5], [6]], [{}, {}], [1.0, 0.0], [None, None])
+    assert rows.bytes() == 8 * 8 + 4 * 4
 
 
 def test_wire():
