@@ -72,3 +72,12 @@ def launch(*words: object, timeout: float = 1200) -> subprocess.CompletedProcess
     finally:
         end(process)
     return subprocess.CompletedProcess(line, process.returncode, out, err)
+
+
+def torchrun(processes: int, script: Path, *words: object) -> None:
+    """So many processes of a script, which must end well."""
+    port = str(29600 + os.getpid() % 300)
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", port]
+    line += [str(script), *map(str, words)]
+    done = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-6000:]

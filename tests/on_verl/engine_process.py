@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ["VERL_PLATFORM"] = "cpu"
 os.environ["VERL_USE_EXTERNAL_MODULES"] = "attnpo.engines.verl.cpu"
@@ -62,35 +63,41 @@ def play_flash() -> None:
 def batch(places: list[int], kind: str, with_heads: bool) -> TensorDict:
     draw = torch.Generator().manual_seed(3)
     rows = [torch.randint(0, 250, (length,), generator=draw) for length in LENGTHS]
-    nested = lambda parts: torch.nested.as_nested_tensor(parts, layout=torch.jagged)  # noqa: E731
     chosen = [rows[i] for i in places]
     spans = [torch.tensor([ANSWERS[i], *STEPS[i]]).flatten() for i in places]
+    return batch_of(chosen, spans, kind, CHOSEN if with_heads else None, 45 if kind != "ulysses" else 24)
+
+
+def batch_of(
+    rows: list[torch.Tensor], spans: list[torch.Tensor], kind: str, heads: list[tuple[int, int]] | None, tokens: int
+) -> TensorDict:
+    """These sequences as verl's trainer hands them to the engine, at most `tokens` of them in a micro-batch."""
+    nested = lambda parts: torch.nested.as_nested_tensor(parts, layout=torch.jagged)  # noqa: E731
     data = TensorDict(
         {
-            "input_ids": nested(chosen),
-            "position_ids": nested([torch.arange(len(row)) for row in chosen]),
-            "loss_mask": nested([torch.ones_like(row) for row in chosen]),
+            "input_ids": nested(rows),
+            "position_ids": nested([torch.arange(len(row)) for row in rows]),
+            "loss_mask": nested([torch.ones_like(row) for row in rows]),
             SPANS: nested(spans),
         },
-        batch_size=len(places),
+        batch_size=len(rows),
     )
     tu.assign_non_tensor(
         data,
         use_remove_padding=kind != "padded",
         use_dynamic_bsz=True,
-        max_token_len_per_gpu=45 if kind != "ulysses" else 24,
+        max_token_len_per_gpu=tokens,
         temperature=1.0,
         calculate_entropy=True,
         pad_mode=DatasetPadMode.NO_PADDING,
     )
-    if with_heads:
-        tu.assign_non_tensor(data, **{HEADS: heads_as_text(CHOSEN)})
+    if heads is not None:
+        tu.assign_non_tensor(data, **{HEADS: heads_as_text(heads)})
     return data
 
 
-def main(path: str, output: Path, kind: str) -> None:
-    rank, size = dist.get_rank(), dist.get_world_size()
-    ulysses = size if kind == "ulysses" else 1
+def new_engine(path: str, kind: str, ulysses: int = 1) -> Any:
+    """The registered engine, before `initialize`."""
     attention = {"eager": "eager", "ulysses": "eager"}.get(kind, "sdpa")
     model_config = HFModelConfig(
         path=path,
@@ -100,7 +107,7 @@ def main(path: str, output: Path, kind: str) -> None:
         lora_rank=4 if kind == "lora" else 0,
     )
     fp32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
-    engine = EngineRegistry.new(
+    return EngineRegistry.new(
         model_type="attnpo",
         backend="fsdp2",
         model_config=model_config,
@@ -116,6 +123,12 @@ def main(path: str, output: Path, kind: str) -> None:
         optimizer_config=FSDPOptimizerConfig(lr=1e-6),
         checkpoint_config=CheckpointConfig(),
     )
+
+
+def main(path: str, output: Path, kind: str) -> None:
+    rank, size = dist.get_rank(), dist.get_world_size()
+    ulysses = size if kind == "ulysses" else 1
+    engine = new_engine(path, kind, ulysses)
     if kind == "ulysses":
         play_flash()
     engine.initialize()

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from verl_runs import torchrun
 
 HERE = Path(__file__).parent
 ALONE, TOGETHER = ("packed", "padded", "eager", "lora", "bucket"), ("packed", "ulysses")
 
 
 def run(processes: int, model: Path, output: Path, kinds: tuple[str, ...]) -> Path:
-    port = str(29600 + os.getpid() % 300)
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", port]
-    line += [str(HERE / "engine_process.py"), str(model), str(output), *kinds]
-    done = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-6000:]
+    torchrun(processes, HERE / "engine_process.py", model, output, *kinds)
     return output
 
 

@@ -182,11 +182,25 @@ def test_report_reads_it(killed_and_resumed, tmp_path):
 
 
 def test_a_model_that_generates(tmp_path, repository, left):
-    """The recipe for a CPU: the shipped model answers, is verified, and is trained."""
+    """The recipe for a CPU: the shipped model's heads are found; it answers, is verified, and is trained with them."""
     run = tmp_path / "run"
-    done = launch("--config", repository / "recipes" / "verl" / "tiny-cpu.yaml", "--output_dir", run)
+    auto = ["--heads", "auto", "--heads_traces", "32"]
+    done = launch("--config", repository / "recipes" / "verl" / "tiny-cpu.yaml", "--output_dir", run, *auto)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     left.check()
+    heads = json.loads((run / "heads.json").read_text(encoding="utf-8"))
+    assert heads["labels"] == "causal, on the model's own responses"
+    assert heads["traces"] >= 16
+    said = "key-focus heads (layer, head) with their step ranking accuracy: "
+    assert all(
+        f"({layer}, {head}) " in done.stdout.partition(said)[2].partition("\n")[0] for layer, head in heads["heads"]
+    )
+    assert not (run / "heads-search").exists()
+    with gzip.open(run / "heads-traces.jsonl.gz", "rt", encoding="utf-8") as file:
+        assert len(file.readlines()) == 32
+    assert any(step["score"] is not None for record in records(run, 1) for step in record["steps"])
+    state = json.loads((run / "verl" / "global_step_3" / "attnpo.json").read_text(encoding="utf-8"))
+    assert state["heads"] == heads["heads"]
     metrics, evaluations = lines(run / "metrics.jsonl"), lines(run / "evaluations.jsonl")
     assert [row["step"] for row in metrics] == [1, 2, 3]
     assert [row["step"] for row in evaluations] == [0, 3]

@@ -142,7 +142,7 @@ def test_refused_before_ray_starts(model, word, message, monkeypatch):
 
 def test_heads_that_the_model_has_not_got(model, tmp_path):
     (tmp_path / "heads.json").write_text(json.dumps({"heads": [[7, 0]]}), encoding="utf-8")
-    with pytest.raises(InputError, match="no layer 7"):
+    with pytest.raises(InputError, match=r"/heads.json: \(7, 0\): no layer 7"):
         main([*model, "--check"])
 
 

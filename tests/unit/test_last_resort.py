@@ -15,7 +15,8 @@ from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import REWARD_OF, Verdict
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.options import DataConfig
-from attnpo.training.run import answer_judge, load_problems
+from attnpo.training.problems import load_problems
+from attnpo.training.run import answer_judge, use_of
 
 UNREADABLE = r"\frac{1}{"
 
@@ -76,8 +77,9 @@ def test_training_asks_it_about_references_it_cannot_read_and_keeps_its_answers(
     output.mkdir()
 
     def problems(args: AttnPOConfig, pool: VerifierPool) -> int:
+        options = DataConfig(str(data))
         found, _ = load_problems(
-            DataConfig(str(data)), args, tiny_tokenizer, AccuracyReward(pool), lambda said: None, held_out=False
+            options, tiny_tokenizer, AccuracyReward(pool), lambda said: None, use_of(options, args), held_out=False
         )
         return len(found)
 

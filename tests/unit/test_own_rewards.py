@@ -104,7 +104,7 @@ def test_sets_that_share_problems_are_told(tmp_path):
     from datasets import Dataset
 
     from attnpo.evaluation.contamination import seen_in_training
-    from attnpo.training.run import overlap_warnings
+    from attnpo.training.problems import overlap_warnings
 
     long = "A train leaves the town at nine in the morning and reaches the next one after {} hours, how far is it"
     training = ["What is 1 + 1?", long.format(3), "Another problem altogether."]

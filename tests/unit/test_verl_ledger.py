@@ -19,9 +19,7 @@ from attnpo.engines.verl.wire import (
 from attnpo.errors import InputError, RunError
 from attnpo.steps.formats import THINK
 from attnpo.steps.spans import locate_steps
-
-ORDER = [5, 0, 7, 3, 2, 6, 1, 4]
-"""verl balances its workers: rows come in any order, here groups mixed."""
+from verl_batch import ORDER, rows_of
 
 METHODS = {
     "attnpo": {"credit_delay": 0},
@@ -30,21 +28,6 @@ METHODS = {
     "dr_grpo": {"credit": "outcome", "length_reward": "none", "advantage": "dr_grpo"},
     "first_correct": {"credit": "first_correct", "credit_kwargs": {"keep": 0.25}},
 }
-
-
-def rows_of(kit, tokenizer, data) -> Rows:
-    """The mixed batch as verl would have it."""
-    prompts = [tokenizer(data[i // 4]["prompt"])["input_ids"] for i in range(8)]
-    right = [response.answer == kit.RIGHT for response in kit.MIXED]
-    return Rows(
-        uids=[f"u{i // 4}" for i in ORDER],
-        numbers=[i % 4 for i in ORDER],
-        prompts=[prompts[i] for i in ORDER],
-        responses=[kit.MIXED[i].ids(tokenizer) for i in ORDER],
-        rows=[dict(data[i // 4]) for i in ORDER],
-        rewards=[float(right[i]) for i in ORDER],
-        verdicts=[None] * 8,
-    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -87,6 +70,12 @@ def test_as_in_trl(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, read_rollo
         for name in numbers:
             assert mine.pop(name) == (None if record[name] is None else pytest.approx(record[name], abs=1e-6)), name
         assert mine == {name: value for name, value in record.items() if name not in numbers}
+
+
+def test_bytes_of_a_batch():
+    """Two responses of 3 and 1 tokens to a prompt of 2: (2 + 2 + 3 + 1) ids and 4 rewards."""
+    rows = Rows(["a", "a"], [0, 1], [[1, 2], [1, 2]], [[3, 4, 5], [6]], [{}, {}], [1.0, 0.0], [None, None])
+    assert rows.bytes() == 8 * 8 + 4 * 4
 
 
 def test_wire():

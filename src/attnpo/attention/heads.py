@@ -125,20 +125,23 @@ def save_heads(
     write_whole(Path(path), ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
-def check_heads(model_config: Any, heads: Sequence[Head]) -> None:
-    """Raise InputError, naming the layer or head and the model's counts, for a head that the model has not got."""
+def check_heads(model_config: Any, heads: Sequence[Head], source: str | Path = "heads") -> None:
+    """Raise InputError, naming the layer or head and the model's counts, for a head that the model has not got.
+
+    source: where the heads are from, as the message names it.
+    """
     get_text_config = getattr(model_config, "get_text_config", None)
     config = get_text_config(decoder=True) if get_text_config is not None else model_config
     name = getattr(model_config, "_name_or_path", "") or getattr(model_config, "model_type", "the model")
     layers, per_layer = config.num_hidden_layers, getattr(config, "num_attention_heads", None)
     if not per_layer:
-        raise InputError(f"heads: {name} has no attention heads, expected a model with softmax attention")
+        raise InputError(f"{source}: {name} has no attention heads, expected a model with softmax attention")
     if not heads:
-        raise InputError("heads: the list is empty, expected at least one (layer, head)")
+        raise InputError(f"{source}: the list is empty, expected at least one (layer, head)")
     for layer, head in heads:
         for what, index, count in (("layer", layer, layers), ("head", head, per_layer)):
             if not 0 <= index < count:
                 raise InputError(
-                    f"heads: ({layer}, {head}): no {what} {index} in {name} ({layers} layers with {per_layer} heads "
+                    f"{source}: ({layer}, {head}): no {what} {index} in {name} ({layers} layers with {per_layer} heads "
                     f"each), expected a {what} from 0 to {count - 1}"
                 )

@@ -21,8 +21,9 @@ options of this package, as of `attnpo train` (docs/verl.md, docs/methods.md)
     --heads_count --heads_traces
   --thinking_format --lexicon
   --dataset_name D         'task', a file or a Hub data set; without it verl's data.train_files and data.val_files
-    --eval_dataset_name --train_problems --eval_problems --task_difficulty --task_redundancy --task_seed
-    --problem_column --reference_column --prompt_template
+    --dataset_config --dataset_train_split --eval_dataset_name --dataset_test_split
+    --train_problems --eval_problems --task_difficulty --task_redundancy --task_seed
+    --problem_column --reference_column --system_prompt --prompt_template
   --correct_threshold --verifier_timeout --record_rollouts
   --resume true            go on after the last checkpoint; --overwrite_run true: begin anew
   --max_completion_length  is verl's data.max_response_length

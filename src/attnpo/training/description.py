@@ -45,9 +45,16 @@ def environment_of(
         "processes": args.world_size,
         "seed": args.seed,
         "data_seed": args.data_seed,
+        **problems_of(notes, sets),
+        "derived": args.derived,  # options that followed from others, which config.yaml leaves open
+    }
+
+
+def problems_of(notes: dict[str, Any], sets: dict[str, Any]) -> dict[str, Any]:
+    """What environment.json says of the problems: how many, what was left out, and a fingerprint of each set."""
+    return {
         "problems": notes,
         PROBLEMS: {name: fingerprint(rows) for name, rows in sets.items() if rows is not None},
-        "derived": args.derived,  # options that followed from others, which config.yaml leaves open
     }
 
 

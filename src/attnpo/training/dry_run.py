@@ -29,7 +29,8 @@ from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import accumulation, without_effect
 from attnpo.training.known_heads import AUTO
 from attnpo.training.options import parse, resolved_options
-from attnpo.training.run import check_packages, load_parts, load_problems, quiet_screen, use_fitting_rate
+from attnpo.training.problems import load_problems
+from attnpo.training.run import check_packages, load_parts, quiet_screen, use_fitting_rate, use_of
 from attnpo.training.sizes import (
     Need,
     decoder_peak,
@@ -229,7 +230,8 @@ def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None
     use_fitting_rate(args, model_config)
     with quiet_screen(), VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
         path, tokenizer, accuracy, _ = load_parts(data, args, model_config, pool)
-        problems, counts = load_problems(data, args, tokenizer, accuracy, console.print, held_out=False)
+        use = use_of(data, args)
+        problems, counts = load_problems(data, tokenizer, accuracy, console.print, use, held_out=False)
     check_enough_problems(problems, args.generation_batch_size * machine.gpus, args.num_generations)
     with quiet_screen():
         model = make_shapes(path, model_config, trust_remote_code=args.trust_remote_code)

@@ -59,7 +59,7 @@ def known_heads(trainer: Trained, given: list[Head] | None) -> tuple[list[Head] 
             file = beside if asked is None else Path(asked)
             heads = load_heads(file)
             warn_of_other_model(file, folder)
-        check_heads(config, heads)
+        check_heads(config, heads, file or "heads")
         return heads, file
 
     return from_main(trainer.accelerator, read)
@@ -84,7 +84,7 @@ def kept_heads(trainer: Trained, resumed: str | bool) -> tuple[list[Head] | None
         for file in (folder / HEADS for folder in folders):
             if file.is_file():
                 heads = load_heads(file)
-                check_heads(_config(trainer), heads)
+                check_heads(_config(trainer), heads, file)
                 return heads, file
         return now
 
@@ -99,7 +99,7 @@ def found_at_start(trainer: Trained, say: Callable[[str], None]) -> list[Head] |
         if file is None or not _are_of(file, trainer):
             return None
         heads = load_heads(file)
-        check_heads(_config(trainer), heads)
+        check_heads(_config(trainer), heads, file)
         say(f"key-focus heads found before, in {file}: {heads} (--overwrite_run true finds them anew)")
         return heads
 
@@ -114,13 +114,18 @@ def spare_found_heads(trainer: Trained) -> None:
         if file is None or (trainer.heads_file is not None and trainer.heads_file.samefile(file)):
             return
         if not (trainer.needs_heads and _are_of(file, trainer)):
-            raise InputError(
-                f"option output_dir: {file.parent} already holds heads found for {recorded_model(file) or 'a model'} "
-                f"({HEADS}, {HEADS_TRACES}). Use them with --heads {file}, choose another folder, or remove them with "
-                "--overwrite_run true"
-            )
+            raise found_already(file)
 
     from_main(trainer.accelerator, check)
+
+
+def found_already(file: Path) -> InputError:
+    """The error of a run that would put others in the place of the heads in `file`."""
+    return InputError(
+        f"option output_dir: {file.parent} already holds heads found for {recorded_model(file) or 'a model'} "
+        f"({HEADS}, {HEADS_TRACES}). Use them with --heads {file}, choose another folder, or remove them with "
+        "--overwrite_run true"
+    )
 
 
 def _are_of(file: Path, trainer: Trained) -> bool:

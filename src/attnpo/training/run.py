@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
-from datasets import Dataset
 from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
@@ -20,16 +19,13 @@ from trl.import_utils import is_vllm_available
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
-from attnpo.data.problems import BUILT_IN, drop_long_prompts, make_prompts, to_problems
 from attnpo.errors import InputError, RunError, StoppedError
-from attnpo.evaluation.contamination import Degree, seen_in_training
 from attnpo.judges.answers import AnswerJudge
 from attnpo.models import nearest_model, resolve_model, shipped_model
 from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.formats import THINK
 from attnpo.steps.spans import locate_steps
-from attnpo.task.source import source_rows
 from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch, StopAfterMinutes
 from attnpo.training.checkpoints import checkpoint_of, passed_over
 from attnpo.training.config import AttnPOConfig
@@ -39,7 +35,8 @@ from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
 from attnpo.training.lock import locked
 from attnpo.training.method_options import length_targets
 from attnpo.training.options import DataConfig, is_complete, model_kwargs, parse, resolved_options
-from attnpo.training.own_rewards import OURS, load_rewards, with_columns
+from attnpo.training.own_rewards import OURS, load_rewards
+from attnpo.training.problems import Use, load_sets, overlap_warnings, without_bars
 from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder
 from attnpo.training.resume import check_changes, keep_history, what_changed
 from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
@@ -52,10 +49,6 @@ RENAMED = "checkpointing"
 UNJUDGED = "All reward functions returned None"
 """Start of TRL's notice about a response that could not be verified. It prints the whole response for each batch; the
 verdict counts say the same."""
-
-
-SEEN: dict[Degree, str] = {"same": "word for word", "near": "nearly so"}
-"""How a held-out problem may stand in the training set; those that differ in their numbers only are usual."""
 
 TIED = "There were missing keys in the checkpoint model loaded: ['lm_head.weight']"
 """Start of transformers' notice about weights that are tied to the embeddings, and so in no checkpoint."""
@@ -85,9 +78,7 @@ def quiet_screen() -> Iterator[None]:
         if transformers_logging.is_progress_bar_enabled():
             transformers_logging.disable_progress_bar()
             stack.callback(transformers_logging.enable_progress_bar)
-        if datasets.are_progress_bars_disabled() is False:
-            datasets.disable_progress_bars()
-            stack.callback(datasets.enable_progress_bars)
+        stack.enter_context(without_bars())
         yield
 
 
@@ -194,21 +185,6 @@ def use_fitting_rate(args: AttnPOConfig, model_config: ModelConfig) -> None:
         args.learning_rate = args.derived["learning_rate"] = ADAPTER_LEARNING_RATE
 
 
-def overlap_warnings(sets: dict[str, Any]) -> list[str]:
-    """A sentence where held-out problems stand in the training set."""
-    training, held_out = sets["train"], sets["eval"]
-    if held_out is None or not all("problem" in (rows.column_names or ()) for rows in (training, held_out)):
-        return []
-    found = seen_in_training(training["problem"], list(held_out["problem"]))
-    said = [f"{found[degree]} {how}" for degree, how in SEEN.items() if degree in found]
-    if not said:
-        return []
-    return [
-        f"held-out problems that the training set has too: {', '.join(said)} of {len(held_out)}. What is measured on "
-        "them is no accuracy on new problems; give other ones with --eval_dataset_name"
-    ]
-
-
 def warn(message: str, folder: RunFolder, console: Console) -> None:
     """A warning before the first step: on the screen, in warnings.jsonl, and so on the page."""
     console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -250,29 +226,21 @@ def build_trainer(
 ) -> tuple[AttnPOTrainer, dict[str, Any]]:
     """Everything a run needs, and notes on what was left out on the way (for environment.json)."""
     path, tokenizer, accuracy, rewards = load_parts(data, args, model_config, pool)
-    notes: dict[str, Any] = {}
-    train_set, notes["train"] = load_problems(data, args, tokenizer, accuracy, console.print, held_out=False)
-    eval_set = None
-    if data.eval_dataset_name is not None or data.dataset_name == BUILT_IN:
-        eval_set, notes["eval"] = load_problems(data, args, tokenizer, accuracy, console.print, held_out=True)
-    for name, counts in notes.items():
-        left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count and why != "problems")
-        console.print(f"{name}: {counts['problems']} problems" + (f" (left out: {left_out})" if left_out else ""))
-    if eval_set is None:
-        console.print("no held-out problems: nothing is evaluated (--eval_dataset_name)", highlight=False)
-    elif args.eval_strategy == "no" and "eval_strategy" not in args.derived:
+    say = partial(console.print, highlight=False, markup=False)
+    sets = load_sets(data, tokenizer, accuracy, say, use_of(data, args))
+    if sets.held_out is not None and args.eval_strategy == "no" and "eval_strategy" not in args.derived:
         console.print("eval_strategy no: the held-out problems are not used", highlight=False)
     if args.model_init_kwargs is None:
         args.model_init_kwargs = model_kwargs(model_config)
-    if args.eval_strategy != "no" and eval_set is None:
+    if args.eval_strategy != "no" and sets.held_out is None:
         raise InputError("option eval_strategy: there are no held-out problems; give eval_dataset_name")
     try:
         trainer = AttnPOTrainer(
             model=path,
             reward_funcs=rewards,
             args=args,
-            train_dataset=train_set,
-            eval_dataset=eval_set,
+            train_dataset=sets.train,
+            eval_dataset=sets.held_out,
             processing_class=tokenizer,
             callbacks=[LiveProgress(console)],
             peft_config=get_peft_config(model_config),
@@ -286,51 +254,20 @@ def build_trainer(
             callback.console = console
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    return trainer, notes
+    return trainer, sets.notes
 
 
-def load_problems(
-    data: DataConfig,
-    args: AttnPOConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    accuracy: AccuracyReward,
-    say: Callable[[str], object],
-    *,
-    held_out: bool,
-) -> tuple[Dataset, dict[str, int]]:
-    """Problems with prompts, without those that cannot be used, and how many those were. `say` hears, in one line,
-    which columns of the data set were read.
-
-    Left out: prompts over `max_prompt_length`, references the verifier cannot read.
-    """
-    name = (data.eval_dataset_name or data.dataset_name) if held_out else data.dataset_name
-    split = data.dataset_test_split if held_out else data.dataset_train_split
-    rows = source_rows(name, data, held_out=held_out, config=data.dataset_config, split=split)
-    found = to_problems(rows, name, problem_column=data.problem_column, reference_column=data.reference_column)
-    problems = with_columns(found.rows, rows) if data.reward_funcs else found.rows
-    if name != BUILT_IN:
-        say(f"{'eval' if held_out else 'train'}: {found.recognised}")
-    # Other functions may know what to do with a reference that cannot be read, and so does a judge.
-    judged = OURS in (data.reward_funcs or [OURS]) and args.answer_judge is None
-    unreadable = set(accuracy.validate_references([row["reference"] for row in problems])) if judged else set()
-    readable = [row for row in problems if row["reference"] not in unreadable]
-    if not readable:
-        raise InputError(
-            f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference'][:200]!r}; "
-            f"read were: {found.recognised}. A worked solution has to mark its answer (\\boxed{{…}}, or #### … on its "
-            "last line); --reference_column names another column"
-        )
-    targets = length_targets(args.make_length_reward(), args.seed, args.length_eval_target if held_out else None)
-    dataset = make_prompts(tokenizer, readable, data.prompt_template, targets)
-    if data.system_prompt is not None:
-        dataset = with_system_prompt(dataset, data.system_prompt)
-    dataset, long = drop_long_prompts(dataset, tokenizer, data.max_prompt_length, args.chat_template_kwargs)
-    counts = {
-        "problems": len(dataset),
-        "with a reference the verifier cannot read": len(problems) - len(readable),
-        f"with a prompt of more than {data.max_prompt_length} tokens": long,
-    }
-    return dataset, counts
+def use_of(data: DataConfig, args: AttnPOConfig) -> Use:
+    """What a run with these options wants of its problems."""
+    length = args.make_length_reward()
+    return Use(
+        verified=OURS in (data.reward_funcs or [OURS]) and args.answer_judge is None,
+        keeps_columns=bool(data.reward_funcs),
+        max_prompt_tokens=data.max_prompt_length,
+        template_options=args.chat_template_kwargs or {},
+        train_targets=length_targets(length, args.seed),
+        eval_targets=length_targets(length, args.seed, args.length_eval_target),
+    )
 
 
 def answer_judge(args: AttnPOConfig) -> AnswerJudge | None:
@@ -339,20 +276,6 @@ def answer_judge(args: AttnPOConfig) -> AnswerJudge | None:
         return None
     cache = Path(args.output_dir, "answer_judge.sqlite")
     return AnswerJudge(args.answer_judge, api_key_env=args.answer_judge_key_env, cache=cache)
-
-
-def with_system_prompt(dataset: Dataset, text: str) -> Dataset:
-    """Every conversation with a system message before it, in place of one that it has.
-
-    Raises:
-        InputError: prompts without a chat template, which have no place for it.
-    """
-    if isinstance(dataset[0]["prompt"], str):
-        raise InputError(
-            "option system_prompt: the tokenizer has no chat template; put the text into --prompt_template"
-        )
-    first = {"role": "system", "content": text}
-    return dataset.map(lambda row: {"prompt": [first, *(m for m in row["prompt"] if m["role"] != "system")]})
 
 
 def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> None:

@@ -194,7 +194,7 @@ def check_model(config: Any, options: VerlOptions) -> Path | None:
     file = beside if options.heads is None else Path(options.heads)
     heads = load_heads(file)
     warn_of_other_model(file, path)
-    check_heads(model, heads)
+    check_heads(model, heads, file)
     if options.credit_threshold == OF_HEADS:
         load_threshold(file)
     return file

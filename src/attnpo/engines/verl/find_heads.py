@@ -5,35 +5,62 @@ A process of its own, so that the memory of the accelerator is free again when R
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from attnpo.attention.heads import HEADS
+from attnpo.attention.heads import HEADS, load_heads, recorded_model, same_model
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.errors import InputError, RunError
-from attnpo.training.records import HEADS_TRACES
+from attnpo.training.known_heads import found_already
+from attnpo.training.records import HEADS_TRACES, RunFolder
 
 SEARCH = "heads-search"
+REFUSED = 2
+"""The exit code of a search whose options, problems or model were refused."""
 
 
 def find(config: Any, options: VerlOptions, file: Path) -> None:
     """Write the head file of a run, and beside it the responses that the heads were found on.
 
+    Those that a run has found for this model which got no further are taken as they are.
+
     Raises:
-        InputError: several files of problems, of which the search takes one.
+        InputError: several files of problems, of which the search takes one; heads of another model are there; what
+            else the search refuses, which it says itself.
         RunError: the search found none; what it said stands above.
     """
+    known = RunFolder(file.parent).heads_of_a_start
+    if known is not None:
+        if not same_model(recorded_model(known), str(config.actor_rollout_ref.model.path)):
+            raise found_already(known)
+        print(f"key-focus heads found before, in {known}: {load_heads(known)} (--overwrite_run true finds them anew)")
+        return
     where = file.parent / SEARCH
+    shutil.rmtree(where, ignore_errors=True)
     line = [sys.executable, "-m", __name__, *arguments(config, options, where)]
-    done = subprocess.run(line, check=False)
-    if done.returncode:
+    code = _run(line)
+    if code == REFUSED:
+        raise InputError("heads: auto: the search before the run could not begin; the reason stands above")
+    if code:
         raise RunError("heads: auto: the search before the run found no heads; give a head file with --heads")
     for name in (HEADS, HEADS_TRACES):
         shutil.move(where / name, file.parent / name)
     shutil.rmtree(where)
+
+
+def _run(line: list[str]) -> int:
+    """The exit code of a process that does not outlive this one: the pipe to it closes, however this one ends."""
+    with subprocess.Popen(line, stdin=subprocess.PIPE) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.kill()
+            raise
 
 
 def arguments(config: Any, options: VerlOptions, folder: Path) -> list[str]:
@@ -78,19 +105,31 @@ def main(argv: list[str]) -> int:
 
     from attnpo.rewards.pool import VerifierPool
     from attnpo.training.options import parse
-    from attnpo.training.run import build_trainer
+    from attnpo.training.run import build_trainer, quiet_screen
 
-    data, args, model_config = parse(argv)
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
+    begun = False
     try:
-        with VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
-            trainer, _ = build_trainer(data, args, model_config, pool, console)
-            trainer.find_heads(say=console.print)
+        with quiet_screen():
+            data, args, model_config = parse(argv)
+            with VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
+                # The launcher has said which problems there are.
+                trainer, _ = build_trainer(data, args, model_config, pool, Console(quiet=True))
+                begun = True
+                trainer.find_heads(say=console.print)
     except (InputError, RunError) as error:
         print(error, file=sys.stderr)
-        return 1
+        return 1 if begun else REFUSED
     return 0
 
 
+def end_with(parent: int) -> None:
+    """End this process when the one that holds the other end of the pipe `parent` has ended."""
+    while os.read(parent, 1):  # not by sys.stdin, whose lock would be held when this process ends by itself
+        pass
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    Thread(target=end_with, args=(sys.stdin.fileno(),), daemon=True).start()
     sys.exit(main(sys.argv[1:]))

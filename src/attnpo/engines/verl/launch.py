@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,7 @@ from attnpo.engines.verl import checks
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.engines.verl.settings import Asked, compose, put, read_arguments
 from attnpo.errors import InputError, RunError
+from attnpo.training.problems import ProblemSets, overlap_warnings, without_bars
 
 PACKAGES = ("attnpo", "verl", "ray", "TransferQueue", "torch", "transformers", "vllm", "sglang", "flash-attn")
 HANDED_ON = (
@@ -49,9 +51,10 @@ def main(argv: Sequence[str]) -> Path:
     checks.check_batch(config)
     heads = checks.check_model(config, options)
     with ExitStack() as stack:
+        stack.enter_context(without_bars())
         with TemporaryDirectory(prefix="attnpo-verl-") as temporary:
             written = prepare(config, options, Path(temporary))
-            checks.check_data(config, written)
+            checks.check_data(config, None if written is None else written.folder)
             check_by_verl(config)
             if asked.check_only:
                 print("everything that can be checked beforehand is in order")
@@ -70,11 +73,19 @@ def for_platform(asked: Asked) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def prepare(config: Any, options: VerlOptions, temporary: Path) -> Path | None:
+@dataclass(frozen=True)
+class Written:
+    """The problems of `dataset_name`, and the folder in which they lie in verl's form."""
+
+    folder: Path
+    sets: ProblemSets
+
+
+def prepare(config: Any, options: VerlOptions, temporary: Path) -> Written | None:
     """Names that verl cannot resolve, and problems in a form that it does not read.
 
-    The problems of `dataset_name` are written into `temporary`, which is returned, else None: the run folder may be
-    another run's, and only `describe` writes there.
+    The problems of `dataset_name` are written into `temporary`, else the answer is None: the run folder may be another
+    run's, and only `describe` writes there.
     """
     from attnpo.models import resolve_model
 
@@ -83,13 +94,12 @@ def prepare(config: Any, options: VerlOptions, temporary: Path) -> Path | None:
     if options.dataset_name is not None:
         from transformers import AutoTokenizer
 
-        from attnpo.engines.verl.data import write_problems
+        from attnpo.engines.verl.data import use_of, write_problems
 
         trust = config.actor_rollout_ref.model.trust_remote_code
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
         train, held_out = (temporary / Path(config.data[key]).name for key in ("train_files", "val_files"))
-        write_problems(options, tokenizer, train, held_out, print)
-        return temporary
+        return Written(temporary, write_problems(options, use_of(config), tokenizer, train, held_out, print))
     if options.eval_dataset_name is not None:
         raise InputError("option eval_dataset_name: found without dataset_name; with verl's files use data.val_files")
     return None
@@ -119,13 +129,14 @@ def describe(
     argv: Sequence[str],
     stack: ExitStack,
     *,
-    written: Path | None,
+    written: Written | None,
 ) -> None:
     """The run folder: free, locked, with the problems in `written`, config.yaml, environment.json and heads.json."""
     from omegaconf import OmegaConf
 
+    from attnpo.training.known_heads import found_already
     from attnpo.training.lock import locked
-    from attnpo.training.records import RunFolder
+    from attnpo.training.records import WARNINGS, RunFolder
 
     folder = RunFolder(options.output_dir)
     checkpoints = Path(config.trainer.default_local_dir)
@@ -142,9 +153,16 @@ def describe(
     if written is not None:
         for file in (Path(config.data.train_files), Path(config.data.val_files)):
             file.parent.mkdir(exist_ok=True)
-            shutil.copyfile(written / file.name, file)
+            shutil.copyfile(written.folder / file.name, file)
+        if not going_on:
+            (folder.path / WARNINGS).unlink(missing_ok=True)
+            for message in overlap_warnings(written.sets.by_name()):
+                print(f"warning: {message}")
+                folder.append(WARNINGS, {"step": 0, "message": message})
     needs = "attention" in options.make_credit().signals
-    own = folder.path / HEADS
+    own, found = folder.path / HEADS, folder.heads_of_a_start
+    if found is not None and not going_on and not (needs and (heads is None or heads.samefile(found))):
+        raise found_already(found)
     if needs and not (going_on and own.is_file()):
         if heads is None:
             from attnpo.engines.verl.find_heads import find
@@ -152,14 +170,17 @@ def describe(
             find(config, options, own)
         elif heads.resolve() != own.resolve():
             shutil.copyfile(heads, own)
-    describe_run(folder.path, config, options, argv, OmegaConf.to_container(config, resolve=True))
+    resolved = OmegaConf.to_container(config, resolve=True)
+    describe_run(folder.path, config, options, argv, resolved, None if written is None else written.sets)
 
 
-def describe_run(folder: Path, config: Any, options: VerlOptions, argv: Sequence[str], resolved: Any) -> None:
+def describe_run(
+    folder: Path, config: Any, options: VerlOptions, argv: Sequence[str], resolved: Any, sets: ProblemSets | None
+) -> None:
     """config.yaml, with this package's options under the names that its page knows, and verl's whole configuration."""
     import platform
 
-    from attnpo.training.description import write_description
+    from attnpo.training.description import problems_of, write_description
     from attnpo.versions import versions_of
 
     data, rollout = config.data, config.actor_rollout_ref.rollout
@@ -183,6 +204,7 @@ def describe_run(folder: Path, config: Any, options: VerlOptions, argv: Sequence
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processes": config.trainer.n_gpus_per_node * config.trainer.nnodes,
+        **({} if sets is None else problems_of(sets.notes, sets.by_name())),
     }
     write_description(folder, options_of_run, environment)
 

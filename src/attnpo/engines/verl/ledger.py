@@ -66,6 +66,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.uids)
 
+    def bytes(self) -> int:
+        """Of their numbers, as verl's store gives them: token ids in 8 bytes each, rewards per response token in 4."""
+        return sum(8 * len(ids) for ids in self.prompts) + sum((8 + 4) * len(ids) for ids in self.responses)
+
 
 class Ledger:
     """Credit and records of a run on verl.

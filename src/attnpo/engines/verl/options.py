@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from attnpo.checks import read_escapes
 from attnpo.credit.advantages import KINDS, check_group_size
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod, credit_names
 from attnpo.errors import InputError
@@ -37,7 +38,8 @@ class VerlOptions:
         output_dir: the run folder, on a disk that all nodes see.
         dataset_name, eval_dataset_name: problems as `attnpo train` takes them, written into the run folder as verl
             reads them; None: the files of data.train_files and data.val_files, which have verl's own columns.
-        train_problems, eval_problems, task_…, …_column, prompt_template: of those problems.
+        dataset_config, dataset_…_split, train_problems, eval_problems, task_…, …_column, system_prompt,
+        prompt_template: of those problems.
         credit_delay: T; None: half of the steps of the run.
         max_completion_length: verl's data.max_response_length, taken over from there.
         correct_threshold: the value of a reward function of one's own from which a response is right.
@@ -46,7 +48,10 @@ class VerlOptions:
 
     output_dir: str = "attnpo-verl"
     dataset_name: str | None = None
+    dataset_config: str | None = None
+    dataset_train_split: str = "train"
     eval_dataset_name: str | None = None
+    dataset_test_split: str = "test"
     train_problems: int = 4096
     eval_problems: int = 512
     task_difficulty: str | None = None
@@ -54,6 +59,7 @@ class VerlOptions:
     task_seed: int = 0
     problem_column: str | None = None
     reference_column: str | None = None
+    system_prompt: str | None = None
     prompt_template: str | None = None
 
     advantage: str = "rloo"
@@ -88,6 +94,12 @@ class VerlOptions:
     max_completion_length: int | None = None
 
     correct_reward: None = None  # there is one reward function: verl's
+
+    def __post_init__(self) -> None:
+        for name in ("system_prompt", "prompt_template"):
+            text = getattr(self, name)
+            if text is not None:
+                setattr(self, name, read_escapes(text))
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> VerlOptions:

@@ -18,9 +18,12 @@ import yaml
 
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.errors import InputError
+from attnpo.training.problems import has_held_out
 
 ENGINE = "attnpo.engines.verl.engine"
 REWARD = "pkg://attnpo.engines.verl.reward"
+VERIFIED = "VerifiedReward"
+"""The reward manager of this package; under any other a reward function of the user's judges."""
 AGENT = "single_turn_agent"
 """The agent loop of verl's that makes one uninterrupted response."""
 
@@ -45,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "critic.enable": False,  # its own default says so in a warning
     "data.filter_overlong_prompts": True,
     "reward.reward_manager.source": "importlib",
-    "reward.reward_manager.name": "VerifiedReward",
+    "reward.reward_manager.name": VERIFIED,
     "reward.reward_manager.module.path": REWARD,
     "trainer.logger": ["console"],
     "trainer.project_name": "attnpo",
@@ -251,6 +254,8 @@ def compose(asked: Asked) -> Any:
     if config.reward.custom_reward_function.path is not None and "reward.reward_manager.name" not in asked.keys:
         for name, value in (("source", "register"), ("name", "naive")):  # the user's function judges
             put(config, f"reward.reward_manager.{name}", value)
+    if options.dataset_name is not None and not has_held_out(options):
+        evaluate_nothing(config, asked.keys)
     if on_cpu:
         workers = config.trainer.n_gpus_per_node * config.trainer.nnodes
         put(config, "+ray_kwargs.ray_init.num_gpus", workers)
@@ -271,6 +276,26 @@ def check_files(options: VerlOptions, keys: Keys) -> None:
                 f"key {name} of verl's configuration: found {keys[name]!r} with the option dataset_name "
                 f"{options.dataset_name!r}, expected one of the two: both say where the problems are"
             )
+
+
+NO_EVALUATION: Keys = {"trainer.test_freq": -1, "trainer.val_before_train": False, "trainer.val_only": False}
+
+
+def evaluate_nothing(config: Any, asked: Keys) -> None:
+    """Without held-out problems verl would be given training problems to evaluate on. InputError where evaluations are
+    asked for."""
+    for name in NO_EVALUATION:
+        found = asked.get(name)
+        if found is not None and found > 0:
+            off = " ".join(
+                f"{key}={str(value).lower()}" for key, value in NO_EVALUATION.items() if asked.get(key, -1) > 0
+            )
+            raise InputError(
+                f"key {name} of verl's configuration: found {found!r}, but there are no held-out problems; give "
+                f"--eval_dataset_name, or {off}"
+            )
+    for name, value in NO_EVALUATION.items():
+        put(config, name, value)
 
 
 def of_options(options: VerlOptions) -> Keys:

@@ -127,13 +127,14 @@ class AttnPOTrainerSync(PPOTrainerSync):
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         """verl's, whose forward is read for the scores of the steps as well."""
         real = [not tag.get("is_padding", False) for tag in batch.tags]
-        rows = self._rows(batch, [key for key, is_real in zip(batch.keys, real, strict=True) if is_real])
+        with self.ledger.recorder.timer("transport"):
+            rows = self._rows(batch, [key for key, is_real in zip(batch.keys, real, strict=True) if is_real])
         found, wanted = len(set(rows.uids)), self.config.data.train_batch_size
         if found != wanted:
             raise RunError(f"{found} of {wanted} problems came back. {WHY_MISSING}")
         spans = iter(self.ledger.locate(rows))
         self._batch_of_step = rows
-        self._bytes = 0
+        self._bytes = rows.bytes()
         if self.ledger.heads is None:
             return super()._compute_old_log_prob(batch, metrics)
         packed = [next(spans) if is_real else nothing_to_score() for is_real in real]

@@ -1,0 +1,178 @@
+"""The problems of a run, read and prepared: what `attnpo train` and `attnpo verl` do alike. It needs no TRL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import datasets
+from datasets import Dataset
+
+from attnpo.data.problems import BUILT_IN, drop_long_prompts, make_prompts, to_problems
+from attnpo.data.targets import LengthTargets
+from attnpo.errors import InputError
+from attnpo.evaluation.contamination import Degree, seen_in_training
+from attnpo.rewards.accuracy import AccuracyReward
+from attnpo.task.source import source_rows
+from attnpo.training.own_rewards import with_columns
+
+SEEN: dict[Degree, str] = {"same": "word for word", "near": "nearly so"}
+"""How a held-out problem may stand in the training set; those that differ in their numbers only are usual."""
+
+Say = Callable[[str], object]
+"""Hears lines for the screen."""
+
+
+class ProblemOptions(Protocol):
+    """The options that say which problems, as both engines have them (docs/data.md)."""
+
+    dataset_name: Any
+    dataset_config: str | None
+    dataset_train_split: str
+    eval_dataset_name: str | None
+    dataset_test_split: str
+    problem_column: str | None
+    reference_column: str | None
+    system_prompt: str | None
+    prompt_template: str | None
+    # Read by `source_rows`: train_problems, eval_problems, task_difficulty, task_redundancy, task_seed.
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a run wants of its problems.
+
+    Attributes:
+        verified: the verifier judges, so that references it cannot read are left out.
+        keeps_columns: reward functions may ask for the other columns of the data set.
+        max_prompt_tokens: problems whose prompt has more are left out; None: no limit.
+        template_options: what the trainer hands to the chat template.
+        train_targets, eval_targets: lengths that prompts ask for.
+    """
+
+    verified: bool = True
+    keeps_columns: bool = False
+    max_prompt_tokens: int | None = None
+    template_options: dict[str, Any] = field(default_factory=dict)
+    train_targets: LengthTargets | None = None
+    eval_targets: LengthTargets | None = None
+
+
+@dataclass
+class ProblemSets:
+    """The training set, the held-out one where there is one, and by "train" and "eval" how many problems were left out
+    why (for environment.json)."""
+
+    train: Dataset
+    held_out: Dataset | None
+    notes: dict[str, dict[str, int]]
+
+    def by_name(self) -> dict[str, Any]:
+        return {"train": self.train, "eval": self.held_out}
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without bars for loading and writing files; all is put back at the end."""
+    if datasets.are_progress_bars_disabled() is not False:
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+def has_held_out(options: ProblemOptions) -> bool:
+    """Whether a run has problems to evaluate on: the built-in task brings its own."""
+    return options.eval_dataset_name is not None or options.dataset_name == BUILT_IN
+
+
+def load_sets(options: ProblemOptions, tokenizer: Any, accuracy: AccuracyReward, say: Say, use: Use) -> ProblemSets:
+    """Both sets of a run. `say` hears which columns were read, how many problems there are, and what was left out.
+
+    Raises:
+        InputError: as `load_problems`.
+    """
+    train, counts = load_problems(options, tokenizer, accuracy, say, use, held_out=False)
+    sets = ProblemSets(train, None, {"train": counts})
+    if has_held_out(options):
+        sets.held_out, sets.notes["eval"] = load_problems(options, tokenizer, accuracy, say, use, held_out=True)
+    for name, counts in sets.notes.items():
+        left_out = ", ".join(f"{count} {why}" for why, count in counts.items() if count and why != "problems")
+        say(f"{name}: {counts['problems']} problems" + (f" (left out: {left_out})" if left_out else ""))
+    if sets.held_out is None:
+        say("no held-out problems: nothing is evaluated (--eval_dataset_name)")
+    return sets
+
+
+def load_problems(
+    options: ProblemOptions, tokenizer: Any, accuracy: AccuracyReward, say: Say, use: Use, *, held_out: bool
+) -> tuple[Dataset, dict[str, int]]:
+    """Problems with prompts, without those that cannot be used, and how many those were. `say` hears, in one line,
+    which columns of the data set were read.
+
+    Left out: prompts over `use.max_prompt_tokens`, references the verifier cannot read where it judges.
+    Raises:
+        InputError: a data set that cannot be read or has nothing that can be used; names it, the row and the column.
+    """
+    name = (options.eval_dataset_name or options.dataset_name) if held_out else options.dataset_name
+    split = options.dataset_test_split if held_out else options.dataset_train_split
+    rows = source_rows(name, options, held_out=held_out, config=options.dataset_config, split=split)
+    found = to_problems(rows, name, problem_column=options.problem_column, reference_column=options.reference_column)
+    problems = with_columns(found.rows, rows) if use.keeps_columns else found.rows
+    if name != BUILT_IN:
+        say(f"{'eval' if held_out else 'train'}: {found.recognised}")
+    # Other functions may know what to do with a reference that cannot be read, and so does a judge.
+    references = [row["reference"] for row in problems] if use.verified else []
+    unreadable = set(accuracy.validate_references(references)) if references else set()
+    readable = [row for row in problems if row["reference"] not in unreadable]
+    if not readable:
+        raise InputError(
+            f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference'][:200]!r}; "
+            f"read were: {found.recognised}. A worked solution has to mark its answer (\\boxed{{…}}, or #### … on its "
+            "last line); --reference_column names another column"
+        )
+    targets = use.eval_targets if held_out else use.train_targets
+    dataset = make_prompts(tokenizer, readable, options.prompt_template, targets)
+    if options.system_prompt is not None:
+        dataset = with_system_prompt(dataset, options.system_prompt)
+    dataset, long = drop_long_prompts(dataset, tokenizer, use.max_prompt_tokens, use.template_options)
+    counts = {
+        "problems": len(dataset),
+        "with a reference the verifier cannot read": len(problems) - len(readable),
+        f"with a prompt of more than {use.max_prompt_tokens} tokens": long,
+    }
+    return dataset, counts
+
+
+def with_system_prompt(dataset: Dataset, text: str) -> Dataset:
+    """Every conversation with a system message before it, in place of one that it has.
+
+    Raises:
+        InputError: prompts without a chat template, which have no place for it.
+    """
+    if isinstance(dataset[0]["prompt"], str):
+        raise InputError(
+            "option system_prompt: the tokenizer has no chat template; put the text into --prompt_template"
+        )
+    first = {"role": "system", "content": text}
+    return dataset.map(lambda row: {"prompt": [first, *(m for m in row["prompt"] if m["role"] != "system")]})
+
+
+def overlap_warnings(sets: dict[str, Any]) -> list[str]:
+    """A sentence where held-out problems stand in the training set. `sets`: "train" and "eval", which may be None."""
+    training, held_out = sets["train"], sets["eval"]
+    if held_out is None or not all("problem" in (rows.column_names or ()) for rows in (training, held_out)):
+        return []
+    found = seen_in_training(training["problem"], list(held_out["problem"]))
+    said = [f"{found[degree]} {how}" for degree, how in SEEN.items() if degree in found]
+    if not said:
+        return []
+    return [
+        f"held-out problems that the training set has too: {', '.join(said)} of {len(held_out)}. What is measured on "
+        "them is no accuracy on new problems; give other ones with --eval_dataset_name"
+    ]
