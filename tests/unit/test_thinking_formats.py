@@ -120,7 +120,6 @@ def test_structured_output_of_harmony_is_its_answer():
     assert text[parts.answer_start : parts.answer_end] == '{"x": 21}'
 
 
-
 @pytest.mark.parametrize(("text", "thinking", "answer"), HARMONY)
 def test_channels(text: str, thinking: str, answer: str | None) -> None:
     form = load_format("openai_gptoss")
