@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
 from html.parser import HTMLParser
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -119,7 +121,7 @@ def test_nothing_is_fetched(page):
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
     assert policy is not None
     assert "default-src 'none'" in policy
-    assert policy.count("sha256-") == 2
+    assert policy.count("sha256-") == 3
     assert "unsafe-inline" not in policy.split("style-src")[0]
 
 
@@ -241,3 +243,43 @@ def test_watching_writes_the_page_when_a_run_gets_on(example_run, tmp_path, monk
     assert sizes[2] > sizes[1]
     assert sizes[3] == sizes[2]
     assert main(["report", str(run), "-o", str(page), "--watch", "0"]) == 2
+
+
+def test_temml_is_there_with_its_licence_and_only_where_there_are_texts(page, tmp_path):
+    static = resources.files("attnpo.report").joinpath("static")
+    assert page.unpacked("temml") == static.joinpath("temml.min.js").read_text(encoding="utf-8")
+    assert "MIT" in static.joinpath("temml-LICENSE.txt").read_text(encoding="utf-8")
+    policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
+    digest = base64.b64encode(hashlib.sha256(page.unpacked("temml").encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in policy
+    (tmp_path / "config.yaml").write_text("model_name_or_path: m\n")
+    assert "temml" not in Page(report_html([tmp_path])).scripts
+
+
+def test_watching_sees_samples_and_traces_and_outlives_a_half_written_file(example_run, tmp_path, monkeypatch, capsys):
+    from attnpo.cli import report
+    from attnpo.cli.main import main
+    from example_evaluation import sample_row, write_samples
+
+    page, times = tmp_path / "page.html", []
+    file = write_samples(tmp_path / "evaluation", "math500", [sample_row(id="a")])
+    traces = tmp_path / "scored.jsonl"
+    example_run.write_jsonl(traces, [{"id": 1, "response": "a</think>b", "steps": []}])
+
+    def sleep(seconds: float) -> None:
+        times.append(page.stat().st_mtime_ns)
+        whole = file.read_text(encoding="utf-8")
+        if len(times) == 1:
+            file.write_text(whole + json.dumps(sample_row(id="b"))[:40], encoding="utf-8")
+        if len(times) == 2:
+            file.write_text(whole.splitlines()[0] + "\n" + json.dumps(sample_row(id="b")) + "\n", encoding="utf-8")
+        if len(times) == 3:
+            example_run.write_jsonl(traces, [{"id": 1, "response": "anew</think>b", "steps": []}])
+        if len(times) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(report.time, "sleep", sleep)
+    assert main(["report", str(tmp_path / "evaluation"), str(traces), "-o", str(page), "--watch", "5"]) == 0
+    assert "the page stays as it is" in capsys.readouterr().err
+    assert times[0] == times[1] < times[2] < times[3] == times[4]
+    assert "2 of 2 problems" in page.read_text(encoding="utf-8")

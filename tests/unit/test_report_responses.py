@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnpo.report.packing import HEAD, PIECE, ends_first, evenly, level, pack, pick_evaluated, pick_pairs
-from attnpo.report.rollouts import Response, _response
+from attnpo.report.rollouts import Response, response_of
 from attnpo.report.run import read_run
 from attnpo.report.views import responses as library
 from attnpo.report.views.responses import collect
@@ -28,7 +28,7 @@ def response(**changes) -> Response:
         **{"advantage": 0.3, "verdict": "right", "baseline": 0.1},
         "tokens": {"prompt": 80, "completion": 120, "answer": 20},
     }
-    return _response({**row, **changes}, "here")
+    return response_of({**row, **changes}, "here")
 
 
 def unpacked(chunk) -> dict:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 DESCRIPTION = """\
 Write one HTML page that opens anywhere without a network, from training runs, evaluations (those of others too: files
-of Every Eval Ever, lighteval's details) and files of `attnpo trim`, in any mixture. What the page shows is described in
-docs/report.md."""
+of Every Eval Ever, lighteval's details) and files of `attnpo trim` and `attnpo score`, in any mixture. What the page
+shows is described in docs/report.md."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -20,8 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="a run folder, an output folder of `attnpo eval` or of `attnpo evidence stability`, an `attnpo trim` "
-        "file, a .json or _samples.jsonl of Every Eval Ever, a details_*.parquet of lighteval",
+        help="a run folder, an output folder of `attnpo eval` or of `attnpo evidence stability`, a file of "
+        "`attnpo trim` or `attnpo score`, a .json or _samples.jsonl of Every Eval Ever, a details_*.parquet of "
+        "lighteval",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.html", help="the page to write")
 
@@ -55,14 +57,23 @@ def _write(args: argparse.Namespace) -> int:
 def _watch(args: argparse.Namespace) -> None:
     """Write the page anew after every change of a run's records, until Ctrl-C."""
     print(f"watching every {args.watch:g} s; reload the page to see more; Ctrl-C ends it", flush=True)
-    before = _changed(args.runs)
+    from attnpo.errors import InputError
+
+    before, said = _changed(args.runs), ""
     try:
         while True:
             time.sleep(args.watch)
             now = _changed(args.runs)
-            if now != before:
+            if now == before:
+                continue
+            try:
                 _write(args)
-                before = now
+            except InputError as error:  # a file may be in the middle of being written: the next look finds it whole
+                if str(error) != said:
+                    print(f"the page stays as it is: {error}", file=sys.stderr, flush=True)
+                said = str(error)
+            else:
+                before, said = now, ""
     except KeyboardInterrupt:
         if _changed(args.runs) != before:
             _write(args)
@@ -71,6 +82,7 @@ def _watch(args: argparse.Namespace) -> None:
 def _changed(runs: list[Path]) -> list[tuple[str, int]]:
     """The files that a page is made of, each with the time of its last change."""
     names = ("metrics.jsonl", "evaluations.jsonl", "warnings.jsonl", "config.yaml", "heads.json", "results.json")
-    files = [run / name for run in runs for name in names]
-    files += [folder for run in runs for folder in (run / "rollouts", run / "samples")]
+    files = [run / name for run in runs for name in (*names, "table.csv", "questions.jsonl", "rollouts")]
+    # An evaluation adds lines to the files it has; a run of training writes new ones.
+    files += [*runs, *(file for run in runs for file in sorted((run / "samples").glob("*.jsonl")))]
     return [(str(file), file.stat().st_mtime_ns) for file in files if file.exists()]

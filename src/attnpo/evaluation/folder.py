@@ -17,13 +17,21 @@ from typing import IO, Any
 import torch
 import yaml
 
-from attnpo.data.jsonl import drop_unfinished_line, json_line, read_numbered_jsonl, row_name, type_name, write_whole
+from attnpo.data.jsonl import (
+    drop_unfinished_line,
+    json_line,
+    read_numbered_jsonl,
+    row_name,
+    type_name,
+    write_jsonl,
+    write_whole,
+)
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation.options import check_same
 from attnpo.evaluation.plan import Key
-from attnpo.evaluation.samples import Sample, has_mark
+from attnpo.evaluation.samples import Question, Sample, has_mark
 from attnpo.rewards.verdict import Verdict
-from attnpo.steps.formats import BY_MARKS, THINK, Form, ThinkingFormat
+from attnpo.steps.formats import BY_MARKS, THINK, Form, ThinkingFormat, recorded_format
 from attnpo.versions import device_names, versions_of
 
 Results = dict[str, Any]
@@ -75,7 +83,7 @@ def versions() -> dict[str, str]:
     return versions_of(_PACKAGES)
 
 
-OPTIONS, SAMPLES = "eval.yaml", "samples"
+OPTIONS, SAMPLES, QUESTIONS = "eval.yaml", "samples", "questions.jsonl"
 
 _COUNTS = {"sample", "prompt_tokens", "tokens", "thinking_tokens", "answer_tokens"}
 _KINDS = {
@@ -125,17 +133,8 @@ def read_evaluation(path: Path, name: str | None = None) -> Evaluation:
         path=path,
         samples={file.stem: read_samples(file) for file in files},
         options=options,
-        form=_recorded_format(path / ENVIRONMENT),
+        form=recorded_format(path / ENVIRONMENT),
     )
-
-
-def _recorded_format(file: Path) -> Form:
-    """The thinking format that environment.json has; responses are read by their marks where it has none."""
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8")).get("thinking_format")
-        return BY_MARKS if facts is None else ThinkingFormat.from_json(facts)
-    except (OSError, ValueError, TypeError, AttributeError):  # of other tools and older versions
-        return BY_MARKS
 
 
 def read_options(file: Path) -> dict[str, Any]:
@@ -273,6 +272,16 @@ class SampleFiles:
 
     def _file(self, benchmark: str) -> Path:
         return self.folder / SAMPLES / f"{benchmark}.jsonl"
+
+
+def write_questions(folder: Path, questions: Mapping[str, Iterable[Question]]) -> None:
+    """What was asked, for those who read the samples later: questions.jsonl. Raises RunError where it cannot be."""
+    rows = [
+        {"benchmark": name, "id": one.id, "problem": one.problem, "choices": list(one.choices)}
+        for name, asked in questions.items()
+        for one in asked
+    ]
+    write_jsonl(folder / QUESTIONS, rows)
 
 
 def check_planned(samples: Iterable[Sample], planned: dict[Key, int]) -> set[Key]:

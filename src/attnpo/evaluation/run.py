@@ -27,6 +27,7 @@ from attnpo.evaluation.folder import (
     read_evaluation,
     stamp,
     write_options,
+    write_questions,
 )
 from attnpo.evaluation.grading import Grader
 from attnpo.evaluation.load import Loaded, load_questions
@@ -258,6 +259,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
         environment = Environment(folder, command)
         sources = {name: found.source for name, found in loaded.items()}
         environment.write(left_out=left_out, sources=sources, finished=None)
+        write_questions(folder, {name: found.questions for name, found in loaded.items()})
         judge = answer_judge(options)
         missing = [batch for batch in plan.batches if any(request.key not in present for request in batch)]
         if missing:

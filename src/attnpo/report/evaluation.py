@@ -51,6 +51,7 @@ class Evaluation:
     aes: dict[str, float]
     base: str | None
     options: dict[str, Any] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
     def same_problems(self, other: Evaluation, benchmark: str) -> bool:
         """Whether both answered the same: as many problems, and one hash of the questions or, without it, one limit."""
@@ -96,7 +97,7 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no {RESULTS}: the evaluation has not ended; run `attnpo eval` again") from None
+        return _unfinished(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read: {error}") from error
     content = _object(content, str(file))
@@ -111,6 +112,22 @@ def read_evaluation(path: Path) -> Evaluation:
     name = str(content.get("name") or content.get("model") or path.resolve().name)
     base = recorded.get("base")
     return Evaluation(name, path, benchmarks, aes, None if base is None else str(base), _options(path / OPTIONS))
+
+
+def _unfinished(path: Path) -> Evaluation:
+    """An evaluation that is still being sampled, as far as it goes. Raises InputError where it has no sample yet."""
+    if not any(file.stat().st_size for file in (path / "samples").glob("*.jsonl")):
+        raise InputError(f"{path}: no {RESULTS}: the evaluation has not ended; run `attnpo eval` again")
+    from attnpo.evaluation.folder import read_evaluation as read_samples  # takes torch
+    from attnpo.evaluation.results import benchmark_results
+
+    theirs = read_samples(path)
+    found = {
+        name: _benchmark(benchmark_results(samples, form=theirs.form), f"{path}, {name}")
+        for name, samples in theirs.samples.items()
+    }
+    said = f"{theirs.name}: the evaluation has not ended (no {RESULTS}); the numbers are those of the samples so far."
+    return Evaluation(theirs.name, path, found, {}, None, _options(path / OPTIONS), (said,))
 
 
 def read_evaluations(paths: list[Path]) -> list[Evaluation]:

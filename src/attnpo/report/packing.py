@@ -7,7 +7,7 @@ import gzip
 import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from attnpo.report.elements import short, visible
@@ -17,6 +17,8 @@ TRAIN_STEPS = 24  # files of each kind, spread evenly over the run
 EVALUATIONS = 16
 RESPONSES = 64  # of one training step
 PROBLEMS = 32  # of the first and the last evaluation
+FLIPS = 32  # more of them, whose verdict changed
+RIGHT = {"right": True, "wrong": False, "no_answer": False}  # other verdicts say nothing of an answer
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def ends_first(count: int) -> Iterator[int]:
 def pick_pairs(first: list[Response], last: list[Response], wanted: int = PROBLEMS) -> list[Pair]:
     """Problems in both: first those with scores in both, then others, taken at even distances of their order.
 
+    Behind them stand up to FLIPS others whose verdict changed, at even distances too.
+
     Each kind runs from the problem whose response became shortest by share to the one whose grew most.
     """
     before, after = one_per_problem(first), one_per_problem(last)
@@ -67,7 +71,53 @@ def pick_pairs(first: list[Response], last: list[Response], wanted: int = PROBLE
     others = [pair for pair in pairs if not (pair.before.scored and pair.after.scored)]
     chosen = [scored[index] for index in evenly(len(scored), wanted)]
     chosen += [others[index] for index in evenly(len(others), wanted - len(chosen))] if len(chosen) < wanted else []
-    return chosen
+    changed = [pair for pair in pairs if flip(pair.before, pair.after) and pair not in chosen]
+    return chosen + [changed[index] for index in evenly(len(changed), FLIPS)]
+
+
+def flip(before: Response, after: Response) -> str | None:
+    """ "gained": not right before and right after; "lost": the other way; None: as before, or one has no verdict."""
+    states = [RIGHT.get(response.verdict or "") for response in (before, after)]
+    if None in states or states[0] == states[1]:
+        return None
+    return "gained" if states[1] else "lost"
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Problems by what became of them: counts."""
+
+    both: int
+    gained: int
+    lost: int
+    neither: int
+
+    @property
+    def problems(self) -> int:
+        return self.both + self.gained + self.lost + self.neither
+
+    def sentence(self, of: str) -> str:
+        """`of`: what the problems are, with how many there are before it."""
+        return (
+            f"Of {self.problems:,} {of} {self.gained:,} went from not right to right and {self.lost:,} from right to "
+            f"not right; {self.both:,} are right in both, {self.neither:,} in neither."
+        )
+
+
+def count_flips(first: list[Response], last: list[Response]) -> Flips:
+    """Over the problems that both answered and whose responses have a verdict, the first response of each."""
+    before, after = first_per_problem(first), first_per_problem(last)
+    pairs = [(before[key], after[key]) for key in before if key in after]
+    states = [(RIGHT.get(a.verdict or ""), RIGHT.get(b.verdict or "")) for a, b in pairs]
+    return Flips(*(states.count(state) for state in ((True, True), (False, True), (True, False), (False, False))))
+
+
+def first_per_problem(responses: list[Response]) -> dict[str, Response]:
+    """The first response to each problem."""
+    found: dict[str, Response] = {}
+    for response in responses:
+        found.setdefault(response.id, response)
+    return found
 
 
 def one_per_problem(responses: list[Response]) -> dict[str, Response]:
@@ -116,9 +166,43 @@ class Chunk:
     recorded: int
     catalogue: list[Json]
     data: str
+    title: str = ""
+    """What the chunk is called where `split` and `step` do not say it: a benchmark, a file."""
 
 
-def pack(key: str, split: str, step: int, responses: list[Response], recorded: int) -> Chunk:
+@dataclass(frozen=True)
+class Shelf:
+    """The responses of one source: chunks by step, evaluations first; `pairs`: problems, in the order they are shown.
+
+    `left_out` says what is not here and by which rule. `kind`: a run, an evaluation, or traces. `lengths`: tokens of
+    all responses of a run's first and last evaluation, under what these are called; `flips`: between those two.
+    """
+
+    run: str
+    chunks: list[Chunk]
+    pairs: list[str]
+    left_out: list[str]
+    notices: list[str]
+    kind: str = "run"
+    lengths: dict[str, list[float]] = field(default_factory=dict)
+    flips: Flips | None = None
+
+
+def fitting(
+    key: str, split: str, step: int, responses: list[Response], recorded: int, room: int, title: str = ""
+) -> Chunk | None:
+    """The chunk, with fewer responses if it takes more than `room` bytes; None if not even a few fit."""
+    most = len(responses)
+    while True:
+        chunk = pack(key, split, step, responses[:most], recorded, title)
+        if len(chunk.data) <= room:
+            return chunk
+        if most <= 4:
+            return None
+        most //= 2
+
+
+def pack(key: str, split: str, step: int, responses: list[Response], recorded: int, title: str = "") -> Chunk:
     """A chunk of `responses`, which are in the order they are shown, out of `recorded` in the file."""
     problems = list(dict.fromkeys(response.problem for response in responses))
     number = {problem: index for index, problem in enumerate(problems)}
@@ -129,7 +213,7 @@ def pack(key: str, split: str, step: int, responses: list[Response], recorded: i
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # Level 9 and no time of day: small, and the same for the same run. Half a character pair becomes "?".
     data = base64.b64encode(gzip.compress(text.encode("utf-8", errors="replace"), 9, mtime=0)).decode("ascii")
-    return Chunk(key, split, step, recorded, [_listed(response) for response in responses], data)
+    return Chunk(key, split, step, recorded, [_listed(response) for response in responses], data, title)
 
 
 def level(response: Response, step: ScoredStep) -> int | None:

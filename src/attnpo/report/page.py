@@ -18,20 +18,23 @@ from attnpo import __version__
 from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
 from attnpo.report.elements import View, embedded_json, esc
+from attnpo.report.evaluated import Sampled, read_sampled
 from attnpo.report.evaluation import Evaluation, is_evaluation, read_evaluations
+from attnpo.report.packing import Shelf
 from attnpo.report.run import Run, read_runs
+from attnpo.report.traced import TracedFile, read_traced, traced
 from attnpo.report.views.behaviour import behaviour
 from attnpo.report.views.compare import compare
 from attnpo.report.views.configuration import configuration
 from attnpo.report.views.heads import Stability, find_stability, heads
 from attnpo.report.views.overview import overview
-from attnpo.report.views.responses import Shelf, collect, responses
-from attnpo.report.views.trimmed import TrimmedFile, read_trimmed, trimmed
+from attnpo.report.views.responses import collect, responses
+from attnpo.report.views.trimmed import TrimmedFile, is_trimmed, read_trimmed, trimmed
 
 STYLES = ("colours.css", "page.css", "responses.css")
 # In this order, in one function: each file may use what those before it define.
 SCRIPTS = (
-    *("base.js", "data.js", "theme.js", "plots.js", "library.js", "trace.js", "pair.js"),
+    *("base.js", "data.js", "theme.js", "plots.js", "maths.js", "cues.js", "library.js", "trace.js", "pair.js"),
     *("explorer.js", "tabs.js", "keys.js", "start.js"),
 )
 
@@ -44,6 +47,8 @@ class Sources:
     evaluations: list[Evaluation]
     stabilities: list[Stability]
     trimmed: list[TrimmedFile]
+    traced: list[TracedFile]
+    sampled: list[Sampled]
 
 
 def write_report(paths: list[Path], output: Path) -> int:
@@ -63,17 +68,21 @@ def write_report(paths: list[Path], output: Path) -> int:
 
 def read_sources(paths: list[Path]) -> Sources:
     """Everything as what it is: a training run, an evaluation, or the output of `attnpo evidence stability`, which are
-    folders, a file of `attnpo trim`, or an evaluation in the form of others."""
+    folders, a file of `attnpo trim`, `attnpo score` or `attnpo segment`, or an evaluation in the form of others."""
     files = [path for path in paths if path.is_file() and not is_evaluation(path)]
     paths = [path for path in paths if path not in files]
     evaluations = [path for path in paths if is_evaluation(path)]
     tables = {path: find_stability(path, path.resolve().name) for path in paths if path not in evaluations}
     runs = read_runs([path for path in tables if tables[path] is None or (path / "config.yaml").exists()])
+    trimmed_files = [path for path in files if is_trimmed(path)]
+    measured = read_evaluations(evaluations)
     return Sources(
         runs,
-        read_evaluations(evaluations),
+        measured,
         [table for table in tables.values() if table is not None],
-        [read_trimmed(path) for path in files],
+        [read_trimmed(path) for path in trimmed_files],
+        [read_traced(path) for path in files if path not in trimmed_files],
+        [read_sampled(one) for one in measured],
     )
 
 
@@ -81,18 +90,23 @@ def report_html(paths: list[Path]) -> str:
     """The whole page as a string."""
     sources = read_sources(paths)
     runs, evaluations = sources.runs, sources.evaluations
-    shelves = collect(runs)
-    of_folders = [overview(runs, evaluations), compare(runs, evaluations)] if runs or evaluations else []
+    shelves = collect(runs, sources.sampled, sources.traced)
+    summary = overview(runs, evaluations, sources.sampled, shelves)
+    of_folders = [summary, compare(runs, evaluations, sources.sampled)] if runs or evaluations else []
     views = [
         *of_folders,
-        responses(runs, shelves),
+        responses(shelves),
+        traced(sources.traced),
         heads(runs, sources.stabilities),
         trimmed(sources.trimmed),
         behaviour(runs),
         configuration(runs),
     ]
-    names = [one.name for one in (*runs, *evaluations, *sources.trimmed)]
-    kinds = {"Training report": runs, "Evaluation report": evaluations, "Trimmed traces": sources.trimmed}
+    names = [one.name for one in (*runs, *evaluations, *sources.trimmed, *sources.traced)]
+    kinds = {
+        **{"Training report": runs, "Evaluation report": evaluations},
+        **{"Trimmed traces": sources.trimmed, "Scored traces": sources.traced},
+    }
     there = [kind for kind, found in kinds.items() if found]
     kind = there[0] if len(there) == 1 else "Report"
     title = names[0] if len(names) == 1 else kind
@@ -101,10 +115,17 @@ def report_html(paths: list[Path]) -> str:
 
 def _assemble(title: str, views: list[View], shelves: list[Shelf]) -> str:
     plotly, digest = _plotly()
+    temml, temml_digest = _temml()
     script = '"use strict";\n(() => {\n' + "\n".join(_resource(name) for name in SCRIPTS) + "})();\n"
     assert "</script" not in script.lower()
-    # Only these two scripts may run, whatever a response contains; nothing may be fetched.
-    allowed = f"'sha256-{digest}' 'sha256-{_digest(script)}'"
+    chunks = "".join(
+        f'<script type="text/plain" id="chunk-{index}-{chunk.key}">{chunk.data}</script>\n'
+        for index, shelf in enumerate(shelves)
+        for chunk in shelf.chunks
+    )
+    # Only these three scripts may run, whatever a response contains; nothing may be fetched.
+    allowed = f"'sha256-{digest}' 'sha256-{temml_digest}' 'sha256-{_digest(script)}'"
+    has_texts = bool(chunks) or any(view.id == "trimmed" for view in views)
     policy = (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
         "form-action 'none'"
@@ -113,11 +134,6 @@ def _assemble(title: str, views: list[View], shelves: list[Shelf]) -> str:
     sections = "".join(
         f'<section id="{view.id}" class="view"><h2 class="title">{view.title}</h2>\n{view.html}</section>\n'
         for view in views
-    )
-    chunks = "".join(
-        f'<script type="text/plain" id="chunk-{index}-{chunk.key}">{chunk.data}</script>\n'
-        for index, shelf in enumerate(shelves)
-        for chunk in shelf.chunks
     )
     return Template(_resource("page.html")).substitute(
         title=esc(title),
@@ -129,6 +145,7 @@ def _assemble(title: str, views: list[View], shelves: list[Shelf]) -> str:
         data=embedded_json(_data(views, shelves)),
         chunks=chunks,
         plotly=plotly,
+        temml=f'\n<script type="text/plain" id="temml">{temml}</script>' if has_texts else "",
         script=script,
     )
 
@@ -140,9 +157,9 @@ def _data(views: list[View], shelves: list[Shelf]) -> dict[str, Any]:
         "shelves": [
             {
                 "run": shelf.run,
-                "pairs": shelf.pairs,
+                "kind": shelf.kind,
                 "chunks": [
-                    {"key": c.key, "split": c.split, "step": c.step, "recorded": c.recorded, "rows": c.catalogue}
+                    {"key": c.key, "split": c.split, "step": c.step, "title": c.title, "rows": c.catalogue}
                     for c in shelf.chunks
                 ],
             }
@@ -154,7 +171,16 @@ def _data(views: list[View], shelves: list[Shelf]) -> dict[str, Any]:
 @cache
 def _plotly() -> tuple[str, str]:
     """plotly.js gzipped in base64, and the digest of what is unpacked from it."""
-    text = _own_line_ends(get_plotlyjs())
+    return _library(_own_line_ends(get_plotlyjs()))
+
+
+@cache
+def _temml() -> tuple[str, str]:
+    """Temml, which draws formulas as MathML, in the same form; its licence stands beside it."""
+    return _library(_resource("temml.min.js"))
+
+
+def _library(text: str) -> tuple[str, str]:
     return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii"), _digest(text)
 
 

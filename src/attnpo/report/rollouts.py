@@ -80,7 +80,7 @@ def read_responses(path: Path) -> tuple[list[Response], str | None]:
     Raises InputError with file, row and field for rows that do not fit the format.
     """
     rows, notice = read_unfinished_jsonl(path)
-    return [_response(row, f"{path}, row {index}") for index, row in rows], notice
+    return [response_of(row, f"{path}, row {index}") for index, row in rows], notice
 
 
 def _text(row: dict[str, Any], key: str, where: str) -> str:
@@ -96,7 +96,8 @@ def _mapping(row: dict[str, Any], key: str, where: str) -> dict[str, Any]:
     return value
 
 
-def _response(row: dict[str, Any], where: str) -> Response:
+def response_of(row: dict[str, Any], where: str) -> Response:
+    """One row as a Response. Raises InputError, beginning with `where`."""
     text = _text(row, "text", where)
     start, end = whole(row, "thinking_start", where), whole(row, "thinking_end", where)
     if not start <= end <= len(text):

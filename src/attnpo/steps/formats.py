@@ -6,6 +6,7 @@ Built in (``formats.yaml``) or from a YAML file of the user's with the same fiel
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -268,6 +269,15 @@ def marks_of(form: Form) -> ThinkingFormat:
     """The format whose marks are put around thinking that a file keeps apart from the answer: `form`, where it says so
     and has marks; else ``<think>``."""
     return form if isinstance(form, ThinkingFormat) and form.bridge else THINK
+
+
+def recorded_format(file: Path) -> Form:
+    """The thinking format that an environment.json has; responses are read by their marks where it has none."""
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8")).get("thinking_format")
+        return BY_MARKS if facts is None else ThinkingFormat.from_json(facts)
+    except (OSError, ValueError, TypeError, AttributeError):  # of other tools and older versions
+        return BY_MARKS
 
 
 def formats_found(texts: Iterable[str], form: Form) -> str:

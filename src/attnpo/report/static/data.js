@@ -20,7 +20,7 @@ function openChunk(run, key) {
 async function readResponse(run, chunk, index) {
   const content = await openChunk(run, chunk.key);
   const response = content.responses[index];
-  return { ...chunk.rows[index], ...response, problem: content.problems[response.problem], step: chunk.step, split: chunk.split };
+  return { ...chunk.rows[index], ...response, problem: content.problems[response.problem], step: chunk.step, split: chunk.split, source: shelves[run].run };
 }
 
 // The searchable text of every response of a chunk, in lower case.

@@ -25,7 +25,7 @@ function follow({ path, query }) {
     chosen.set = query.get("within") === "all" ? "all" : key;
     chosen.pair = query.get("mode") !== "one";
     chosen.query = query.get("q") ?? "";
-    chosen.shown = new Set((query.get("show") ?? "").split(",").filter((name) => name in VERDICTS || name in MARKS));
+    chosen.shown = new Set((query.get("show") ?? "").split(",").filter((name) => name in VERDICTS || name in MARKS || name in CHANGES));
   }
   choose(chosen.run);
 }
@@ -45,7 +45,7 @@ function choose(run) {
 
 function fillControls() {
   byId("run").value = String(chosen.run);
-  const options = [["all", "every step"], ...shelves[chosen.run].chunks.map((chunk) => [chunk.key, setName(chunk)])];
+  const options = [["all", shelves[chosen.run].kind === "run" ? "every step" : "all of it"], ...shelves[chosen.run].chunks.map((chunk) => [chunk.key, setName(chunk)])];
   byId("step").replaceChildren(...options.map(([value, name]) => make("option", { value }, name)));
   byId("step").value = chosen.set;
   if (byId("find").value !== chosen.query) byId("find").value = chosen.query;
@@ -70,11 +70,12 @@ function entry({ chunk, row }, position) {
   const other = pairOf(chosen.run, chunk, row);
   const [before, after] = other ? other.map((end) => end.chunk.rows[end.index].tokens) : [];
   const length = other && known(before) && known(after) ? `${count(before)} → ${count(after)}` : known(row.tokens) ? count(row.tokens) : "–";
-  const marks = row.marks.map((mark) => MARKS[mark]).join(" ");
-  const place = chosen.set === "all" ? `${chunk.split === "eval" ? "held-out" : "training"} ${chunk.step}` : `${row.id.slice(0, 40) || `group ${row.group}`}${chunk.split === "train" ? ` · ${row.index}` : ""}`;
+  const change = changeOf(other);
+  const marks = [...row.marks.map((mark) => MARKS[mark]), ...(change ? [CHANGES[change]] : [])].join(" ");
+  const place = chosen.set === "all" && !chunk.title ? `${chunk.split === "eval" ? "held-out" : "training"} ${chunk.step}` : `${row.id.slice(0, 40) || `group ${row.group}`}${chunk.split === "train" ? ` · ${row.index}` : ""}`;
   const item = make("li", { role: "option", id: `option-${position}`, "aria-selected": "false" },
     make("span", { class: verdictClass(row), "aria-label": verdictOf(row) }, verdictOf(row).split(" ")[0]),
-    make("span", { class: "name" }, place), make("span", { class: "marks", "aria-label": row.marks.join(", ") }, marks),
+    make("span", { class: "name" }, place), make("span", { class: "marks", "aria-label": [...row.marks, change ?? ""].join(" ") }, marks),
     make("span", { class: "length" }, `${length} tokens`));
   item.addEventListener("click", () => select(position));
   return item;
@@ -102,13 +103,14 @@ async function read({ chunk, row, index }, request) {
   const run = chosen.run;
   const both = pairOf(run, chunk, row);
   const wanted = both && chosen.pair ? both : [{ chunk, index }];
-  const responses = await Promise.all(wanted.map((end) => readResponse(run, end.chunk, end.index)));
+  const responses = await Promise.all(wanted.map((end) => readResponse(end.run ?? run, end.chunk, end.index)));
   if (request !== asked) return;
   const { node, figure } = responses.length === 2 ? { node: twoResponses(...responses), figure: null } : oneResponse(responses[0]);
-  const title = make("h3", {}, responses.length === 2 ? "Held-out problem" : chunk.split === "eval" ? setName(chunk) : `${setName(chunk)}, group ${row.group}, response ${row.index}`, " ", make("small", {}, row.id));
+  const title = make("h3", {}, responses.length === 2 && !chunk.title ? "Held-out problem" : chunk.split !== "train" ? setName(chunk) : `${setName(chunk)}, group ${row.group}, response ${row.index}`, " ", make("small", {}, row.id));
   const modes = both && make("div", { class: "modes", role: "group", "aria-label": "How to read" },
-    mode("Before and after", true), mode("This response", false));
-  byId("reader").replaceChildren(make("header", {}, title, modes), make("blockquote", { class: "problem" }, responses[0].problem), node);
+    mode(chunk.title ? "Side by side" : "Before and after", true), mode("This response", false));
+  byId("reader").replaceChildren(make("header", {}, title, modes), make("blockquote", { class: "problem", "data-maths": true }, responses[0].problem), node);
+  typeset(byId("reader"));
   byId("reader").dataset.at = `${chunk.key}/${index}`;
   if (figure) await draw(figure);
 }

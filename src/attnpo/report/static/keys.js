@@ -4,6 +4,7 @@ const KEYS = {
   j: () => currentView() === "responses" && move(1),
   k: () => currentView() === "responses" && move(-1),
   b: () => currentView() === "responses" && setPair(!chosen.pair),
+  m: () => byId("temml") && setFormulas(!asFormulas),
   t: nextTheme,
   "?": () => byId("help").showModal(),
   "/": () => {

@@ -58,15 +58,16 @@ function cell(block, side, note) {
 
 function twoResponses(before, after) {
   const readout = newReadout();
-  const [left, right] = [blocksOf(before, readout, "before, "), blocksOf(after, readout, "after, ")];
+  const [first, second] = before.split === "bench" ? ["first", "second"] : ["before", "after"];
+  const [left, right] = [blocksOf(before, readout, `${first}, `), blocksOf(after, readout, `${second}, `)];
   const grid = make("div", { class: "pair" });
   for (const [side, response] of [["Before", before], ["After", after]]) {
-    grid.append(make("div", { class: "cell head" }, make("h3", {}, `${side}, step ${response.step}`), verdictLine(response), ...[notScored(response)].filter(Boolean)));
+    grid.append(make("div", { class: "cell head" }, make("h3", {}, response.split === "bench" ? response.source : `${side}, step ${response.step}`), verdictLine(response), ...[notScored(response)].filter(Boolean)));
   }
   const said = (blocks) => blocks.map((block) => block.words ?? "");
   for (const [i, j, alike] of align(said(left), said(right))) {
     const note = alike && (left[i].words === right[j].words ? "= same" : "≈ similar");
-    grid.append(cell(left[i], "before", note || "− only before"), cell(right[j], "after", note || "+ only after"));
+    grid.append(cell(left[i], "before", note || `− only ${first}`), cell(right[j], "after", note || `+ only ${second}`));
   }
   grid.append(make("div", { class: "cell before" }, answerBlock(before)), make("div", { class: "cell after" }, answerBlock(after)));
   const facts = make("dl", { class: "facts" });

@@ -1,6 +1,8 @@
 // Everything is defined: begin.
 
 startTheme();
+startMaths();
+startCues();
 startPlots();
 startExplorer();
 startTabs();

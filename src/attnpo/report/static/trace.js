@@ -48,7 +48,7 @@ function stepBlock(step, response, number, readout, side) {
     effect && make("span", { class: `effect ${effect}` }, `${EFFECTS[effect]}, γ = ${small(step.scale)}`));
   const shade = known(step.level) ? `s${step.level}` : "none";
   const block = make("div", { class: ["step", shade, effect].filter(Boolean).join(" "), tabindex: 0, "aria-label": `${name}, ${step.kind}` },
-    label, make("div", { class: "words" }, step.text));
+    label, make("div", { class: "words", "data-maths": true }, step.text));
   const show = () => {
     readout.replaceChildren(make("span", { class: "at" }, name), make("dl", { class: "facts" }, ...numbersOf(step, response).map(([key, value]) => fact(key, value))));
   };
@@ -69,7 +69,7 @@ function blocksOf(response, readout, side = "") {
       const note = `${plural(piece.left_out[0], "step")} (${count(piece.left_out[1])} characters) left out to keep this page small.`;
       return { words: null, node: make("p", { class: "aside" }, note) };
     }
-    if (!("kind" in piece)) return { words: null, node: make("div", { class: "step none" }, piece.text) };
+    if (!("kind" in piece)) return { words: null, node: make("div", { class: "step none", "data-maths": true }, piece.text) };
     number += 1;
     return { words: piece.text, node: stepBlock(piece, response, number, readout, side) };
   });
@@ -81,7 +81,7 @@ const scored = (response) => response.pieces.some((piece) => known(piece.score))
 const notScored = (response) => (scored(response) ? null : make("p", { class: "aside" }, "This response was not scored: no colours."));
 
 const answerBlock = (response) => (response.answer
-  ? make("div", { class: "answer" }, make("p", { class: "label" }, "final answer"), make("div", { class: "words" }, response.answer))
+  ? make("div", { class: "answer" }, make("p", { class: "label" }, "final answer"), make("div", { class: "words", "data-maths": true }, response.answer))
   : make("p", { class: "aside" }, "No final answer."));
 
 // Scores over the steps, the baseline as a line: a plotly figure.

@@ -5,6 +5,7 @@ Runs and evaluated models against each other: length, accuracy, and both in one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 
 from attnpo.evaluation.sampling_options import sampling_notices
@@ -29,6 +30,7 @@ from attnpo.report.elements import (
     table_html,
 )
 from attnpo.report.elements import score as score_text
+from attnpo.report.evaluated import Sampled
 from attnpo.report.evaluation import Evaluation, Measure
 from attnpo.report.run import Run
 from attnpo.report.views.frontier import (
@@ -41,6 +43,7 @@ from attnpo.report.views.frontier import (
     share_of,
     tokens_of,
 )
+from attnpo.report.views.lengths import lengths_chart
 
 
 def benchmark_names(evaluations: list[Evaluation]) -> list[str]:
@@ -245,7 +248,11 @@ def _point(evaluation: Evaluation, name: str) -> Point | None:
     return Point(name, measures["accuracy"], measures["tokens"])
 
 
-def compare(runs: list[Run], evaluations: list[Evaluation]) -> View:
+def _lengths(sampled: Sampled, name: str) -> list[float]:
+    return [response.tokens for response in sampled.responses.get(name, ()) if response.tokens is not None]
+
+
+def compare(runs: list[Run], evaluations: list[Evaluation], sampled: Sequence[Sampled] = ()) -> View:
     """Held-out problems of the runs first, then every benchmark of the evaluations."""
     parts: list[str] = []
     charts: list[Chart] = []
@@ -266,6 +273,9 @@ def compare(runs: list[Run], evaluations: list[Evaluation]) -> View:
         parts.append(table_html(mean_table(evaluations), "All benchmarks"))
     for index, name in enumerate(benchmark_names(evaluations)):
         drawn = benchmark_charts(evaluations, name, index)
+        lengths = {one.evaluation.name: _lengths(one, name) for one in sampled}
+        spread = lengths_chart(f"lengths-of-{index}", "Lengths", lengths)
+        drawn += [] if spread is None else [spread]
         charts += drawn
         table = table_html(benchmark_table(evaluations, name), f"{name}, numbers")
         parts.append(f'<h2>{esc(name)}</h2>\n{table}<div class="thirds">{charts_html(drawn)}</div>')

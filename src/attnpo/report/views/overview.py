@@ -6,6 +6,7 @@ What happened, in plain language and in a handful of numbers and curves.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from attnpo.report.elements import (
@@ -26,9 +27,13 @@ from attnpo.report.elements import (
     small,
     table_html,
 )
+from attnpo.report.evaluated import Sampled, flips_between
 from attnpo.report.evaluation import Evaluation
+from attnpo.report.packing import Flips, Shelf
 from attnpo.report.run import Measured, Run
 from attnpo.report.views.behaviour import OVERVIEW, curves
+from attnpo.report.views.frontier import share_of, tokens_of
+from attnpo.report.views.lengths import run_lengths
 
 ROWS = (
     ("Accuracy", "accuracy", "share"),
@@ -222,24 +227,60 @@ def _change(before: float | None, after: float | None, unit: str) -> str:
     return points(after - before) if unit == "share" else change(before, after)
 
 
-def overview(runs: list[Run], evaluations: list[Evaluation]) -> View:
-    """The summary of every run, then the curves of all of them together."""
-    charts = curves(runs, OVERVIEW)
+def overview(
+    runs: list[Run], evaluations: list[Evaluation], sampled: Sequence[Sampled] = (), shelves: Sequence[Shelf] = ()
+) -> View:
+    """The summary of every run, what the evaluations found, then the curves of all runs together.
+
+    `shelves`: the responses of the runs first, in their order.
+    """
+    charts, own = curves(runs, OVERVIEW), shelves[: len(runs)]
+    flips = [shelf.flips for shelf in own] or [None] * len(runs)
+    found = [run_lengths(shelf, index, several=len(runs) > 1) for index, shelf in enumerate(own)]
+    lengths = [chart for chart in found if chart is not None]
     if len(runs) == 1:
-        summary = _summary(runs[0])
+        summary = _summary(runs[0], flips[0])
     else:
-        cards = (f'<article class="run"><h2>{esc(run.name)}</h2>{_summary(run)}</article>' for run in runs)
+        cards = (
+            f'<article class="run"><h2>{esc(run.name)}</h2>{_summary(run, counts)}</article>'
+            for run, counts in zip(runs, flips, strict=True)
+        )
         summary = f'<div class="runs">{"".join(cards)}</div>' if runs else ""
-    said = ""
-    if evaluations:
-        names = ", ".join(f"{one.name} ({plural(len(one.benchmarks), 'benchmark')})" for one in evaluations)
-        said = f'<p class="lead">Evaluated: {esc(names)}. Their numbers are under <a href="#compare">Compare</a>.</p>'
+    said = _evaluated(evaluations, sampled) if evaluations else ""
     drawn = charts_html(charts) or (nothing("No curves: no metrics and no evaluations were found.") if runs else "")
-    return View("overview", "Overview", f"{summary}{said}{drawn}", charts)
+    spread = f'<div class="wide">{charts_html(lengths)}</div>' if len(lengths) == 1 else charts_html(lengths)
+    return View("overview", "Overview", f"{summary}{said}{drawn}{spread}", [*charts, *lengths])
 
 
-def _summary(run: Run) -> str:
+def _evaluated(evaluations: list[Evaluation], sampled: Sequence[Sampled]) -> str:
+    """What every evaluation reached on every benchmark, and how many problems flipped between them."""
+    rows = [
+        (
+            one.name,
+            name,
+            count(found.problems),
+            share_of(found.measures["accuracy"]) if "accuracy" in found.measures else "–",
+            tokens_of(found.measures["tokens"]) if "tokens" in found.measures else "–",
+        )
+        for one in evaluations
+        for name, found in one.benchmarks.items()
+    ]
+    caption = "95 % intervals in brackets. More under Compare; single responses under Responses."
+    columns = ("Evaluated", "Benchmark", "Problems", "Accuracy", "Tokens")
+    table = table_html(Table(columns, rows, caption), "Evaluations")
+    flips = [
+        counts.sentence(f"problems of {name}, from {base} to {other},")
+        for name, base, other, counts in flips_between(list(sampled))
+    ]
+    listed = "".join(f"<li>{esc(said)}</li>" for said in flips)
+    table += notices_html([notice for one in evaluations for notice in one.notices])
+    return f'{table}<ul class="findings">{listed}</ul>\n' if listed else table
+
+
+def _summary(run: Run, flips: Flips | None) -> str:
     table, said = before_after(run), findings(run)
+    if flips is not None and flips.problems:
+        said = [flips.sentence("recorded held-out problems"), *said]
     numbers = f"<div>{table_html(table, 'Before and after', 'summary')}</div>" if table else ""
     listed = "".join(f"<li>{esc(finding)}</li>" for finding in said)
     found = f'<ul class="findings">{listed}</ul>' if listed else ""

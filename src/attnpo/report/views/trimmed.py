@@ -54,6 +54,13 @@ class TrimmedFile:
     traces: list[TrimmedTrace]
 
 
+def is_trimmed(path: Path) -> bool:
+    """Whether the first row is one of `attnpo trim`, or at least not one of traces with steps. Raises InputError for a
+    file that is no JSON Lines."""
+    row = next(read_numbered_jsonl(path))[1]
+    return "trim" in row or "steps" not in row
+
+
 def read_trimmed(path: Path) -> TrimmedFile:
     """Raises InputError, with row and field, for rows that are not what `attnpo trim` writes."""
     traces, trim = [], {}
@@ -61,7 +68,9 @@ def read_trimmed(path: Path) -> TrimmedFile:
         where = row_name(path, index)
         trim = row.get("trim")
         if not isinstance(trim, dict):
-            raise InputError(f"{where}: field 'trim' is missing, expected a file of `attnpo trim` (or a folder)")
+            raise InputError(
+                f"{where}: field 'trim' is missing, expected a file of `attnpo trim` or `attnpo score` (or a folder)"
+            )
         traces.append(_trace(row, trim, index, where))
     return TrimmedFile(path.name, str(trim.get("ranking")), str(trim.get("verify")), traces)
 
@@ -122,14 +131,15 @@ def _details(trace: TrimmedTrace) -> str:
     if trace.drop is not None:
         answers += f'<p class="aside">log-likelihood lost per token of the answer: {esc(small(trace.drop))} nats</p>'
     return (
-        f'<details class="trimmed"><summary>{esc(head)}</summary><p class="problem">{esc(trace.problem)}</p>'
+        f'<details class="trimmed"><summary>{esc(head)}</summary><p class="problem" data-maths>{esc(trace.problem)}</p>'
         f"{blocks}{answers}</details>\n"
     )
 
 
 def _step(place: int, step: Step) -> str:
+    tag = "del" if step.removed else "span"
     state = "removed" if step.removed else "kept: a later step uses its value" if step.kept_for_value else "kept"
-    words = f"<del>{esc(step.text.strip())}</del>" if step.removed else esc(step.text.strip())
+    words = f"<{tag} data-maths>{esc(step.text.strip())}</{tag}>"
     score = "" if step.score is None else f"score {small(step.score)}"
     return (
         f'<div class="step{" removed" if step.removed else ""}"><p class="label"><span class="kind">{place} · '
@@ -139,4 +149,4 @@ def _step(place: int, step: Step) -> str:
 
 
 def _answer(label: str, text: str) -> str:
-    return f'<div class="answer"><p class="label">{esc(label)}</p><div class="words">{esc(text)}</div></div>'
+    return f'<div class="answer"><p class="label">{esc(label)}</p><div class="words" data-maths>{esc(text)}</div></div>'

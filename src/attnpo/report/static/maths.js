@@ -1,0 +1,122 @@
+// Formulas in the text of problems and responses, drawn as MathML by Temml. What an element marked data-maths holds is
+// one text: a formula never goes on in another one, so steps keep their borders, and what is no formula stays as it is.
+
+const LONGEST = 2000; // characters of a formula; what is longer stays text
+const MOST = 1500; // formulas of one response: a hostile text cannot keep the page busy
+const DELIMITERS = [["$$", "$$", true], ["\\[", "\\]", true], ["\\(", "\\)", false], ["$", "$", false]];
+const sources = new WeakMap(); // element → its text as the model wrote it
+
+// Parts of a text: {text}, or {text, formula, display} where a formula stands; the texts joined are the whole again.
+function mathParts(text) {
+  const parts = [];
+  let [kept, at] = [0, 0];
+  while (at < text.length) {
+    const code = text[at] === "`" && /^(`+)[^]*?[^`]\1(?!`)/.exec(text.slice(at));
+    const found = code ? null : formulaAt(text, at) ?? boxedAt(text, at);
+    if (found) {
+      if (at > kept) parts.push({ text: text.slice(kept, at) });
+      parts.push({ text: text.slice(at, found.end), formula: found.formula, display: found.display });
+      kept = found.end;
+    }
+    at = found?.end ?? at + (code ? code[0].length : text[at] === "\\" && /[\\$]/.test(text[at + 1] ?? "") ? 2 : 1);
+  }
+  if (kept < text.length) parts.push({ text: text.slice(kept) });
+  return parts;
+}
+
+function formulaAt(text, at) {
+  for (const [open, close, display] of DELIMITERS) {
+    if (!text.startsWith(open, at)) continue;
+    const start = at + open.length;
+    const end = closing(text, start, close);
+    const formula = end < 0 ? "" : text.slice(start, end);
+    const taken = formula.trim() && !/\n\s*\n/.test(formula) && (open !== "$" || isInline(formula, text[end + 1] ?? ""));
+    return taken ? { formula, display, end: end + close.length } : null; // "$$" that closes nowhere is no "$" either
+  }
+  return null;
+}
+
+// A box outside of any formula, as most final answers have it.
+function boxedAt(text, at) {
+  if (!text.startsWith("\\boxed{", at)) return null;
+  let depth = 0;
+  for (let end = at + 6; end < Math.min(text.length, at + LONGEST); end++) {
+    if (text[end] === "\\") end++;
+    else depth += { "{": 1, "}": -1 }[text[end]] ?? 0;
+    if (text[end] === "}" && !depth) return { formula: text.slice(at, end + 1), display: false, end: end + 1 };
+  }
+  return null;
+}
+
+// Where `close` stands next, not behind a backslash of its own; −1 where it does not.
+function closing(text, start, close) {
+  const last = Math.min(text.length, start + LONGEST);
+  for (let at = start; at < last; at++) {
+    if (text.startsWith(close, at)) return at;
+    if (text[at] === "\\") at++;
+  }
+  return -1;
+}
+
+// Whether what stands between two dollars is a formula and not two amounts of money, by pandoc's rule (no space inside at
+// either end, no digit behind), and without two words of prose in a row.
+function isInline(formula, next) {
+  if (/^\s|\s$/.test(formula) || /\d/.test(next)) return false;
+  const bare = formula.replace(/\\(?:text|mbox|mathrm|operatorname|textbf|textit|mathbf)\s*\{[^{}]*\}|\\[a-zA-Z]+/g, " · ");
+  return !/[A-Za-z]{2,}[,;:]?\s+[A-Za-z]{2,}/.test(bare) && !/^\d[\d,.]*[\s-]+[A-Za-z]{2,}/.test(bare);
+}
+
+let temmlRead = null; // the promise of the library, once a formula wants it
+let asFormulas = true;
+
+function loadTemml() {
+  temmlRead ??= unpack("temml").then((text) => document.head.append(make("script", {}, text)));
+  return temmlRead;
+}
+
+function formulaNode({ text, formula, display }) {
+  const node = make("span", { class: display ? "formula display" : "formula", title: text });
+  try {
+    temml.render(formula, node, { displayMode: display, throwOnError: true, trust: false, maxExpand: 500, maxSize: [20, 20] });
+  } catch (error) {
+    if (!(error instanceof temml.ParseError || error instanceof RangeError || error instanceof TypeError)) throw error;
+    return document.createTextNode(text); // not LaTeX that can be drawn
+  }
+  return node;
+}
+
+// Draw the formulas in `root`, or put the texts back, as the reader has chosen.
+async function typeset(root) {
+  if (!byId("temml")) return;
+  const places = [...root.querySelectorAll("[data-maths]")];
+  for (const place of places) {
+    if (!sources.has(place)) sources.set(place, place.textContent);
+    else if (!asFormulas) place.textContent = sources.get(place);
+  }
+  const wanted = asFormulas ? places.map((place) => [place, mathParts(sources.get(place))]).filter(([, parts]) => parts.some((part) => part.formula)) : [];
+  if (!wanted.length) return;
+  await loadTemml();
+  if (!asFormulas) return;
+  let left = MOST;
+  for (const [place, parts] of wanted) {
+    const nodes = parts.map((part) => (part.formula && left-- > 0 ? formulaNode(part) : part.text));
+    // A displayed formula stands in lines of its own: the end of the line behind it would be an empty one.
+    place.replaceChildren(...nodes.map((node, k) => (typeof node === "string" && parts[k - 1]?.display ? node.replace(/^[ \t]*\n?/, "") : node)));
+  }
+  // Where a formula is wider than its line, it scrolls by itself.
+  const wide = wanted.flatMap(([place]) => [...place.querySelectorAll(".formula")].filter((node) => node.firstChild.getBoundingClientRect().width > place.clientWidth));
+  for (const node of wide) node.classList.add("wide");
+}
+
+function setFormulas(on) {
+  asFormulas = on;
+  byId("formulas").setAttribute("aria-pressed", String(on));
+  for (const root of document.querySelectorAll("#reader, details.trimmed[open]")) typeset(root);
+}
+
+function startMaths() {
+  if (!byId("temml")) return;
+  byId("formulas").hidden = false;
+  byId("formulas").addEventListener("click", () => setFormulas(!asFormulas));
+  for (const one of document.querySelectorAll("details.trimmed")) one.addEventListener("toggle", () => one.open && typeset(one));
+}
