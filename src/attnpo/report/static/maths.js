@@ -11,17 +11,33 @@ function mathParts(text) {
   const parts = [];
   let [kept, at] = [0, 0];
   while (at < text.length) {
-    const code = text[at] === "`" && /^(`+)[^]*?[^`]\1(?!`)/.exec(text.slice(at));
+    const code = text[at] === "`" ? codeEnd(text, at) : 0;
     const found = code ? null : formulaAt(text, at) ?? boxedAt(text, at);
     if (found) {
       if (at > kept) parts.push({ text: text.slice(kept, at) });
       parts.push({ text: text.slice(at, found.end), formula: found.formula, display: found.display });
       kept = found.end;
     }
-    at = found?.end ?? at + (code ? code[0].length : text[at] === "\\" && /[\\$]/.test(text[at + 1] ?? "") ? 2 : 1);
+    at = found?.end ?? (code || at + (text[at] === "\\" && /[\\$]/.test(text[at + 1] ?? "") ? 2 : 1));
   }
   if (kept < text.length) parts.push({ text: text.slice(kept) });
   return parts;
+}
+
+// Where code that begins with the backticks at `at` ends; behind these where no others like them follow.
+function codeEnd(text, at) {
+  const runOf = (from) => {
+    let end = from;
+    while (text[end] === "`") end++;
+    return end;
+  };
+  const start = runOf(at);
+  for (let next = start; next < Math.min(text.length, start + LONGEST); ) {
+    const end = text[next] === "`" ? runOf(next) : next + 1;
+    if (text[next] === "`" && end - next === start - at) return end;
+    next = end;
+  }
+  return start;
 }
 
 function formulaAt(text, at) {
