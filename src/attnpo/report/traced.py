@@ -74,7 +74,8 @@ def _file(file: TracedFile) -> str:
         rows.append(("steps below the baseline: redundant by the method", percent(fmean(below))))
     table = table_html(Table(("", "result"), rows), file.name, "plain")
     kinds = _kinds([(step.kind, step.score, trace.even_share) for trace, step in steps])
-    return f"<h2>{esc(file.name)}</h2>\n{table}<h3>Kinds of steps</h3>\n{table_html(kinds, f'{file.name}, kinds of steps')}"
+    by_kind = table_html(kinds, f"{file.name}, kinds of steps")
+    return f"<h2>{esc(file.name)}</h2>\n{table}<h3>Kinds of steps</h3>\n{by_kind}"
 
 
 def _kinds(steps: list[tuple[str, float | None, float | None]]) -> Table:
