@@ -57,6 +57,12 @@ def test_after_a_change_of_the_problems_only_what_compares(run):
     assert "frontier" not in card
 
 
+def test_what_the_run_warned_of_stands_beside_its_numbers(run):
+    row = {"step": 0, "message": "held-out problems that the training set has too: 6 of 14"}
+    (run / "warnings.jsonl").write_text(json.dumps(row) + "\n")
+    assert "The run warned: held-out problems that the training set has too" in evaluated(run, evaluation(0, 0.5, 300))
+
+
 def test_a_folder_without_records(tmp_path):
     write_card(tmp_path, "a local model")
     assert "Nothing was measured on held-out problems." in (tmp_path / "README.md").read_text()

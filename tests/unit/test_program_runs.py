@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from attnpo.attention.heads import load_heads
 from attnpo.errors import InputError
@@ -40,8 +42,6 @@ def test_the_folder_says_what_the_run_is_made_of(run, tmp_path, trainer_kit):
 
 
 def test_values_that_yaml_does_not_know_go_in_as_text(run, tmp_path):
-    import torch
-
     trainer = run()
     trainer.args.chat_template_kwargs = {"precision": torch.float16}
     trainer.train()
@@ -65,3 +65,35 @@ def test_another_folder_is_not_asked_for_anything(run, tmp_path):
     run(max_steps=1, save_strategy="steps", save_steps=1).train()
     run("more", max_steps=2, temperature=0.7).train(resume_from_checkpoint=None)
     assert yaml.safe_load((tmp_path / "more" / "config.yaml").read_text())["temperature"] == 0.7
+
+
+def test_a_longer_run_moves_from_its_first_step_and_keeps_its_delay(run, tmp_path):
+    """The schedule of a run that has ended gives 0; resumed with more steps it is that of the longer run."""
+    changes = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "linear", "learning_rate": 0.08}
+    run(max_steps=2, credit_delay=None, **changes).train()
+    first = json.loads((tmp_path / "run" / "environment.json").read_text())["derived"]["credit_delay"]
+    assert first == 1  # half of the run
+    longer = run(max_steps=4, credit_delay=None, **changes)
+    assert longer.args.credit_delay == 2
+    longer.train(resume_from_checkpoint=True)
+    assert longer.args.credit_delay == longer.credit.delay == 1
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.08, 0.04, 0.04, 0.02])  # (4 - 2)/4, (4 - 3)/4
+    start, end = (load_file(tmp_path / "run" / f"checkpoint-{step}" / "model.safetensors") for step in (2, 3))
+    assert any(not torch.equal(start[name], end[name]) for name in start)
+
+
+def test_who_judged_is_written_down(run, tmp_path, trainer_kit):
+    def tidy(completions, **kwargs):
+        return [0.5] * len(completions)
+
+    trainer = run(reward=[tidy, trainer_kit.says_42], correct_threshold=0.9)
+    trainer.train()
+    folder = tmp_path / "run"
+    assert json.loads((folder / "environment.json").read_text())["right_or_wrong"] == "accuracy says it, from 0.9 on"
+    trainer.create_model_card()
+    card = (folder / "README.md").read_text()
+    assert "| reward_funcs | ['tidy', 'accuracy'] |" in card
+    assert "| right or wrong | accuracy says it, from 0.9 on |" in card
+    with pytest.raises(InputError, match=r"found .length., expected one of tidy, accuracy$"):
+        run("other", reward=[tidy, trainer_kit.says_42], correct_reward="length")

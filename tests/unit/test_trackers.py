@@ -120,7 +120,6 @@ def test_the_real_package(tracker, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_
         "WANDB_MODE": "offline",
         "WANDB_DIR": str(tmp_path),
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
-        "TENSORBOARD_LOGGING_DIR": str(tmp_path / "tensorboard"),
     }
     done = subprocess.run(
         [python, "-m", "attnpo", *argv],
@@ -164,7 +163,7 @@ def in_wandb(folder: Path) -> tuple[int, int]:
 def in_tensorboard(folder: Path) -> tuple[int, int]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    (file,) = folder.glob("**/events.out.tfevents.*")
+    (file,) = (folder / "run" / "tensorboard").glob("events.out.tfevents.*")
     events = EventAccumulator(str(file)).Reload()
     return 1, len(events.Scalars("eval/accuracy"))
 

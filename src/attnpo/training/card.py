@@ -12,10 +12,11 @@ import yaml
 from huggingface_hub import ModelCardData
 
 from attnpo.attention.heads import HEADS, load_heads
-from attnpo.data.jsonl import write_whole
+from attnpo.data.jsonl import read_unfinished_jsonl, write_whole
 from attnpo.evaluation.frontier import draw_frontier
 from attnpo.models import SHIPPED, model_name
 from attnpo.training.description import read_evaluations
+from attnpo.training.records import WARNINGS
 from attnpo.training.resume import comparable_from
 
 PICTURE = "frontier.png"
@@ -43,7 +44,7 @@ def write_card(folder: Path, base: str, *, tags: list[str] | None = None) -> Non
         f"# {folder.resolve().name}\n",
         f"`{model_name(base)}` trained to think shorter with [attnpo](https://arxiv.org/abs/2602.09953) "
         f"({about.get('versions', {}).get('attnpo', 'version not recorded')}), on TRL's GRPOTrainer.\n",
-        _results(evaluations),
+        _results(evaluations, folder),
         _training(options, about, folder),
         _loading(folder),
         "## Licence\n",
@@ -88,7 +89,7 @@ def _mapping(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _results(evaluations: list[dict[str, Any]]) -> str:
+def _results(evaluations: list[dict[str, Any]], folder: Path) -> str:
     if not evaluations:
         return "Nothing was measured on held-out problems.\n"
     ends = evaluations if len(evaluations) == 1 else [evaluations[0], evaluations[-1]]
@@ -100,6 +101,9 @@ def _results(evaluations: list[dict[str, Any]]) -> str:
     ]
     if len(ends) > 1:
         lines.append(f"\n![accuracy against length along the training]({PICTURE})")
+    file = folder / WARNINGS
+    warned = [row["message"] for _, row in read_unfinished_jsonl(file)[0]] if file.is_file() else []
+    lines += [f"\nThe run warned: {message}" for message in dict.fromkeys(warned)]
     return "\n".join(["## Before and after\n", *lines, ""])
 
 
@@ -112,8 +116,10 @@ def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
 def _training(options: Mapping[str, Any], about: Mapping[str, Any], folder: Path) -> str:
     derived = about.get("derived") or {}
     known = {**derived, **options}
-    names = ("advantage", "length_reward", "credit", "learning_rate", "max_steps", "num_generations", "dataset_name")
-    rows = [(name, known[name]) for name in names if known.get(name) is not None]
+    names = ("advantage", "length_reward", "credit", "reward_funcs", "learning_rate", "max_steps", "num_generations")
+    rows = [(name, known[name]) for name in (*names, "temperature", "dataset_name") if known.get(name) is not None]
+    if about.get("right_or_wrong"):
+        rows.append(("right or wrong", about["right_or_wrong"]))
     if (folder / HEADS).is_file():
         heads = ", ".join(f"layer {layer} head {head}" for layer, head in load_heads(folder / HEADS))
         rows.append(("key-focus heads", f"{heads} ({HEADS})"))

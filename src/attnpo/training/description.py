@@ -32,9 +32,10 @@ def write_description(folder: Path, options: dict[str, Any], environment: dict[s
 
 
 def environment_of(
-    args: AttnPOConfig, command: list[str], notes: dict[str, Any], sets: dict[str, Any]
+    args: AttnPOConfig, command: list[str], notes: dict[str, Any], sets: dict[str, Any], judge: str
 ) -> dict[str, Any]:
-    """What environment.json says: versions, devices, command, seeds, and the problems of `sets` ("train", "eval")."""
+    """What environment.json says: versions, devices, command, seeds, the problems of `sets` ("train", "eval"), and who
+    judges: the reward function that says right or wrong."""
     return {
         "command": shlex.join(command),
         "versions": versions_of(PACKAGES),
@@ -45,6 +46,7 @@ def environment_of(
         "processes": args.world_size,
         "seed": args.seed,
         "data_seed": args.data_seed,
+        "right_or_wrong": judge,
         **problems_of(notes, sets),
         "derived": args.derived,  # options that followed from others, which config.yaml leaves open
     }

@@ -15,7 +15,7 @@ from attnpo.training.description import environment_of, write_description
 from attnpo.training.known_heads import Trained
 from attnpo.training.options import resolved_options
 from attnpo.training.processes import from_main
-from attnpo.training.resume import check_changes, keep_history, what_changed
+from attnpo.training.resume import check_changes, keep_delay, keep_history, what_changed
 from attnpo.training.rewards import RewardSetup
 
 COMMENT = (
@@ -51,7 +51,9 @@ def _describe(trainer: Described, checkpoint: str | None) -> None:
     options["model_name_or_path"] = getattr(trainer.model.config, "_name_or_path", "") or type(trainer.model).__name__
     names = list(trainer.reward_func_names)
     options["reward_funcs"] = names[:-1] if trainer.rewards.has_length else names  # the length reward is an option
-    about = environment_of(trainer.args, [Path(sys.executable).name, *sys.argv], {}, dict(_sets(trainer)))
+    keep_delay(trainer, checkpoint)
+    command = [Path(sys.executable).name, *sys.argv]
+    about = environment_of(trainer.args, command, {}, dict(_sets(trainer)), trainer.rewards.who_judges)
     changed = what_changed(checkpoint, options, about)
     changed.pop("model_name_or_path", None)  # a path of the program's, which may have moved
     check_changes(changed, accepted=trainer.args.resume_with_changes)

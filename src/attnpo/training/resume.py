@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
+from attnpo.credit.attnpo import AttnPOCredit
 from attnpo.data.jsonl import json_line, read_jsonl
 from attnpo.errors import InputError
 from attnpo.training.records import HISTORY
@@ -102,6 +104,19 @@ def old_description(folder: Path) -> dict[str, Any] | None:
     options = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
     about = json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {}
     return described(options, about)
+
+
+def keep_delay(trainer: Any, checkpoint: str | None) -> None:
+    """A resumed run goes on with the T it began with, where that follows from `max_steps`, which may have changed."""
+    args = trainer.args
+    if checkpoint is None or "credit_delay" not in args.derived or not isinstance(trainer.credit, AttnPOCredit):
+        return
+    file = Path(checkpoint).resolve().parent / "environment.json"
+    about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    delay = (about.get("derived") or {}).get("credit_delay")
+    if isinstance(delay, int):
+        args.credit_delay = args.derived["credit_delay"] = delay
+        trainer.credit = replace(trainer.credit, delay=delay)
 
 
 def check_changes(found: Changes, *, accepted: bool) -> None:

@@ -48,8 +48,9 @@ def find_judge(names: Sequence[str], asked: str | None) -> tuple[str, bool]:
         InputError: there is none of the name that was asked for.
     """
     if asked is not None:
-        if asked not in names:
-            raise InputError(f"option correct_reward: found {asked!r}, expected one of {', '.join(names)}")
+        if asked not in names or asked == LENGTH:
+            known = ", ".join(name for name in names if name != LENGTH)
+            raise InputError(f"option correct_reward: found {asked!r}, expected one of {known}")
         return asked, False
     known = [name for name in JUDGES if name in names]
     known += [name for name in names if "accuracy" in name.lower() or "correct" in name.lower()]
@@ -156,10 +157,13 @@ class RewardSetup:
         others = [f for f in self.functions if not isinstance(f, LengthColumn)]
         if len(others) < 2 and self.threshold is None:
             return None
-        line = (
-            f"right or wrong: {self.correct_name} says it, from {1 if self.threshold is None else self.threshold:g} on"
-        )
-        return f"{line} (the first function; name another with --correct_reward)" if self.guessed else line
+        line = f"right or wrong: {self.who_judges}"
+        return f"{line} (the first function; correct_reward names another)" if self.guessed else line
+
+    @property
+    def who_judges(self) -> str:
+        """Which function says right or wrong, and from which value on."""
+        return f"{self.correct_name} says it, from {1 if self.threshold is None else self.threshold:g} on"
 
     def targets(self, rows: Sequence[Mapping[str, Any]]) -> Float[Tensor, " N"] | None:
         """The length that each prompt asks for; None where the method asks for none.

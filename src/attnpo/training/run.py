@@ -38,7 +38,7 @@ from attnpo.training.options import DataConfig, is_complete, model_kwargs, parse
 from attnpo.training.own_rewards import OURS, load_rewards
 from attnpo.training.problems import Use, load_sets, overlap_warnings, without_bars
 from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder
-from attnpo.training.resume import check_changes, keep_history, what_changed
+from attnpo.training.resume import check_changes, keep_delay, keep_history, what_changed
 from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
 from attnpo.training.trackers import check_trackers, open_to_the_end
 from attnpo.training.trainer import AttnPOTrainer
@@ -123,8 +123,9 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         pool = stack.enter_context(VerifierPool(args.verifier_workers, timeout=args.verifier_timeout, judge=judge))
         trainer, notes = build_trainer(data, args, model_config, pool, console)
         trainer.add_callback(stop)
+        keep_delay(trainer, resume)
         sets = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
-        about = environment_of(args, ["attnpo", "train", *argv], notes, sets)
+        about = environment_of(args, ["attnpo", "train", *argv], notes, sets, trainer.rewards.who_judges)
         defaults = {option.name: option.default for part in (data, args, model_config) for option in fields(part)}
         changed = what_changed(resume, resolved_options(data, args, model_config), about, defaults)
         check_changes(changed, accepted=args.resume_with_changes)
@@ -204,7 +205,8 @@ def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: b
             padding_side="left",
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"option model_name_or_path: no model or tokenizer {path!r}: {error}") from error
+        nowhere = "" if Path(path).expanduser().exists() else f" (there is no such folder{nearest_model(path)})"
+        raise InputError(f"option model_name_or_path: no model or tokenizer {path!r}{nowhere}: {error}") from error
     # Refuses what cannot be decoded piece by piece.
     locate_steps(tokenizer, tokenizer(f"a b{THINK.bridge}c")["input_ids"])
     return tokenizer
@@ -248,6 +250,11 @@ def build_trainer(
     except (OSError, ValueError, ImportError) as error:
         # TRL and transformers check here what they were given: weights, attention implementation, missing packages.
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
+    responses = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    groups = responses // args.num_generations
+    console.print(
+        f"an update: {responses} responses to {groups} problems; learning rate {args.learning_rate:g}", highlight=False
+    )
     console.print(str(trainer.thinking), highlight=False, markup=False, soft_wrap=True)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, SignalWatch | LexiconWatch):

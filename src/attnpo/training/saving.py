@@ -21,6 +21,7 @@ from accelerate.utils import gather_object
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
@@ -152,6 +153,21 @@ def restore(trainer: Any, checkpoint: Path) -> str | None:
     return None
 
 
+def realign(scheduler: Any, optimizer: Any) -> None:
+    """The learning rates of the next step by the schedule as it is now.
+
+    A checkpoint has those of the schedule that it was saved under: 0, where that run had come to its end, so that the
+    first step of a longer one would move nothing. Schedules without a function of the step keep what they have.
+    """
+    inner = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
+    if not isinstance(inner, LambdaLR):
+        return
+    rates = [base * rate(inner.last_epoch) for base, rate in zip(inner.base_lrs, inner.lr_lambdas, strict=True)]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    inner._last_lr = rates
+
+
 class Checkpoints(TrainerCallback):
     """Saves and restores the checkpoints of one trainer; what cannot be saved is said and does not end the run.
 
@@ -176,6 +192,9 @@ class Checkpoints(TrainerCallback):
         self._just_resumed = self.resumed is not None
         if self.resumed is not None:
             self.tell(restore(self.trainer, self.resumed))
+            before = type(state).load_from_json(str(self.resumed / TRAINER_STATE_NAME)).max_steps
+            if before != state.max_steps:
+                realign(self.trainer.lr_scheduler, self.trainer.optimizer)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The loader of an epoch draws a number before the first step of it. Between epochs a checkpoint has the state

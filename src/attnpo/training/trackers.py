@@ -9,9 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    TensorBoardCallback,
+    get_available_reporting_integrations,
+)
 
 from attnpo.errors import InputError
 
@@ -50,6 +55,9 @@ def guard_trackers(trainer: Any, tell: Callable[[str], object]) -> None:
     a tracker would show.
     """
     for tracker in trackers_of(trainer):
+        if isinstance(tracker, TensorBoardCallback) and tracker.logging_dir is None:
+            # Its own default is known when training begins; the evaluation before that went to the current folder.
+            tracker.logging_dir = str(Path(trainer.args.output_dir, "tensorboard"))
         failed = _Failed()
         for name in dir(tracker):
             if name == "setup" or name.startswith("on_"):

@@ -132,6 +132,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
     labels = {"advantage": "Advantage", "length_reward": "Length reward", "credit": "Credit"}
     found = [("Model", run.model), ("Method", run.method or "")]
     found += [(labels[key], value) for key, value in run.choices.items()]
+    if len(run.config.get("reward_funcs") or []) > 1:
+        found.append(("Right or wrong", str(run.environment.get("right_or_wrong") or "not recorded")))
     seconds = sum(row.get("seconds") or 0 for row in run.metrics)
     if seconds:
         found.append(("Training", f"{plural(run.last_step, 'step')} in {duration(seconds)}"))
