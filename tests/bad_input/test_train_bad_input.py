@@ -110,7 +110,7 @@ LINE = {
     ("--dataset_name", "model/config.json", "--problem_column", "x"): "config.json, row 1",
     ("--problem_column", "text"): "no problem column; expected 'text', found problem, reference",
     ("--reference_column", "gold"): "no reference column; expected 'gold', found problem, reference",
-    ("--correct_reward", "judge"): "option correct_reward: found 'judge', expected one of accuracy, length",
+    ("--correct_reward", "judge"): "option correct_reward: found 'judge', expected one of accuracy",
 }  # fmt: skip
 
 

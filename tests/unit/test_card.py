@@ -63,6 +63,23 @@ def test_what_the_run_warned_of_stands_beside_its_numbers(run):
     assert "The run warned: held-out problems that the training set has too" in evaluated(run, evaluation(0, 0.5, 300))
 
 
+def test_evaluations_of_other_problems_are_not_compared(run):
+    other = {**evaluation(20, 1.0, 100), "n": 9}
+    card = evaluated(run, evaluation(0, 0.5, 300), other)
+    assert "9 responses to held-out problems" in card
+    assert "300" not in card
+
+
+@pytest.mark.parametrize("base", ["", "models/gone away", "/no/such/folder"])
+def test_only_a_name_of_the_hub_is_a_base_model(base, run):
+    write_card(run, base, name="me/shorter", datasets=["me/problems"])
+    card = (run / "README.md").read_text()
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert "base_model" not in head
+    assert head["datasets"] == ["me/problems"]
+    assert 'from_pretrained("me/shorter")' in card
+
+
 def test_a_folder_without_records(tmp_path):
     write_card(tmp_path, "a local model")
     assert "Nothing was measured on held-out problems." in (tmp_path / "README.md").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ def run(tmp_path, trainer_kit, new_tiny_qwen2, tiny_tokenizer):
     return make
 
 
-def test_the_folder_says_what_the_run_is_made_of(run, tmp_path, trainer_kit):
+def test_the_folder_says_what_the_run_is_made_of(run, tmp_path, trainer_kit, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train it.py", "--fast"])
     run(learning_rate=0.5, num_generations=4).train()
     folder = tmp_path / "run"
     options = yaml.safe_load((folder / "config.yaml").read_text())
@@ -33,7 +35,7 @@ def test_the_folder_says_what_the_run_is_made_of(run, tmp_path, trainer_kit):
     assert "dataset_name" not in options  # the program's own rows are no built-in task
     about = json.loads((folder / "environment.json").read_text())
     assert "trl" in about["versions"]
-    assert "pytest" in about["command"]
+    assert about["command"].endswith("'train it.py' --fast")
     assert list(about["problem_fingerprints"]) == ["train"]
     assert load_heads(folder / "heads.json") == trainer_kit.HEADS
     found = read_run(folder)
@@ -97,3 +99,32 @@ def test_who_judged_is_written_down(run, tmp_path, trainer_kit):
     assert "| right or wrong | accuracy says it, from 0.9 on |" in card
     with pytest.raises(InputError, match=r"found .length., expected one of tidy, accuracy$"):
         run("other", reward=[tidy, trainer_kit.says_42], correct_reward="length")
+
+
+def test_other_answers_are_other_problems_whatever_their_column_is_called(run, trainer_kit):
+    def rows(answer):
+        return trainer_kit.problems(8, solution=answer)
+
+    run(max_steps=1, save_strategy="steps", save_steps=1, data=rows("a")).train()
+    with pytest.raises(InputError, match="train problems: was"):
+        run(max_steps=2, data=rows("b")).train(resume_from_checkpoint=True)
+    run(max_steps=2, data=rows("a")).train(resume_from_checkpoint=True)
+
+
+def test_a_run_of_an_earlier_version_goes_on(run, tmp_path):
+    """Options that have come since are no difference, at their defaults."""
+    run(max_steps=1, save_strategy="steps", save_steps=1).train()
+    file = tmp_path / "run" / "config.yaml"
+    old = {k: v for k, v in yaml.safe_load(file.read_text()).items() if k != "dynamic_sampling"}
+    file.write_text(yaml.safe_dump(old))
+    run(max_steps=2).train(resume_from_checkpoint=True)
+
+
+def test_a_checkpoint_of_any_name_and_another_server_port(run, tmp_path):
+    run(max_steps=1, save_strategy="steps", save_steps=1).train()
+    best = (tmp_path / "run" / "checkpoint-1").rename(tmp_path / "run" / "best")
+    again = run(max_steps=2, vllm_server_port=9001, temperature=0.7, resume_with_changes=True)
+    again.train(resume_from_checkpoint=str(best))
+    (row,) = map(json.loads, (tmp_path / "run" / HISTORY).read_text().splitlines())
+    assert row["until_step"] == 1
+    assert list(row["changes"]) == ["temperature"]

@@ -112,14 +112,24 @@ def test_several_processes_end_with_what_one_has(prompts, processes, limit, data
     assert {(found.replaced, found.rounds) for found in several} == {(alone.replaced, alone.rounds)}
 
 
-def test_draws_are_those_of_the_step_and_differ_by_round():
+def test_draws_are_those_of_the_batch_and_differ_by_round():
     rows = Dataset.from_list([{"prompt": str(i)} for i in range(50)])
-    first = drawing(rows, 3, 7)
-    assert first(4, 1) == drawing(rows, 3, 7)(4, 1)
-    assert len({row["prompt"] for row in first(50, 1)}) == 50
-    others = (first(4, 2), drawing(rows, 3, 8)(4, 1), drawing(rows, 4, 7)(4, 1))
-    assert all(other != first(4, 1) for other in others)
-    assert len(drawing(rows.select(range(2)), 0, 1)(5, 1)) == 5  # more than there are: again from the start
+
+    def drawn(count, round_number, seed=3, batch=7):
+        return [row["prompt"] for row in drawing(rows, seed, batch, ["0", "1"])(count, round_number)]
+
+    assert drawn(4, 1) == drawn(4, 1)
+    assert all(other != drawn(4, 1) for other in (drawn(4, 2), drawn(4, 1, seed=4), drawn(4, 1, batch=8)))
+    assert sorted(drawn(48, 1), key=int) == [str(i) for i in range(2, 50)]  # none of the batch's own
+    assert len(drawn(60, 1)) == 60  # more than there are: some again
+
+
+def test_no_problem_comes_back_in_a_later_round():
+    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": str(i)}]} for i in range(10)])
+    draw = drawing(rows, 0, 1, rows["prompt"][:2])
+    found = [row["prompt"][0]["content"] for round_number in (1, 2) for row in draw(4, round_number)]
+    assert sorted(found) == [str(i) for i in range(2, 10)]
+    assert len(draw(3, 3)) == 3  # all have been there
 
 
 @pytest.fixture
@@ -156,9 +166,32 @@ def test_a_run_trains_on_what_replaced_the_dead_group(run, tmp_path, trainer_kit
     assert [row["advantage"] for row in rows] == pytest.approx([2 / 3, -2 / 3] * 4)  # RLOO: 1 − (1 + 0 + 0) / 3
     assert metrics["groups/replaced"] == 1
     assert metrics["groups/without_signal"] == 0
-    drawn = drawing(trainer.train_dataset, trainer.args.seed, 1)(1, 1)[0]
-    assert {row["id"] for row in rows[:4]} == {drawn["id"]}
+    assert len({row["id"] for row in rows}) == 2
+    assert {row["id"] for row in rows[:4]}.isdisjoint({"p0", "p1"})  # another problem than the batch had
     assert metrics["num_tokens"] > sum(row["tokens"]["completion"] for row in rows)  # what was thrown away counts too
+
+
+def test_every_generation_batch_of_an_update_draws_its_own(run, tmp_path, trainer_kit):
+    kit = trainer_kit
+    changes = {"gradient_accumulation_steps": 3, "steps_per_generation": 1, "data": kit.problems(40)}
+    run([kit.FALSE], dynamic_sampling=1, patience=0, **changes).train()
+    rows, _ = records(tmp_path, kit)
+    assert len(rows) == 24
+    assert len({row["id"] for row in rows}) > 4  # three batches of two groups, all replaced
+
+
+def test_columns_that_rewards_log_do_not_stand_beside_other_rows(run, tmp_path, trainer_kit):
+    kit = trainer_kit
+
+    def accuracy(completions, prompts, log_extra, **kwargs):
+        log_extra("asked", list(prompts))
+        return kit.says_42(completions)
+
+    canned = [kit.FALSE] * 4 + [kit.SHORT, kit.FALSE] * 4
+    trainer = run(canned, dynamic_sampling=1, reward=accuracy, log_completions=True)
+    trainer.train()
+    asked, prompts = list(trainer._logs["extra"]["asked"]), list(trainer._logs["prompt"])
+    assert not asked or asked == prompts
 
 
 def test_it_ends_after_its_rounds(run, tmp_path, trainer_kit):
@@ -192,6 +225,8 @@ def test_a_length_reward_is_signal_too(run, tmp_path, trainer_kit):
 def test_refusals(run, trainer_kit):
     with pytest.raises(InputError, match="option dynamic_sampling: found -1, expected a whole number of at least 0"):
         run([trainer_kit.SHORT], dynamic_sampling=-1)
+    with pytest.raises(InputError, match="option dynamic_sampling: expected 0 with prompts that have images"):
+        run([trainer_kit.SHORT], dynamic_sampling=1, data=trainer_kit.problems(8, image="a.png"))
     rows = trainer_kit.problems(8).to_iterable_dataset()
     with pytest.raises(InputError, match="option dynamic_sampling: a streamed train_dataset"):
         run([trainer_kit.SHORT], dynamic_sampling=1, data=rows)

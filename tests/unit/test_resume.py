@@ -67,6 +67,9 @@ def test_a_fingerprint_sees_prompts_and_references():
 def test_evaluations_compare_after_the_last_change_of_what_is_measured(tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 1\n")
     assert comparable_from(tmp_path) == 0
+    for step in (3, 7):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     keep_history(tmp_path, str(tmp_path / "checkpoint-3"), {"eval problems": ("a", "b")})
     keep_history(tmp_path, str(tmp_path / "checkpoint-7"), {"beta": (0.0, 0.1)})
     keep_history(tmp_path, str(tmp_path / "checkpoint-9"), {})

@@ -54,9 +54,10 @@ def test_screen_of_a_run(train, tmp_path):
     recognised = "problem from 'problem', reference from 'reference' (as written)"
     assert lines[:4] == [f"train: {recognised}", f"eval: {recognised}", "train: 8 problems", "eval: 8 problems"]
     chosen = "thinking format: deepseek_r1 (<think> … </think>), shown by the added tokens; the prompt opens it"
-    assert lines[4] == chosen
-    assert lines[5].startswith("warning: held-out problems that the training set has too: 8 word for word of 8.")
-    lines = lines[6:]
+    assert lines[4] == "an update: 4 responses, 2 to a problem; learning rate 2e-06"
+    assert lines[5] == chosen
+    assert lines[6].startswith("warning: held-out problems that the training set has too: 8 word for word of 8.")
+    lines = lines[7:]
     assert lines[0] == "evaluating the starting model …"
     assert lines[1].startswith("step 1: 100% of 4 responses were cut off")  # of a random model; test_diagnosis.py
     assert [line.split(": ")[0] for line in lines[2:5]] == ["prompt", "response (8 tokens, cut off)", "reference"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCardData
+from huggingface_hub import ModelCardData, try_to_load_from_cache
 
 from attnpo.attention.heads import HEADS, load_heads
 from attnpo.data.jsonl import read_unfinished_jsonl, write_whole
@@ -24,33 +24,42 @@ ROWS = (("accuracy", "accuracy", ".1%"), ("tokens per response", "length/complet
 PAPER = "[ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning](https://arxiv.org/abs/2602.09953)"
 
 
-def write_card(folder: Path, base: str, *, tags: list[str] | None = None) -> None:
+def write_card(
+    folder: Path,
+    base: str,
+    *,
+    name: str | None = None,
+    datasets: list[str] | None = None,
+    tags: list[str] | None = None,
+) -> None:
     """README.md of a run folder, and frontier.png beside it where held-out problems were evaluated twice.
 
-    base: name or folder of the model that was trained.
+    base: name or folder of the model that was trained; "" where it has none. name: what the trained model is called
+    (default: as its folder). datasets: names of data sets on the Hub.
     """
+    name = name or folder.resolve().name
     options, about = _mapping(folder / "config.yaml"), _mapping(folder / "environment.json")
     evaluations = comparable_evaluations(folder)
     licence = licence_of(base)
     data = ModelCardData(
-        base_model=model_name(base) if not Path(base).is_dir() else None,  # a folder is no name on the Hub
-        library_name="transformers",
+        base_model=base if is_hub_name(base) else None,
+        library_name="peft" if (folder / "adapter_config.json").is_file() else "transformers",
+        datasets=datasets,
         license=licence,
         tags=sorted({"attnpo", "trl", "reasoning", *(tags or [])}),
-        model_name=folder.resolve().name,
+        model_name=name,
     )
+    version = about.get("versions", {}).get("attnpo", "version not recorded")
     parts = [
         f"---\n{data.to_yaml()}\n---\n",
-        f"# {folder.resolve().name}\n",
-        f"`{model_name(base)}` trained to think shorter with [attnpo](https://arxiv.org/abs/2602.09953) "
-        f"({about.get('versions', {}).get('attnpo', 'version not recorded')}), on TRL's GRPOTrainer.\n",
+        f"# {name}\n",
+        f"{f'`{model_name(base)}`' if base else 'A model'} trained to think shorter with "
+        f"[attnpo](https://arxiv.org/abs/2602.09953) ({version}), on TRL's GRPOTrainer.\n",
         _results(evaluations, folder),
         _training(options, about, folder),
-        _loading(folder),
+        _loading(name),
         "## Licence\n",
-        f"That of the base model: {licence}.\n"
-        if licence
-        else "That of the base model; its folder does not state one.\n",
+        f"That of the base model{f': {licence}' if licence else '; see there'}.\n",
     ]
     if len(evaluations) > 1:
         _draw(evaluations, folder)
@@ -61,15 +70,17 @@ def comparable_evaluations(folder: Path) -> list[dict[str, Any]]:
     """The evaluations of a run that are of the same problems and limits as its last one."""
     since = comparable_from(folder)
     rows = [row for row in read_evaluations(folder) if row["step"] >= since and row.get("accuracy") is not None]
-    return [row for row in rows if row.get("set") == rows[-1].get("set")]
+    # Other problems that a program has evaluated on its own have no name; they are rarely as many.
+    return [row for row in rows if (row.get("set"), row["n"]) == (rows[-1].get("set"), rows[-1]["n"])]
 
 
 def licence_of(base: str) -> str | None:
     """The licence in the head of the base model's own card; that of this package for its shipped models."""
     if model_name(base) in SHIPPED:
         return "apache-2.0"
-    card = Path(base) / "README.md"
-    if not card.is_file():
+    cached = try_to_load_from_cache(base, "README.md") if is_hub_name(base) else None
+    card = Path(cached) if isinstance(cached, str) else Path(base) / "README.md"
+    if not base or not card.is_file():
         return None
     found = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
@@ -94,7 +105,7 @@ def _results(evaluations: list[dict[str, Any]], folder: Path) -> str:
         return "Nothing was measured on held-out problems.\n"
     ends = evaluations if len(evaluations) == 1 else [evaluations[0], evaluations[-1]]
     lines = [
-        f"{ends[-1]['n']} held-out problems, 95 % intervals in brackets.\n",
+        f"{ends[-1]['n']} responses to held-out problems, 95 % intervals in brackets.\n",
         "| | " + " | ".join(f"step {row['step']}" for row in ends) + " |",
         "|---" * (1 + len(ends)) + "|",
         *("| " + " | ".join([name, *(_cell(row, key, form) for row in ends)]) + " |" for name, key, form in ROWS),
@@ -129,8 +140,12 @@ def _training(options: Mapping[str, Any], about: Mapping[str, Any], folder: Path
     return f"## Training\n\n{method}{table}\n\nAll settings: `config.yaml`, `environment.json` beside the weights.\n"
 
 
-def _loading(folder: Path) -> str:
-    name = folder.resolve().name
+def is_hub_name(base: str) -> bool:
+    """Whether a model's name can only be one on the Hub: no folder, and spelt like one there."""
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) is not None and not Path(base).exists()
+
+
+def _loading(name: str) -> str:
     return f"""## Use
 
 ```python

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from datasets import Dataset
+from accelerate.utils import is_peft_model
+from datasets import Audio, Dataset, Image, Video
 
 from attnpo.attention.heads import HEADS, load_heads, save_heads
 from attnpo.training.description import environment_of, write_description
@@ -18,6 +21,8 @@ from attnpo.training.processes import from_main
 from attnpo.training.resume import check_changes, keep_delay, keep_history, what_changed
 from attnpo.training.rewards import RewardSetup
 
+MEDIA = (Image, Audio, Video)
+MOST = 4096
 COMMENT = (
     "of a Python program: model, problems and reward functions are the program's, the options those of AttnPOConfig"
 )
@@ -54,8 +59,11 @@ def _describe(trainer: Described, checkpoint: str | None) -> None:
     keep_delay(trainer, checkpoint)
     command = [Path(sys.executable).name, *sys.argv]
     about = environment_of(trainer.args, command, {}, dict(_sets(trainer)), trainer.rewards.who_judges)
-    changed = what_changed(checkpoint, options, about)
-    changed.pop("model_name_or_path", None)  # a path of the program's, which may have moved
+    defaults = {option.name: option.default for option in fields(trainer.args)}
+    changed = what_changed(checkpoint, options, about, defaults)
+    whole = not is_peft_model(trainer.model) and not trainer.args.beta  # a checkpoint has all that counts
+    if whole and Path(options["model_name_or_path"]).exists():
+        changed.pop("model_name_or_path", None)  # a folder that has moved
     check_changes(changed, accepted=trainer.args.resume_with_changes)
     if checkpoint is not None:
         keep_history(folder, checkpoint, changed)
@@ -67,9 +75,13 @@ def _describe(trainer: Described, checkpoint: str | None) -> None:
 
 
 def _sets(trainer: Described) -> Iterable[tuple[str, Any]]:
-    """Problems by name, those that can be read twice: what tells one prompt from another, and no images."""
+    """Problems by name, of what can be read twice: how many, and every column of up to `MOST` of them but images, audio
+    and video, whose content is not read."""
     held_out = trainer.eval_dataset
     named = held_out.items() if isinstance(held_out, dict) else [("", held_out)]
     for name, rows in [("train", trainer.train_dataset), *((f"eval {name}".strip(), rows) for name, rows in named)]:
         if isinstance(rows, Dataset):
-            yield name, rows.select_columns([c for c in ("prompt", "reference") if c in rows.column_names])
+            plain = rows.with_format(None)
+            plain = plain.select_columns([c for c, kind in plain.features.items() if not isinstance(kind, MEDIA)])
+            some = plain.select(range(0, len(plain), max(1, math.ceil(len(plain) / MOST))))
+            yield name, [{"prompt": len(plain)}, *({"prompt": repr(row)} for row in some)]

@@ -14,6 +14,7 @@ Shape legend: n rows of this process, m rows of a round on every process, M = pr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,15 +128,33 @@ def _per_row(column: Any, asked: list[int]) -> bool:
     return isinstance(column, list) and len(column) == len(asked)
 
 
-def drawing(dataset: Any, seed: int, step: int) -> Callable[[int, int], list[Row]]:
-    """Rows of the training set for a round of a step: the same on every process, and in a run that is resumed."""
+def drawing(dataset: Any, seed: int, batch: int, prompts: Sequence[Any]) -> Callable[[int, int], list[Row]]:
+    """Rows of the training set for the rounds of one generation batch: the same on every process, and in a run that is
+    resumed.
+
+    batch: its number within the run. prompts: those that it has, of all processes. No problem of the batch, and none
+    that was drawn for it, is drawn as long as there are others.
+    """
+    taken = {_key(prompt) for prompt in prompts}
 
     def draw(count: int, round_number: int) -> list[Row]:
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * 101 + round_number)
-        order = torch.randperm(len(dataset), generator=generator)
-        return [dataset[int(order[i % len(order)])] for i in range(count)]
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + batch) * 101 + round_number)
+        drawn, again = [], []
+        for i in torch.randperm(len(dataset), generator=generator).tolist():
+            if len(drawn) == count:
+                break
+            row = dataset[i]
+            key = _key(row["prompt"])
+            (again if key in taken else drawn).append(row)
+            taken.add(key)
+        again = again or drawn
+        return [*drawn, *(again[i % len(again)] for i in range(count - len(drawn)))]
 
     return draw
+
+
+def _key(prompt: Any) -> str:
+    return json.dumps(prompt, sort_keys=True, default=str)
 
 
 def check(limit: int, trainer: Any, rows_here: int) -> None:
@@ -146,6 +165,9 @@ def check(limit: int, trainer: Any, rows_here: int) -> None:
         raise InputError("option dynamic_sampling: a streamed train_dataset has no prompts to draw; expected 0")
     if trainer.tools or trainer.environment_factories is not None or trainer.rollout_func is not None:
         raise InputError("option dynamic_sampling: expected 0 with tools, environments or rollout_func")
+    columns = getattr(trainer.train_dataset, "column_names", None) or ()
+    if trainer._is_vlm or {"image", "images"} & set(columns):
+        raise InputError("option dynamic_sampling: expected 0 with prompts that have images")
     if trainer.use_vllm and rows_here % trainer.num_generations:
         raise InputError(
             f"option dynamic_sampling: vLLM samples whole groups, and a process has {rows_here} responses, expected a "

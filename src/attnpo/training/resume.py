@@ -24,6 +24,9 @@ from attnpo.training.records import HISTORY
 PROBLEMS = "problem_fingerprints"
 """environment.json: what the problems of a run were, by split, in few characters."""
 
+STATE = "trainer_state.json"
+"""What transformers keeps of a run in each of its checkpoints."""
+
 FREE = frozenset(
     [
         # where and for how long
@@ -38,6 +41,10 @@ FREE = frozenset(
         # on which machine, as long as an update is the same size (`update_size`)
         *("use_cpu", "bf16", "fp16", "tf32", "gradient_checkpointing", "attn_implementation", "compile_rollouts"),
         *("per_device_train_batch_size", "gradient_accumulation_steps", "cache_implementation"),
+        *("vllm_server_host", "vllm_server_port", "vllm_server_base_url", "vllm_server_timeout", "vllm_group_port"),
+        *("vllm_gpu_memory_utilization", "vllm_tensor_parallel_size", "local_rank", "log_level_replica", "do_train"),
+        *("do_predict", "torch_compile", "torch_compile_backend", "torch_compile_mode", "ddp_backend"),
+        "hub_always_push",
         *("dataloader_num_workers", "dataloader_pin_memory", "verifier_workers", "ddp_timeout", "model_init_kwargs"),
         "answer_judge_key_env",
         # decided in one place with the heads a run has found (known_heads)
@@ -86,12 +93,11 @@ def changes(
     new, of a later version of this package, and has its default now.
     """
     names = [name for name in {**before, **now} if name not in FREE]
-    one_sided = {"train problems", "eval problems"}  # a run of an earlier version has none
     return {
         name: (before.get(name), now.get(name))
         for name in names
         if before.get(name) != now.get(name)
-        and not (name in one_sided and (name in before) != (name in now))
+        and not (name.endswith(" problems") and (name in before) != (name in now))  # an earlier version has none
         and not (name not in before and name in defaults and now[name] == defaults[name])
     }
 
@@ -143,10 +149,10 @@ def what_changed(
 
 def keep_history(folder: Path, checkpoint: str, found: Changes) -> None:
     """Note down in the run folder what its configuration was until a checkpoint, before config.yaml is written anew."""
-    step = int(Path(checkpoint).name.rpartition("-")[2])
     config = folder / "config.yaml"
     if not found or not config.is_file():
         return
+    step = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))["global_step"]
     row = {
         "until_step": step,
         "changes": {name: list(pair) for name, pair in sorted(found.items())},
@@ -162,4 +168,9 @@ def comparable_from(folder: Path) -> int:
     if not history.is_file():
         return 0
     rows = read_jsonl(history, ("until_step", "changes"))
-    return max([0, *(row["until_step"] + 1 for row in rows if MEASURED & row["changes"].keys())])
+    return max([0, *(row["until_step"] + 1 for row in rows if any(map(_is_measured, row["changes"])))])
+
+
+def _is_measured(name: str) -> bool:
+    """Whether a change of it makes other evaluations; held-out sets of a dict are called `eval NAME problems`."""
+    return name in MEASURED or (name.startswith("eval ") and name.endswith(" problems"))

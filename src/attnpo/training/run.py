@@ -251,10 +251,8 @@ def build_trainer(
         # TRL and transformers check here what they were given: weights, attention implementation, missing packages.
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     responses = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    groups = responses // args.num_generations
-    console.print(
-        f"an update: {responses} responses to {groups} problems; learning rate {args.learning_rate:g}", highlight=False
-    )
+    each, rate = args.num_generations, args.learning_rate
+    console.print(f"an update: {responses} responses, {each} to a problem; learning rate {rate:g}", highlight=False)
     console.print(str(trainer.thinking), highlight=False, markup=False, soft_wrap=True)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, SignalWatch | LexiconWatch):

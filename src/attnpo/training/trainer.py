@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import CompileConfig
 from transformers.trainer_utils import has_length
@@ -175,8 +176,13 @@ class AttnPOTrainer(GRPOTrainer):
     def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
         """This package's card in the run folder, in place of TRL's; it has what the run's records have."""
         if self.is_world_process_zero():
-            base = getattr(self.model.config, "_name_or_path", "") or "a local model"
-            write_card(self.folder.path, str(base), tags=[tags] if isinstance(tags, str) else tags)
+            write_card(
+                self.folder.path,
+                getattr(self.model.config, "_name_or_path", ""),
+                name=self.args.hub_model_id or model_name,
+                datasets=[dataset_name] if isinstance(dataset_name, str) else dataset_name,
+                tags=[tags] if isinstance(tags, str) else tags,
+            )
 
     @property
     def needs_heads(self) -> bool:
@@ -261,13 +267,14 @@ class AttnPOTrainer(GRPOTrainer):
             judge=judge,
             worth=worth,
             gather=lambda values: accelerator.gather(values.to(accelerator.device)),
-            draw=drawing(self.train_dataset, self.args.seed, step),
+            draw=drawing(self.train_dataset, self.args.seed, self._step, gather_object([r["prompt"] for r in inputs])),
             processes=accelerator.num_processes,
             process=accelerator.process_index,
         )
         sampled = fill(inputs, self.num_generations, self.args.dynamic_sampling, sampler)
         if sampled.replaced:  # columns that reward functions log beside the responses: of other rows than the batch has
             self._pending_extra_logs.clear()
+            self._logs["extra"].clear()
         self._add_metrics({"groups/replaced": float(sampled.replaced)})
         return sampled
 
