@@ -11,7 +11,6 @@ scheduler. Prints accuracy and tokens per response before and after, with the 95
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import subprocess
@@ -22,7 +21,7 @@ from pathlib import Path
 import torch
 
 from attnpo.bootstrap import bootstrap_over_problems
-from attnpo.data.jsonl import read_jsonl
+from attnpo.data.jsonl import read_jsonl, write_jsonl
 from attnpo.tables import Cell, Table
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -51,8 +50,8 @@ def make_problems(file: Path, count: int, split: str) -> Path:
     """Problems and references of the built-in task, in a file like a user's."""
     task = ["task", "--n", str(count), "--split", split, "--seed", "11", "-o", str(file)]
     subprocess.run([sys.executable, "-m", "attnpo", *task], check=True)
-    rows = [{key: row[key] for key in ("problem", "reference")} for row in read_jsonl(file, ("problem", "reference"))]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    names = ("problem", "reference")
+    write_jsonl(file, [{name: row[name] for name in names} for row in read_jsonl(file, names)])
     return file
 
 

@@ -1,6 +1,9 @@
-"""The ways a command can end badly, kept apart because users act on them differently."""
+"""The ways a command can end badly, kept apart because users act on them differently, and hints for their messages."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class AttnPOError(Exception):
@@ -20,3 +23,18 @@ class RunError(AttnPOError, RuntimeError):
 
 class StoppedError(RunError):
     """The run was asked to end (SIGTERM) and goes on by the same command. Exits with 75, EX_TEMPFAIL of sysexits.h."""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The one of the known names that is spelt most like `name`; None where none is."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint to put behind a message about a name that is not known; "" where no known one is spelt alike.
+
+    >>> did_you_mean("credit_bet", ["credit_beta", "credit"]), did_you_mean("x", ["credit"])
+    ('; did you mean credit_beta?', '')
+    """
+    alike = closest(name, known)
+    return f"; did you mean {alike}?" if alike is not None else ""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
-from attnpo.errors import InputError
+from attnpo.errors import InputError, did_you_mean
 
 Method = TypeVar("Method")
 _C = TypeVar("_C", bound=type)
@@ -62,9 +61,8 @@ class Registry(Generic[Method]):
         """
         known = self.names()
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise InputError(f"{self.choice}: found {name!r}, expected one of {', '.join(known)}{hint}")
+            expected = f"{', '.join(known)}{did_you_mean(name, known)}"
+            raise InputError(f"{self.choice}: found {name!r}, expected one of {expected}")
         return {key: option.default for key, option in inspect.signature(self._classes[name]).parameters.items()}
 
     def make(self, name: str, **options: Any) -> Method:

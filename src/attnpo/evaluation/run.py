@@ -39,7 +39,7 @@ from attnpo.evaluation.samples import Question, Sample, read_response
 from attnpo.rewards.verdict import REWARD_OF
 from attnpo.steps.detect import choose_format
 from attnpo.steps.formats import THINK, ThinkingFormat
-from attnpo.steps.unclosed import never_closed, other_format
+from attnpo.steps.unclosed import never_closed, other_format, told_by
 
 if TYPE_CHECKING:
     from attnpo.judges.answers import AnswerJudge
@@ -164,11 +164,8 @@ def tell_versions(console: Console, environment: Environment) -> None:
 
 
 def tell_unclosed(console: Console, samples: Sequence[Sample], thinks: bool, form: ThinkingFormat) -> None:
-    """A line where no response ends its thinking, of a model that thinks or by the marks of another format.
-
-    Those that were cut off say nothing, unless all were.
-    """
-    texts = [sample.text for sample in samples if not sample.truncated] or [sample.text for sample in samples]
+    """A line where no response ends its thinking, of a model that thinks or by the marks of another format."""
+    texts = told_by((sample.text, sample.truncated) for sample in samples)
     if (thinks or other_format(texts, form) is not None) and (said := never_closed(texts, form)) is not None:
         console.print(said, style="bold red", markup=False, highlight=False, soft_wrap=True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
+
+from attnpo.errors import closest
 
 OVERTHINKER = "overthinker"
 OVERTHINKER_MEDIUM = "overthinker-medium"
@@ -37,6 +38,6 @@ def nearest_model(missing: str) -> str:
     path = Path(missing).expanduser()
     beside = [p.name for p in path.parent.iterdir() if (p / "config.json").is_file()] if path.parent.is_dir() else []
     for names, folder in ((beside, path.parent), (list(SHIPPED), Path())):
-        if alike := difflib.get_close_matches(path.name, names, n=1):
-            return f"; did you mean {folder / alike[0]}?"
+        if alike := closest(path.name, names):
+            return f"; did you mean {folder / alike}?"
     return ""

@@ -16,6 +16,12 @@ _TAGS = re.compile(r"</[\w:]+>|\[/[A-Z_]+\]|<\|[^<>|\s]+\|>|<[a-z_]+\|>")
 SHOWN_TAGS = 5
 
 
+def told_by(responses: Iterable[tuple[str, bool]]) -> list[str]:
+    """The texts of (text, cut off) that say something about a format: those that were not cut off, unless all were."""
+    responses = list(responses)
+    return [text for text, cut_off in responses if not cut_off] or [text for text, _ in responses]
+
+
 def never_closed(texts: Iterable[str], form: Form) -> str | None:
     """A warning where none of these responses ends its thinking: the marks looked for, and those that stand there.
 

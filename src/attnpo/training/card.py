@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +14,9 @@ from attnpo.attention.heads import HEADS, load_heads
 from attnpo.data.jsonl import read_unfinished_jsonl, write_whole
 from attnpo.evaluation.frontier import draw_frontier
 from attnpo.models import SHIPPED, model_name
-from attnpo.training.description import read_evaluations
+from attnpo.training.description import comparable_evaluations
 from attnpo.training.records import WARNINGS
-from attnpo.training.resume import comparable_from
+from attnpo.training.resume import read_description
 
 PICTURE = "frontier.png"
 ROWS = (("accuracy", "accuracy", ".1%"), ("tokens per response", "length/completion", ".0f"))
@@ -38,8 +37,8 @@ def write_card(
     (default: as its folder). datasets: names of data sets on the Hub.
     """
     name = name or folder.resolve().name
-    options, about = _mapping(folder / "config.yaml"), _mapping(folder / "environment.json")
-    evaluations = comparable_evaluations(folder)
+    options, about = read_description(folder)  # nothing of a trainer that was saved before it began
+    evaluations = evaluations_of_last_set(folder)
     licence = licence_of(base)
     data = ModelCardData(
         base_model=base if is_hub_name(base) else None,
@@ -66,10 +65,9 @@ def write_card(
     write_whole(folder / "README.md", "\n".join(part for part in parts if part).encode())
 
 
-def comparable_evaluations(folder: Path) -> list[dict[str, Any]]:
+def evaluations_of_last_set(folder: Path) -> list[dict[str, Any]]:
     """The evaluations of a run that are of the same problems and limits as its last one."""
-    since = comparable_from(folder)
-    rows = [row for row in read_evaluations(folder) if row["step"] >= since and row.get("accuracy") is not None]
+    rows = [row for row in comparable_evaluations(folder) if row.get("accuracy") is not None]
     # Other problems that a program has evaluated on its own have no name; they are rarely as many.
     return [row for row in rows if (row.get("set"), row["n"]) == (rows[-1].get("set"), rows[-1]["n"])]
 
@@ -89,15 +87,6 @@ def licence_of(base: str) -> str | None:
         return None
     licence = head.get("license") if isinstance(head, dict) else None
     return licence if isinstance(licence, str) else None
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    """A file of a run; nothing where the run has none (a trainer that was saved before it began)."""
-    if not file.is_file():
-        return {}
-    text = file.read_text(encoding="utf-8")
-    found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    return found if isinstance(found, dict) else {}
 
 
 def _results(evaluations: list[dict[str, Any]], folder: Path) -> str:

@@ -6,6 +6,7 @@ import json
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 from attnpo.errors import InputError
 
@@ -15,6 +16,11 @@ FILES = "files.json"
 """In a checkpoint: its files with their sizes and checksums (CRC-32), written last."""
 
 BLOCK = 1 << 24  # bytes read at a time
+
+
+def state_of_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
+    """What transformers keeps of a run in each of its checkpoints: global_step, max_steps, epoch …"""
+    return json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -79,10 +79,15 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     return list(read_jsonl(file, ("step",))) if file.exists() else []
 
 
+def comparable_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Those of the same problems and limits as the last one, as far as the history of the run's options knows."""
+    since = comparable_from(folder)
+    return [row for row in read_evaluations(folder) if row["step"] >= since]
+
+
 def print_summary(folder: Path, console: Console) -> None:
     """The table before/after, with 95 % intervals."""
-    since = comparable_from(folder)
-    evaluations = [row for row in read_evaluations(folder) if row["step"] >= since]
+    since, evaluations = comparable_from(folder), comparable_evaluations(folder)
     console.print(f"run folder: {folder} (`attnpo report {folder} -o report.html` shows it)", soft_wrap=True)
     if since:
         console.print(f"the held-out problems or limits changed on the way: evaluations compare from step {since} on")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from attnpo.steps.formats import ThinkingFormat
-from attnpo.steps.unclosed import never_closed, other_format
+from attnpo.steps.unclosed import never_closed, other_format, told_by
 from attnpo.training.records import Record
 
 MOST = 0.9
@@ -112,10 +112,10 @@ def diagnose(
 def wrong_format(records: Sequence[Record], form: ThinkingFormat) -> str | None:
     """What to change where responses end their thinking by the marks of another format, and none by those of `form`.
 
-    None where one of them does, and where there is no such other format. Responses that were cut off say nothing,
-    unless all were. Where unmarked responses are answers, the thinking of such a run would count as answer.
+    None where one of them does, and where there is no such other format. Where unmarked responses are answers, the
+    thinking of such a run would count as answer.
     """
-    texts = [record["text"] for record in records if not record["truncated"]] or [row["text"] for row in records]
+    texts = told_by((record["text"], record["truncated"]) for record in records)
     if not form.ends or other_format(texts, form) is None:
         return None
     return never_closed(texts, form)

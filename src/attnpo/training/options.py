@@ -4,15 +4,12 @@ of.
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -23,7 +20,8 @@ from trl.trainer.utils import get_quantization_config
 
 from attnpo.checks import read_escapes
 from attnpo.data.problems import BUILT_IN
-from attnpo.errors import InputError
+from attnpo.errors import InputError, closest
+from attnpo.training.checkpoints import state_of_checkpoint
 from attnpo.training.config import AttnPOConfig
 
 _NAMES = {
@@ -227,7 +225,7 @@ def _meant(name: str, known: list[str]) -> str | None:
     longer = [option for option in known if option.startswith(f"{name}_")]
     if 0 < len(longer) <= 3:
         return " or ".join(longer)
-    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+    return closest(name, known)
 
 
 def _unknown(parser: OptionParser, rest: list[str], where: str) -> str:
@@ -244,8 +242,7 @@ def _unknown(parser: OptionParser, rest: list[str], where: str) -> str:
 
 def is_complete(checkpoint: str, max_steps: int) -> bool:
     """Whether the checkpoint is of the last step or later (max_steps ≤ 0: epochs decide, and this does not know)."""
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    return 0 < max_steps <= state["global_step"]
+    return 0 < max_steps <= state_of_checkpoint(checkpoint)["global_step"]
 
 
 def model_kwargs(model_config: ModelConfig) -> dict[str, Any]:

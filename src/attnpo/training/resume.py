@@ -19,13 +19,11 @@ import yaml
 from attnpo.credit.attnpo import AttnPOCredit
 from attnpo.data.jsonl import json_line, read_jsonl
 from attnpo.errors import InputError
+from attnpo.training.checkpoints import state_of_checkpoint
 from attnpo.training.records import HISTORY
 
 PROBLEMS = "problem_fingerprints"
 """environment.json: what the problems of a run were, by split, in few characters."""
-
-STATE = "trainer_state.json"
-"""What transformers keeps of a run in each of its checkpoints."""
 
 FREE = frozenset(
     [
@@ -102,14 +100,12 @@ def changes(
     }
 
 
-def old_description(folder: Path) -> dict[str, Any] | None:
-    """What the run in `folder` was made of, out of its config.yaml and environment.json; None: not written there."""
+def read_description(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config.yaml and environment.json of a run folder; nothing of a file that is not there."""
     config, environment = folder / "config.yaml", folder / "environment.json"
-    if not config.is_file():
-        return None
-    options = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-    about = json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else {}
-    return described(options, about)
+    options = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
+    about = json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else None
+    return options or {}, about or {}
 
 
 def keep_delay(trainer: Any, checkpoint: str | None) -> None:
@@ -117,8 +113,7 @@ def keep_delay(trainer: Any, checkpoint: str | None) -> None:
     args = trainer.args
     if checkpoint is None or "credit_delay" not in args.derived or not isinstance(trainer.credit, AttnPOCredit):
         return
-    file = Path(checkpoint).resolve().parent / "environment.json"
-    about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    _, about = read_description(Path(checkpoint).resolve().parent)
     delay = (about.get("derived") or {}).get("credit_delay")
     if isinstance(delay, int):
         args.credit_delay = args.derived["credit_delay"] = delay
@@ -143,20 +138,20 @@ def what_changed(
     defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> Changes:
     """`changes` between the run that a checkpoint is of and one of these options; none for a new run."""
-    before = old_description(Path(checkpoint).resolve().parent) if checkpoint is not None else None
-    return {} if before is None else changes(before, described(options, environment), defaults)
+    before, about = ({}, {}) if checkpoint is None else read_description(Path(checkpoint).resolve().parent)
+    return changes(described(before, about), described(options, environment), defaults) if before else {}
 
 
 def keep_history(folder: Path, checkpoint: str, found: Changes) -> None:
     """Note down in the run folder what its configuration was until a checkpoint, before config.yaml is written anew."""
-    config = folder / "config.yaml"
-    if not found or not config.is_file():
+    config, _ = read_description(folder)
+    if not found or not config:
         return
-    step = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))["global_step"]
+    step = state_of_checkpoint(checkpoint)["global_step"]
     row = {
         "until_step": step,
         "changes": {name: list(pair) for name, pair in sorted(found.items())},
-        "config": yaml.safe_load(config.read_text(encoding="utf-8")),
+        "config": config,
     }
     with open(folder / HISTORY, "ab") as file:
         file.write(json_line(row))

@@ -202,21 +202,9 @@ class RewardSetup:
         )
         return self._with_column(rewards, self.length(inputs).view(-1))
 
-    def tried_totals(
-        self,
-        rewards: Float[Tensor, "N K"],
-        lengths: Int[Tensor, " N"],
-        group_size: int,
-        *,
-        step: int,
-        targets: Float[Tensor, " N"] | None,
-        weights: Float[Tensor, " K"],
-    ) -> Float[Tensor, " N"]:
-        """What responses would be worth, length reward included, which learns nothing from them (LASER-D counts)."""
-        tried = replace(self, length=copy.deepcopy(self.length))
-        lengths = lengths.to(rewards.device)
-        rewards = tried.add_length_reward(rewards, lengths, group_size, step=step, targets=targets)
-        return self.total(rewards, weights.to(rewards.device))
+    def on_trial(self) -> RewardSetup:
+        """The same, with a length reward that may be tried: this one learns nothing of it (LASER-D counts)."""
+        return replace(self, length=copy.deepcopy(self.length))
 
     def without_length_reward(
         self, rewards: Float[Tensor, "N K"], rows: Sequence[Mapping[str, Any]] = ()

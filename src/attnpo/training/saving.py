@@ -27,7 +27,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
 from attnpo.errors import InputError
-from attnpo.training.checkpoints import write_list_of_files
+from attnpo.training.checkpoints import state_of_checkpoint, write_list_of_files
 from attnpo.training.packing import pack, read_packed, write_packed
 from attnpo.training.random_states import RandomStates, random_states, set_random_states
 from attnpo.training.records import WARNINGS
@@ -192,8 +192,7 @@ class Checkpoints(TrainerCallback):
         self._just_resumed = self.resumed is not None
         if self.resumed is not None:
             self.tell(restore(self.trainer, self.resumed))
-            before = type(state).load_from_json(str(self.resumed / TRAINER_STATE_NAME)).max_steps
-            if before != state.max_steps:
+            if state_of_checkpoint(self.resumed)["max_steps"] != state.max_steps:
                 realign(self.trainer.lr_scheduler, self.trainer.optimizer)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -48,6 +48,14 @@ FAILURES = 3
 """Calls in a row that a tracker may fail in; then it is left alone for the rest of the run."""
 
 
+def keep_in_folder(trainer: Any) -> None:
+    """TensorBoard's files go into the run folder from the first evaluation on: its own default is known only when
+    training begins, and what is logged before goes to the current folder."""
+    for tracker in trackers_of(trainer):
+        if isinstance(tracker, TensorBoardCallback) and tracker.logging_dir is None:
+            tracker.logging_dir = str(Path(trainer.args.output_dir, "tensorboard"))
+
+
 def guard_trackers(trainer: Any, tell: Callable[[str], object]) -> None:
     """From here on a tracker that fails, as one whose server is away does, fails alone: the run goes on.
 
@@ -55,9 +63,6 @@ def guard_trackers(trainer: Any, tell: Callable[[str], object]) -> None:
     a tracker would show.
     """
     for tracker in trackers_of(trainer):
-        if isinstance(tracker, TensorBoardCallback) and tracker.logging_dir is None:
-            # Its own default is known when training begins; the evaluation before that went to the current folder.
-            tracker.logging_dir = str(Path(trainer.args.output_dir, "tensorboard"))
         failed = _Failed()
         for name in dir(tracker):
             if name == "setup" or name.startswith("on_"):

@@ -67,7 +67,7 @@ from attnpo.training.reward_guard import RewardError, RewardInputError, guarded,
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.saving import Checkpoints, generate_every
 from attnpo.training.stages import make_stages
-from attnpo.training.trackers import guard_trackers, start_trackers
+from attnpo.training.trackers import guard_trackers, keep_in_folder, start_trackers
 
 
 class AttnPOTrainer(GRPOTrainer):
@@ -147,6 +147,7 @@ class AttnPOTrainer(GRPOTrainer):
             callbacks=[*own, *(callbacks or [])],
             **kwargs,
         )
+        keep_in_folder(self)
         guard_trackers(self, self._checkpoints.tell)
         args.reward_weights = weights  # as given, for config.yaml and for another trainer
         if self._is_vlm and self.credit.signals:
@@ -259,8 +260,11 @@ class AttnPOTrainer(GRPOTrainer):
             return rewards, self.rewards.last_verdicts(len(rows))
 
         def worth(rewards: Tensor, lengths: Tensor, rows: list[dict[str, Any]]) -> Tensor:
-            about = {"step": step, "targets": self._targets(rows), "weights": self.reward_weights}
-            return self.rewards.tried_totals(rewards, lengths, self.num_generations, **about)
+            trial, lengths = self.rewards.on_trial(), lengths.to(rewards.device)
+            rewards = trial.add_length_reward(
+                rewards, lengths, self.num_generations, step=step, targets=self._targets(rows)
+            )
+            return trial.total(rewards, self.reward_weights.to(rewards.device))
 
         sampler = Sampler(
             generate=self._sample,

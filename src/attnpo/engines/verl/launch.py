@@ -168,8 +168,8 @@ def describe(
             from attnpo.engines.verl.find_heads import find
 
             find(config, options, own)
-        elif heads.resolve() != own.resolve():
-            shutil.copyfile(heads, own)
+        else:
+            folder.keep_heads(heads, traces=False)
     resolved = OmegaConf.to_container(config, resolve=True)
     describe_run(folder.path, config, options, argv, resolved, None if written is None else written.sets)
 

@@ -5,7 +5,6 @@ They mean what they mean to `attnpo train` (docs/methods.md), and have its defau
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from attnpo.checks import read_escapes
 from attnpo.credit.advantages import KINDS, check_group_size
 from attnpo.credit.base import FORWARD_SIGNALS, CreditMethod, credit_names
-from attnpo.errors import InputError
+from attnpo.errors import InputError, did_you_mean
 from attnpo.rewards.length import LengthReward
 from attnpo.steps.formats import AUTO, load_format
 from attnpo.steps.lexicon import load_lexicon
@@ -112,8 +111,7 @@ class VerlOptions:
         known = [field.name for field in fields(cls) if field.name != "correct_reward"]
         for name in given:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
+                hint = did_you_mean(name, known)
                 raise InputError(f"unknown option {name}{hint} (verl's own options have a dot in their names)")
         options = cls(**given)
         options.check()

@@ -7,7 +7,6 @@ verl nests it). On the command line `--credit outcome` is an option of this pack
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from attnpo.engines.verl.options import VerlOptions
-from attnpo.errors import InputError
+from attnpo.errors import InputError, did_you_mean
 from attnpo.training.problems import has_held_out
 
 ENGINE = "attnpo.engines.verl.engine"
@@ -199,8 +198,7 @@ def put(config: Any, name: str, value: Any) -> None:
                 OmegaConf.update(config, path, value, force_add=True)
         elif not _has(config, path):
             known = sorted(map(str, keys_of(config)))
-            close = difflib.get_close_matches(path, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(path, known)
             raise InputError(f"verl has no key {path}{hint} (one that is to be added begins with +)")
         else:
             OmegaConf.update(config, path, value)
