@@ -95,7 +95,9 @@ def python_with(packages: list[str], folder: Path) -> str:
         return sys.executable
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
-    (site / "ours.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
+    ours = [path for path in sys.path if path.endswith("site-packages")]
+    # as site directories, not as bare paths: only of those are the files read that lead to an editable install
+    (site / "ours.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in ours))
     python = str(folder / "bin" / "python")
     constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "-c", str(constraints), *packages]
