@@ -52,7 +52,8 @@ from attnpo.trim.run import trim_file
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE / "without_rl_records"
 RECIPE = HERE.parent / "recipes" / "sft_trimmed.yaml"
-RL, CHOSEN_ON = "12-few-2", 0  # the cell of law.py, and its seed that settings were chosen on
+RL = {"overthinker-medium": "12-few-2", "30-few": "30-few-2"}  # by name: the cell of law.py with the same start
+CHOSEN_ON = 0  # that cell's seed that settings were chosen on
 SAMPLES, BATCH = 4, 128
 
 START = "start"
@@ -60,6 +61,9 @@ ARMS: dict[str, Options] = {
     "attention": Options(),
     "attention, half": Options(keep=0.5),
     "random, half": Options(ranking="random", keep=0.5),
+    "likelihood, half": Options(ranking="likelihood", keep=0.5),
+    "position, half": Options(ranking="position", keep=0.5),
+    "attention, half, shortest": Options(keep=0.5, shortest=1),
     "shortest": Options(verify="none", keep=1, shortest=1),
     "attention, shortest": Options(shortest=1),
     "random": Options(ranking="random"),
@@ -246,7 +250,7 @@ def tables(name: str) -> list[Table]:
         examples.append(
             (arm, f"{count:.0f}", f"{long:.0f} → {short:.0f}", f"{removed / steps:.0%}", f"{kept / steps:.1%}")
         )
-    results += _rl_rows() if name == "overthinker-medium" else []
+    results += _rl_rows(RL[name]) if name in RL else []
     columns = ("arm", "seeds", "right", "tokens", "shorter", "right − start's", "minutes of one core")
     return [
         Table(columns, results),
@@ -254,12 +258,12 @@ def tables(name: str) -> list[Table]:
     ]
 
 
-def _rl_rows() -> list[tuple[str, ...]]:
+def _rl_rows(cell: str) -> list[tuple[str, ...]]:
     """The runs of law.py from the same start, on its held-out problems, beside TLMRE's evaluation of the start."""
     rows = []
-    begun = law_records.read_records(law_records.RECORDS, RL, "TLMRE")
+    begun = law_records.read_records(law_records.RECORDS, cell, "TLMRE")
     for arm in ("TLMRE", "AttnPO-sharp"):
-        found = law_records.read_records(law_records.RECORDS, RL, arm)
+        found = law_records.read_records(law_records.RECORDS, cell, arm)
         runs = {seed: run for seed, run in found.items() if seed != CHOSEN_ON and seed in begun}
         if not runs:
             continue
