@@ -1,4 +1,4 @@
-"""One process of `tests/invariant/test_two_{processes,repairing,continuing,methods}.py`: half of a batch, or all of it.
+"""One process of `tests/invariant/test_two_*.py` (not find_heads, sharded): half of a batch, or all of it.
 
 torchrun --nproc-per-node 2 tests/one_of_two.py METHOD MODEL OUTPUT
 """
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
+import fsdp_on_cpus  # noqa: F401 - has an effect where the environment asks for FSDP
 import trainer_kit as kit
 
 FIX = kit.Canned((kit.ADD, kit.CHECK), kit.RIGHT)
@@ -113,7 +115,9 @@ def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0
     trainer.train()
     if trainer.eval_dataset is not None:
         trainer.evaluate()
-    if rank == 0:
+    if trainer.is_fsdp_enabled:
+        assert isinstance(trainer.model, FSDPModule)  # whose checkpoint is looked at
+    elif rank == 0:
         torch.save(trainer.model.state_dict(), output / "weights.pt")
 
 

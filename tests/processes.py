@@ -10,11 +10,17 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 
 
-def launch(count: int, script: str, *arguments: Path | str, port: int, **environment: str) -> tuple[int, str]:
-    """`accelerate launch` of `script` on CPU processes of one thread: its exit code, and what was said."""
+def launch(
+    count: int, script: str, *arguments: Path | str, port: int, recipe: str | None = None, **environment: str
+) -> tuple[int, str]:
+    """`accelerate launch` of `script` on CPU processes of one thread: its exit code, and what was said.
+
+    recipe: a file of recipes/accelerate, for its way of spreading the model (`fsdp_on_cpus`).
+    """
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count)]
     # --cpu would start one process, whatever the count; what runs on CPUs is said to the trainer, by use_cpu.
-    command += ["--multi_gpu"] if count > 1 else ["--cpu"]
+    how = ["--multi_gpu"] if count > 1 else ["--cpu"]
+    command += ["--config_file", str(TESTS.parent / "recipes" / "accelerate" / recipe)] if recipe else how
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--main_process_port", str(port + os.getpid() % 1000), script, *map(str, arguments)]
     done = subprocess.run(

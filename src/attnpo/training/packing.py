@@ -72,7 +72,9 @@ def read_packed(stem: Path, device: torch.device | str = "cpu") -> Any:
         return None
     with_tensors = stem.with_suffix(".safetensors")
     try:
-        tensors = load_file(with_tensors, device=str(device)) if with_tensors.is_file() else {}
-        return unpack(json.loads(file.read_text(encoding="utf-8")), tensors)
+        tensors = load_file(with_tensors) if with_tensors.is_file() else {}
+        # moved here: safetensors refuses "cpu:0", which is what Accelerate calls the device of several CPU processes
+        on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
+        return unpack(json.loads(file.read_text(encoding="utf-8")), on_device)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{file}: not whole, or not a state of a run ({error})") from error

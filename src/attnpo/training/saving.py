@@ -149,7 +149,7 @@ def restore(trainer: Any, checkpoint: Path) -> str | None:
         trainer._logs["rewards"][name].extend(values)
     if (checkpoint / REFERENCE).is_file() and trainer.ref_model is not None:
         reference = trainer.accelerator.unwrap_model(trainer.ref_model)
-        reference.load_state_dict(load_file(checkpoint / REFERENCE, device=str(trainer.accelerator.device)))
+        reference.load_state_dict(load_file(checkpoint / REFERENCE))
     return None
 
 
