@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
@@ -16,7 +17,7 @@ from accelerate.utils import DistributedType
 _init = PartialState.__init__
 
 
-def _as_accelerators(self: PartialState, *args: object, **kwargs: object) -> None:
+def _as_accelerators(self: PartialState, *args: Any, **kwargs: Any) -> None:
     _init(self, *args, **kwargs)
     if self.distributed_type == DistributedType.MULTI_CPU:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
