@@ -56,7 +56,7 @@ RL = {"overthinker-medium": "12-few-2", "30-few": "30-few-2"}  # by name: the ce
 CHOSEN_ON = 0  # that cell's seed that settings were chosen on
 SAMPLES, BATCH = 4, 128
 
-START = "start"
+START, OURS = "start", "attention, half"
 ARMS: dict[str, Options] = {
     "attention": Options(),
     "attention, half": Options(keep=0.5),
@@ -254,8 +254,24 @@ def tables(name: str) -> list[Table]:
     columns = ("arm", "seeds", "right", "tokens", "shorter", "right − start's", "minutes of one core")
     return [
         Table(columns, results),
+        Table((f"{OURS}, beside", "seeds", "right, difference", "tokens, ratio"), _ours_beside(found)),
         Table(("arm", "examples", "thinking tokens", "steps removed", "steps kept for their value"), examples),
     ]
+
+
+def _ours_beside(found: dict[str, dict[int, dict[str, Any]]]) -> list[tuple[str, ...]]:
+    """The arm that is the default, beside every other one, on the seeds that both have."""
+    rows = []
+    for arm, runs in found.items() if OURS in found else ():
+        seeds = sorted(runs.keys() & found[OURS].keys())
+        if arm in (START, OURS) or not seeds:
+            continue
+        right, tokens = (
+            [np.array([of[seed][what] for seed in seeds]) for of in (found[OURS], runs)] for what in ("right", "tokens")
+        )
+        ratio = tokens[0].mean() / tokens[1].mean()
+        rows.append((arm, str(len(seeds)), _shown(interval(right[0] - right[1]), 3), f"{ratio:.2f}"))
+    return rows
 
 
 def _rl_rows(cell: str) -> list[tuple[str, ...]]:

@@ -1,7 +1,8 @@
-"""Scripts of this folder run by torchrun, for tests of several processes."""
+"""Scripts of this folder in processes of their own: several that train together, or in another environment."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,14 +11,46 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 
 
+def python_with(packages: list[str], folder: Path) -> str:
+    """An interpreter with these packages and all of this environment's; this one where nothing is missing."""
+    names = [package.partition("==")[0].removesuffix("-skinny") for package in packages]
+    if all(importlib.util.find_spec(name) for name in names):
+        return sys.executable
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    ours = [path for path in sys.path if path.endswith("site-packages")]
+    # as site directories, not as bare paths: only of those are the files read that lead to an editable install
+    (site / "ours.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in ours))
+    python = str(folder / "bin" / "python")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "-q",
+        "-c",
+        str(TESTS.parent / "constraints.txt"),
+    ]
+    subprocess.run([*pip, *packages], check=True, timeout=300)
+    return python
+
+
 def launch(
-    count: int, script: str, *arguments: Path | str, port: int, recipe: str | None = None, **environment: str
+    count: int,
+    script: str,
+    *arguments: Path | str,
+    port: int,
+    recipe: str | None = None,
+    python: str = sys.executable,
+    **environment: str,
 ) -> tuple[int, str]:
     """`accelerate launch` of `script` on CPU processes of one thread: its exit code, and what was said.
 
-    recipe: a file of recipes/accelerate, for its way of spreading the model (`fsdp_on_cpus`).
+    recipe: a file of recipes/accelerate, for its way of spreading the model (FSDP: with `fsdp_on_cpus`).
     """
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count)]
+    command = [python, "-m", "accelerate.commands.launch", "--num_processes", str(count)]
     # --cpu would start one process, whatever the count; what runs on CPUs is said to the trainer, by use_cpu.
     how = ["--multi_gpu"] if count > 1 else ["--cpu"]
     command += ["--config_file", str(TESTS.parent / "recipes" / "accelerate" / recipe)] if recipe else how

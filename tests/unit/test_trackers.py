@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from transformers import TrainerCallback
 
 from attnpo.training import trackers
 from attnpo.training.trackers import open_to_the_end, start_trackers
+from processes import python_with
 
 
 class Recorder(TrainerCallback):
@@ -87,22 +86,6 @@ def test_closed_after_an_error(trainer):
 
 PACKAGES = {"trackio": [], "tensorboard": [], "wandb": ["wandb"], "mlflow": ["mlflow-skinny", "sqlalchemy", "alembic"]}
 """What a tracker needs beyond this package's own development packages."""
-
-
-def python_with(packages: list[str], folder: Path) -> str:
-    """An interpreter with these packages and all of this environment's; this one where nothing is missing."""
-    if not packages or all(importlib.util.find_spec(name.removesuffix("-skinny")) for name in packages):
-        return sys.executable
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    ours = [path for path in sys.path if path.endswith("site-packages")]
-    # as site directories, not as bare paths: only of those are the files read that lead to an editable install
-    (site / "ours.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in ours))
-    python = str(folder / "bin" / "python")
-    constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "-c", str(constraints), *packages]
-    subprocess.run(pip, check=True, timeout=300)
-    return python
 
 
 @pytest.mark.slow

@@ -1,0 +1,45 @@
+"""The whole trainer under DeepSpeed (recipes/accelerate/zero2.yaml, zero3.yaml), on two CPU processes.
+
+DeepSpeed is installed into an environment of its own: where it is present, transformers and Accelerate import it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes import python_with
+from spread import as_one_process, resumed_as_whole
+
+
+@pytest.fixture(scope="module")
+def how(tmp_path_factory) -> dict[str, Any]:
+    python = python_with(["deepspeed==0.19.8"], tmp_path_factory.mktemp("deepspeed") / "venv")
+    path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"  # its ninja
+    return {"port": 29500, "python": python, "DS_ACCELERATOR": "cpu", "PATH": path}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "method"), [("zero2", "attnpo"), ("zero3", "attnpo"), ("zero3", "outcome")])
+def test_as_one_process(recipe, method, how, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path, read_rollouts):
+    network = trainer_kit.sharpen(new_tiny_qwen2())
+    model = trainer_kit.save_model(tmp_path / "model", network, tiny_tokenizer)
+    as_one_process(method, model, network.state_dict(), tmp_path, read_rollouts, recipe=f"{recipe}.yaml", **how)
+    assert list((tmp_path / "2" / "checkpoint-2").glob("global_step2/*zero_pp_rank_1*"))  # DeepSpeed's own, of both
+
+
+@pytest.mark.slow
+def test_sampled_saved_and_resumed(how, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path, read_rollouts):
+    model = trainer_kit.save_model(tmp_path / "model", new_tiny_qwen2(), tiny_tokenizer)
+    data = trainer_kit.write_problems(tmp_path / "problems.jsonl", 8)
+    options = ("--credit", "outcome", "--learning_rate", "0.01", "--save_steps", "1", "--max_steps", "3")
+    resumed_as_whole(
+        lambda folder: trainer_kit.command(model, data, folder, *options),
+        tmp_path,
+        read_rollouts,
+        recipe="zero3.yaml",
+        **how,
+    )
