@@ -16,7 +16,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-import fsdp_on_cpus  # noqa: F401 - has an effect where the environment asks for FSDP
+import spread_on_cpus  # noqa: F401 - has an effect where the environment asks for FSDP or DeepSpeed
 import trainer_kit as kit
 
 FIX = kit.Canned((kit.ADD, kit.CHECK), kit.RIGHT)

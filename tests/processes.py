@@ -48,7 +48,7 @@ def launch(
 ) -> tuple[int, str]:
     """`accelerate launch` of `script` on CPU processes of one thread: its exit code, and what was said.
 
-    recipe: a file of recipes/accelerate, for its way of spreading the model (FSDP: with `fsdp_on_cpus`).
+    recipe: a file of recipes/accelerate, for its way of spreading the model (FSDP: with `spread_on_cpus`).
     """
     command = [python, "-m", "accelerate.commands.launch", "--num_processes", str(count)]
     # --cpu would start one process, whatever the count; what runs on CPUs is said to the trainer, by use_cpu.

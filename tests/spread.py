@@ -62,7 +62,7 @@ def resumed_as_whole(argv: Callable[[Path], list[str]], folder: Path, read: Read
     """A command of three steps, each saved, with really sampled responses: gone on behind its first, and left alone."""
 
     def train(target: Path, *more: str) -> None:
-        code, said = launch(2, "fsdp_on_cpus.py", *argv(target), *more, **how)
+        code, said = launch(2, "spread_on_cpus.py", *argv(target), *more, **how)
         assert code == 0, said[-3000:]
 
     whole, parts = folder / "whole", folder / "parts"
