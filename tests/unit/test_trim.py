@@ -182,12 +182,13 @@ def test_likelihoods_are_those_of_the_text_that_is_left(tiny_qwen2, tiny_tokeniz
 
 
 def test_an_example_by_hand(tiny_tokenizer):
-    one = candidate(trace(id="a"), tiny_tokenizer)
+    one = candidate(trace(id="a", difficulty=2, family="x"), tiny_tokenizer)
     found = Trimmed([1, 3], [0], [0.4, 0.1, 0.5, 0.2], "why")
     row = Writer(tiny_tokenizer, "attention", "sample", "text").example(one, found, preference=False)
     assert row["prompt"].endswith("assistant\n<think>\n")
     assert row["completion"] == row["response"] == "First 12 + 30 = 42. Then 42 * 2 = 84. </think>It is 84."
     assert row["trim"]["response"] == one.row["response"]
+    assert (row["difficulty"], "family" in row, "level" in row) == (2, False, False)
     assert [step["removed"] for step in row["trim"]["steps"]] == [False, True, False, True]
     assert [step["kept_for_value"] for step in row["trim"]["steps"]] == [True, False, False, False]
     assert row["trim"]["tokens"]["short"] < row["trim"]["tokens"]["long"]
@@ -322,7 +323,9 @@ def test_the_samples_of_an_evaluation(model, tmp_path):
     data, folder = tmp_path / "data", tmp_path / "eval"
     data.mkdir()
     (folder / "samples").mkdir(parents=True)
-    problems = [{"id": name, "problem": f"Problem {name}?", "reference": "84"} for name in ("p1", "p2")]
+    problems = [
+        {"id": name, "problem": f"Problem {name}?", "reference": "84", "difficulty": 3} for name in ("p1", "p2")
+    ]
     write(data / "task.jsonl", problems)
     (folder / "eval.yaml").write_text(f"model: m\ndata_dir: {data}\n")
     text = "".join(STEPS) + "</think>It is "
@@ -337,7 +340,7 @@ def test_the_samples_of_an_evaluation(model, tmp_path):
     write(folder / "samples" / "task.jsonl", samples)
     assert main(["trim", str(folder), "--model", str(model), "-o", str(tmp_path / "o"), *LIKELY]) == 0
     (row,) = read(tmp_path / "o")
-    assert (row["id"], row["problem"], row["reference"]) == ("p2/0", "Problem p2?", "84")
+    assert (row["id"], row["problem"], row["reference"], row["level"]) == ("p2/0", "Problem p2?", "84", "3")
     reasons = {row["id"]: row["reason"] for row in read(tmp_path / "o.left-out")}
     assert reasons["p1/0"] == "cut off"
     assert reasons["p1/1"] == "answer is wrong"

@@ -29,6 +29,7 @@ COMMANDS = {
     "label": "say which steps of traces are essential: judged by language models, or by hiding them",
     "evidence": "how far to trust the heads: stability, transfer, number of heads, removal of steps",
     "trim": "traces without the steps that the answer does not need, to fine-tune on",
+    "budget": "thinking budgets for vLLM per difficulty, from trimmed traces",
     "eval": "accuracy and length of a model on benchmarks",
     "benchmarks": "the benchmarks: list them, check their answers, compare them with training data",
     "compare": "evaluations and training runs side by side: accuracy, length and how sure the differences are",

@@ -96,7 +96,12 @@ def by_level(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
     for problem in problems:
         if problem[0].level is not None:
             levels.setdefault(problem[0].level, []).append(problem)
-    return dict(sorted(levels.items(), key=lambda item: (not item[0].isdigit(), item[0].zfill(9), item[0])))
+    return {level: levels[level] for level in sorted(levels, key=level_order)}
+
+
+def level_order(level: str) -> tuple[bool, str, str]:
+    """A key to sort levels by."""
+    return not level.isdigit(), level.zfill(9), level
 
 
 def histogram(tokens: Sequence[int], bins: int = BINS) -> dict[str, list[int]]:

@@ -16,6 +16,9 @@ from attnpo.steps.response import split_response
 from attnpo.trim.options import CONVERSATION
 from attnpo.trim.verify import Candidate
 
+KEPT = ("id", "problem", "reference", "difficulty", "level")
+"""Fields of a trace that its example has too."""
+
 
 @dataclass(frozen=True)
 class Trimmed:
@@ -50,7 +53,7 @@ class Writer:
         long = one.row["response"]
         short = shorter_response(one, found.removed)
         problem, form = one.row["problem"], one.trace.form
-        kept = {name: one.row[name] for name in ("id", "problem", "reference") if name in one.row}
+        kept = {name: one.row[name] for name in KEPT if name in one.row}
         if preference:
             texts = {
                 name: self._completion(problem, text, form) for name, text in (("chosen", short), ("rejected", long))

@@ -89,5 +89,6 @@ def _read_samples(folder: Path) -> tuple[list[NumberedRow], list[LeftOut]]:
             if sample.truncated:
                 without.append(LeftOut.of(folder, (number, row), "cut off"))
             else:
-                rows.append((number, {**row, "problem": user_message(question)}))
+                level = {} if question.level is None else {"level": question.level}
+                rows.append((number, {**row, "problem": user_message(question), **level}))
     return rows, without
