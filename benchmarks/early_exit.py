@@ -1,15 +1,23 @@
-"""Early exit on the built-in task: accuracy against tokens for rules and thresholds, beside plain budgets.
+"""Early exit: accuracy against tokens for rules and thresholds, beside plain budgets.
 
-    python benchmarks/early_exit.py --problems 128      # the medium task; records benchmarks/early_exit_records.json.gz
-    python benchmarks/early_exit.py --table             # from the records alone
+    python benchmarks/early_exit.py --problems 128                  # the built-in task, overthinker-medium
+    python benchmarks/early_exit.py --task gsm8k --problems 48      # GSM8K's easiest, SmolLM2-135M-Instruct
+    python benchmarks/early_exit.py --task gsm8k --table            # from the records alone
 
-One response of the model to each held-out problem at temperature 1. At the end of every step, and at the token budgets,
+Records: early_exit_records.json.gz and early_exit_gsm8k_records.json.gz. Built-in: one response to each held-out
+problem at temperature 1. GSM8K's easiest: of the test problems whose reference has exactly one calculation ("<<…>>")
+those with the shortest texts, at temperature 0.3, at most 160 tokens. SmolLM2 does not think in marks, so all that it
+writes counts as its thinking, each line as a step; where it has ended or reached the limit it is asked for the answer
+as in a branch ("whole"). The prompt was chosen on training problems (docs/log.md).
+
+At the end of every step, and at the token budgets,
 the thinking is closed and answered in a branch (`attnpo.trim.early_exit`). Ending early changes nothing of what was
 thought before, so every rule and threshold can be read off the same branches. Tokens are those of the response:
 thinking up to the exit, closing, answer. "asked": answer tokens written in branches that are not in the response, the
 price of asking at every step; every branch also reads its prefix again. Intervals are 95 %, problems resampled.
 
 Rules: confidence (DEER), agreement of the last branches, both; budgets are plain cuts, answered in the same way.
+"budget per difficulty": the budgets that `attnpo budget` learned (`LEARNED`), each rounded up to the next measured cut.
 """
 
 from __future__ import annotations
@@ -18,7 +26,9 @@ import argparse
 import gzip
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,69 +38,145 @@ from method_tables import interval
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from without_rl import sample
 
-from attnpo.data.jsonl import json_line, write_whole
+from attnpo.data.jsonl import json_line, read_jsonl, write_whole
 from attnpo.models import resolve_model
+from attnpo.models.loading import CHAT_TEMPLATE, load_smollm2
 from attnpo.rewards.pool import VerifierPool
-from attnpo.steps.response import CLOSE_TAG, answer_of
+from attnpo.steps.formats import THINK, ThinkingFormat
+from attnpo.steps.response import answer_of, split_response, thinking_of
 from attnpo.tables import Table
 from attnpo.task.dataset import build_dataset
 from attnpo.traces.prepared import prompt_ids
-from attnpo.trim.early_exit import Branch, Closing, Rule, agreeing, at_boundary, confident
+from attnpo.trim.early_exit import BOUNDARY, TAIL, Branch, Closing, Rule, agreeing, confident
 
-RECORDS = Path(__file__).resolve().parent / "early_exit_records.json.gz"
-BUDGETS = (0, 40, 80, 120, 160, 200, 250, 300, 400, 600)
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parents[1] / "shared" / "data" / "bench" / "gsm8k_test.jsonl"
 CONFIDENCES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998)
 AGREEMENTS = (2, 3, 4, 5, 6, 8)
 BOTH = ((0.95, 2), (0.99, 2), (0.998, 2), (0.999, 2), (0.99, 3), (0.999, 3))
 BATCH = 32
 
+ANSWER_LINE = ThinkingFormat("answer_line", closing=("Answer:",), unmarked="thinking")
+ASKED = "\n\nSolve this step by step, one short step per line."
+CALCULATION = "<<"
+"""What a calculation in a reference solution of GSM8K begins with."""
+
 Trace = dict[str, Any]
 """tokens and right of the whole response; steps and budgets: branches as
 [place, tokens of the response that would end there, of them of the answer, confidence, text, right]."""
+LEARNED: dict[float, dict[int, int]] = {}
+"""By quantile the budget of every difficulty of the built-in task, from trimmed traces of training problems:
+`attnpo budget runs/without_rl/overthinker-medium/0/pairs-half/train.jsonl --quantile Q`."""
+WHOLE = "whole"
+"""A response that has not closed its thinking: it is closed at its end."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    budgets: tokens of thinking at which it is cut. boundary: what ends a step. room: of `Closing`. closed: whether
+    a response that does not end its thinking is closed at its end.
+    """
+
+    records: str
+    budgets: tuple[int, ...]
+    most: int
+    temperature: float
+    form: ThinkingFormat
+    boundary: str
+    room: int
+    closed: bool
+
+
+SETTINGS = {
+    "built-in": Setting(
+        "early_exit_records.json.gz",
+        (0, 40, 80, 120, 160, 200, 250, 300, 400, 600),
+        1024,
+        1.0,
+        THINK,
+        BOUNDARY,
+        64,
+        False,
+    ),
+    "gsm8k": Setting("early_exit_gsm8k_records.json.gz", (0, 20, 40, 80, 120), 160, 0.3, ANSWER_LINE, "\n", 16, True),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="overthinker-medium")
+    parser.add_argument("--task", choices=SETTINGS, default="built-in")
+    parser.add_argument("--model", help="default: overthinker-medium; smollm2 for gsm8k")
     parser.add_argument("--problems", type=int, default=128)
-    parser.add_argument("--max-tokens", type=int, default=1024)
+    parser.add_argument("--data", type=Path, default=DATA, help="gsm8k: the test problems")
     parser.add_argument("--table", action="store_true", help="only print the table")
     args = parser.parse_args()
+    setting = SETTINGS[args.task]
+    records = HERE / setting.records
     if not args.table:
         torch.set_num_threads(1)
-        found = measure(args.model, args.problems, args.max_tokens)
-        write_whole(RECORDS, gzip.compress(json_line({"command": " ".join(sys.argv[1:]), "traces": found}), mtime=0))
-    print(table(json.loads(gzip.decompress(RECORDS.read_bytes()))["traces"]).markdown())
+        found = measure(args, setting)
+        write_whole(records, gzip.compress(json_line({"command": " ".join(sys.argv[1:]), "traces": found}), mtime=0))
+    traces = json.loads(gzip.decompress(records.read_bytes()))["traces"]
+    levels = [row["difficulty"] for row in held_out(len(traces))] if args.task == "built-in" else []
+    print(table(traces, setting.budgets, levels).markdown())
 
 
-def measure(model: str, problems: int, most: int) -> list[Trace]:
+def easiest(file: Path, count: int) -> list[dict[str, Any]]:
+    """The shortest problems of a file of GSM8K whose reference has exactly one calculation, with what is asked for."""
+    rows = [row for row in read_jsonl(file) if row["solution"].count(CALCULATION) == 1]
+    rows = sorted(rows, key=lambda row: len(row["problem"]))[:count]
+    return [{"id": row["id"], "problem": row["problem"] + ASKED, "reference": row["answer"]} for row in rows]
+
+
+def load(args: argparse.Namespace) -> tuple[Any, Any, list[dict[str, Any]]]:
+    """Network, tokenizer and problems."""
+    if args.task == "gsm8k":
+        network, tokenizer = load_smollm2()
+        tokenizer.chat_template = CHAT_TEMPLATE
+        return network, tokenizer, easiest(args.data, args.problems)
+    path = resolve_model(args.model or "overthinker-medium")
+    network = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    return network, AutoTokenizer.from_pretrained(path), held_out(args.problems)
+
+
+def held_out(count: int) -> list[dict[str, Any]]:
+    """Problems of the built-in task."""
+    return build_dataset(count, seed=0, split="test", difficulty=(1, 3))
+
+
+def measure(args: argparse.Namespace, setting: Setting) -> list[Trace]:
     """The responses with all their branches."""
-    path = resolve_model(model)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    network = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-    rows = build_dataset(problems, seed=0, split="test", difficulty=(1, 3))
-    found = sample(network, tokenizer, rows, 1, 20_000, most)
-    closing = Closing(network, tokenizer)
+    network, tokenizer, rows = load(args)
+    found = sample(network.eval(), tokenizer, rows, 1, 20_000, setting.most, setting.temperature)
+    if setting.closed:  # in a branch the line of the answer, behind which this model goes on and on
+        lines = [tokenizer(mark, add_special_tokens=False)["input_ids"][0] for mark in ("\n", "\n\n")]
+        network.generation_config.eos_token_id = [tokenizer.eos_token_id, *lines]
+    closing = Closing(network, tokenizer, room=setting.room, form=setting.form)
     asked: list[tuple[int, str, list[int], int]] = []
     for i, row in enumerate(found):
         prompt = prompt_ids(row["problem"], tokenizer, opens_itself=False)
-        thinking = tokenizer(row["response"].partition(CLOSE_TAG)[0], add_special_tokens=False)["input_ids"]
-        ends = [at for at in range(1, len(thinking)) if at_boundary(tokenizer, thinking[:at])]
-        asked += [(i, "steps", [*prompt, *thinking[:at]], at) for at in ends]
-        asked += [(i, "budgets", [*prompt, *thinking[:at]], at) for at in BUDGETS if at < len(thinking)]
+        thinking = tokenizer(thinking_of(row["response"], setting.form), add_special_tokens=False)["input_ids"]
+        ends = [at for at in range(1, len(thinking)) if ends_step(tokenizer, thinking[:at], setting.boundary)]
+        for kind, places in (("steps", ends), ("budgets", setting.budgets)):
+            asked += [(i, kind, [*prompt, *thinking[:at]], at) for at in places if at < len(thinking)]
+        if setting.closed and not split_response(row["response"], setting.form).has_close:
+            asked.append((i, WHOLE, [*prompt, *thinking], len(thinking)))
     branches: dict[int, Branch] = {}
     order = sorted(range(len(asked)), key=lambda k: len(asked[k][2]))
     for first in range(0, len(order), BATCH):
         batch = order[first : first + BATCH]
         branches.update(zip(batch, closing.answers([asked[k][2:] for k in batch]), strict=True))
+        print(f"{len(branches)} of {len(order)} branches", file=sys.stderr, flush=True)
     with VerifierPool(1) as pool:
         texts = [branches[k].text if branches[k].confidence else None for k in range(len(asked))]
         verdicts = pool.verify(zip(texts, (rows[i]["reference"] for i, *_ in asked), strict=True))
         whole = pool.verify(
-            (answer_of(row["response"]) if row["finished"] else None, row["reference"]) for row in found
+            (answer_of(row["response"], setting.form) if row["finished"] else None, row["reference"]) for row in found
         )
-    traces = [
-        {"tokens": row["tokens"], "right": int(verdict == "right"), "steps": [], "budgets": []}
+    traces: list[Trace] = [
+        {"tokens": row["tokens"], "right": int(verdict == "right"), "steps": [], "budgets": [], WHOLE: []}
         for row, verdict in zip(found, whole, strict=True)
     ]
     for k, (i, kind, _, at) in enumerate(asked):
@@ -98,7 +184,15 @@ def measure(model: str, problems: int, most: int) -> list[Trace]:
         tokens = branch.thinking + len(branch.closing) + len(branch.ids)
         one = [at, tokens, len(branch.ids), branch.confidence, branch.text, int(verdicts[k] == "right")]
         traces[i][kind].append(one)
+    for trace in traces:
+        for _, tokens, _, _, _, right in trace.pop(WHOLE):
+            trace |= {"tokens": tokens, "right": right}
     return traces
+
+
+def ends_step(tokenizer: Any, ids: Sequence[int], boundary: str) -> bool:
+    """Whether these tokens end with a step, as `attnpo.trim.early_exit.at_boundary` with a boundary of one's own."""
+    return str(tokenizer.decode(list(ids[-TAIL:]))).rstrip(" ").endswith(boundary)
 
 
 def by_rule(trace: Trace, rule: Rule) -> tuple[float, float, float]:
@@ -126,13 +220,19 @@ def both(threshold: float, count: int) -> Rule:
     return lambda branches: first(branches) and second(branches)
 
 
-def table(traces: list[Trace]) -> Table:
-    """One row per rule and threshold."""
+def table(traces: list[Trace], budgets: Sequence[int], difficulties: Sequence[int]) -> Table:
+    """One row per rule and threshold. difficulties: of the traces, where the task has any."""
+    traces = [{**trace, "difficulty": level} for trace, level in zip_longest(traces, difficulties)]
     ways: dict[tuple[str, str], Callable[[Trace], tuple[float, float, float]]] = {
         ("whole", ""): lambda trace: (trace["right"], trace["tokens"], 0)
     }
-    for budget in BUDGETS:
+    for budget in budgets:
         ways["budget", str(budget)] = lambda trace, budget=budget: by_budget(trace, budget)
+    for share, learned in LEARNED.items() if difficulties else ():
+        cuts = {level: min((cut for cut in budgets if cut >= most), default=most) for level, most in learned.items()}
+        ways["budget per difficulty", f"{share:g}"] = lambda trace, cuts=cuts: by_budget(
+            trace, cuts[trace["difficulty"]]
+        )
     rules = [("confidence", f"{value}", confident(value)) for value in CONFIDENCES]
     rules += [("agreement", f"{count}", agreeing(count)) for count in AGREEMENTS]
     rules += [("both", f"{value}, {count}", both(value, count)) for value, count in BOTH]

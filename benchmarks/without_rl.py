@@ -13,7 +13,7 @@ benchmarks/without_rl_records and is not run again.
 The arms, verified by a re-sampled answer where steps are chosen: attention (ours), random steps, the last steps, steps
 by leave-one-out likelihood; everything behind the first step that states the answer; the shortest right response of a
 problem's, whole; that with attention; and all right responses, whole, which is what fine-tuning alone does. "half": at
-least half of the steps stay.
+least half of the steps stay. "pairs": DPO on pairs of the trimmed and the long response instead of fine-tuning.
 
 Seconds are processor time of this process: trimming and fine-tuning of the arm, and its part of the sampling.
 """
@@ -51,7 +51,7 @@ from attnpo.trim.run import trim_file
 
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE / "without_rl_records"
-RECIPE = HERE.parent / "recipes" / "sft_trimmed.yaml"
+RECIPES = HERE.parent / "recipes"
 RL = {"overthinker-medium": "12-few-2", "30-few": "30-few-2"}  # by name: the cell of law.py with the same start
 CHOSEN_ON = 0  # that cell's seed that settings were chosen on
 SAMPLES, BATCH = 4, 128
@@ -63,6 +63,7 @@ ARMS: dict[str, Options] = {
     "random, half": Options(ranking="random", keep=0.5),
     "likelihood, half": Options(ranking="likelihood", keep=0.5),
     "position, half": Options(ranking="position", keep=0.5),
+    "pairs, half": Options(keep=0.5, preference=True),
     "attention, half, shortest": Options(keep=0.5, shortest=1),
     "shortest": Options(verify="none", keep=1, shortest=1),
     "attention, shortest": Options(shortest=1),
@@ -129,7 +130,7 @@ def run_seed(args: argparse.Namespace, name: str, seed: int, pool: VerifierPool)
             timed.write_text(str(time.process_time() - began))
         trimmed = float(timed.read_text())
         rows = list(read_jsonl(target))
-        network, tuning = fine_tune(path, target, args.steps, seed)
+        network, tuning = fine_tune(path, target, args.steps, seed, pairs=ARMS[arm].preference)
         found = evaluate(network, tokenizer, held_out, seed, args.max_tokens, pool)
         facts = {
             "examples": len(rows),
@@ -146,13 +147,19 @@ def run_seed(args: argparse.Namespace, name: str, seed: int, pool: VerifierPool)
 
 @torch.no_grad()
 def sample(
-    network: Any, tokenizer: Any, rows: list[dict[str, Any]], count: int, seed: int, most: int
+    network: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    count: int,
+    seed: int,
+    most: int,
+    temperature: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """`count` responses at temperature 1 to every problem, as traces with their tokens."""
+    """`count` responses to every problem, as traces with their tokens."""
     config = GenerationConfig(
         max_new_tokens=most,
         do_sample=True,
-        temperature=1.0,
+        temperature=temperature,
         top_k=0,
         top_p=1.0,
         pad_token_id=tokenizer.pad_token_id,
@@ -169,7 +176,7 @@ def sample(
         for (row, k), tokens in zip(batch, output.tolist(), strict=True):
             ended = tokenizer.eos_token_id in tokens
             tokens = tokens[: tokens.index(tokenizer.eos_token_id) + 1] if ended else tokens
-            kept = {name: row[name] for name in ("problem", "reference")}
+            kept = {name: row[name] for name in ("problem", "reference", "difficulty") if name in row}
             text = decode_completion(tokenizer, tokens)
             found.append({"id": f"{row['id']}/{k}", **kept, "response": text, "tokens": len(tokens), "finished": ended})
     return found
@@ -187,16 +194,24 @@ def evaluate(
     }
 
 
-def fine_tune(path: str, file: Path, steps: int, seed: int) -> tuple[Any, float]:
-    """The model after so many steps on a trimmed file, as the recipe says, and seconds of processor time."""
+def fine_tune(path: str, file: Path, steps: int, seed: int, *, pairs: bool = False) -> tuple[Any, float]:
+    """The model after so many steps on a trimmed file, as the recipe says, and seconds of processor time.
+
+    pairs: by DPO on pairs.
+    """
     from datasets import disable_progress_bars, load_dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     disable_progress_bars()
-    options = yaml.safe_load(RECIPE.read_text(encoding="utf-8")) | {"max_steps": steps, "seed": seed}
+    recipe = RECIPES / ("dpo_trimmed.yaml" if pairs else "sft_trimmed.yaml")
+    options = yaml.safe_load(recipe.read_text(encoding="utf-8")) | {"max_steps": steps, "seed": seed}
     options |= {"output_dir": str(file.parent / "sft"), "logging_strategy": "no", "disable_tqdm": True}
     data = load_dataset("json", data_files=str(file), split="train")
-    trainer = SFTTrainer(path, args=SFTConfig(**options), train_dataset=data)
+    trainer = (
+        DPOTrainer(path, args=DPOConfig(**options), train_dataset=data)
+        if pairs
+        else SFTTrainer(path, args=SFTConfig(**options), train_dataset=data)
+    )
     began = time.process_time()
     trainer.train()
     return trainer.model, time.process_time() - began
