@@ -16,8 +16,7 @@ from rich.text import Text
 
 from attnpo.evaluation.compare import Comparison
 from attnpo.evaluation.frontier import draw_frontier, pareto, points_of
-from attnpo.evaluation.results import flat, shown
-from attnpo.evaluation.terminal import cut_share, new_table, print_columns, print_notes, scatter
+from attnpo.evaluation.results import cut_share, flat, new_table, print_columns, print_notes, scatter, shown
 from attnpo.tables import Table, write_table, writing
 
 SIGNIFICANT = 0.05

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from attnpo.errors import InputError, RunError
-from attnpo.evaluation.engines.base import Completion, Engine, Sampling
 from attnpo.evaluation.exchange import WRITERS
 from attnpo.evaluation.folder import (
     ENVIRONMENT,
@@ -33,13 +32,13 @@ from attnpo.evaluation.grading import Grader
 from attnpo.evaluation.load import Loaded, load_questions
 from attnpo.evaluation.metrics import BUDGETS
 from attnpo.evaluation.options import EvalOptions
-from attnpo.evaluation.plan import Key, Plan, Prompter, Request, make_plan
+from attnpo.evaluation.plan import Completion, Engine, Key, Plan, Prompter, Request, Sampling, make_plan
 from attnpo.evaluation.results import Results, write_results
 from attnpo.evaluation.samples import Question, Sample, read_response
 from attnpo.rewards.verdict import REWARD_OF
 from attnpo.steps.detect import choose_format
 from attnpo.steps.formats import THINK, ThinkingFormat
-from attnpo.steps.unclosed import never_closed, other_format, told_by
+from attnpo.steps.response import never_closed, other_format, told_by
 
 if TYPE_CHECKING:
     from attnpo.judges.answers import AnswerJudge
