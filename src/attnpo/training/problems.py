@@ -10,15 +10,14 @@ from typing import Any, Protocol
 import datasets
 from datasets import Dataset
 
-from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
-from attnpo.data.targets import LengthTargets
+from attnpo.data.problems import BUILT_IN, LengthTargets, drop_long_prompts, load_rows, make_prompts, to_problems
 from attnpo.errors import InputError
 from attnpo.evaluation.contamination import Degree, seen_in_training
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.task.dataset import build_dataset
 from attnpo.task.problems import parse_difficulty
 from attnpo.task.traces import redundant_style
-from attnpo.training.own_rewards import with_columns
+from attnpo.training.rewards import with_columns
 
 SEEN: dict[Degree, str] = {"same": "word for word", "near": "nearly so"}
 """How a held-out problem may stand in the training set; those that differ in their numbers only are usual."""

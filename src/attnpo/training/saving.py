@@ -27,8 +27,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
 from attnpo.errors import InputError
-from attnpo.training.checkpoints import state_of_checkpoint, write_list_of_files
-from attnpo.training.packing import pack, read_packed, write_packed
+from attnpo.training.checkpoints import pack, read_packed, state_of_checkpoint, write_list_of_files, write_packed
 from attnpo.training.random_states import RandomStates, random_states, set_random_states
 from attnpo.training.records import WARNINGS
 

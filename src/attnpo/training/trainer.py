@@ -49,9 +49,8 @@ from attnpo.training.callbacks import (
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.card import write_card
 from attnpo.training.checkpoints import checkpoint_of, passed_over, what_is_broken
-from attnpo.training.config import AttnPOConfig
+from attnpo.training.config import AttnPOConfig, format_of_run
 from attnpo.training.evaluation import HeldOutEvaluation
-from attnpo.training.formats import format_of_run
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
 from attnpo.training.method_options import OF_HEADS
 from attnpo.training.own_heads import find_own_heads

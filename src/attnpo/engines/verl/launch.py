@@ -135,8 +135,7 @@ def describe(
     from omegaconf import OmegaConf
 
     from attnpo.training.known_heads import found_already
-    from attnpo.training.lock import locked
-    from attnpo.training.records import WARNINGS, RunFolder
+    from attnpo.training.records import WARNINGS, RunFolder, locked
 
     folder = RunFolder(options.output_dir)
     checkpoints = Path(config.trainer.default_local_dir)
