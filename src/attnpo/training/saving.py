@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,15 @@ class Checkpoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.before = None
+
+    @contextmanager
+    def going_on_from(self, checkpoint: Path | None) -> Iterator[None]:
+        """Within it training goes on from `checkpoint`; None: it begins."""
+        self.resumed = checkpoint
+        try:
+            yield
+        finally:
+            self.resumed = None
 
     def advance(self, sampler: Any) -> Any:
         """TRL's sampler, which draws an order per epoch, with the orders drawn that were used before `resumed`."""
