@@ -16,8 +16,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from attnpo.data.boxes import boxed_texts
 from attnpo.data.jsonl import read_jsonl
+from attnpo.data.references import boxed_texts
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import Verdict
 from attnpo.steps.response import answer_of

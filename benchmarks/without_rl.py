@@ -40,9 +40,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from attnpo.data.jsonl import json_line, read_jsonl, write_jsonl, write_whole
 from attnpo.models import resolve_model
 from attnpo.models.loading import pad_left
-from attnpo.rewards.accuracy import decode_completion
 from attnpo.rewards.pool import VerifierPool
-from attnpo.steps.response import answer_of
+from attnpo.steps.response import answer_of, decode_completion
 from attnpo.tables import Table
 from attnpo.task.dataset import build_dataset
 from attnpo.traces.prepared import prompt_ids

@@ -18,8 +18,8 @@ import pytest
 
 from attnpo.errors import InputError, RunError
 from attnpo.sandbox import sandbox as sandbox_module
+from attnpo.sandbox.confine import supported
 from attnpo.sandbox.sandbox import End, Limits, Run, Sandbox
-from attnpo.sandbox.syscall_filter import supported
 from hostile_programs import ENDS, HIDDEN, REFUSED, TRY
 
 pytestmark = pytest.mark.skipif(not supported(), reason="programs are confined on Linux, x86-64 and ARM64")

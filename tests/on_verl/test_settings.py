@@ -183,7 +183,7 @@ def test_files_of_verl_s_stay_as_they_are(model, tmp_path):
 def test_a_refused_run_changes_nothing(model, tmp_path, monkeypatch):
     """A run's problems stay when a second is only checked, finds the folder taken, or finds it locked."""
     import attnpo.engines.verl.launch as launch
-    from attnpo.training.lock import locked
+    from attnpo.training.records import locked
 
     monkeypatch.setattr(launch, "run", lambda config: None)
     main(model)

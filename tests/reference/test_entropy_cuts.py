@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 
 from attnpo.training.policy import Policy
-from attnpo.training.stages.prefixes import read
+from attnpo.training.stages.potentials import read
 
 TEMPERATURES = (1.0, 0.5)
 QUANTILE, SEGMENTS = 0.83, 4

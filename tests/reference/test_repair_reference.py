@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpo.credit.iop.edits import align, graft, masks, truncate
-from attnpo.credit.iop.repairs import edit_distance
+from attnpo.credit.iop.repairs import align, edit_distance, graft, masks, truncate
 from slow_levenshtein import fewest_edits
 
 TOKENS = st.lists(st.integers(0, 4), max_size=14)  # few different ones, so that many alignments compete

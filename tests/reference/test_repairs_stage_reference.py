@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from attnpo.credit.base import assign_credit
 from attnpo.credit.iop import IopCredit, Role
-from attnpo.credit.iop.edits import align, graft, masks
+from attnpo.credit.iop.repairs import align, graft, masks
 from attnpo.steps.formats import THINK
 from attnpo.steps.spans import locate_steps
 from attnpo.training.batch import GenerationBatch, StepTensors, credit_inputs, stage_signals

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 from attnpo.models import OVERTHINKER, resolve_model
 from attnpo.task.dataset import build_dataset
 from attnpo.training.policy import Policy
-from attnpo.training.stages.prefixes import read, until_end
+from attnpo.training.stages.potentials import read, until_end
 from tiny_shapes import random_model
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from attnpo.errors import InputError
-from attnpo.rewards.accuracy import AccuracyReward, completion_text, decode_completion
+from attnpo.rewards.accuracy import AccuracyReward, completion_text
 from attnpo.rewards.verdict import Verdict
 from attnpo.steps.formats import THINK, load_format
+from attnpo.steps.response import decode_completion
 
 
 class FakePool:

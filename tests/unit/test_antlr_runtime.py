@@ -6,30 +6,30 @@ import os
 
 import pytest
 
-from attnpo.rewards import antlr
-from attnpo.rewards.pool import VerifierPool, worker_environment
+from attnpo.rewards import pool as pool_module
+from attnpo.rewards.pool import ANTLR_RELEASE, ANTLR_WHEEL, VerifierPool, parser_path, worker_environment
 from attnpo.rewards.verdict import Verdict
 
 
 def test_the_installed_one_is_taken_where_it_is_the_right_one(monkeypatch):
-    monkeypatch.setattr(antlr, "version", lambda package: antlr.RELEASE)
-    assert antlr.needed() == []
-    assert str(antlr.WHEEL) not in worker_environment()["PYTHONPATH"]
+    monkeypatch.setattr(pool_module, "version", lambda package: ANTLR_RELEASE)
+    assert parser_path() == []
+    assert str(ANTLR_WHEEL) not in worker_environment()["PYTHONPATH"]
 
 
 @pytest.mark.parametrize("path", ["", "/somewhere"])
 def test_ours_is_put_before_another_one(monkeypatch, path):
-    monkeypatch.setattr(antlr, "version", lambda package: "4.9.3")
+    monkeypatch.setattr(pool_module, "version", lambda package: "4.9.3")
     monkeypatch.setenv("PYTHONPATH", path)
     first, _, *others = worker_environment()["PYTHONPATH"].split(os.pathsep)
-    assert first == str(antlr.WHEEL)
+    assert first == str(ANTLR_WHEEL)
     assert others == ([path] if path else [])
-    assert antlr.WHEEL.is_file()
+    assert ANTLR_WHEEL.is_file()
 
 
-@pytest.mark.parametrize("found", [antlr.RELEASE, "4.9.3"])
+@pytest.mark.parametrize("found", [ANTLR_RELEASE, "4.9.3"])
 def test_a_percentage(monkeypatch, found):
-    monkeypatch.setattr(antlr, "version", lambda package: found)
+    monkeypatch.setattr(pool_module, "version", lambda package: found)
     with VerifierPool(1, timeout=60) as pool:
         verdicts = pool.verify([(r"\boxed{50\%}", r"50\%"), (r"\boxed{51\%}", r"50\%"), (r"\boxed{\frac12}", "0.5")])
     assert verdicts == [Verdict.RIGHT, Verdict.WRONG, Verdict.RIGHT]

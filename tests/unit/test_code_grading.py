@@ -14,8 +14,8 @@ from attnpo.errors import InputError
 from attnpo.evaluation.grading.code import code_of, grade_code, grade_codes, read_test, same_output
 from attnpo.rewards.verdict import Verdict
 from attnpo.sandbox import sandbox as sandbox_module
+from attnpo.sandbox.confine import supported
 from attnpo.sandbox.sandbox import Limits, Sandbox
-from attnpo.sandbox.syscall_filter import supported
 
 RIGHT, WRONG, NO_ANSWER = Verdict.RIGHT, Verdict.WRONG, Verdict.NO_ANSWER
 confined = pytest.mark.skipif(not supported(), reason="programs are confined on Linux, x86-64 and ARM64")

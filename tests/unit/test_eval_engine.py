@@ -11,9 +11,8 @@ import torch
 from transformers import GenerationConfig
 
 from attnpo.errors import RunError
-from attnpo.evaluation.engines.base import Completion, Sampling, unused_settings
 from attnpo.evaluation.engines.transformers_engine import TransformersEngine
-from attnpo.evaluation.plan import Request
+from attnpo.evaluation.plan import Completion, Request, Sampling, unused_settings
 from attnpo.evaluation.samples import Question
 from attnpo.models.loading import end_tokens
 

@@ -10,7 +10,7 @@ import pytest
 
 from attnpo.cli.main import main
 from attnpo.errors import InputError
-from attnpo.evaluation.folder import SampleFiles
+from attnpo.evaluation.folder import EvaluationFolder
 from attnpo.evaluation.options import EvalOptions
 from attnpo.models.loading import find_model
 
@@ -142,12 +142,12 @@ def test_a_word_for_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_one_process_at_a_time(tmp_path: Path):
     with (
-        SampleFiles(tmp_path),
+        EvaluationFolder(tmp_path),
         pytest.raises(InputError, match="another evaluation is writing to it"),
-        SampleFiles(tmp_path),
+        EvaluationFolder(tmp_path),
     ):
         pass
-    with SampleFiles(tmp_path):  # it was let go
+    with EvaluationFolder(tmp_path):  # it was let go
         pass
 
 
@@ -161,7 +161,7 @@ def test_untagged_responses_of_a_model_that_thinks(tmp_path: Path):
     (tmp_path / "samples").mkdir()
     file = tmp_path / "samples" / "task.jsonl"
     file.write_text(row("1", "so</think>4") + row("2", "is 4 it", truncated=True) + row("3", "a</think>4"))
-    with SampleFiles(tmp_path) as files:
+    with EvaluationFolder(tmp_path) as files:
         assert files.settle_thinking(["task"]) == (True, 1)
         first, cut, _ = files.read(["task"])
         assert (first.verdict, first.answer_tokens) == ("right", 9)
@@ -176,6 +176,6 @@ def test_a_tag_now_and_then_is_not_thinking(tmp_path: Path):
     file = tmp_path / "samples" / "task.jsonl"
     file.write_text(row("1", "write </think> in HTML") + row("2", "4") + row("3", "4"))
     before = file.read_bytes()
-    with SampleFiles(tmp_path) as files:
+    with EvaluationFolder(tmp_path) as files:
         assert files.settle_thinking(["task"]) == (False, 0)
     assert file.read_bytes() == before

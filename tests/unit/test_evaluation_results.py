@@ -13,8 +13,15 @@ from rich.console import Console
 
 from attnpo.evaluation.folder import read_evaluation, read_samples, sample_from_json
 from attnpo.evaluation.metrics import behaviour
-from attnpo.evaluation.results import truncation_notes, write_results
-from attnpo.evaluation.terminal import bar, print_results, scatter, sparkline, telling_budgets
+from attnpo.evaluation.results import (
+    bar,
+    print_results,
+    scatter,
+    sparkline,
+    telling_budgets,
+    truncation_notes,
+    write_results,
+)
 from example_evaluation import sample_row, write_evaluation, write_samples
 
 

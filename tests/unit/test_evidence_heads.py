@@ -14,12 +14,13 @@ import torch
 from attnpo.cli.main import main
 from attnpo.errors import InputError
 from attnpo.heads.figures import draw_head_sets, draw_stability, draw_transfer
-from attnpo.heads.scores import HeadScores, notes
 from attnpo.heads.sets import (
+    HeadScores,
     Measured,
     cross_fitted,
     head_sets_table,
     layer_thirds,
+    notes,
     of_other_problems,
     random_heads,
     transfer_table,

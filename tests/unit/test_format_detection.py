@@ -15,12 +15,11 @@ from trl import chat_template_utils
 from attnpo.errors import InputError
 from attnpo.evaluation.plan import Prompter
 from attnpo.evaluation.samples import read_response
-from attnpo.rewards.accuracy import decode_completion
 from attnpo.steps.detect import check_marks, choose_format, format_of_file
 from attnpo.steps.formats import BY_MARKS, THINK, load_format, mark_tokens
+from attnpo.steps.response import decode_completion, other_format
 from attnpo.steps.spans import locate_steps
-from attnpo.steps.unclosed import other_format
-from attnpo.training.formats import format_of_run
+from attnpo.training.config import format_of_run
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 

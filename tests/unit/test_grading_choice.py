@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpo.evaluation.grading.choice import choice_of, grade_choice
+from attnpo.evaluation.grading.grader import choice_of, grade_choice
 from attnpo.rewards.verdict import Verdict
 
 PLANETS = ("Mars", "the Moon", "Venus", "All of the above")

@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 from attnpo.cli.main import main
-from attnpo.cli.progress import say
+from attnpo.cli.trace_options import say
 
 KEY = "sk-do-not-show-1234567890"
 SUM = "First add 12 and 30, which is NEEDED and gives 42, so that the sum is known now and can be used.\n\n"

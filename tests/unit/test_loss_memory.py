@@ -12,7 +12,7 @@ from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import add_fused_lm_head
 
-from attnpo.training.memory import LiveBytes, bytes_of
+from attnpo.training.sizes import LiveBytes, bytes_of
 
 TOKENS, WIDTH = 64, 1024  # of a chunk, in place of 4,096 tokens × 32,768 words of the vocabulary
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from attnpo.errors import InputError
-from attnpo.training.own_rewards import load_rewards, with_columns
+from attnpo.training.rewards import load_rewards, with_columns
 
 MODULE = '''
 import json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attnpo.credit.iop.edits import align, graft, masks, truncate
+from attnpo.credit.iop.repairs import align, graft, masks, truncate
 
 # wrong, repaired, differing tokens of the wrong side, of the repaired side, edits
 GOLDENS = {

@@ -11,7 +11,7 @@ import yaml
 
 from attnpo.errors import InputError
 from attnpo.training.checkpoints import checkpoints, last_checkpoint, what_is_broken
-from attnpo.training.lock import locked
+from attnpo.training.records import locked
 from attnpo.training.resume import changes, check_changes, comparable_from, described, fingerprint, keep_history
 
 

@@ -17,8 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpo.errors import InputError, RunError
-from attnpo.training.checkpoints import FILES, checkpoint_of, passed_over, what_is_broken, write_list_of_files
-from attnpo.training.packing import pack, read_packed, unpack, write_packed
+from attnpo.training.checkpoints import (
+    FILES,
+    checkpoint_of,
+    pack,
+    passed_over,
+    read_packed,
+    unpack,
+    what_is_broken,
+    write_list_of_files,
+    write_packed,
+)
 from attnpo.training.saving import ASIDE, stem_of
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

@@ -87,7 +87,7 @@ def test_a_packed_state_is_no_program(tmp_path):
     """A pickle in the place of a state is a damaged file, not a thing to load."""
     import pickle
 
-    from attnpo.training.packing import read_packed
+    from attnpo.training.checkpoints import read_packed
 
     (tmp_path / "attnpo_state-00000.json").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(InputError, match="not whole"):

@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import Qwen2ForCausalLM
 from trl.kernels import chunked_logprob
 
-from attnpo.training.memory import LiveBytes
 from attnpo.training.sizes import (
+    LiveBytes,
     _count,
     counted_attention,
     decoder_peak,

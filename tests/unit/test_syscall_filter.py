@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from attnpo.sandbox.syscall_filter import AUDIT_ARCH, CONDITIONAL, MACHINES, UNCONDITIONAL, build_filter
+from attnpo.sandbox.confine import AUDIT_ARCH, CONDITIONAL, MACHINES, UNCONDITIONAL, build_filter
 
 ALLOWED, PID = None, 4321
 MACHINE = pytest.mark.parametrize("machine", MACHINES)

@@ -8,8 +8,16 @@ from fractions import Fraction
 import pytest
 
 from attnpo.errors import InputError
-from attnpo.task.problems import LEVELS, Operation, chain_counts, chain_split, sample_problem
-from attnpo.task.stories import FAMILIES, NAMES_A, NAMES_B
+from attnpo.task.problems import (
+    FAMILIES,
+    LEVELS,
+    NAMES_A,
+    NAMES_B,
+    Operation,
+    chain_counts,
+    chain_split,
+    sample_problem,
+)
 
 SPLITS = ("train", "test")
 

@@ -20,8 +20,7 @@ from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.segment import segment_steps
 from attnpo.task import phrases
 from attnpo.task.dataset import build_dataset
-from attnpo.task.problems import Operation, Problem, sample_problem
-from attnpo.task.stories import FAMILIES
+from attnpo.task.problems import FAMILIES, Operation, Problem, sample_problem
 from attnpo.task.traces import OPTIONAL_RATES, TraceStyle, write_trace
 
 EQUATION = re.compile(r"(\w+): (\d+) ([-+*/]) (\d+) = (\d+)")

@@ -21,9 +21,17 @@ from attnpo.steps.formats import (
     parse_format,
     recognise,
 )
-from attnpo.steps.messages import message_parts, message_text
-from attnpo.steps.response import answer_of, split_response, thinking_of
-from attnpo.steps.unclosed import Unclosed, never_closed, other_format, unclosed_message
+from attnpo.steps.response import (
+    Unclosed,
+    answer_of,
+    message_parts,
+    message_text,
+    never_closed,
+    other_format,
+    split_response,
+    thinking_of,
+    unclosed_message,
+)
 
 ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
 AGAIN = "<|start|>assistant"

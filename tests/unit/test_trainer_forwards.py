@@ -14,7 +14,7 @@ from attnpo.attention.positions import OwnPositions, depends_on_positions
 def count_forwards(trainer: Any) -> list[bool]:
     """A list that grows by one entry per forward of the policy: whether it builds a graph."""
     calls: list[bool] = []
-    trainer._positions = OwnPositions(needed=False)  # else two forwards of 8 tokens, once, ask for it
+    trainer._capture._positions = OwnPositions(needed=False)  # else two forwards of 8 tokens, once, ask for it
     trainer.model.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     return calls
 
@@ -109,7 +109,7 @@ def test_positions_are_those_of_the_generation(trainer_kit, tiny_qwen2, tiny_tok
         alone, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), 8)
         beside, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, padded, mask, 8)
         torch.testing.assert_close(beside, alone, rtol=0, atol=1e-5)
-        assert trainer._positions._needed is needed
+        assert trainer._capture._positions._needed is needed
         with torch.no_grad():
             counted = trainer.model(input_ids=padded, attention_mask=mask).logits[:, -9:-1].log_softmax(dim=-1)
         stock = counted.gather(2, padded[:, -8:, None]).squeeze(2)

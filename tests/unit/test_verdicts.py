@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from attnpo.data.boxes import boxed_texts, final_box
+from attnpo.data.references import boxed_texts, final_box
 from attnpo.rewards.equality import Comparison, tolerance_of
 from attnpo.rewards.reading import read
 from attnpo.rewards.verdict import Rules

@@ -171,7 +171,7 @@ def _progress(name: str, problems: int) -> Iterator[Callable[[int, int], None] |
     """A bar on a terminal; elsewhere a line when a source is begun."""
     from rich.console import Console
 
-    from attnpo.cli.progress import progress_bar
+    from attnpo.cli.trace_options import progress_bar
 
     if Console(stderr=True).is_terminal:
         with progress_bar(name, unit="problems") as told:

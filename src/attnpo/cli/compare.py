@@ -39,8 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from attnpo.evaluation.aes import Weights
-    from attnpo.evaluation.compare import compare, read_runs
-    from attnpo.evaluation.comparison import FILES, print_comparison, write_comparison
+    from attnpo.evaluation.compare import FILES, compare, print_comparison, read_runs, write_comparison
     from attnpo.evaluation.metrics import BUDGETS, read_budgets
     from attnpo.tables import check_folder
 

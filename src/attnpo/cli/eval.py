@@ -97,8 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from attnpo.evaluation.metrics import read_budgets
     from attnpo.evaluation.options import EvalOptions
+    from attnpo.evaluation.results import print_results
     from attnpo.evaluation.run import evaluate
-    from attnpo.evaluation.terminal import print_results
 
     values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("command", "run", "rest")}
     values["benchmarks"] = [name.strip() for name in args.benchmarks.split(",") if name.strip()]

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from attnpo.cli.progress import progress_bar
-from attnpo.cli.trace_options import add_heads, add_lexicon
+from attnpo.cli.trace_options import add_heads, add_lexicon, progress_bar
 from attnpo.errors import InputError
 
 if TYPE_CHECKING:
     from attnpo.heads.removal_run import Outcome
-    from attnpo.heads.scores import HeadScores, ReadFile
+    from attnpo.heads.sets import HeadScores, ReadFile
     from attnpo.tables import Table
 
 
@@ -47,7 +46,7 @@ def check_common(args: argparse.Namespace) -> None:
 
 def score_all_heads(args: argparse.Namespace, loaded: tuple[Any, Any], file: ReadFile, what: str) -> HeadScores:
     """All heads of a (model, tokenizer) on a file, as the common options say, with a bar called `what`."""
-    from attnpo.heads.scores import score_file
+    from attnpo.heads.sets import score_file
 
     with progress_bar(what) as progress:
         return score_file(loaded, file, batch_size=args.batch_size, max_length=args.max_length, progress=progress)
@@ -83,7 +82,7 @@ def add_stability_arguments(parser: argparse.ArgumentParser) -> None:
 def run_stability(args: argparse.Namespace) -> None:
     from attnpo.errors import InputError
     from attnpo.heads.figures import draw_stability, print_table, write_evidence
-    from attnpo.heads.scores import check_number, load, named_heads, notes, read_file
+    from attnpo.heads.sets import check_number, load, named_heads, notes, read_file
     from attnpo.heads.stability import check_stages, named, stability_table, stages_of_run
     from attnpo.tables import check_folder
 
@@ -133,8 +132,7 @@ def add_transfer_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_transfer(args: argparse.Namespace) -> None:
     from attnpo.heads.figures import draw_transfer, print_table, write_evidence
-    from attnpo.heads.scores import check_number, load, named_heads, notes, read_file
-    from attnpo.heads.sets import of_other_problems, transfer_table
+    from attnpo.heads.sets import check_number, load, named_heads, notes, of_other_problems, read_file, transfer_table
     from attnpo.heads.stability import correlation
     from attnpo.tables import check_folder
 
@@ -185,8 +183,7 @@ def add_heads_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_heads(args: argparse.Namespace) -> None:
     from attnpo.heads.figures import draw_head_sets, print_table, write_evidence
-    from attnpo.heads.scores import check_number, load, named_heads, notes, read_file
-    from attnpo.heads.sets import RANDOM_DRAWS, head_sets_table
+    from attnpo.heads.sets import RANDOM_DRAWS, check_number, head_sets_table, load, named_heads, notes, read_file
     from attnpo.tables import check_folder
 
     check_common(args)

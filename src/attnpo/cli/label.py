@@ -6,8 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from attnpo.cli.progress import say
-from attnpo.cli.trace_options import add_format, add_input, add_lexicon, add_model
+from attnpo.cli.trace_options import add_format, add_input, add_lexicon, add_model, say
 
 DESCRIPTION = """\
 Add "essential": true, false or null (undecided) to every step of traces. Existing steps keep their offsets, others

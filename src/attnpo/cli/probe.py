@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnpo.cli.progress import progress_bar, say
-from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_input, add_model
+from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_input, add_model, progress_bar, say
 
 if TYPE_CHECKING:
     from attnpo.heads.find import Found

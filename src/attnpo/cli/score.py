@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from attnpo.cli.progress import say
-from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_heads, add_input, add_lexicon, add_model
+from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_heads, add_input, add_lexicon, add_model, say
 
 DESCRIPTION = """\
 Score every reasoning step by the attention that the final answer pays it, averaged over the chosen heads, and write

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from attnpo.cli.progress import say
-from attnpo.cli.trace_options import add_format, add_input, add_lexicon
+from attnpo.cli.trace_options import add_format, add_input, add_lexicon, say
 
 DESCRIPTION = """\
 Split the thinking part of every response into reasoning steps and write the rows with a field "steps":

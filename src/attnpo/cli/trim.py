@@ -114,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from attnpo.cli.progress import progress_bar
+    from attnpo.cli.trace_options import progress_bar
     from attnpo.heads.figures import print_table
     from attnpo.trim.options import Options
     from attnpo.trim.run import trim_file

@@ -30,9 +30,9 @@ from attnpo.errors import InputError, RunError
 from attnpo.evaluation.options import check_same
 from attnpo.evaluation.plan import Key
 from attnpo.evaluation.samples import Question, Sample, has_mark
+from attnpo.models.loading import device_names, versions_of
 from attnpo.rewards.verdict import Verdict
 from attnpo.steps.formats import BY_MARKS, THINK, Form, ThinkingFormat, recorded_format
-from attnpo.versions import device_names, versions_of
 
 Results = dict[str, Any]
 """What results.json holds (`attnpo.evaluation.results` writes it)."""
@@ -40,42 +40,6 @@ Results = dict[str, Any]
 ENVIRONMENT = "environment.json"
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
 _PACKAGES = ("attnpo", "torch", "transformers", "tokenizers", "peft", "math-verify", "vllm")
-
-
-class Environment:
-    """The file, written anew whenever something is added. A continued run adds a call and keeps the earlier ones."""
-
-    def __init__(self, folder: Path, command: str) -> None:
-        self._file = folder / ENVIRONMENT
-        self._facts: dict[str, Any] = {"calls": []}
-        if self._file.is_file():
-            try:
-                self._facts = json.loads(self._file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"{self._file}: not valid JSON: {error}") from error
-        self._started = time.monotonic()
-        self._call = {
-            "command": command,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "versions": versions(),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "devices": device_names(),
-            "threads": torch.get_num_threads(),
-        }
-        self._facts["calls"].append(self._call)
-
-    @property
-    def changed_versions(self) -> list[str]:
-        """Packages whose version is not that of the first call."""
-        first, now = self._facts["calls"][0]["versions"], self._call["versions"]
-        return [f"{name} {first.get(name)} → {now.get(name)}" for name in now if first.get(name) != now[name]]
-
-    def write(self, *, call: dict[str, Any] | None = None, **facts: Any) -> None:
-        """Add facts about the run, and about this call."""
-        self._facts |= facts
-        self._call |= {**(call or {}), "seconds": round(time.monotonic() - self._started, 1)}
-        write_whole(self._file, json.dumps(self._facts, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def versions() -> dict[str, str]:
@@ -195,19 +159,179 @@ def read_verdict(text: str, where: str) -> Verdict:
     return Verdict(text)
 
 
-class SampleFiles:
-    """The samples of one folder. A context manager, until whose end the folder belongs to this process.
+def check_planned(samples: Iterable[Sample], planned: dict[Key, int]) -> set[Key]:
+    """The keys of samples, all of them planned (key → seed).
 
-    Every line is flushed as it is written, so a killed run loses at most the line being written.
+    Raises:
+        InputError: a sample of another run.
+    """
+    keys: set[Key] = set()
+    for sample in samples:
+        key = (sample.benchmark, sample.id, sample.sample)
+        if planned.get(key) != sample.seed:
+            raise InputError(
+                f"{SAMPLES}/{sample.benchmark}.jsonl: sample {sample.sample} of problem {sample.id!r} has seed "
+                f"{sample.seed}, expected {planned.get(key, 'no such sample')}; --overwrite starts anew"
+            )
+        keys.add(key)
+    return keys
+
+
+def _unanswered(sample: Sample, form: ThinkingFormat) -> Sample:
+    if has_mark(sample.text, form):
+        return sample
+    verdict = None if sample.verdict is None else Verdict.NO_ANSWER
+    return replace(sample, verdict=verdict, extracted=None, thinking_tokens=sample.tokens, answer_tokens=0)
+
+
+def _is_resolved(benchmark: Any) -> bool:
+    return isinstance(benchmark, dict) and {"samples", "questions"} <= benchmark.keys()
+
+
+class Environment:
+    """The file, written anew whenever something is added. A continued run adds a call and keeps the earlier ones."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self._file = folder / ENVIRONMENT
+        self._facts: dict[str, Any] = {"calls": []}
+        if self._file.is_file():
+            try:
+                self._facts = json.loads(self._file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise InputError(f"{self._file}: not valid JSON: {error}") from error
+        self._started = time.monotonic()
+        self._call = {
+            "command": command,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": versions(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "devices": device_names(),
+            "threads": torch.get_num_threads(),
+        }
+        self._facts["calls"].append(self._call)
+
+    @property
+    def changed_versions(self) -> list[str]:
+        """Packages whose version is not that of the first call."""
+        first, now = self._facts["calls"][0]["versions"], self._call["versions"]
+        return [f"{name} {first.get(name)} → {now.get(name)}" for name in now if first.get(name) != now[name]]
+
+    def write(self, *, call: dict[str, Any] | None = None, **facts: Any) -> None:
+        """Add facts about the run, and about this call."""
+        self._facts |= facts
+        self._call |= {**(call or {}), "seconds": round(time.monotonic() - self._started, 1)}
+        write_whole(self._file, json.dumps(self._facts, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def write_questions(folder: Path, questions: Mapping[str, Iterable[Question]]) -> None:
+    """What was asked, for those who read the samples later: questions.jsonl. Raises RunError where it cannot be."""
+    rows = [
+        {"benchmark": name, "id": one.id, "problem": one.problem, "choices": list(one.choices)}
+        for name, asked in questions.items()
+        for one in asked
+    ]
+    write_jsonl(folder / QUESTIONS, rows)
+
+
+class EvaluationFolder:
+    """The folder that an evaluation writes into: checked, opened, filled sample by sample, and finished.
+
+    A context manager, until whose end the folder belongs to this process: what writes is called inside of it. Every
+    sample is flushed as it is written, so a killed run loses at most the line being written.
+
+    Args:
+        resolved: the options of the run, as eval.yaml has them (`EvalOptions.resolved`).
+        overwrite: an evaluation that is there is removed when the folder is opened.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, path: Path, resolved: dict[str, Any] | None = None, *, overwrite: bool = False) -> None:
+        self.path, self.overwrite = path, overwrite
+        self.resolved = resolved or {}
         self._open: dict[str, IO[bytes]] = {}
         self._lock: int | None = None
 
+    def check(self) -> None:
+        """Whether a run can be written or continued here.
+
+        Raises:
+            InputError: a file, a folder of something else, or a run with other options.
+        """
+        folder = self.path
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"-o {folder}: found a file, expected a folder")
+        if not folder.exists():
+            return
+        if not (folder / OPTIONS).is_file():
+            if any(folder.iterdir()):
+                raise InputError(f"-o {folder}: found a folder without {OPTIONS}, expected an evaluation or nothing")
+        elif not self.overwrite and any(file.stat().st_size for file in (folder / SAMPLES).glob("*.jsonl")):
+            found = read_options(folder / OPTIONS)
+            benchmarks = found.get("benchmarks")
+            if not isinstance(benchmarks, dict) or not all(map(_is_resolved, benchmarks.values())):
+                raise InputError(
+                    f"{folder / OPTIONS}: found no samples and questions of every benchmark; --overwrite begins anew"
+                )
+            check_same(found, self.resolved, folder)
+
+    def finished_results(self, base: Path | None) -> Results | None:
+        """What results.json holds, if a run with these options has ended and no file it depends on changed since."""
+        if self.overwrite:
+            return None
+        try:
+            if read_options(self.path / OPTIONS) != self.resolved:
+                return None
+            environment = json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
+            if environment.get("finished") != self._stamp(base):
+                return None
+            return json.loads((self.path / JSON).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # what is missing is made, and what is damaged is reported by who needs it
+            return None
+
+    def __enter__(self) -> EvaluationFolder:
+        """Raises InputError where another process writes to the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self.overwrite:
+                self.clear()
+        except BlockingIOError:
+            self.close()
+            raise InputError(f"-o {self.path}: another evaluation is writing to it") from None
+        except OSError:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+        if self._lock is not None:
+            os.close(self._lock)  # which lets go of it, as the end of the process would
+            self._lock = None
+
+    def clear(self) -> None:
+        """Remove what an evaluation has written, and nothing else."""
+        shutil.rmtree(self.path / SAMPLES, ignore_errors=True)
+        for name in (OPTIONS, ENVIRONMENT, JSON, CSV, MARKDOWN):
+            (self.path / name).unlink(missing_ok=True)
+
+    def begin(self, command: str, questions: Mapping[str, Iterable[Question]], **facts: Any) -> Environment:
+        """Write eval.yaml, questions.jsonl and environment.json, whose facts about the run can be added to."""
+        options = yaml.safe_dump(self.resolved, sort_keys=False, allow_unicode=True, encoding="utf-8")
+        write_whole(self.path / OPTIONS, options)
+        environment = Environment(self.path, command)
+        environment.write(**facts, finished=None)
+        write_questions(self.path, questions)
+        return environment
+
     def read(self, benchmarks: Iterable[str]) -> list[Sample]:
-        """What is there; a line that was not finished is cut off its file first.
+        """The samples that are there; a line that was not finished is cut off its file first.
 
         Raises:
             InputError: a row that is no sample; names file and row.
@@ -248,124 +372,19 @@ class SampleFiles:
             )
         return True, len(changed)
 
-    def close(self) -> None:
-        for file in self._open.values():
-            file.close()
-        self._open.clear()
-        if self._lock is not None:
-            os.close(self._lock)  # which lets go of it, as the end of the process would
-            self._lock = None
+    def finish(self, environment: Environment, base: Path | None) -> None:
+        """Note down that the results are those of the samples (`finished_results`)."""
+        environment.write(finished=self._stamp(base))
 
-    def __enter__(self) -> SampleFiles:
-        """Raises InputError where another process writes to the folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise InputError(f"-o {self.folder}: another evaluation is writing to it") from None
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.close()
+    def _stamp(self, base: Path | None) -> str:
+        """A hash of samples (of the base too), results and versions. Raises OSError where a result file is missing."""
+        runs = (self.path, base)
+        samples = [file for run in runs if run is not None for file in sorted((run / SAMPLES).glob("*.jsonl"))]
+        digest = hashlib.blake2b(json.dumps(versions()).encode(), digest_size=16)
+        for file in (*samples, *(self.path / name for name in (JSON, CSV, MARKDOWN))):
+            with open(file, "rb") as opened:
+                digest.update(hashlib.file_digest(opened, "blake2b").digest())
+        return digest.hexdigest()
 
     def _file(self, benchmark: str) -> Path:
-        return self.folder / SAMPLES / f"{benchmark}.jsonl"
-
-
-def write_questions(folder: Path, questions: Mapping[str, Iterable[Question]]) -> None:
-    """What was asked, for those who read the samples later: questions.jsonl. Raises RunError where it cannot be."""
-    rows = [
-        {"benchmark": name, "id": one.id, "problem": one.problem, "choices": list(one.choices)}
-        for name, asked in questions.items()
-        for one in asked
-    ]
-    write_jsonl(folder / QUESTIONS, rows)
-
-
-def check_planned(samples: Iterable[Sample], planned: dict[Key, int]) -> set[Key]:
-    """The keys of samples, all of them planned (key → seed).
-
-    Raises:
-        InputError: a sample of another run.
-    """
-    keys: set[Key] = set()
-    for sample in samples:
-        key = (sample.benchmark, sample.id, sample.sample)
-        if planned.get(key) != sample.seed:
-            raise InputError(
-                f"{SAMPLES}/{sample.benchmark}.jsonl: sample {sample.sample} of problem {sample.id!r} has seed "
-                f"{sample.seed}, expected {planned.get(key, 'no such sample')}; --overwrite starts anew"
-            )
-        keys.add(key)
-    return keys
-
-
-def _unanswered(sample: Sample, form: ThinkingFormat) -> Sample:
-    if has_mark(sample.text, form):
-        return sample
-    verdict = None if sample.verdict is None else Verdict.NO_ANSWER
-    return replace(sample, verdict=verdict, extracted=None, thinking_tokens=sample.tokens, answer_tokens=0)
-
-
-def check_folder(folder: Path, resolved: dict[str, Any], *, overwrite: bool) -> None:
-    """Whether a run can be written or continued here.
-
-    Raises:
-        InputError: a file, a folder of something else, or a run with other options.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"-o {folder}: found a file, expected a folder")
-    if not folder.exists():
-        return
-    if not (folder / OPTIONS).is_file():
-        if any(folder.iterdir()):
-            raise InputError(f"-o {folder}: found a folder without {OPTIONS}, expected an evaluation or nothing")
-    elif not overwrite and any(file.stat().st_size for file in (folder / SAMPLES).glob("*.jsonl")):
-        found = read_options(folder / OPTIONS)
-        benchmarks = found.get("benchmarks")
-        if not isinstance(benchmarks, dict) or not all(map(_is_resolved, benchmarks.values())):
-            raise InputError(
-                f"{folder / OPTIONS}: found no samples and questions of every benchmark; --overwrite begins anew"
-            )
-        check_same(found, resolved, folder)
-
-
-def _is_resolved(benchmark: Any) -> bool:
-    return isinstance(benchmark, dict) and {"samples", "questions"} <= benchmark.keys()
-
-
-def finished_results(folder: Path, resolved: dict[str, Any], base: Path | None) -> Results | None:
-    """What results.json holds, if a run with these options has ended and no file it depends on changed since."""
-    try:
-        if read_options(folder / OPTIONS) != resolved:
-            return None
-        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-        if environment.get("finished") != stamp(folder, base):
-            return None
-        return json.loads((folder / JSON).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # what is missing is made, and what is damaged is reported by who needs it
-        return None
-
-
-def stamp(folder: Path, base: Path | None) -> str:
-    """A hash of samples (of the base too), results and versions. Raises OSError where a file of results is missing."""
-    samples = [file for run in (folder, base) if run is not None for file in sorted((run / SAMPLES).glob("*.jsonl"))]
-    digest = hashlib.blake2b(json.dumps(versions()).encode(), digest_size=16)
-    for file in (*samples, *(folder / name for name in (JSON, CSV, MARKDOWN))):
-        with open(file, "rb") as opened:
-            digest.update(hashlib.file_digest(opened, "blake2b").digest())
-    return digest.hexdigest()
-
-
-def clear(folder: Path) -> None:
-    """Remove what an evaluation has written, and nothing else."""
-    shutil.rmtree(folder / SAMPLES, ignore_errors=True)
-    for name in (OPTIONS, ENVIRONMENT, JSON, CSV, MARKDOWN):
-        (folder / name).unlink(missing_ok=True)
-
-
-def write_options(folder: Path, resolved: dict[str, Any]) -> None:
-    """eval.yaml, put in place whole."""
-    write_whole(folder / OPTIONS, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, encoding="utf-8"))
+        return self.path / SAMPLES / f"{benchmark}.jsonl"

@@ -14,8 +14,7 @@ import torch
 from attnpo.checks import read_escapes
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import get_benchmark
-from attnpo.evaluation.engines.base import DEFAULT_BATCH_SIZE
-from attnpo.evaluation.plan import fingerprint
+from attnpo.evaluation.plan import DEFAULT_BATCH_SIZE, fingerprint
 from attnpo.evaluation.samples import Question
 from attnpo.models import model_name
 from attnpo.models.loading import usual_device, usual_dtype

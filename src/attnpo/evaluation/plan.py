@@ -1,4 +1,5 @@
-"""What is going to be sampled: questions as token ids, and one request per question and sample.
+"""What is going to be sampled, and what samples it: questions as token ids, one request per question and sample, and
+what an evaluation asks of an engine (`attnpo.evaluation.engines` has them).
 
 Batches are fixed before anything runs and are of one benchmark, so that its samples are the same whichever others
 run in the same evaluation.
@@ -11,9 +12,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import jinja2
+from transformers import GenerationConfig
 
 from attnpo.errors import InputError
 from attnpo.evaluation.benchmarks import user_message
@@ -180,3 +182,63 @@ def fingerprint(questions: Iterable[Question]) -> str:
     """A hash of everything that is asked and checked against, to recognise changed data."""
     text = json.dumps([asdict(question) for question in questions], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+DEFAULT_BATCH_SIZE = {"transformers": 32, "vllm": 512}
+"""Responses of a batch. vLLM makes its own batches out of what it is handed."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen; temperature 0 is greedy."""
+
+    temperature: float = 0.6
+    top_p: float = 0.95
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The token ids of one response, its end token included; `finished`: it ended by itself, not at its limit."""
+
+    ids: list[int]
+    finished: bool
+
+
+Deliver = Callable[[Request, Completion], None]
+
+
+class Engine(Protocol):
+    """A loaded model.
+
+    Attributes:
+        facts: for environment.json: device, dtype, kind of seeds …
+        notes: for people: what of the model's own settings is not used, and the like.
+    """
+
+    tokenizer: Any
+    facts: dict[str, Any]
+    notes: list[str]
+
+    def generate(self, batch: Sequence[Request], *, deliver: Deliver, tick: Callable[[int], None]) -> None:
+        """Sample every request; each is delivered once, as soon as it is there. `tick`: so many new tokens."""
+        ...
+
+
+_NO_CHOICE = {"eos_token_id", "pad_token_id", "bos_token_id", "use_cache", "transformers_version"}
+
+
+def unused_settings(config: GenerationConfig, sampling: Sampling) -> list[str]:
+    """What a model's settings ask for and the evaluation does not do, for people to read."""
+    done = {"temperature": sampling.temperature, "top_p": sampling.top_p, "do_sample": sampling.temperature > 0}
+    asked = {
+        name: value
+        for name, value in config.to_diff_dict().items()
+        if name not in _NO_CHOICE
+        and not name.startswith("_")
+        and value not in (None, False)
+        and done.get(name) != value
+    }
+    if not asked:
+        return []
+    listed = ", ".join(f"{name} {asked[name]}" for name in sorted(asked))
+    return [f"the model's own generation settings are not used: {listed}"]

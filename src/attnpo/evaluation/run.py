@@ -14,32 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from attnpo.errors import InputError, RunError
-from attnpo.evaluation.engines.base import Completion, Engine, Sampling
 from attnpo.evaluation.exchange import WRITERS
-from attnpo.evaluation.folder import (
-    ENVIRONMENT,
-    Environment,
-    SampleFiles,
-    check_folder,
-    check_planned,
-    clear,
-    finished_results,
-    read_evaluation,
-    stamp,
-    write_options,
-    write_questions,
-)
+from attnpo.evaluation.folder import ENVIRONMENT, Environment, EvaluationFolder, check_planned, read_evaluation
 from attnpo.evaluation.grading import Grader
 from attnpo.evaluation.load import Loaded, load_questions
 from attnpo.evaluation.metrics import BUDGETS
 from attnpo.evaluation.options import EvalOptions
-from attnpo.evaluation.plan import Key, Plan, Prompter, Request, make_plan
+from attnpo.evaluation.plan import Completion, Engine, Key, Plan, Prompter, Request, Sampling, make_plan
 from attnpo.evaluation.results import Results, write_results
 from attnpo.evaluation.samples import Question, Sample, read_response
 from attnpo.rewards.verdict import REWARD_OF
 from attnpo.steps.detect import choose_format
 from attnpo.steps.formats import THINK, ThinkingFormat
-from attnpo.steps.unclosed import never_closed, other_format, told_by
+from attnpo.steps.response import never_closed, other_format, told_by
 
 if TYPE_CHECKING:
     from attnpo.judges.answers import AnswerJudge
@@ -220,11 +207,11 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
         RunError: interrupted, or the memory does not suffice; what is done is kept.
     """
     console = console or Console(stderr=True, highlight=False, markup=False)  # it is told what stands in data
-    folder = options.output
     loaded = {name: load_questions(name, data_dir=options.data_dir, limit=options.limit) for name in options.benchmarks}
-    resolved = options.resolved({name: found.questions for name, found in loaded.items()})
-    check_folder(folder, resolved, overwrite=options.overwrite)
-    if not options.overwrite and (finished := finished_results(folder, resolved, options.base)) is not None:
+    questions = {name: found.questions for name, found in loaded.items()}
+    folder = EvaluationFolder(options.output, options.resolved(questions), overwrite=options.overwrite)
+    folder.check()
+    if (finished := folder.finished_results(options.base)) is not None:
         console.print("every sample is there, and the results are up to date")
         write_for_others(options, finished, loaded, console)
         return finished
@@ -247,16 +234,11 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
     plan = plan_of(options, loaded, prompter, source.context())
     left_out = {name: [*found.left_out, *plan.left_out.get(name, [])] for name, found in loaded.items()}
     tell_problems(console, plan.problems, left_out)
-    with SampleFiles(folder) as files:
-        if options.overwrite:
-            clear(folder)
-        kept = files.read(options.benchmarks)
+    with folder:
+        kept = folder.read(options.benchmarks)
         present = check_planned(kept, {request.key: request.seed for request in plan.requests})
-        write_options(folder, resolved)
-        environment = Environment(folder, command)
         sources = {name: found.source for name, found in loaded.items()}
-        environment.write(left_out=left_out, sources=sources, finished=None)
-        write_questions(folder, {name: found.questions for name, found in loaded.items()})
+        environment = folder.begin(command, questions, left_out=left_out, sources=sources)
         judge = answer_judge(options)
         missing = [batch for batch in plan.batches if any(request.key not in present for request in batch)]
         if missing:
@@ -268,7 +250,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
             environment.write(engine=engine.facts, notes=engine.notes)
             with EvalProgress(console, plan.size, kept) as progress:
                 try:
-                    sample_batches(engine, missing, present, thinks, files, progress, judge, form)
+                    sample_batches(engine, missing, present, thinks, folder, progress, judge, form)
                 except KeyboardInterrupt:
                     message = f"interrupted: {progress.summary}; the same command goes on from there"
                     raise RunError(message) from None
@@ -276,14 +258,14 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
                     environment.write(call={"samples": progress.done - len(kept)})
             console.print(progress.summary)
         if thinks is None:
-            thinks, settled = files.settle_thinking(options.benchmarks, form)
+            thinks, settled = folder.settle_thinking(options.benchmarks, form)
             if settled:
                 console.print(f"the model thinks: {settled} responses without a thinking mark count as unanswered")
         environment.write(thinking=thinks, thinking_format=form.as_json())
         if options.thinking != "no":
-            tell_unclosed(console, files.read(options.benchmarks), bool(thinks), form)
-        results = write_results(folder, base=options.base, budgets=options.budgets or BUDGETS)
-        environment.write(finished=stamp(folder, options.base))
+            tell_unclosed(console, folder.read(options.benchmarks), bool(thinks), form)
+        results = write_results(folder.path, base=options.base, budgets=options.budgets or BUDGETS)
+        folder.finish(environment, options.base)
     write_for_others(options, results, loaded, console)
     return results
 
@@ -351,7 +333,7 @@ def sample_batches(
     batches: Sequence[Sequence[Request]],
     present: set[Key],
     thinks: bool | None,
-    files: SampleFiles,
+    folder: EvaluationFolder,
     progress: EvalProgress,
     judge: AnswerJudge | None = None,
     form: ThinkingFormat = THINK,
@@ -359,7 +341,7 @@ def sample_batches(
     """Sample batches; grade and write what is not present, as it comes."""
 
     def write(sample: Sample) -> None:
-        files.append(sample)
+        folder.append(sample)
         progress.sample(sample)
 
     with Grader(judge=judge) as grader, BackgroundGrading(grader, write) as grading:

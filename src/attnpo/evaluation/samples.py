@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from attnpo.rewards.accuracy import decode_completion
 from attnpo.rewards.verdict import Verdict
 from attnpo.steps.formats import THINK, Form, ThinkingFormat
-from attnpo.steps.response import split_response
+from attnpo.steps.response import decode_completion, split_response
 from attnpo.steps.spans import token_offsets
 
 AnswerKind = Literal["math", "choice", "code"]

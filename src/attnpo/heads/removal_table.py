@@ -30,10 +30,9 @@ from attnpo.heads.removal import (
     Removal,
 )
 from attnpo.models.loading import GREEDY, end_tokens, pad_left, padding_token
-from attnpo.rewards.accuracy import decode_completion
 from attnpo.rewards.verdict import REWARD_OF, Verdict
 from attnpo.steps.formats import BY_MARKS, Form
-from attnpo.steps.response import split_response
+from attnpo.steps.response import decode_completion, split_response
 from attnpo.tables import Table
 from attnpo.traces.prepared import prompt_ids
 

@@ -27,8 +27,7 @@ from attnpo.judges.questions import Votes, judge_prompt
 from attnpo.labels.report import RULES, JudgeReport, consensus, estimate, pairwise_agreement
 from attnpo.steps.formats import BY_MARKS, Form, format_of_rows, formats_found, marks_of
 from attnpo.steps.lexicon import load_lexicon
-from attnpo.steps.response import answer_of, thinking_of
-from attnpo.steps.unclosed import unclosed_message
+from attnpo.steps.response import answer_of, thinking_of, unclosed_message
 from attnpo.tables import TIME_LEFT_FROM
 from attnpo.traces.origins import AUTO
 from attnpo.traces.read import read_traces

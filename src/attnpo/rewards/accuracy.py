@@ -10,9 +10,8 @@ from attnpo.data.references import read_reference
 from attnpo.errors import InputError
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import REWARD_OF, Verdict
-from attnpo.steps.formats import THINK, ThinkingFormat, load_format, mark_tokens, recognise
-from attnpo.steps.messages import message_parts, message_text
-from attnpo.steps.response import answer_of
+from attnpo.steps.formats import THINK, ThinkingFormat, load_format, recognise
+from attnpo.steps.response import answer_of, decode_completion, message_parts, message_text
 
 WHOLE = load_format("none")
 
@@ -139,14 +138,3 @@ def _last_message(completion: Any) -> dict[str, Any]:
     if isinstance(completion, Sequence) and all(isinstance(message, dict) for message in completion):
         return next((m for m in reversed(completion) if m.get("role", "assistant") == "assistant"), {})
     raise InputError(f"completion: found a {type(completion).__name__}, expected a string or a list of messages")
-
-
-def decode_completion(tokenizer: Any, ids: Sequence[int], form: ThinkingFormat = THINK) -> str:
-    """The sampled text with special tokens kept, but for end and padding tokens at its end."""
-    ids = [int(token) for token in ids]
-    ending = {tokenizer.eos_token_id, tokenizer.pad_token_id, *tokenizer.all_special_ids}
-    ending -= mark_tokens(tokenizer, form)
-    while ids and ids[-1] in ending:
-        ids.pop()
-    # Without clean-up, so that the text is the one that steps are found in (steps/offsets.py).
-    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

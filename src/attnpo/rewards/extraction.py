@@ -1,6 +1,6 @@
 r"""Which text of a response is the answer: the last ``\boxed{…}`` or ``<answer>…</answer>``, else what is announced.
 
-Imports only the standard library, math-verify and `attnpo.data.boxes`: every verifying process loads it.
+Imports only the standard library, math-verify and `attnpo.data.references`: every verifying process loads it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from itertools import groupby
 from math_verify import ExprExtractionConfig, LatexExtractionConfig
 from math_verify.parser import get_extraction_regexes
 
-from attnpo.data.boxes import final_box
-from attnpo.data.references import HOPED
+from attnpo.data.references import HOPED, final_box
 from attnpo.rewards.normal_form import FOREIGN_COUNT
 
 _TAG = re.compile(

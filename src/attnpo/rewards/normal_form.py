@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Collection
 from fractions import Fraction
 
-from attnpo.data.boxes import closing
+from attnpo.data.references import closing
 
 Change = str | Callable[[re.Match[str]], str]
 

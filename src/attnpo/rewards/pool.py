@@ -1,10 +1,15 @@
-"""A pool of verifying processes that can be killed.
+r"""A pool of verifying processes that can be killed.
 
 Signal-based timeouts do nothing outside the main thread and cannot interrupt C code; threads cannot be killed at all.
 So each answer is verified by a separate process (:mod:`attnpo.rewards.worker`), spoken to over pipes. A late worker is
 killed and a warm spare takes its place. A worker that dies is replaced and its answer read again, twice at most, for
 somebody may have killed it who knew nothing of the answer (the kernel, when memory is short); an answer that costs
 three workers their life (memory limit, crash) is ``unverifiable``, and nothing else is lost. Needs a POSIX system.
+
+The workers' parser is one release, whatever else is installed: math-verify reads LaTeX by a parser of ANTLR's, in one
+of three versions by the runtime it finds. Hydra, and so verl, pins runtime 4.9.3, under which `50\%` cannot be read:
+verdicts would depend on what is installed next to this package. The workers get 4.13.2 put before it, from the wheel
+that this package ships; nothing else sees it.
 """
 
 from __future__ import annotations
@@ -22,15 +27,17 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from attnpo.errors import InputError, RunError
-from attnpo.rewards import antlr
 from attnpo.rewards.verdict import Judgement, Rules, Verdict
 
 WORKER_SCRIPT = Path(__file__).with_name("worker.py")
+ANTLR_RELEASE = "4.13.2"
+ANTLR_WHEEL = Path(__file__).parent / "runtime" / f"antlr4_python3_runtime-{ANTLR_RELEASE}-py3-none-any.whl"
 START_TIMEOUT = 120.0
 """Seconds a worker may take to import math-verify (about one on an idle machine)."""
 
@@ -56,10 +63,23 @@ KEPT = (
 """Variables that a worker gets of its parent's: what Python needs to start and find packages. No token, no key."""
 
 
+def parser_path() -> list[str]:
+    """What has to stand first in a verifying process's module path; nothing where that release is installed."""
+    return [] if installed_antlr() == ANTLR_RELEASE else [str(ANTLR_WHEEL)]
+
+
+def installed_antlr() -> str | None:
+    """The release of the runtime that other processes get; None: there is none."""
+    try:
+        return version("antlr4-python3-runtime")
+    except PackageNotFoundError:
+        return None
+
+
 def worker_environment() -> dict[str, str]:
     """All variables of a worker."""
     found = {name: os.environ[name] for name in KEPT if name in os.environ}
-    path = [*antlr.needed(), str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [*parser_path(), str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**found, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
 
 

@@ -21,8 +21,7 @@ import signal
 import sys
 from typing import Any
 
-from attnpo.data.boxes import final_box
-from attnpo.data.references import alternatives, is_solution
+from attnpo.data.references import alternatives, final_box, is_solution
 from attnpo.rewards.equality import Comparison, tolerance_of
 from attnpo.rewards.extraction import candidates
 from attnpo.rewards.normal_form import squeezed

@@ -5,7 +5,7 @@ program is compiled (:mod:`.confine`). What is guaranteed:
 
 On Linux, x86-64 or ARM64, for root and for ordinary users, in containers too, without any privilege:
 
-- Only listed system calls work (:mod:`.syscall_filter`). So there are no other processes (fork and exec fail: nothing
+- Only listed system calls work (:mod:`.confine`). So there are no other processes (fork and exec fail: nothing
   can outlive a run), no sockets of any kind, no signals to others, no debugging, mounting or raising of limits; and no
   file can be created, changed or removed, anywhere, by any route: files only open for reading.
 - CPU time, address space, threads, output and wall time are limited. A run ends by SIGKILL, which nothing can catch.

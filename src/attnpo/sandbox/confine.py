@@ -2,20 +2,28 @@
 
 Landlock (Linux, see landlock(7)) makes a list of folders all that a run can read of the file system. The rules are made
 once and put in force by every run for itself; no privilege is needed, and nothing can lift them.
+
+Which system calls it may make is a seccomp filter, a classic BPF program. Calls that are not listed fail with ENOSYS,
+as on a kernel too old to have them: libraries fall back (clone3 to clone) and Python raises OSError. The listed ones
+are what a computing Python program with threads needs; there are none that create, change or remove files, open
+sockets, start processes or reach another process. Calls that are harmless for some arguments only are compared with
+those; the kernel reads these arguments as 32-bit numbers or flags, so the lower half is what counts. See seccomp(2) and
+the kernel's Documentation/userspace-api/seccomp_filter.rst.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import math
 import os
+import platform
 import resource
 import signal
 import struct
 import sys
 from collections.abc import Iterable
-
-from attnpo.sandbox.syscall_filter import build_filter
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same on every processor
 VERSION_FLAG, RULE_PATH_BENEATH = 1, 1
@@ -141,3 +149,118 @@ def _prctl(option: int, *values: int) -> None:
     if _libc.prctl(option, *arguments) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"prctl {option}: {os.strerror(code)}")
+
+
+# name, number on x86-64, number on ARM64 (- where it has none). The most frequent ones stand in front.
+UNCONDITIONAL = """
+    read 0 63, write 1 64, mmap 9 222, munmap 11 215, mprotect 10 226, mremap 25 216, brk 12 214, madvise 28 233,
+    futex 202 98, lseek 8 62, close 3 57, fstat 5 80, newfstatat 262 79, stat 4 -, lstat 6 -, statx 332 291,
+    readv 19 65, pread64 17 67, access 21 -, faccessat 269 48, faccessat2 439 439, readlink 89 -, readlinkat 267 78,
+    getdents64 217 61, getcwd 79 17, chdir 80 49, fchdir 81 50, statfs 137 43, fstatfs 138 44, fadvise64 221 223,
+    writev 20 66, pwrite64 18 68, dup 32 23, dup2 33 -, dup3 292 24, pipe 22 -, pipe2 293 59, close_range 436 436,
+    poll 7 -, ppoll 271 73, select 23 -, pselect6 270 72, epoll_create1 291 20, epoll_ctl 233 21, epoll_wait 232 -,
+    epoll_pwait 281 22, eventfd2 290 19, mincore 27 232, msync 26 227, membarrier 324 283, set_robust_list 273 99,
+    get_robust_list 274 100, set_tid_address 218 96, rseq 334 293, arch_prctl 158 -, sched_yield 24 124,
+    sched_getaffinity 204 123, sched_getparam 143 121, sched_getscheduler 145 120, getcpu 309 168, nanosleep 35 101,
+    clock_nanosleep 230 115, clock_gettime 228 113, clock_getres 229 114, gettimeofday 96 169, time 201 -,
+    times 100 153, getitimer 36 102, setitimer 38 103, alarm 37 -, pause 34 -, getrusage 98 165, sysinfo 99 179,
+    uname 63 160, getrandom 318 278, getpid 39 172, gettid 186 178, getppid 110 173, getuid 102 174, geteuid 107 175,
+    getgid 104 176, getegid 108 177, getgroups 115 158, getresuid 118 148, getresgid 120 150, getpgrp 111 -,
+    getpgid 121 155, getsid 124 156, getpriority 140 141, getrlimit 97 163, umask 95 166, sigaltstack 131 132,
+    restart_syscall 219 128, rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, rt_sigpending 127 136,
+    rt_sigtimedwait 128 137, rt_sigsuspend 130 133, wait4 61 260, waitid 247 95, exit 60 93, exit_group 231 94
+"""
+CONDITIONAL = """
+    open 2 -, openat 257 56, fcntl 72 25, ioctl 16 29, prctl 157 167, kill 62 129, tgkill 234 131, clone 56 220,
+    setrlimit 160 164, prlimit64 302 261
+"""
+MACHINES = ("x86_64", "aarch64")
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+# Opcodes of classic BPF (linux/bpf_common.h): load a word; jump if equal, if any bit is set; return.
+LOAD, EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06
+ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # linux/seccomp.h
+NUMBER_AT, ARCH_AT, ARGUMENTS_AT = 0, 4, 16  # struct seccomp_data
+
+CLONE_THREAD = 0x10000
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+FCNTL = (  # not F_SETOWN and F_SETSIG, which send signals to others, nor locks, which others would wait for
+    fcntl.F_DUPFD,
+    fcntl.F_DUPFD_CLOEXEC,
+    fcntl.F_GETFD,
+    fcntl.F_SETFD,
+    fcntl.F_GETFL,
+    fcntl.F_SETFL,
+)
+IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS (isatty), TIOCGWINSZ, FIONREAD, FIONBIO, FIO(N)CLEX
+PRCTL = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA
+
+Instruction = tuple[int, int, int, int]
+"""Opcode, jump if true, jump if false (both count instructions to skip), constant."""
+
+
+def supported() -> bool:
+    """Whether there is a filter for this system; the kernel may still refuse it."""
+    return platform.system() == "Linux" and platform.machine() in MACHINES and struct.calcsize("P") == 8
+
+
+def build_filter(pid: int, machine: str | None = None) -> bytes:
+    """The filter for the process `pid` (struct sock_filter, one after another)."""
+    machine = machine or platform.machine()
+    plain, number = _numbers(UNCONDITIONAL, machine), _numbers(CONDITIONAL, machine)
+    program: list[Instruction] = [
+        _load(ARCH_AT),
+        (EQUAL, 1, 0, AUDIT_ARCH[machine]),
+        _answer(KILL),  # 32-bit calls have other numbers
+        _load(NUMBER_AT),
+    ]
+    for value in plain.values():
+        program += [(EQUAL, 0, 1, value), _answer(ALLOW)]
+
+    def rule(name: str, body: list[Instruction]) -> None:
+        if name in number:
+            program.extend([(EQUAL, 0, len(body), number[name]), *body])
+
+    for name, flags in (("open", 1), ("openat", 2)):
+        rule(name, [_argument(flags), (ANY_BIT, 0, 1, WRITING), _answer(ERRNO | errno.EROFS), _answer(ALLOW)])
+    for name, option, values in (("fcntl", 1, FCNTL), ("ioctl", 1, IOCTL), ("prctl", 0, PRCTL)):
+        rule(name, [_argument(option), *_allow_only(values)])
+    # abort() and raise() are allowed. SIGKILL is not: who sees it knows that it came from outside.
+    for name, signal_at in (("kill", 1), ("tgkill", 2)):
+        to_itself = [_argument(0), (EQUAL, 1, 0, pid), _answer(ERRNO | errno.EPERM)]
+        not_killing = [_argument(signal_at), (EQUAL, 0, 1, signal.SIGKILL), _answer(ERRNO | errno.EPERM)]
+        rule(name, [*to_itself, *not_killing, _answer(ALLOW)])
+    rule("clone", [_argument(0), (ANY_BIT, 1, 0, CLONE_THREAD), _answer(ERRNO | errno.EPERM), _answer(ALLOW)])
+    # Programs like to raise their stack limit, and it is high already: they are told that it worked (errno 0).
+    rule("setrlimit", [_answer(ERRNO)])
+    reads_only = [
+        _load(ARGUMENTS_AT + 8 * 2), (EQUAL, 0, 3, 0),
+        _load(ARGUMENTS_AT + 8 * 2 + 4), (EQUAL, 0, 1, 0), _answer(ALLOW), _answer(ERRNO),
+    ]  # fmt: skip
+    rule("prlimit64", reads_only)
+    program.append(_answer(ERRNO | errno.ENOSYS))
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
+
+
+def _numbers(table: str, machine: str) -> dict[str, int]:
+    column = 1 + MACHINES.index(machine)
+    rows = [row.split() for row in table.split(",")]
+    return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
+
+
+def _load(offset: int) -> Instruction:
+    return (LOAD, 0, 0, offset)
+
+
+def _argument(index: int) -> Instruction:
+    """Load the lower 32 bits of an argument (both machines are little-endian)."""
+    return _load(ARGUMENTS_AT + 8 * index)
+
+
+def _answer(action: int) -> Instruction:
+    return (RETURN, 0, 0, action)
+
+
+def _allow_only(values: Iterable[int]) -> list[Instruction]:
+    checks = [step for value in values for step in ((EQUAL, 0, 1, value), _answer(ALLOW))]
+    return [*checks, _answer(ERRNO | errno.EINVAL)]

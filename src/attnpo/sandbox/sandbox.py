@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import attnpo
 from attnpo.errors import InputError, RunError
-from attnpo.sandbox.syscall_filter import supported
+from attnpo.sandbox.confine import supported
 
 SERVER = ["-m", "attnpo.sandbox.server"]
 GRACE = 30.0

@@ -9,8 +9,7 @@ from typing import Any
 
 from attnpo.errors import InputError
 from attnpo.steps.formats import AUTO, THINK, ByMarks, Form, ThinkingFormat, built_in, evidence, load_format
-from attnpo.steps.messages import THINKING_FIELDS
-from attnpo.steps.unclosed import unclosed_message
+from attnpo.steps.response import THINKING_FIELDS, unclosed_message
 
 _QUESTION = "QUESTION"
 IN_PROMPTS = ("answer_tags",)

@@ -13,10 +13,9 @@ from attnpo.errors import InputError
 from attnpo.steps.fit import Fit, fit_of
 from attnpo.steps.formats import Form, format_of_rows, marks_of
 from attnpo.steps.lexicon import load_lexicon
-from attnpo.steps.response import thinking_of
+from attnpo.steps.response import Unclosed, thinking_of
 from attnpo.steps.segment import segment_steps
 from attnpo.steps.suggest import Opener, suggest_openers, suggestion
-from attnpo.steps.unclosed import Unclosed
 from attnpo.tables import Table
 from attnpo.traces.origins import AUTO
 from attnpo.traces.read import read_traces

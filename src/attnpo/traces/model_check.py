@@ -21,12 +21,10 @@ from attnpo.attention.positions import depends_on_positions, own_positions, take
 from attnpo.attention.rows import CHUNK_ELEMENTS, rows_bytes
 from attnpo.errors import InputError
 from attnpo.models.loading import end_tokens, pad_left, padding_token
-from attnpo.rewards.accuracy import decode_completion
 from attnpo.steps.detect import choose_format
 from attnpo.steps.fit import fit_of
-from attnpo.steps.response import split_response
+from attnpo.steps.response import decode_completion, never_closed, split_response
 from attnpo.steps.segment import segment_steps
-from attnpo.steps.unclosed import never_closed
 
 PROBLEMS = (
     "Tom has 12 boxes with 30 pens each. He gives away 45 pens. How many pens has he left?",

@@ -10,9 +10,8 @@ from attnpo.data.jsonl import check_field, row_name, type_name, write_jsonl
 from attnpo.errors import InputError
 from attnpo.steps.formats import BY_MARKS, Form, format_of_rows, marks_of
 from attnpo.steps.lexicon import load_lexicon
-from attnpo.steps.response import thinking_of
+from attnpo.steps.response import Unclosed, thinking_of
 from attnpo.steps.segment import segment_steps
-from attnpo.steps.unclosed import Unclosed
 from attnpo.traces.origins import AUTO
 from attnpo.traces.read import read_traces
 

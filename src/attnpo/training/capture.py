@@ -18,6 +18,7 @@ from torch import Tensor
 
 from attnpo.attention.capture import capture_scores
 from attnpo.attention.heads import Head
+from attnpo.attention.positions import OwnPositions
 from attnpo.training.batch import GenerationBatch, StepTensors
 
 Forward = Callable[..., tuple[Float[Tensor, "N C"], Float[Tensor, "N C"] | None, Float[Tensor, ""] | None]]
@@ -53,9 +54,14 @@ class Wanted:
 
 
 class ForwardCapture:
-    """Reads the first forward that runs inside of `next_forward`; any other passes through unread."""
+    """Reads the first forward that runs inside of `next_forward`; any other passes through unread.
 
-    def __init__(self) -> None:
+    positions: gives every forward, the reference model's too, the positions that the model's own generation has;
+        None: as they come.
+    """
+
+    def __init__(self, positions: OwnPositions | None = None) -> None:
+        self._positions = positions or OwnPositions(needed=False)
         self._open: tuple[Wanted, Signals] | None = None
 
     @contextmanager
@@ -77,14 +83,33 @@ class ForwardCapture:
         width: int,
         batch_size: int | None = None,
         entropy: bool = False,
+        *,
+        of_reference: bool = False,
     ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"] | None, Float[Tensor, ""] | None]:
-        """What `forward` returns; where the forward is wanted, it also yields its signals. `width` is C."""
-        if self._open is None:
-            return forward(ids, mask, width, batch_size, entropy)
+        """What `forward` returns; where the forward is wanted, it also yields its signals. `width` is C.
+
+        of_reference: `model` is the reference model, which is never read.
+        """
+        rows = (ids, mask, width, batch_size, entropy)
+        with self._positions.given(model):
+            return forward(*rows) if self._open is None or of_reference else self._read(forward, model, *rows)
+
+    def _read(
+        self,
+        forward: Forward,
+        model: Any,
+        ids: Int[Tensor, "N T"],
+        mask: Int[Tensor, "N T"],
+        width: int,
+        batch_size: int | None,
+        entropy: bool,
+    ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"] | None, Float[Tensor, ""] | None]:
+        """`run` of the forward that is wanted."""
+        assert self._open is not None
         wanted, signals = self._open
-        self._open = None  # one forward only: a reference or adapter-free pass that follows is not it
-        steps, longest = wanted.steps_of(ids, width), wanted.batch.longest_answer
+        self._open = None  # one forward only: an adapter-free pass that follows is not it
         size = batch_size or len(ids)
+        steps, longest = wanted.steps_of(ids, width), wanted.batch.longest_answer
         parts, scores = [], []
         for start in range(0, len(ids), size):
             rows = slice(start, start + size)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.trainer_utils import IntervalStrategy
+from trl.data_utils import is_conversational
 from trl.trainer.grpo_config import GRPOConfig
 
 from attnpo.checks import check_whole
@@ -20,6 +21,7 @@ from attnpo.credit.base import CreditMethod, credit_names
 from attnpo.errors import InputError
 from attnpo.heads.table import FEWEST
 from attnpo.rewards.length import LengthReward
+from attnpo.steps.detect import Chosen, check_marks, choose_format
 from attnpo.steps.formats import AUTO, built_in, load_format
 from attnpo.steps.lexicon import load_lexicon
 from attnpo.training.defaults import check_batch, fill_in
@@ -353,3 +355,36 @@ def _mapping(option: str, given: Any) -> dict[str, Any] | None:
     if given is not None and not isinstance(given, dict):
         raise InputError(f"option {option}: found {given!r}, expected a mapping")
     return given
+
+
+def format_of_run(args: AttnPOConfig, tokenizer: Any, dataset: Any) -> Chosen:
+    """The format that the responses of a run are read by.
+
+    Raises:
+        InputError: an unknown format, or one whose marks the tokenizer cannot write.
+    """
+    prompt, tail = _first_prompt(dataset, tokenizer, args)
+    chosen = choose_format(
+        args.thinking_format, tokenizer, prompt=prompt, tail=tail, template_options=args.chat_template_kwargs
+    )
+    if args.thinking_format != AUTO:
+        check_marks(chosen.form, tokenizer)
+    return chosen
+
+
+def _first_prompt(dataset: Any, tokenizer: Any, args: AttnPOConfig) -> tuple[str, str | None]:
+    """As text, and what stands behind its last message; None where there is no conversation, or the data set cannot be
+    asked for a row without being read (a stream)."""
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or len(dataset) == 0:
+        return "", None
+    row = dataset[0]
+    prompt = row.get("prompt") if isinstance(row, dict) else None
+    if isinstance(prompt, str):
+        return prompt, None
+    if prompt is None or not is_conversational({"prompt": prompt}):
+        return "", None
+    options = {**(args.chat_template_kwargs or {}), **(row.get("chat_template_kwargs") or {})}
+    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
+    content = prompt[-1]["content"]
+    said = content.strip() if isinstance(content, str) else ""
+    return text, text.rpartition(said)[2] if said and said in text else None

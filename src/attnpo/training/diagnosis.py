@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from attnpo.steps.formats import ThinkingFormat
-from attnpo.steps.unclosed import never_closed, other_format, told_by
+from attnpo.steps.response import never_closed, other_format, told_by
 from attnpo.training.records import Record
 
 MOST = 0.9

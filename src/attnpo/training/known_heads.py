@@ -100,10 +100,15 @@ def found_at_start(trainer: Trained, say: Callable[[str], None]) -> list[Head] |
             return None
         heads = load_heads(file)
         check_heads(_config(trainer), heads, file)
-        say(f"key-focus heads found before, in {file}: {heads} (--overwrite_run true finds them anew)")
+        say(found_before(file, heads))
         return heads
 
     return from_main(trainer.accelerator, read)
+
+
+def found_before(file: Path, heads: list[Head]) -> str:
+    """The line about `heads` that are taken out of `file`, where an earlier run has found them."""
+    return f"key-focus heads found before, in {file}: {heads} (--overwrite_run true finds them anew)"
 
 
 def spare_found_heads(trainer: Trained) -> None:

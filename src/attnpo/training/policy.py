@@ -120,7 +120,7 @@ class Policy:
 
     @property
     def can_share_prefixes(self) -> bool:
-        """Whether continuations can start from a cache that another forward has filled (training/stages/prefixes)."""
+        """Whether continuations can start from a cache that another forward has filled (stages/potentials.py)."""
         trainer = self._trainer
         if trainer.use_vllm or trainer.use_transformers_continuous_batching:
             return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import datasets
 from datasets import Dataset
 
-from attnpo.data.problems import BUILT_IN, drop_long_prompts, make_prompts, to_problems
-from attnpo.data.targets import LengthTargets
+from attnpo.data.problems import BUILT_IN, LengthTargets, drop_long_prompts, load_rows, make_prompts, to_problems
 from attnpo.errors import InputError
 from attnpo.evaluation.contamination import Degree, seen_in_training
 from attnpo.rewards.accuracy import AccuracyReward
-from attnpo.task.source import source_rows
-from attnpo.training.own_rewards import with_columns
+from attnpo.task.dataset import build_dataset
+from attnpo.task.problems import parse_difficulty
+from attnpo.task.traces import redundant_style
+from attnpo.training.rewards import with_columns
 
 SEEN: dict[Degree, str] = {"same": "word for word", "near": "nearly so"}
 """How a held-out problem may stand in the training set; those that differ in their numbers only are usual."""
@@ -176,3 +177,21 @@ def overlap_warnings(sets: dict[str, Any]) -> list[str]:
         f"held-out problems that the training set has too: {', '.join(said)} of {len(held_out)}. What is measured on "
         "them is no accuracy on new problems; give other ones with --eval_dataset_name"
     ]
+
+
+def source_rows(
+    source: str, options: Any, *, held_out: bool, config: str | None = None, split: str = "train"
+) -> Sequence[dict[str, Any]]:
+    """The rows of `source`, held-out ones at most `options.eval_problems`.
+
+    options: with the fields train_problems, eval_problems, task_difficulty, task_redundancy and task_seed, as
+    `attnpo train` and `attnpo verl` have them. config, split: of a data set that has several.
+    Raises InputError for a source that cannot be read, or a difficulty that is none.
+    """
+    if source == BUILT_IN:
+        count = options.eval_problems if held_out else options.train_problems
+        difficulty = parse_difficulty(options.task_difficulty, "task_difficulty")
+        style = redundant_style(options.task_redundancy)
+        return build_dataset(count, options.task_seed, "test" if held_out else "train", difficulty, style)
+    rows = load_rows(source, config=config, split=split)
+    return rows[: options.eval_problems] if held_out else rows

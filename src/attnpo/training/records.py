@@ -1,22 +1,30 @@
-"""What is written down about a run: one record per response, one line of metrics per step.
+"""The run folder: who writes into it, and what is written down about a run: one record per response, one line of
+metrics per step.
 
-Training only writes these files; the report only reads them. Formats: docs/flow.md.
+One process writes into a run folder at a time. The lock is the operating system's and goes with the process that holds
+it, however it ends; the file it is on says who. The report only reads these files. Formats: docs/flow.md.
 """
 
 from __future__ import annotations
 
+import fcntl
 import gzip
+import json
 import math
 import os
+import platform
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from attnpo.attention.heads import HEADS
 from attnpo.data.jsonl import drop_unfinished_line, json_line, read_jsonl, write_whole
-from attnpo.data.targets import TARGET_COLUMN
+from attnpo.data.problems import TARGET_COLUMN
 from attnpo.errors import InputError
 from attnpo.steps.spans import LocatedSteps
 
@@ -219,3 +227,45 @@ class RunFolder:
         for file in (self.path / "rollouts").glob("*-*.jsonl.gz"):
             if int(file.name.split("-")[1].split(".")[0]) > step:
                 file.unlink()
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock.
+
+    Raises:
+        InputError: another process holds it; says which, on which machine, since when.
+    """
+    with open(folder / LOCK, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"option output_dir: a run is writing into {folder} already: {_holder(file.read())}. Wait for it, "
+                "or take another folder"
+            ) from None
+        except OSError:
+            yield  # a file system without locks: better a run than none
+            return
+        file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = {"process": os.getpid(), "machine": platform.node(), "since": since, "command": sys.argv}
+        file.write(json.dumps(holder) + "\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _holder(text: str) -> str:
+    """Who holds a lock, out of what its file says."""
+    try:
+        holder = json.loads(text)
+        return f"process {holder['process']} on {holder['machine']} since {holder['since']}"
+    except (ValueError, KeyError, TypeError):  # being written this very moment
+        return "another process"

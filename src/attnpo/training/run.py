@@ -32,13 +32,12 @@ from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import ADAPTER_LEARNING_RATE, SHIPPED_LEARNING_RATE, without_effect
 from attnpo.training.description import environment_of, evaluated, print_summary, save_trained, write_description
 from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
-from attnpo.training.lock import locked
 from attnpo.training.method_options import length_targets
 from attnpo.training.options import DataConfig, is_complete, model_kwargs, parse, resolved_options
-from attnpo.training.own_rewards import OURS, load_rewards
 from attnpo.training.problems import Use, load_sets, overlap_warnings, without_bars
-from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder
+from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder, locked
 from attnpo.training.resume import check_changes, keep_delay, keep_history, what_changed
+from attnpo.training.rewards import OURS, load_rewards
 from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
 from attnpo.training.trackers import check_trackers, open_to_the_end
 from attnpo.training.trainer import AttnPOTrainer

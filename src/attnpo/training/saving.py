@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
 from attnpo.errors import InputError
-from attnpo.training.checkpoints import state_of_checkpoint, write_list_of_files
-from attnpo.training.packing import pack, read_packed, write_packed
+from attnpo.training.checkpoints import pack, read_packed, state_of_checkpoint, write_list_of_files, write_packed
 from attnpo.training.random_states import RandomStates, random_states, set_random_states
 from attnpo.training.records import WARNINGS
 
@@ -212,6 +212,15 @@ class Checkpoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.before = None
+
+    @contextmanager
+    def going_on_from(self, checkpoint: Path | None) -> Iterator[None]:
+        """Within it training goes on from `checkpoint`; None: it begins."""
+        self.resumed = checkpoint
+        try:
+            yield
+        finally:
+            self.resumed = None
 
     def advance(self, sampler: Any) -> Any:
         """TRL's sampler, which draws an order per epoch, with the orders drawn that were used before `resumed`."""

@@ -5,12 +5,17 @@ docs/scaling.md has the model in words. Weights, gradients, optimiser states and
 without numbers (`LiveBytes`), with an attention that keeps what a fused kernel keeps; the head is arithmetic on TRL's
 chunks. Not in it: what kernels take while they run, the allocator's rounding, CUDA itself (about 1 GiB together).
 
+`LiveBytes` sees every tensor that torch makes while it is open, and counts rather than measures: the same number on
+every machine. With torch's FakeTensorMode, whose tensors have shapes and no numbers, it says what a step of a
+32-billion-parameter model would take, in seconds and without the memory.
+
 Shape legend: B rows of a micro-batch, T tokens of a row, H width, V vocabulary.
 """
 
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface, AutoModelForCausalLM, DynamicCache, Trainer, TrainingArguments
 from transformers.masking_utils import AttentionMaskInterface
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
-
-from attnpo.training.memory import LiveBytes, bytes_of
 
 STAND_IN = "attnpo_counted"
 """Name of the attention that has a fused kernel's memory and no arithmetic."""
@@ -210,3 +215,44 @@ class Need:
 def shared_out(number: int, gpus: int, sharded: bool) -> int:
     """What one of the GPUs holds of so many bytes."""
     return -(-number // gpus) if sharded else number
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors made while it is open: `live` now, `peak` at most. Views count once.
+
+    held: tensors made before (weights, inputs), which are not counted when a view of them comes along.
+    What a kernel takes for itself while it runs is not seen, nor what an allocator rounds up.
+    """
+
+    def __init__(self, held: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: dict[int, int] = {}
+        for tensor in held:
+            self._hold(tensor, counts=False)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor):
+                self._hold(leaf)
+        return output
+
+    def _hold(self, tensor: Tensor, *, counts: bool = True) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known[key] = size = storage.nbytes() if counts else 0
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.live -= self._known.pop(key)
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Of their storages, each once (tied weights share theirs)."""
+    return sum({(s := tensor.untyped_storage())._cdata: s.nbytes() for tensor in tensors}.values())

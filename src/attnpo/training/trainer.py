@@ -5,8 +5,8 @@ forms outcome advantages, collects the signals the method asks for inside a forw
 (B, C) advantages to TRL's loss. Which forward: on-policy, the loss forward itself; where the policy moves between
 generation and use (several updates per generation, vLLM with importance correction), the old-log-prob forward.
 
-What it overrides of TRL's is here, in one class. What it knows between two of those calls is in four objects: the
-`GenerationBatch` being worked on, a `ForwardCapture`, a `Recorder` and a `HeldOutEvaluation`.
+What it overrides of TRL's is here, in one class. What it knows between two of those calls is in five objects: the
+`GenerationBatch` being worked on, a `ForwardCapture`, a `Recorder`, a `HeldOutEvaluation` and its `Checkpoints`.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ from attnpo.training.callbacks import (
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.card import write_card
 from attnpo.training.checkpoints import checkpoint_of, passed_over, what_is_broken
-from attnpo.training.config import AttnPOConfig
+from attnpo.training.config import AttnPOConfig, format_of_run
 from attnpo.training.evaluation import HeldOutEvaluation
-from attnpo.training.formats import format_of_run
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
 from attnpo.training.method_options import OF_HEADS
 from attnpo.training.own_heads import find_own_heads
@@ -169,8 +168,7 @@ class AttnPOTrainer(GRPOTrainer):
         where: dict[str, Any] = {"folder": self.folder, "lexicon": args.lexicon}
         where["writes"] = self.accelerator.is_main_process
         self._batch = GenerationBatch(rows=[], group_size=self.num_generations)
-        self._capture = ForwardCapture()
-        self._positions = OwnPositions()
+        self._capture = ForwardCapture(OwnPositions())
         self._recorder = Recorder(**where)
         self._held_out = HeldOutEvaluation(**where, examples=args.eval_examples)
 
@@ -381,8 +379,7 @@ class AttnPOTrainer(GRPOTrainer):
     ):
         forward = partial(super()._get_per_token_logps_and_entropies, model, **kwargs)
         rows = (input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy)
-        with self._positions.given(model):
-            return forward(*rows) if model is self.ref_model else self._capture.run(forward, model, *rows)
+        return self._capture.run(forward, model, *rows, of_reference=model is self.ref_model)
 
     def _compute_loss(self, model, inputs):
         wanted = None
@@ -507,18 +504,17 @@ class AttnPOTrainer(GRPOTrainer):
             NotFiniteError, RewardError, RewardInputError: name the step, what happened, and the checkpoint.
             InputError: a resumed run would go on with other settings (`resume_with_changes`).
         """
-        self._checkpoints.resumed = found = self._checkpoint_of(resume_from_checkpoint)
-        self.find_heads(resumed=str(found) if found is not None else False)
-        if not self.is_described:
-            describe(self, found)
-        try:
-            return super().train(None if found is None else str(found), *args, **kwargs)
-        except (NotFiniteError, RewardError, RewardInputError) as error:
-            if self.is_deepspeed_enabled:  # which has made the update within the backward pass
-                raise
-            raise type(error)(f"{error}. The weights before it are in {self.save_checkpoint()}") from error
-        finally:
-            self._checkpoints.resumed = None
+        found = self._checkpoint_of(resume_from_checkpoint)
+        with self._checkpoints.going_on_from(found):
+            self.find_heads(resumed=str(found) if found is not None else False)
+            if not self.is_described:
+                describe(self, found)
+            try:
+                return super().train(None if found is None else str(found), *args, **kwargs)
+            except (NotFiniteError, RewardError, RewardInputError) as error:
+                if self.is_deepspeed_enabled:  # which has made the update within the backward pass
+                    raise
+                raise type(error)(f"{error}. The weights before it are in {self.save_checkpoint()}") from error
 
     def _checkpoint_of(self, asked: str | bool | None) -> Path | None:
         """The checkpoint that is meant, whole; later ones that are not are named. The main process looks."""

@@ -16,7 +16,7 @@ from typing import Any
 from attnpo.attention.heads import HEADS, load_heads, recorded_model, same_model
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.errors import InputError, RunError
-from attnpo.training.known_heads import found_already
+from attnpo.training.known_heads import found_already, found_before
 from attnpo.training.records import HEADS_TRACES, RunFolder
 
 SEARCH = "heads-search"
@@ -38,7 +38,7 @@ def find(config: Any, options: VerlOptions, file: Path) -> None:
     if known is not None:
         if not same_model(recorded_model(known), str(config.actor_rollout_ref.model.path)):
             raise found_already(known)
-        print(f"key-focus heads found before, in {known}: {load_heads(known)} (--overwrite_run true finds them anew)")
+        print(found_before(known, load_heads(known)))
         return
     where = file.parent / SEARCH
     shutil.rmtree(where, ignore_errors=True)

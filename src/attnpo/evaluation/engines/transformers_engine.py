@@ -25,8 +25,7 @@ from transformers import (
 )
 
 from attnpo.errors import RunError
-from attnpo.evaluation.engines.base import Completion, Deliver, Sampling, unused_settings
-from attnpo.evaluation.plan import Request
+from attnpo.evaluation.plan import Completion, Deliver, Request, Sampling, unused_settings
 from attnpo.models.loading import end_tokens, pad_left, padding_token
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnpo.errors import InputError
-from attnpo.evaluation.engines.base import Completion, Deliver, Sampling, unused_settings
-from attnpo.evaluation.plan import Request
+from attnpo.evaluation.plan import Completion, Deliver, Request, Sampling, unused_settings
 from attnpo.models.loading import Source, end_tokens
 
 
