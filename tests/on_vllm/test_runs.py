@@ -15,13 +15,19 @@ from typing import Any
 import pytest
 
 STEPS = 4
+OF_A_GROUP = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+"""What TRL leaves in the environment where it has started an engine, as the trainer of the other tests has."""
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in OF_A_GROUP}
 
 
 def train(repository: Path, model: Path, output: Path, *more: str) -> str:
     """What the run said; it must end well."""
     line = [sys.executable, "-m", "attnpo", "train", "--config", "configs/vllm-tiny-cpu.yaml"]
     line += ["--model_name_or_path", str(model), "--output_dir", str(output), "--seed", "3", *more]
-    done = subprocess.run(line, cwd=repository, env=dict(os.environ), capture_output=True, text=True, timeout=900)
+    done = subprocess.run(line, cwd=repository, env=environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     assert "Traceback" not in done.stderr  # nor on the way out, where vLLM closes its groups
     return done.stdout
@@ -113,6 +119,6 @@ def test_the_command_of_the_server_recipe(repository):
 
 def test_a_server_cannot_be_fed_from_a_cpu(repository):
     line = [sys.executable, "-m", "attnpo", "train", "--config", "configs/vllm-tiny-cpu.yaml", "--vllm_mode", "server"]
-    done = subprocess.run(line, cwd=repository, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(line, cwd=repository, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "option vllm_mode: found 'server' on a CPU, expected 'colocate'" in done.stderr
