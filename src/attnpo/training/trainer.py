@@ -67,6 +67,7 @@ from attnpo.training.rewards import RewardSetup
 from attnpo.training.saving import Checkpoints, generate_every
 from attnpo.training.stages import make_stages
 from attnpo.training.trackers import guard_trackers, keep_in_folder, start_trackers
+from attnpo.training.vllm_rollouts import keep_weights_as_loaded, seed_sampling
 
 
 class AttnPOTrainer(GRPOTrainer):
@@ -136,6 +137,7 @@ class AttnPOTrainer(GRPOTrainer):
             own.append(SaveByTime(args.save_minutes))
         if args.max_minutes is not None:
             own.append(StopAfterMinutes(args.max_minutes))
+        keep_weights_as_loaded(args)
         super().__init__(
             model=model,
             reward_funcs=self.rewards.functions,
@@ -146,6 +148,7 @@ class AttnPOTrainer(GRPOTrainer):
             callbacks=[*own, *(callbacks or [])],
             **kwargs,
         )
+        seed_sampling(args, self.accelerator.process_index)
         keep_in_folder(self)
         guard_trackers(self, self._checkpoints.tell)
         args.reward_weights = weights  # as given, for config.yaml and for another trainer
