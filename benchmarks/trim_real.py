@@ -120,7 +120,7 @@ def shortest(source: str, data: Path, count: int, tokenizer: Any) -> list[Candid
     """The right traces with the fewest characters, of at least `FEWEST` steps; of the same response the first."""
     rows = list(enumerate(read_jsonl(data), 1))
     if source == "reasoningflow":
-        rows = [(number, row | {"response": as_graph(row).response}) for number, row in rows if row["correct"]]
+        rows = [(number, _marked(row)) for number, row in rows if row["correct"]]
     found: list[Candidate] = []
     with VerifierPool(1) as pool:
         for number, row in sorted(rows, key=lambda row: len(row[1]["response"])):
@@ -133,6 +133,11 @@ def shortest(source: str, data: Path, count: int, tokenizer: Any) -> list[Candid
             if len(found) == count:
                 break
     return found
+
+
+def _marked(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its thinking between tags, to be cut into the package's own steps."""
+    return {"problem": row["problem"], "response": as_graph(row).response}
 
 
 def _is_right(row: dict[str, Any], pool: VerifierPool) -> bool:
