@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from attnpo.cli.main import main
 from attnpo.errors import InputError
-from attnpo.steps.formats import load_format
+from attnpo.steps.formats import ThinkingFormat, load_format
 from attnpo.trim.budgets import learn_budgets, quantile, reasoning_marks
 
 
@@ -60,13 +60,19 @@ def test_which_field_names_the_difficulty(tmp_path):
     assert (without.field, without.groups, without.settings["all"]) == (None, [], {"thinking_token_budget": 2})
 
 
-def test_marks_of_thinking_formats(tmp_path):
+def test_marks_of_thinking_formats(tmp_path, capsys):
     assert reasoning_marks(load_format("mistral"), "x") == ("[THINK]", "[/THINK]")
     start, end = reasoning_marks(load_format("openai_gptoss"), "x")
     assert start == "<|channel|>analysis<|message|>"
     assert end == "<|end|><|start|>assistant<|channel|>final<|message|>"  # <|end|> alone may end a part of the thinking
     shown = write(tmp_path / "in", [row(1, response="[THINK]2[/THINK]4")])
     assert learn_budgets(shown).settings["reasoning_config"]["reasoning_end_str"] == "[/THINK]"
+    # The command that is printed can be copied as it is: on one line, and its marks are no markup of the terminal's.
+    assert main(["budget", shown]) == 0
+    marks = '{"reasoning_start_str": "[THINK]", "reasoning_end_str": "[/THINK]"}'
+    assert f"vllm serve MODEL --reasoning-config '{marks}'\n" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"x: thinking format .* no mark that opens the thinking and one that ends it"):
+        reasoning_marks(ThinkingFormat("mine", opening=("<think>",), other_ends=("<tool_call>",)), "x")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +83,7 @@ def test_marks_of_thinking_formats(tmp_path):
         ([row(1), {"response": "a</think>b"}], {}, "row 2: field 'trim' with its tokens is missing"),
         ([row(1), row(2, long=-1)], {}, "row 2: 'long' is -1"),
         ([row(1, difficulty=1), row(2)], {}, "row 2: field 'difficulty' is missing"),
+        ([row(1), row(2, difficulty=1)], {}, "row 1: field 'difficulty' is missing"),
         ([row(1, difficulty=[1])], {}, "row 1: field 'difficulty' is a list, expected text or a number"),
         ([row(1)], {"by": "grade"}, "row 1: field 'grade' is missing"),
         ([row(1), row(1, response="[THINK]2[/THINK]4")], {}, r"row 2: its thinking is marked \[THINK\]"),

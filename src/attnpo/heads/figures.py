@@ -47,7 +47,8 @@ def print_table(table: Table, title: str, notes: Sequence[str] = ()) -> None:
     console = Console()
     console.print(screen)
     for note in notes:
-        console.print(note, style="dim", highlight=False)
+        # as it is: a command can be copied from any terminal, and [THINK] is no markup
+        console.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 BLUE, GREY = "#2f6690", "#9aa5ad"

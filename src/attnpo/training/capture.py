@@ -8,7 +8,7 @@ and use, TRL runs an old-log-prob forward, and scores must come from that one, t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class ForwardCapture:
     """
 
     def __init__(self, positions: OwnPositions | None = None) -> None:
-        self._positions = positions or OwnPositions(needed=False)
+        self._positions = positions
         self._open: tuple[Wanted, Signals] | None = None
 
     @contextmanager
@@ -91,7 +91,7 @@ class ForwardCapture:
         of_reference: `model` is the reference model, which is never read.
         """
         rows = (ids, mask, width, batch_size, entropy)
-        with self._positions.given(model):
+        with nullcontext() if self._positions is None else self._positions.given(model):
             return forward(*rows) if self._open is None or of_reference else self._read(forward, model, *rows)
 
     def _read(

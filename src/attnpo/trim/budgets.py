@@ -22,7 +22,7 @@ from attnpo.steps.formats import ThinkingFormat, format_of_rows
 from attnpo.tables import Cell, Table, writing
 
 FIELDS = ("difficulty", "level")
-"""Fields that are taken for a difficulty where none is named, the first one that the first row has."""
+"""Fields that are taken for a difficulty where none is named, the first one that a row has."""
 QUANTILE = 0.9
 
 
@@ -99,24 +99,24 @@ def learn_budgets(
 ) -> Budgets:
     """Budgets from a file that `attnpo trim` wrote, pairs too.
 
-    share: above 0, up to 1. by: the field of a row that names its difficulty; default: the first of `FIELDS` that the
-    first row has, else one budget for all.
+    share: above 0, up to 1. by: the field of a row that names its difficulty; default: the first of `FIELDS` that any
+    row has, else one budget for all.
     Raises InputError for a share out of range, an unreadable file, rows that `attnpo trim` did not write, those without
     a difficulty where others have one, thinking formats that vLLM cannot count, and rows of several formats.
     """
     if not 0 < share <= 1:
         raise InputError(f"--quantile: found {share:g}, expected a share of the traces above 0 and up to 1")
     form = format_of_rows(thinking_format)
+    rows = list(read_numbered_jsonl(source, ("response",)))
+    by = by or next((field for field in FIELDS if any(row.get(field) is not None for _, row in rows)), None)
     groups: dict[str, Group] = {}
     marks: tuple[str, str] | None = None
     everything = Group("all", [], [])
-    for number, row in read_numbered_jsonl(source, ("response",)):
+    for number, row in rows:
         where = row_name(source, number)
         tokens = row["trim"].get("tokens") if isinstance(row.get("trim"), dict) else None
         if not isinstance(tokens, dict):
             raise InputError(f"{where}: field 'trim' with its tokens is missing, expected a file of `attnpo trim`")
-        if marks is None:
-            by = by or next((field for field in FIELDS if row.get(field) is not None), None)
         found = reasoning_marks(form.of(row["response"]), where)
         if marks not in (None, found):
             raise InputError(
@@ -147,12 +147,13 @@ def reasoning_marks(form: ThinkingFormat, where: str) -> tuple[str, str]:
 
     Raises InputError, which begins with `where`, for a format without an opening mark: vLLM counts from there.
     """
-    if not form.opening or not form.ends:
+    ends = [form.bridge] if form.channels else [*form.closing, *form.answer_opening]
+    if not form.opening or not ends:
         raise InputError(
             f"{where}: thinking format {form} has no mark that opens the thinking and one that ends it, which vLLM's "
             "budget needs"
         )
-    return form.opening[0], form.bridge if form.channels else (*form.closing, *form.answer_opening)[0]
+    return form.opening[0], ends[0]
 
 
 def write_budgets(file: str | Path, budgets: Budgets) -> None:
