@@ -10,11 +10,11 @@ those with the shortest texts, at temperature 0.3, at most 160 tokens. SmolLM2 d
 writes counts as its thinking, each line as a step; where it has ended or reached the limit it is asked for the answer
 as in a branch ("whole"). The prompt was chosen on training problems (docs/log.md).
 
-At the end of every step, and at the token budgets,
-the thinking is closed and answered in a branch (`attnpo.trim.early_exit`). Ending early changes nothing of what was
-thought before, so every rule and threshold can be read off the same branches. Tokens are those of the response:
-thinking up to the exit, closing, answer. "asked": answer tokens written in branches that are not in the response, the
-price of asking at every step; every branch also reads its prefix again. Intervals are 95 %, problems resampled.
+At the end of every step, and at the token budgets, the thinking is closed and answered in a branch
+(`attnpo.trim.early_exit`). Ending early changes nothing of what was thought before, so every rule and threshold can be
+read off the same branches. Tokens are those of the response: thinking up to the exit, closing, answer. "asked": answer
+tokens written in branches that are not in the response, the price of asking at every step; every branch also reads its
+prefix again. Intervals are 95 %, problems resampled.
 
 Rules: confidence (DEER), agreement of the last branches, both; budgets are plain cuts, answered in the same way.
 "budget per difficulty": the budgets that `attnpo budget` learned (`LEARNED`), each rounded up to the next measured cut.
@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ from attnpo.traces.prepared import prompt_ids
 from attnpo.trim.early_exit import BOUNDARY, TAIL, Branch, Closing, Rule, agreeing, confident
 
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "shared" / "data" / "bench" / "gsm8k_test.jsonl"
+DATA = Path(os.environ.get("ATTNPO_DATA", HERE.parents[1] / "shared")) / "data" / "bench" / "gsm8k_test.jsonl"
 CONFIDENCES = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998)
 AGREEMENTS = (2, 3, 4, 5, 6, 8)
 BOTH = ((0.95, 2), (0.99, 2), (0.998, 2), (0.999, 2), (0.99, 3), (0.999, 3))
@@ -111,11 +112,13 @@ SETTINGS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=SETTINGS, default="built-in")
-    parser.add_argument("--model", help="default: overthinker-medium; smollm2 for gsm8k")
+    parser.add_argument("--model", help="of the built-in task (default: overthinker-medium)")
     parser.add_argument("--problems", type=int, default=128)
-    parser.add_argument("--data", type=Path, default=DATA, help="gsm8k: the test problems")
+    parser.add_argument("--data", type=Path, default=DATA, help="gsm8k: the test problems (below $ATTNPO_DATA)")
     parser.add_argument("--table", action="store_true", help="only print the table")
     args = parser.parse_args()
+    if args.task == "gsm8k" and args.model:
+        parser.error("--model: with --task gsm8k it is SmolLM2-135M-Instruct, whose prompt was chosen for it")
     setting = SETTINGS[args.task]
     records = HERE / setting.records
     if not args.table:

@@ -36,6 +36,7 @@ from attnpo.tables import Table
 RECORDS = Path(__file__).resolve().parent / "soak_records.json.gz"
 BLOCKS, STUDENT = 20, 2.101  # t(0.975) with 18 degrees of freedom
 MIB = 2**20
+REQUEUE = 75  # exit code of a run that a scheduler stopped
 WATCHED = {
     "trainer": "memory of the trainer, MiB",
     "workers": "memory of its workers, MiB",
@@ -83,6 +84,8 @@ def main() -> None:
     found = json.loads(gzip.decompress(args.records.read_bytes()))
     print(table(found["samples"]).markdown())
     print(summary(found))
+    if not args.table and found["code"] != REQUEUE:
+        raise SystemExit(f"the run ended with code {found['code']}, expected {REQUEUE} after SIGTERM")
 
 
 def soak(folder: Path, minutes: float) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def soak(folder: Path, minutes: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "attnpo", "train", "--output_dir", str(run), *options]
     shared = set(os.listdir("/dev/shm"))
     samples: list[dict[str, float]] = []
-    seen: set[int] = set()
+    seen: set[psutil.Process] = set()  # they know when they began, so a number used again is another one
     with open(folder / "log.txt", "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             command,
@@ -111,17 +114,23 @@ def soak(folder: Path, minutes: float) -> dict[str, Any]:
             with contextlib.suppress(psutil.NoSuchProcess):  # one that ended while it was looked at
                 found = look(psutil.Process(process.pid), temporary, shared, seen)
                 samples.append({"step": step, "seconds": time.monotonic() - began} | found)
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(120)
+        code = process.poll()
+        if code is None:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(300)
     time.sleep(2)
     if not samples:
         raise SystemExit(f"the run did not finish a step; its output:\n{(folder / 'log.txt').read_text()}")
+    left = [one for one in seen if one.is_running()]
+    if code is None:  # what is left is counted, and ended
+        os.killpg(process.pid, signal.SIGKILL)
     return {
         "minutes": (time.monotonic() - began) / 60,
         "code": code,
         "samples": samples,
         "left": {
-            "processes": sum(psutil.pid_exists(pid) for pid in seen),
+            "processes": len(left),
             "temporary files": sorted(str(file.relative_to(temporary)) for file in temporary.rglob("*")),
             "entries of /dev/shm": sorted(set(os.listdir("/dev/shm")) - shared),
             "checkpoints": len(list(run.glob("checkpoint-*"))),
@@ -134,11 +143,11 @@ def finished_steps(run: Path) -> int:
     return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
 
-def look(trainer: psutil.Process, temporary: Path, shared: set[str], seen: set[int]) -> dict[str, float]:
-    """One sample; the ids of all processes go into `seen`. Memory is resident, shared pages counted in each process."""
+def look(trainer: psutil.Process, temporary: Path, shared: set[str], seen: set[psutil.Process]) -> dict[str, float]:
+    """One sample; all processes go into `seen`. Memory is resident, shared pages counted in each process."""
     workers = trainer.children(recursive=True)
     family = [trainer, *workers]
-    seen.update(one.pid for one in family)
+    seen.update(family)
     new = [Path("/dev/shm", name) for name in set(os.listdir("/dev/shm")) - shared]
     return {
         "trainer": trainer.memory_info().rss / MIB,

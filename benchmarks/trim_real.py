@@ -63,7 +63,10 @@ def main() -> None:
     if not args.table:
         torch.set_num_threads(1)
         measure(args)
-    print(table([row for row in read_jsonl(args.records) if row["source"] == args.source]).markdown())
+    records = [row for row in read_jsonl(args.records) if row["source"] == args.source]
+    if not records:
+        raise SystemExit(f"{args.records}: no records of {args.source}; without --table they are measured")
+    print(table(records).markdown())
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -71,7 +74,7 @@ def measure(args: argparse.Namespace) -> None:
     network, tokenizer = load(args.model)
     model = Model(network.eval(), tokenizer, 1)
     traces = shortest(args.source, args.data or SOURCES[args.source], args.traces, tokenizer)
-    work = args.work / args.source
+    work = args.work / args.source / Path(args.model or "smollm2").name
     work.mkdir(parents=True, exist_ok=True)
     heads, scores, drops = all_heads(network), [], []
     for one in traces:

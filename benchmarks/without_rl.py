@@ -1,8 +1,8 @@
 """Shorter thinking without reinforcement learning: sample, trim, fine-tune, evaluate; ours beside its controls.
 
-    python benchmarks/without_rl.py --seeds 3                 # the medium task, a quarter of an hour of one core a seed
-    python benchmarks/without_rl.py --model DIR --name 30-few --max-tokens 2048 --seeds 3
-    python benchmarks/without_rl.py --table                   # tables from the records alone
+    python benchmarks/without_rl.py --seeds 0 1 2             # the medium task, a quarter of an hour of one core a seed
+    python benchmarks/without_rl.py --model overthinker-long --name 30-few --max-tokens 2048 --seeds 1 2 3
+    python benchmarks/without_rl.py --table [--name 30-few]   # tables from the records alone
 
 Of a seed: `SAMPLES` responses of the model to each of some training problems; the right ones are trimmed by `attnpo
 trim`, in every arm differently; the model is fine-tuned on what comes out (recipes/sft_trimmed.yaml, TRL's SFTTrainer,
@@ -15,7 +15,8 @@ by leave-one-out likelihood; everything behind the first step that states the an
 problem's, whole; that with attention; and all right responses, whole, which is what fine-tuning alone does. "half": at
 least half of the steps stay. "pairs": DPO on pairs of the trimmed and the long response instead of fine-tuning.
 
-Seconds are processor time of this process: trimming and fine-tuning of the arm, and its part of the sampling.
+Seconds are processor time of this process: trimming and fine-tuning of the arm, and all of the sampling,
+which the arms share; with --traces not all of what was sampled is used.
 """
 
 from __future__ import annotations
