@@ -178,6 +178,8 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         get_benchmark("mmlu_pro")
     with pytest.raises(InputError, match="no such folder"):
         load_questions("gsm8k", data_dir=tmp_path / "none")
+    with pytest.raises(InputError, match="no such folder"):  # rather than the built-in problems
+        load_questions("task", data_dir=tmp_path / "none")
     with pytest.raises(InputError, match=r"no file for benchmark 'mmlu'; expected mmlu.jsonl or"):
         load_questions("mmlu", data_dir=tmp_path)
     with pytest.raises(InputError, match="no file of any benchmark"):

@@ -98,4 +98,11 @@ def test_what_is_refused(rows, options, message, tmp_path):
 
 def test_a_target_that_cannot_be_written(tmp_path, capsys):
     assert main(["budget", write(tmp_path / "in", [row(1)]), "-o", str(tmp_path / "no" / "o.json")]) == 2
-    assert "o.json: cannot be written" in capsys.readouterr().err
+    assert "o.json: the folder" in capsys.readouterr().err
+    source = write(tmp_path / "in", [row(1)])
+    before = Path(source).read_bytes()
+    assert main(["budget", source, "-o", str(tmp_path / "." / "in")]) == 2
+    assert "in: is the file that is read, which would be lost" in capsys.readouterr().err
+    assert Path(source).read_bytes() == before
+    assert main(["budget", source, "-o", str(tmp_path)]) == 2
+    assert "is a folder, expected a file to write" in capsys.readouterr().err

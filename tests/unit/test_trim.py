@@ -379,7 +379,13 @@ def test_no_row_can_be_used(model, tmp_path, capsys):
 def test_a_target_that_cannot_be_written(model, tmp_path, capsys):
     source = write(tmp_path / "in.jsonl", [trace()])
     assert main(["trim", source, "--model", str(model), "-o", str(tmp_path / "no" / "o"), *LIKELY]) == 2
-    assert "o.partial: cannot be written" in capsys.readouterr().err
+    assert f"o: the folder {tmp_path / 'no'} does not exist" in capsys.readouterr().err
+    assert main(["trim", source, "--model", str(model), "-o", str(tmp_path), *LIKELY]) == 2
+    assert "is a folder, expected a file to write" in capsys.readouterr().err
+    before = (tmp_path / "in.jsonl").read_bytes()
+    assert main(["trim", source, "--model", str(model), "-o", str(tmp_path / "." / "in.jsonl"), *LIKELY]) == 2
+    assert "in.jsonl: is the file that is read, which would be lost" in capsys.readouterr().err
+    assert (tmp_path / "in.jsonl").read_bytes() == before
 
 
 @pytest.mark.slow

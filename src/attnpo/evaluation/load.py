@@ -45,6 +45,8 @@ def load_questions(name: str, *, data_dir: Path | None, limit: int | None = None
     benchmark = get_benchmark(name)
     if limit is not None and limit < 1:
         raise InputError(f"limit: found {limit}, expected at least 1")
+    if data_dir is not None:
+        check_data_dir(data_dir)
     if benchmark.make is not None and (data_dir is None or not _files_in(data_dir, benchmark.files)):
         loaded = _built_in(benchmark)
     elif data_dir is not None:

@@ -33,6 +33,7 @@ from attnpo.rewards.verdict import REWARD_OF
 from attnpo.steps.detect import choose_format, format_of_file
 from attnpo.steps.formats import Form, marks_of
 from attnpo.steps.response import answer_of, thinking_of
+from attnpo.tables import check_target
 from attnpo.traces.labelled import NumberedRow, longest
 from attnpo.traces.prepared import prepare_trace
 from attnpo.traces.scores import heads_file
@@ -82,6 +83,7 @@ def trim_file(
     the model's folder; read for the attention ranking alone. progress: told of the rows. say: told in a line what
     matters while it goes on. Raises InputError for bad files, heads, options or models, and where no row can be used.
     """
+    check_target(source, target)
     options = options or Options()
     name = resolve_model(model)
     head_file = heads_file(name, heads) if options.ranking == ATTENTION else None
