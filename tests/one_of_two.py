@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 import spread_on_cpus  # noqa: F401 - has an effect where the environment asks for FSDP or DeepSpeed
@@ -116,6 +115,8 @@ def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0
     if trainer.eval_dataset is not None:
         trainer.evaluate()
     if trainer.is_fsdp_enabled:
+        from torch.distributed.fsdp import FSDPModule
+
         assert isinstance(trainer.model, FSDPModule)  # whose checkpoint is looked at
     elif rank == 0:
         torch.save(trainer.model.state_dict(), output / "weights.pt")
