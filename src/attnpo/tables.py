@@ -80,20 +80,6 @@ def writing(path: Path) -> Iterator[Path]:
         raise kind(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def check_target(source: str | Path, target: str | Path) -> None:
-    """Refuse, before anything is computed, a file to write that cannot be one, or that is the file that is read.
-
-    Raises InputError: `target` is `source` or a folder, or its folder does not exist.
-    """
-    target = Path(target)
-    if target.is_dir():
-        raise InputError(f"{target}: is a folder, expected a file to write")
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist")
-    if target.exists() and Path(source).exists() and target.samefile(source):
-        raise InputError(f"{target}: is the file that is read, which would be lost; expected another one to write")
-
-
 def _one_cell(text: str) -> str:
     return " ".join(text.splitlines()).replace("|", "\\|")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from processes import run_processes
+from spread import same_weights
 
 
 @pytest.mark.slow
@@ -17,10 +18,7 @@ def test_same_weights_and_numbers(trainer_kit, tiny_tokenizer, new_tiny_qwen2, t
     for processes, folder in enumerate(folders, start=1):
         run_processes(processes, "one_of_two.py", "shape", model, folder, port=27500)
     one, two = (torch.load(folder / "weights.pt") for folder in folders)
-    start = new_tiny_qwen2().state_dict()
-    assert any(not torch.equal(weights, start[name]) for name, weights in one.items())
-    for name, weights in one.items():
-        torch.testing.assert_close(weights, two[name], atol=1e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    same_weights(one, two, new_tiny_qwen2().state_dict())
     first, second = (json.loads((folder / "metrics.jsonl").read_text("utf-8").splitlines()[0]) for folder in folders)
     assert first["loss"] == pytest.approx(second["loss"], abs=1e-6)
     # The sum of one process is twice the mean of two.

@@ -5,17 +5,15 @@ The methods that sample or repair beside the rollouts have modules of their own 
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from processes import launch
+from spread import alike, metrics, same_weights
 
 METHODS = ("attnpo", "outcome", "first_correct", "mrt")
 SAMPLED = ("completions/", "num_tokens")
@@ -32,38 +30,17 @@ def test_no_method_is_forgotten():
     assert {*METHODS, *ELSEWHERE} == set(found)
 
 
-def numbers(folder: Path, *more: str) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    skipped = ("second", "step_time", *COUNTED, *more)
-    return [{k: v for k, v in row.items() if not any(part in k for part in skipped)} for row in rows]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [*METHODS, "resampled"])
 def test_rewards_advantages_and_losses(method, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path, read_rollouts):
     model = trainer_kit.save_model(tmp_path / "model", trainer_kit.sharpen(new_tiny_qwen2()), tiny_tokenizer)
-    folders = [tmp_path / "1", tmp_path / "2"]
-    for processes, folder in enumerate(folders, start=1):
-        code, said = launch(processes, "one_of_two.py", method, model, folder, port=23500)
-        assert code == 0, said[-3000:]
-    more = SAMPLED if method == "resampled" else ()
-    one, two = (numbers(folder, *more) for folder in folders)
-    assert method != "resampled" or one[0]["groups/replaced"]
-    for a, b in zip(one, two, strict=True):
-        assert a.keys() == b.keys()
-        for name, value in a.items():
-            assert b[name] == pytest.approx(value, abs=1e-5), name
-    for a, b in zip(*(read_rollouts(folder, "train-000001") for folder in folders), strict=True):
-        assert a["rewards"] == pytest.approx(b["rewards"], abs=1e-6)
-        assert a["advantage"] == pytest.approx(b["advantage"], abs=1e-6)
-        assert a["mean_token_advantage"] == pytest.approx(b["mean_token_advantage"], abs=1e-5)
+    more = (*COUNTED, *SAMPLED) if method == "resampled" else COUNTED
+    folders = alike(method, model, tmp_path, read_rollouts, more, port=23500)
+    assert method != "resampled" or metrics(folders[0])[0]["groups/replaced"]
     environments = [sorted(folder.glob("checkpoint-2/rng_state*")) for folder in folders]
     assert [len(found) for found in environments] == [1, 2]  # there really were two
     one, two = (torch.load(folder / "weights.pt") for folder in folders)
-    start = trainer_kit.sharpen(new_tiny_qwen2()).state_dict()
-    assert any(not torch.equal(weights, start[name]) for name, weights in one.items())
-    for name, weights in one.items():
-        torch.testing.assert_close(weights, two[name], atol=1e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    same_weights(one, two, trainer_kit.sharpen(new_tiny_qwen2()).state_dict())
 
 
 @pytest.mark.slow

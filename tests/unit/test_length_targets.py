@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from attnpo.data.problems import LengthTargets, add_targets, make_prompts
+from attnpo.data.problems import make_prompts
+from attnpo.data.targets import LengthTargets, add_targets
 from attnpo.errors import InputError
 
 PROBLEMS = [{"id": f"p{i}", "problem": f"What is {i} + 1?", "reference": str(i + 1)} for i in range(300)]

@@ -40,12 +40,12 @@ def run(args: argparse.Namespace) -> None:
     import json
     import shlex
 
+    from attnpo.data.jsonl import check_target
     from attnpo.heads.figures import print_table
-    from attnpo.tables import check_target
     from attnpo.trim.budgets import learn_budgets, write_budgets
 
     if args.output is not None:
-        check_target(args.input, args.output)
+        check_target(args.output, read=args.input)
     budgets = learn_budgets(args.input, share=args.quantile, by=args.by, thinking_format=args.thinking_format)
     reasoning = json.dumps(budgets.settings["reasoning_config"], ensure_ascii=False)
     notes = [f"vllm serve MODEL --reasoning-config {shlex.quote(reasoning)}"]

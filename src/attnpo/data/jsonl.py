@@ -101,6 +101,22 @@ def type_name(value: object) -> str:
     return "null" if value is None else _TYPE_NAMES.get(type(value), type(value).__name__)
 
 
+def check_target(path: str | os.PathLike[str], *, read: str | os.PathLike[str] | None = None) -> Path:
+    """Where a file called `path` will be written: a link keeps pointing where it does.
+
+    read: a file that may not be written over, because it is read.
+    Raises InputError where there is a folder, no folder to write into, or that file.
+    """
+    target = Path(path).resolve()
+    if target.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file to write")
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: the folder {target.parent} does not exist")
+    if read is not None and target.exists() and Path(read).exists() and target.samefile(read):
+        raise InputError(f"{path}: is the file that is read, which would be lost; expected another one to write")
+    return target
+
+
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
     """Write rows to a JSON Lines file (gzip if the name ends in .gz) and return their number.
 
@@ -111,11 +127,7 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]])
         InputError: `path` cannot be written to.
         RunError: writing failed half-way (disk full, …).
     """
-    target = Path(path).resolve()  # a link keeps pointing where it does
-    if target.is_dir():
-        raise InputError(f"{path}: is a folder, expected a file to write")
-    if not target.parent.is_dir():
-        raise InputError(f"{path}: the folder {target.parent} does not exist")
+    target = check_target(path)
     if target.exists() and not target.is_file():  # a pipe or /dev/stdout: nothing there to protect
         return _write_rows(target, rows, path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

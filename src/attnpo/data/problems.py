@@ -1,14 +1,12 @@
 """Problems to train on: the built-in task, a local file, or a data set of the Hub, in one shape.
 
 Every source becomes a `datasets.Dataset` with the columns prompt, problem, reference and id. Which columns of a file
-they come from, `data/columns.py` finds; what of a cell is the answer, `data/references.py`. Prompts may say how many
-tokens to think for (`LengthTargets`; L1, `attnpo.rewards.length.l1`).
+they come from, `data/columns.py` finds; what of a cell is the answer, `data/references.py`.
 """
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from jinja2 import TemplateError
 
 from attnpo.data.columns import find_columns
 from attnpo.data.jsonl import read_jsonl, row_name, type_name
+from attnpo.data.targets import PLACE, TARGET_COLUMN, LengthTargets, add_targets, check_place
 from attnpo.errors import InputError
 
 BUILT_IN = "task"
@@ -224,56 +223,3 @@ def prompt_length(tokenizer: Any, prompt: Any, template_options: dict[str, Any])
         return len(tokenizer(prompt)["input_ids"])
     rendered = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True, **template_options)
     return len(rendered["input_ids"])
-
-
-TARGET_COLUMN = "target_length"
-PLACE = "{length_instruction}"
-"""Where a prompt template has the sentence; without it, it ends the user's message."""
-
-
-@dataclass(frozen=True)
-class LengthTargets:
-    """Which length each prompt asks for, and in which words.
-
-    Attributes:
-        instruction: the sentence, a text containing {target}.
-        low, high: a problem's target is drawn from low … high, both included, by `seed` and the problem's id alone:
-            it is the same in every epoch and after a resumption.
-    """
-
-    instruction: str
-    low: int
-    high: int
-    seed: int = 0
-
-    def of(self, problem_id: str) -> int:
-        """The target of a problem, in tokens."""
-        return random.Random(f"{self.seed} {problem_id}").randint(self.low, self.high)
-
-    def sentence(self, target: int) -> str:
-        return self.instruction.replace("{target}", str(target))
-
-
-def add_targets(problems: Sequence[dict[str, Any]], targets: LengthTargets | None) -> list[dict[str, Any]]:
-    """The problems with a column `target_length`; as they are where there are no targets."""
-    return [row if targets is None else {**row, TARGET_COLUMN: targets.of(str(row["id"]))} for row in problems]
-
-
-def check_place(template: str | None, targets: LengthTargets | None, *, conversational: bool) -> None:
-    """Whether the sentence and the template go together.
-
-    Raises:
-        InputError: a place without a sentence; a template that is the whole prompt and has no place: what stands at its
-            end, an opened <think> for example, is not ours to move.
-    """
-    has_place = template is not None and PLACE in template
-    if has_place and targets is None:
-        raise InputError(
-            f"option prompt_template: found {PLACE}, but only the length rewards l1_exact and l1_max have an "
-            "instruction to put there"
-        )
-    if targets is not None and not conversational and not has_place:
-        raise InputError(
-            f"option prompt_template: found {template!r}, expected a text containing {PLACE} too: the tokenizer has no "
-            f"chat template, so that this is the whole prompt, and {targets.sentence(targets.high)!r} needs a place"
-        )

@@ -30,9 +30,9 @@ from attnpo.errors import InputError, RunError
 from attnpo.evaluation.options import check_same
 from attnpo.evaluation.plan import Key
 from attnpo.evaluation.samples import Question, Sample, has_mark
-from attnpo.models.loading import device_names, versions_of
 from attnpo.rewards.verdict import Verdict
 from attnpo.steps.formats import BY_MARKS, THINK, Form, ThinkingFormat, recorded_format
+from attnpo.versions import device_names, versions_of
 
 Results = dict[str, Any]
 """What results.json holds (`attnpo.evaluation.results` writes it)."""

@@ -1,7 +1,6 @@
 """Models and tokenizers by name: the packaged one, a folder, a name on the Hub, a PEFT adapter, a GGUF file.
 
-Also what every way of generating needs of them: the tokens that end a response, a padding token, a padded batch; and
-under what they run: the accelerators, and the versions of packages.
+Also what every way of generating needs of them: the tokens that end a response, a padding token, a padded batch.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ import importlib.util
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -279,17 +277,3 @@ def pad_left(rows: Sequence[Sequence[int]], padding: int) -> tuple[Int64[Tensor,
         ids[i, ids.shape[1] - len(row) :] = torch.tensor(row)
         mask[i, ids.shape[1] - len(row) :] = 1
     return ids, mask
-
-
-def versions_of(packages: Sequence[str]) -> dict[str, str]:
-    """Those of `packages` that are installed, with their versions."""
-    found = {}
-    for package in packages:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def device_names() -> list[str]:
-    """Names of the accelerators this process sees."""
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -92,41 +92,40 @@ class ForwardCapture:
         """
         rows = (ids, mask, width, batch_size, entropy)
         with nullcontext() if self._positions is None else self._positions.given(model):
-            return forward(*rows) if self._open is None or of_reference else self._read(forward, model, *rows)
+            if self._open is None or of_reference:
+                return forward(*rows)
+            (wanted, signals), self._open = self._open, None  # one only: an adapter-free pass that follows is not it
+            return _read(forward, model, rows, wanted, signals)
 
-    def _read(
-        self,
-        forward: Forward,
-        model: Any,
-        ids: Int[Tensor, "N T"],
-        mask: Int[Tensor, "N T"],
-        width: int,
-        batch_size: int | None,
-        entropy: bool,
-    ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"] | None, Float[Tensor, ""] | None]:
-        """`run` of the forward that is wanted."""
-        assert self._open is not None
-        wanted, signals = self._open
-        self._open = None  # one forward only: an adapter-free pass that follows is not it
-        size = batch_size or len(ids)
-        steps, longest = wanted.steps_of(ids, width), wanted.batch.longest_answer
-        parts, scores = [], []
-        for start in range(0, len(ids), size):
-            rows = slice(start, start + size)
-            chunk = ids[rows], mask[rows], width, None, entropy or wanted.entropy
-            if wanted.heads is None:
-                parts.append(forward(*chunk))
-                continue
-            with capture_scores(model, steps[rows].layout(mask[rows], longest), wanted.heads) as captured:
-                parts.append(forward(*chunk))
-            scores.append(captured.scores.mean(dim=0))
-        logps, entropies, losses = zip(*parts, strict=True)
-        found = torch.cat(entropies) if entropy or wanted.entropy else None
-        if found is not None:
-            signals["entropy"] = found.detach()
-        if scores:
-            signals["attention"] = torch.cat(scores)
-        if wanted.then is not None:
-            wanted.then(signals)
-        router_loss = torch.stack(losses).mean() if losses[0] is not None else None
-        return torch.cat(logps), found if entropy else None, router_loss
+
+Rows = tuple[Int[Tensor, "N T"], Int[Tensor, "N T"], int, int | None, bool]
+"""What a `Forward` is given."""
+
+
+def _read(
+    forward: Forward, model: Any, given: Rows, wanted: Wanted, signals: Signals
+) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"] | None, Float[Tensor, ""] | None]:
+    """`ForwardCapture.run` of the forward that is wanted."""
+    ids, mask, width, batch_size, entropy = given
+    size = batch_size or len(ids)
+    steps, longest = wanted.steps_of(ids, width), wanted.batch.longest_answer
+    parts, scores = [], []
+    for start in range(0, len(ids), size):
+        rows = slice(start, start + size)
+        chunk = ids[rows], mask[rows], width, None, entropy or wanted.entropy
+        if wanted.heads is None:
+            parts.append(forward(*chunk))
+            continue
+        with capture_scores(model, steps[rows].layout(mask[rows], longest), wanted.heads) as captured:
+            parts.append(forward(*chunk))
+        scores.append(captured.scores.mean(dim=0))
+    logps, entropies, losses = zip(*parts, strict=True)
+    found = torch.cat(entropies) if entropy or wanted.entropy else None
+    if found is not None:
+        signals["entropy"] = found.detach()
+    if scores:
+        signals["attention"] = torch.cat(scores)
+    if wanted.then is not None:
+        wanted.then(signals)
+    router_loss = torch.stack(losses).mean() if losses[0] is not None else None
+    return torch.cat(logps), found if entropy else None, router_loss

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from attnpo.data.jsonl import read_jsonl, write_whole
-from attnpo.models.loading import device_names, versions_of
 from attnpo.training.resume import PROBLEMS, comparable_from, fingerprint
+from attnpo.versions import device_names, versions_of
 
 if TYPE_CHECKING:  # runs of other engines are described without TRL
     from attnpo.training.config import AttnPOConfig

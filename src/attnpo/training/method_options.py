@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attnpo.credit.base import CreditMethod, get_credit
-from attnpo.data.problems import LengthTargets
+from attnpo.data.targets import LengthTargets
 from attnpo.errors import InputError
 from attnpo.rewards.length import LengthReward, get_length_reward, length_reward_names, length_reward_options
 from attnpo.rewards.length.l1 import TargetReward

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import datasets
 from datasets import Dataset
 
-from attnpo.data.problems import BUILT_IN, LengthTargets, drop_long_prompts, load_rows, make_prompts, to_problems
+from attnpo.data.problems import BUILT_IN, drop_long_prompts, load_rows, make_prompts, to_problems
+from attnpo.data.targets import LengthTargets
 from attnpo.errors import InputError
 from attnpo.evaluation.contamination import Degree, seen_in_training
 from attnpo.rewards.accuracy import AccuracyReward

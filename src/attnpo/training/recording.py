@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attnpo.credit.base import CreditResult
-from attnpo.data.problems import TARGET_COLUMN
+from attnpo.data.targets import TARGET_COLUMN
 from attnpo.rewards.verdict import Verdict
 from attnpo.steps.fit import Fit, fit_of
 from attnpo.steps.lexicon import phrase_counts

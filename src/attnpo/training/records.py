@@ -24,7 +24,7 @@ from typing import Any
 
 from attnpo.attention.heads import HEADS
 from attnpo.data.jsonl import drop_unfinished_line, json_line, read_jsonl, write_whole
-from attnpo.data.problems import TARGET_COLUMN
+from attnpo.data.targets import TARGET_COLUMN
 from attnpo.errors import InputError
 from attnpo.steps.spans import LocatedSteps
 

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnpo.credit.advantages import is_correct, verdict_of
-from attnpo.data.problems import TARGET_COLUMN
+from attnpo.data.targets import TARGET_COLUMN
 from attnpo.errors import InputError
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.length import LengthInputs, LengthReward
@@ -182,7 +182,7 @@ class RewardSetup:
         if any(row.get(TARGET_COLUMN) is None for row in rows):
             raise InputError(
                 f"train_dataset: no column {TARGET_COLUMN!r} with a number of tokens for every problem, which "
-                f"length_reward={self.length.name!r} needs; `add_targets` in attnpo.data.problems adds it"
+                f"length_reward={self.length.name!r} needs; `add_targets` in attnpo.data.targets adds it"
             )
         return torch.tensor([float(row[TARGET_COLUMN]) for row in rows])
 

@@ -19,6 +19,7 @@ from typing import IO, Any
 from attnpo import __version__
 from attnpo.attention.heads import Head, check_heads, load_heads, warn_of_other_model
 from attnpo.data.jsonl import (
+    check_target,
     drop_unfinished_line,
     json_line,
     read_jsonl,
@@ -33,7 +34,6 @@ from attnpo.rewards.verdict import REWARD_OF
 from attnpo.steps.detect import choose_format, format_of_file
 from attnpo.steps.formats import Form, marks_of
 from attnpo.steps.response import answer_of, thinking_of
-from attnpo.tables import check_target
 from attnpo.traces.labelled import NumberedRow, longest
 from attnpo.traces.prepared import prepare_trace
 from attnpo.traces.scores import heads_file
@@ -83,7 +83,7 @@ def trim_file(
     the model's folder; read for the attention ranking alone. progress: told of the rows. say: told in a line what
     matters while it goes on. Raises InputError for bad files, heads, options or models, and where no row can be used.
     """
-    check_target(source, target)
+    check_target(target, read=source)
     options = options or Options()
     name = resolve_model(model)
     head_file = heads_file(name, heads) if options.ranking == ATTENTION else None

@@ -179,8 +179,8 @@ def describe_run(
     """config.yaml, with this package's options under the names that its page knows, and verl's whole configuration."""
     import platform
 
-    from attnpo.models.loading import versions_of
     from attnpo.training.description import problems_of, write_description
+    from attnpo.versions import versions_of
 
     data, rollout = config.data, config.actor_rollout_ref.rollout
     resolved.pop("attnpo", None)
