@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from step_overhead import load, peak_rss_mib, ratio_with_interval
+from step_overhead import load, median_with_interval, peak_rss_mib
 from transformers.utils import logging
 
 from attnpo.attention.capture import capture_scores
@@ -153,10 +153,10 @@ def measure(args: argparse.Namespace, bench: Bench, rng: random.Random, tokens: 
             rows[arm].append(bench.rows_seconds)
     figures: dict[str, Any] = {"tokens": tokens, "answer": answer, "plain_seconds": float(np.median(seconds["plain"]))}
     for arm in arms[1:]:
-        figures[arm] = ratio_with_interval(np.array(seconds[arm]) / np.array(seconds["plain"]))
+        figures[arm] = median_with_interval(np.array(seconds[arm]) / np.array(seconds["plain"]))
     if args.device == "cpu":
         own = {arm: np.array(rows[arm]) / np.array(seconds["plain"]) for arm in arms if any(rows[arm])}
-        figures["rows_over_plain"] = {arm: ratio_with_interval(shares) for arm, shares in own.items()}
+        figures["rows_over_plain"] = {arm: median_with_interval(shares) for arm, shares in own.items()}
     if not args.no_memory:
         figures["peak_mib"] = {arm: peak_memory(args, bench, arm, tokens, answer) for arm in arms}
     return figures

@@ -25,7 +25,7 @@ import torch
 from method_arms import METHODS, options_of
 from method_runs import PLAIN, column, costs_of
 from rich.console import Console
-from step_overhead import ratio_with_interval
+from step_overhead import median_with_interval
 from transformers import TrainerCallback
 from transformers.utils import logging
 
@@ -115,7 +115,7 @@ def table(steps: dict[str, list[dict[str, float]]]) -> str:
     costs = costs_of(steps)
     for arm, rounds in steps.items():
         cost = costs[arm]
-        ratio = ratio_with_interval(column(rounds, "seconds") / column(steps[PLAIN], "seconds"))
+        ratio = median_with_interval(column(rounds, "seconds") / column(steps[PLAIN], "seconds"))
         cells = [arm, f"{cost.seconds:.1f}", f"{cost.ratio:.2f}"]
         cells.append(f"{ratio['low']:.2f} – {ratio['high']:.2f}")
         cells += [f"{np.median(column(rounds, f'seconds/{phase}')):.2f}" for phase in PHASES]

@@ -4,6 +4,7 @@
     python benchmarks/step_overhead.py --model smollm2 --tokens 1000 --arms rloo attnpo   # needs `make test-models`
     python benchmarks/step_overhead.py --sample --cpu-time --rows 32     # with rollouts: a whole training step
     python benchmarks/step_overhead.py --model 1.5b --tokens 16384 --rows 1 --device cuda
+    python benchmarks/step_overhead.py --model tiny --tokens 7800 --profile              # Python of this package alone
 
 Three arms share model, optimiser and rollouts and take turns in random order: stock TRL (GRPOTrainer), this package
 with rloo + none + outcome, and with rloo + tlmre + attnpo. A step is everything after generation: finding steps,
@@ -11,13 +12,19 @@ verifying, credit, loss forward, backward, optimiser, writing the records. Gener
 are canned), so a real run's ratio is closer to 1; with --sample it is part of the step, from the same seed in all arms,
 so that they sample the same tokens. --cpu-time counts the processor time of this process, which other processes do not
 touch. Peak memory: of the device per arm, or of a process with one arm.
+
+--profile runs every step under cProfile and counts the processor time in functions of this package and in the builtins
+that they call, other than torch's: on a GPU no kernel is started meanwhile. The profiler's own time is in it, so the
+figure is an upper bound.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import os
+import pstats
 import random
 import subprocess
 import sys
@@ -45,6 +52,7 @@ ARMS = {
     "rloo": {"length_reward": "none", "credit": "outcome"},
     "attnpo": {"length_reward": "tlmre", "credit": "attnpo"},
 }
+OWN = f"{os.sep}src{os.sep}attnpo{os.sep}"
 
 
 def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
@@ -54,6 +62,13 @@ def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
         return model.to(device), tokenizer, [(17, 2), (20, 5), (23, 8)]
     path = resolve_model("overthinker")
     tokenizer = AutoTokenizer.from_pretrained(path)
+    if name == "tiny":  # arithmetic that takes no time; the shipped model's tokenizer
+        config = Qwen2Config(
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=1,
+            num_key_value_heads=1, max_position_embeddings=131072,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        )  # fmt: skip
+        return AutoModelForCausalLM.from_config(config).to(device), tokenizer, [(0, 0), (1, 0), (2, 0)]
     if name == "1.5b":  # the shape of DeepSeek-R1-Distill-Qwen-1.5B with random weights
         config = Qwen2Config(
             vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
@@ -169,6 +184,7 @@ class Bench:
         self.batch = next(iter(first.get_train_dataloader()))
         self.peak: dict[str, int] = {}  # bytes on the device
         self.clock = time.process_time if args.cpu_time else time.perf_counter
+        self.profiled = args.profile
         self.sampled: dict[str, list[list[list[int]]]] = {}
         if args.sample:
             for arm, trainer in self.trainers.items():
@@ -186,22 +202,40 @@ class Bench:
         trainer._generate_single_turn = generate
 
     def step(self, arm: str, seed: int = 0) -> float:
-        """Seconds of one whole step of one arm."""
+        """Seconds of one whole step of one arm; with --profile those in this package's Python."""
         trainer = self.trainers[arm]
         torch.manual_seed(seed)
         if self.cuda:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
+        profile = cProfile.Profile(time.thread_time) if self.profiled else None
         started = self.clock()
+        if profile:
+            profile.enable()
         for _ in range(trainer.args.gradient_accumulation_steps):
             trainer.training_step(trainer.model, self.batch, None)
         self.optimizer.step()
         self.optimizer.zero_grad()
         trainer.log({"loss": 0.0})
+        if profile:
+            profile.disable()
+            return own_python(profile)
         if self.cuda:
             torch.cuda.synchronize()
             self.peak[arm] = torch.cuda.max_memory_allocated()
         return self.clock() - started
+
+
+def own_python(profile: cProfile.Profile) -> float:
+    """Seconds in functions of this package, and in builtins that they call, other than torch's."""
+    seconds = 0.0
+    stats: dict[tuple[str, int, str], Any] = pstats.Stats(profile).stats  # pyright: ignore[reportAttributeAccessIssue]
+    for (file, _, name), (_, _, own, _, callers) in stats.items():
+        if file != "~":
+            seconds += own if OWN in file else 0.0
+        elif "torch" not in name and "Tensor" not in name:
+            seconds += sum(part[2] for (caller, _, _), part in callers.items() if OWN in caller)
+    return seconds
 
 
 def peak_memory(args: argparse.Namespace, arm: str) -> float:
@@ -222,21 +256,24 @@ def peak_rss_mib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=("overthinker", "smollm2", "1.5b"), default="overthinker")
-    parser.add_argument("--rows", type=int, default=None, help="responses per step (default 128; smollm2: 2; 1.5b: 1)")
+    parser.add_argument("--model", choices=("overthinker", "smollm2", "1.5b", "tiny"), default="overthinker")
+    parser.add_argument(
+        "--rows", type=int, default=None, help="responses per step (default 128; smollm2, tiny 2; 1.5b: 1)"
+    )
     parser.add_argument("--tokens", type=int, default=None, help="tokens per response (default: the task's own)")
     parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS), help="rloo and attnpo at least")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--sample", action="store_true", help="sample the rollouts too (up to 512 tokens)")
     parser.add_argument("--cpu-time", action="store_true", help="processor time of this process, not the clock")
+    parser.add_argument("--profile", action="store_true", help="only this package's own Python, by cProfile")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--memory-of", choices=tuple(ARMS), help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", help="write the figures as JSON")
     args = parser.parse_args()
     if not {"rloo", "attnpo"} <= set(args.arms):
         parser.error("--arms: expected rloo and attnpo among them, for the ratio")
-    args.rows = args.rows or {"overthinker": 128, "smollm2": 2, "1.5b": 1}[args.model]
+    args.rows = args.rows or {"overthinker": 128, "smollm2": 2, "1.5b": 1, "tiny": 2}[args.model]
     logging.disable_progress_bar()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -270,7 +307,9 @@ def main() -> None:
         if base not in seconds:
             continue
         ratio = np.array(seconds["attnpo"]) / np.array(seconds[base])
-        figures[f"attnpo/{base}"] = ratio_with_interval(ratio)
+        figures[f"attnpo/{base}"] = median_with_interval(ratio)
+        more = 1000 * (np.array(seconds["attnpo"]) - np.array(seconds[base]))
+        figures[f"attnpo - {base}, ms"] = median_with_interval(more)
     if not args.no_memory:
         if bench.cuda:
             figures["peak_mib"] = {arm: peak / 2**20 for arm, peak in bench.peak.items()}
@@ -283,12 +322,12 @@ def main() -> None:
             json.dump(figures, file, indent=1)
 
 
-def ratio_with_interval(ratios: np.ndarray) -> dict[str, float]:
-    """Median of paired ratios and its 95 % bootstrap interval."""
+def median_with_interval(pairs: np.ndarray) -> dict[str, float]:
+    """Median of paired ratios or differences and its 95 % bootstrap interval."""
     rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(ratios, size=(2000, len(ratios))), axis=1)
+    medians = np.median(rng.choice(pairs, size=(2000, len(pairs))), axis=1)
     low, high = np.quantile(medians, [0.025, 0.975])
-    return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
+    return {"median": float(np.median(pairs)), "low": float(low), "high": float(high)}
 
 
 if __name__ == "__main__":
