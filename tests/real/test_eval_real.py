@@ -87,7 +87,7 @@ def test_killed_and_continued(tmp_path: Path):
         process.communicate(timeout=60)
         kept = lines(folder)
     assert len(kept) < 60
-    assert "going on: " in run(folder, *OPTIONS)
+    assert "continuing: " in run(folder, *OPTIONS)
     assert lines(folder) == lines(tmp_path / "whole")
     assert len(json.loads((folder / "environment.json").read_text())["calls"]) == 3
 
@@ -99,5 +99,5 @@ def test_ctrl_c(tmp_path: Path):
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "attnpo eval: interrupted: " in said
-    assert "the same command goes on from there" in said
+    assert "the same command continues from there" in said
     assert "Traceback" not in said

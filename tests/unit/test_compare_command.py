@@ -12,7 +12,7 @@ from matplotlib.text import Annotation, Text
 from attnpo.cli.main import main
 from attnpo.evaluation.compare import compare, read_runs
 from attnpo.evaluation.frontier import draw_frontier
-from attnpo.evaluation.sampling_options import sampling_notice, sampling_notices
+from attnpo.evaluation.options import sampling_notice, sampling_notices
 from example_evaluation import sample_row, write_evaluation, write_samples
 from example_run import read_jsonl, write_jsonl, write_run
 
@@ -172,7 +172,7 @@ def test_the_same_start_of_two_runs_is_shown_once(tmp_path):
     write_jsonl(other / "rollouts" / "eval-000010.jsonl.gz", [row | {"verdict": "wrong"} for row in rows])
     runs, notices = read_runs([one, other])
     assert [run.name for run in runs] == ["a@0", "a@10", "b@10"]
-    assert notices == ["b@0 is a@0, response for response: shown once."]
+    assert notices == ["b@0 has the same responses as a@0: shown once."]
 
 
 def test_runs_can_be_named(two, tmp_path, capsys):

@@ -12,8 +12,7 @@ from transformers import GenerationConfig
 
 from attnpo.errors import RunError
 from attnpo.evaluation.engines.transformers_engine import TransformersEngine
-from attnpo.evaluation.plan import Completion, Request, Sampling, unused_settings
-from attnpo.evaluation.samples import Question
+from attnpo.evaluation.samples import Completion, Question, Request, Sampling, unused_settings
 from attnpo.models.loading import end_tokens
 
 ENDS = range(40, 60)  # a random model hardly ever ends by itself; with so many end tokens it does
@@ -31,7 +30,7 @@ def new_engine(new_tiny_qwen2, tiny_tokenizer) -> Callable[..., TransformersEngi
         model = new_tiny_qwen2()
         model.generation_config = GenerationConfig(eos_token_id=list(ENDS), **(settings or {}))
         said: list[str] = []
-        engine = TransformersEngine(model, tiny_tokenizer, Sampling(temperature, top_p), say=said.append)
+        engine = TransformersEngine(model, tiny_tokenizer, Sampling(temperature, top_p), warn=said.append)
         engine.said = said  # type: ignore[attr-defined]
         return engine
 
@@ -135,7 +134,7 @@ def test_too_little_memory_halves_the_batch(new_engine, error: Exception, step: 
     assert sample(engine, batch) == expected
     assert memory.tried[:3] == [8, 4, 2]
     assert max(memory.tried[2:]) == 2
-    assert engine.said == ["out of memory with 8 responses at once: going on with half of them"]
+    assert engine.said == ["out of memory with 8 responses at once: continuing with half of them"]
     # As long a batch is not tried whole again; a much shorter one is.
     memory.tried.clear()
     sample(engine, batch)

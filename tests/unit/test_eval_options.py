@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def options(**given: Any) -> EvalOptions:
     ("given", "message"),
     [
         ({"benchmarks": []}, "--benchmarks: found none"),
-        ({"benchmarks": ["task", "task"]}, "--benchmarks: task stands there twice"),
+        ({"benchmarks": ["task", "task"]}, "--benchmarks: task was given twice, expected every name once"),
         ({"benchmarks": ["mathh"]}, "benchmark 'mathh': unknown, expected one of"),
         ({"samples": 0}, "--samples: found 0, expected at least 1"),
         ({"max_tokens": 0}, "--max-tokens: found 0"),
@@ -41,6 +42,21 @@ def options(**given: Any) -> EvalOptions:
 def test_bad_values(given: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
         options(**given)
+
+
+def test_the_command_line_has_the_options_and_defaults_of_the_dataclass(tmp_path: Path, monkeypatch):
+    from attnpo.evaluation import results, run
+
+    given: list[EvalOptions] = []
+    monkeypatch.setattr(run, "evaluate", lambda options, **_: given.append(options))
+    monkeypatch.setattr(results, "print_results", lambda results: None)
+    words = ["eval", "--model", "m", "--benchmarks", "task, aime24", "-o", str(tmp_path)]
+    assert main(words) == 0
+    more = ["--limit", "3", "--top-p", "0.5", "--budgets", "64,32", "--write", "lighteval", "--overwrite"]
+    assert main([*words, *more, "--chat-template-kwargs", '{"a": 1}', "--base", "b"]) == 0
+    plain = options(model="m", benchmarks=["task", "aime24"], output=tmp_path)
+    changed = {"limit": 3, "top_p": 0.5, "budgets": [32, 64], "write": ["lighteval"], "overwrite": True}
+    assert given == [plain, replace(plain, **changed, chat_template_kwargs={"a": 1}, base=Path("b"))]
 
 
 def test_samples_per_problem():
@@ -142,12 +158,12 @@ def test_a_word_for_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_one_process_at_a_time(tmp_path: Path):
     with (
-        EvaluationFolder(tmp_path),
+        EvaluationFolder(tmp_path, {}),
         pytest.raises(InputError, match="another evaluation is writing to it"),
-        EvaluationFolder(tmp_path),
+        EvaluationFolder(tmp_path, {}),
     ):
         pass
-    with EvaluationFolder(tmp_path):  # it was let go
+    with EvaluationFolder(tmp_path, {}):  # it was let go
         pass
 
 
@@ -161,7 +177,7 @@ def test_untagged_responses_of_a_model_that_thinks(tmp_path: Path):
     (tmp_path / "samples").mkdir()
     file = tmp_path / "samples" / "task.jsonl"
     file.write_text(row("1", "so</think>4") + row("2", "is 4 it", truncated=True) + row("3", "a</think>4"))
-    with EvaluationFolder(tmp_path) as files:
+    with EvaluationFolder(tmp_path, {}) as files:
         assert files.settle_thinking(["task"]) == (True, 1)
         first, cut, _ = files.read(["task"])
         assert (first.verdict, first.answer_tokens) == ("right", 9)
@@ -176,6 +192,6 @@ def test_a_tag_now_and_then_is_not_thinking(tmp_path: Path):
     file = tmp_path / "samples" / "task.jsonl"
     file.write_text(row("1", "write </think> in HTML") + row("2", "4") + row("3", "4"))
     before = file.read_bytes()
-    with EvaluationFolder(tmp_path) as files:
+    with EvaluationFolder(tmp_path, {}) as files:
         assert files.settle_thinking(["task"]) == (False, 0)
     assert file.read_bytes() == before

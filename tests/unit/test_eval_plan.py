@@ -8,8 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpo.evaluation.plan import fingerprint, make_plan, sample_seed
-from attnpo.evaluation.samples import Question
+from attnpo.evaluation.samples import Question, fingerprint, make_plan, sample_seed
 
 
 def question(name: str, length: int = 1, benchmark: str = "math500") -> Question:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from attnpo.errors import InputError
-from attnpo.evaluation.plan import Prompter
-from attnpo.evaluation.samples import Question, read_response
+from attnpo.evaluation.benchmarks import user_message
+from attnpo.evaluation.samples import Prompter, Question, read_response
 
 ASKED = Question(benchmark="math500", id="1", problem="What is 12 + 30?", kind="math", reference="42")
 
@@ -92,7 +92,7 @@ def test_template_without_chat_template(tokenizer):
     with pytest.raises(InputError, match=r"no chat template; give --prompt-template, a text containing \{problem\}"):
         Prompter(tokenizer)
     prompter = Prompter(tokenizer, "Problem: {problem}\n<think>\n")
-    text = tokenizer.decode(prompter.encode(ASKED))
+    text = tokenizer.decode(prompter.encode(user_message(ASKED)))
     assert text.startswith("Problem: What is 12 + 30?\n\nPlease reason step by step")
     assert text.endswith("<think>\n")
     assert prompter.opens_thinking() is True
@@ -119,4 +119,4 @@ def test_bad_templates(tokenizer, template: str, options: dict[str, Any], messag
 def test_chat_template_that_refuses(tokenizer):
     tokenizer.chat_template = "{{ raise_exception('one message only') }}"
     with pytest.raises(InputError, match="the chat template cannot be used: one message only"):
-        Prompter(tokenizer).encode(ASKED)
+        Prompter(tokenizer).encode(user_message(ASKED))

@@ -1,4 +1,4 @@
-"""`attnpo eval` on a tiny random model: seeds, batches, going on, refusals."""
+"""`attnpo eval` on a tiny random model: seeds, batches, continued runs, refusals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation import run as run_module
 from attnpo.evaluation.options import EvalOptions
-from attnpo.evaluation.run import evaluate, tell_problems
+from attnpo.evaluation.run import evaluate, print_problems
 
 Run = Callable[..., Path]
 
@@ -111,7 +111,7 @@ def test_interrupted_and_continued_is_uninterrupted(
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         interrupt_after(count, patch)
-        with pytest.raises(RunError, match=f"interrupted: {count} of 10 samples.*the same command goes on"):
+        with pytest.raises(RunError, match=f"interrupted: {count} of 10 samples.*the same command continues"):
             run(folder)
     file = folder / "samples" / "task.jsonl"
     before = file.read_bytes() if count else b""
@@ -160,7 +160,7 @@ def test_results_follow_the_base(run: Run, tmp_path: Path):
     [
         ({"temperature": 0.6}, r"--temperature is 1\.0 in the folder, now 0\.6\. It"),
         ({"temperature": 0.0, "samples": None}, r"--temperature is 1\.0 in the folder, now 0\.0\. It"),
-        ({"seed": 3, "max_tokens": 50}, "--seed is 0 in the folder, now 3; --max-tokens is 60 in the folder, now 50"),
+        ({"seed": 3, "max_tokens": 50}, "--max-tokens is 60 in the folder, now 50; --seed is 0 in the folder, now 3"),
         ({"batch_size": 5}, "--batch-size is 4 in the folder, now 5"),
         (
             {"limit": 4},
@@ -261,7 +261,7 @@ def test_left_out_rows_are_told_by_kind(capsys: pytest.CaptureFixture[str]):
         "f.jsonl, row 10: id 'y' was seen before, expected every id once",
         "f.jsonl, row 11: field 'answer' is missing (found problem)",
     ]
-    tell_problems(Console(width=200), {"gsm8k": 1, "task": 2}, {"gsm8k": reasons, "task": []})
+    print_problems(Console(width=200), {"gsm8k": 1, "task": 2}, {"gsm8k": reasons, "task": []})
     assert capsys.readouterr().out.splitlines() == [
         "gsm8k: 1 problem (left out: 7, see environment.json)",
         *(f"  2 left out; the first: {reasons[first]}" for first in (0, 2, 4)),

@@ -27,9 +27,9 @@ from attnpo.evaluation.metrics import (
     median_tokens,
     pass_at_k,
     reached_ks,
-    read_budgets,
     widen,
 )
+from attnpo.evaluation.options import read_budgets
 from attnpo.evaluation.results import by_level, histogram
 from attnpo.evaluation.samples import Sample
 from example_evaluation import sample_row

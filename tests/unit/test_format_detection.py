@@ -13,8 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from trl import chat_template_utils
 
 from attnpo.errors import InputError
-from attnpo.evaluation.plan import Prompter
-from attnpo.evaluation.samples import read_response
+from attnpo.evaluation.samples import Prompter, read_response
 from attnpo.steps.detect import check_marks, choose_format, format_of_file
 from attnpo.steps.formats import BY_MARKS, THINK, load_format, mark_tokens
 from attnpo.steps.response import decode_completion, other_format

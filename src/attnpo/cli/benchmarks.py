@@ -111,8 +111,8 @@ def run_check(args: argparse.Namespace) -> None:
     failures = accepted = 0
     with Grader(workers=args.workers) as grader:
         for name, loaded in _sources(args, notes, unusable):
-            with _progress(name, len(loaded.questions)) as told:
-                check = check_gold(loaded.questions, grader, told, with_rules=not args.no_rules)
+            with _progress(name, len(loaded.questions)) as on_progress:
+                check = check_gold(loaded.questions, grader, on_progress, with_rules=not args.no_rules)
             failures += len(check.failed)
             accepted += len(check.accepted)
             unchecked = sum(map(len, check.unchecked.values()))
@@ -174,8 +174,8 @@ def _progress(name: str, problems: int) -> Iterator[Callable[[int, int], None] |
     from attnpo.cli.trace_options import progress_bar
 
     if Console(stderr=True).is_terminal:
-        with progress_bar(name, unit="problems") as told:
-            yield told
+        with progress_bar(name, unit="problems") as on_progress:
+            yield on_progress
     else:
         print(f"{name}: {problems} problems", file=sys.stderr, flush=True)
         yield None

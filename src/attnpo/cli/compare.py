@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from attnpo.evaluation.aes import Weights
     from attnpo.evaluation.compare import FILES, compare, print_comparison, read_runs, write_comparison
-    from attnpo.evaluation.metrics import BUDGETS, read_budgets
+    from attnpo.evaluation.metrics import BUDGETS
+    from attnpo.evaluation.options import read_budgets
     from attnpo.tables import check_folder
 
     budgets = BUDGETS if args.budgets is None else read_budgets(args.budgets)

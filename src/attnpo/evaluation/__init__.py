@@ -1,1 +1,1 @@
-"""Accuracy against length on benchmarks: questions → samples → verdicts → metrics → comparison."""
+"""Accuracy and length on benchmarks: questions → samples → verdicts → metrics → comparison."""

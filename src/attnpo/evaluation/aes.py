@@ -1,9 +1,9 @@
-"""Accuracy–Efficiency Score: one number for "shorter, and no worse", against a base model.
+"""Accuracy–Efficiency Score: saved tokens and change of accuracy relative to a base model, as one number.
 
     ΔL = (L_base − L) / L_base        ΔA = (A − A_base) / A_base
     AES = length·ΔL + gain·ΔA  if ΔA ≥ 0,  else  length·ΔL − loss·|ΔA|
 
-Source: Luo et al. 2025 (arXiv 2501.12570), with the weights 1, 3 and 5. Without torch: the report needs it too.
+Source: Luo et al. 2025 (arXiv 2501.12570), with the weights 1, 3 and 5. Imports no torch, because the report uses it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from attnpo.errors import InputError
 
 @dataclass(frozen=True)
 class Weights:
-    """What a relative saving of tokens, a relative gain and a relative loss of accuracy weigh."""
+    """Weights of a relative saving of tokens, a relative gain and a relative loss of accuracy."""
 
     length: float = 1.0
     gain: float = 3.0
@@ -31,7 +31,7 @@ class Weights:
 def aes(
     accuracy: float, tokens: float, base_accuracy: float, base_tokens: float, weights: Weights | None = None
 ) -> float:
-    """The score of accuracies (any unit, the same twice) and mean tokens; NaN where the base has nothing to divide by.
+    """The score from accuracies (both in the same unit) and mean tokens; NaN unless both numbers of the base are > 0.
 
     >>> round(aes(45.83, 3975, 45.21, 9340), 2)
     0.62

@@ -1,7 +1,7 @@
-"""Runs side by side on the problems that all of them have: what `attnpo compare` computes, shows on the screen, and
-leaves in its folder (comparison.json, table.csv, table.md and frontier.png).
+"""Comparison of runs on their common problems: what `attnpo compare` computes, prints and writes to its folder
+(comparison.json, table.csv, table.md and frontier.png).
 
-A training run's own evaluations are read as if `attnpo eval` had made them: its first and its last one.
+The first and the last held-out evaluation of a training run are read like evaluations of `attnpo eval`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from attnpo.evaluation.folder import (
 )
 from attnpo.evaluation.frontier import draw_frontier, pareto, points_of
 from attnpo.evaluation.metrics import BUDGETS, by_problem, columns
+from attnpo.evaluation.options import sampling_notices
 from attnpo.evaluation.paired import Tables, against, macro_average, problem_table, shared_problems
 from attnpo.evaluation.results import (
     benchmark_results,
@@ -44,12 +45,11 @@ from attnpo.evaluation.results import (
     shown,
 )
 from attnpo.evaluation.samples import Sample
-from attnpo.evaluation.sampling_options import sampling_notices
 from attnpo.rewards.verdict import Verdict
 from attnpo.tables import Table, write_table, writing
 
 _SAMPLING = {"temperature": "temperature", "top_p": "top_p", "max_tokens": "max_completion_length"}
-"""Options of an evaluation, and what a training run calls them."""
+"""Option of an evaluation → its name in a training run."""
 _EVALUATION = re.compile(r"eval-(\d+)\.jsonl\.gz")
 
 
@@ -58,9 +58,9 @@ def is_training_run(path: Path) -> bool:
 
 
 def read_training_run(path: Path, name: str | None = None) -> list[Evaluation]:
-    """The first and the last held-out evaluation of a run folder, named NAME@STEP; one where there is but one.
+    """The first and the last held-out evaluation of a run folder, named NAME@STEP; one if there is only one.
 
-    The benchmark is called after the held-out problems of its configuration.
+    The benchmark is named after the held-out problems of the run's configuration.
 
     Raises:
         InputError: the run has no evaluation, or a row is not a recorded response (names file, row and field).
@@ -93,7 +93,7 @@ def _read(file: Path, benchmark: str, seed: int) -> list[Sample]:
 
 
 def _sample(row: dict[str, Any], where: str, benchmark: str, seed: int) -> Sample:
-    """A recorded response as a sample. A problem without an id is known by its text."""
+    """A recorded response as a sample. A problem without an id has its text as id."""
     problem = row.get("id") if row.get("id") is not None else row.get("prompt")
     counts = row.get("tokens")
     if not isinstance(counts, dict):
@@ -104,7 +104,7 @@ def _sample(row: dict[str, Any], where: str, benchmark: str, seed: int) -> Sampl
         "benchmark": benchmark,
         "id": str(problem),
         "sample": row.get("index"),
-        "seed": seed,  # of the whole evaluation: a run records none per response
+        "seed": seed,  # of the run, which records no seed per response
         "text": row["text"],
         "prompt_tokens": counts["prompt"],
         "tokens": counts["completion"],
@@ -120,7 +120,7 @@ def _sample(row: dict[str, Any], where: str, benchmark: str, seed: int) -> Sampl
 
 
 def _verdict(row: dict[str, Any], where: str) -> Verdict | None:
-    """As recorded; a run with reward functions of its own has no verdicts, but knows what was correct."""
+    """The recorded verdict; a run with the user's own reward functions records only `correct`."""
     if row.get("verdict") is not None:
         return read_verdict(row["verdict"], where)
     correct = row.get("correct")
@@ -131,10 +131,10 @@ Comparison = dict[str, Any]
 
 
 def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> tuple[list[Evaluation], list[str]]:
-    """Evaluation folders and training runs (two evaluations each) under one name each, and what to say about them.
+    """The evaluations of evaluation folders and training runs (two each) with unique names, and notices about them.
 
     Raises:
-        InputError: a path is neither, the names are not as many or not different, or fewer than two evaluations.
+        InputError: a path is neither, names are missing or equal, or there are fewer than two evaluations.
     """
     if names and len(names) != len(paths):
         raise InputError(f"--names: found {len(names)} for {len(paths)} runs, expected one for each")
@@ -144,10 +144,10 @@ def read_runs(paths: Sequence[Path], names: Sequence[str] = ()) -> tuple[list[Ev
         for run in _evaluations_of(path, name):
             twin = next((old for old in runs if old.step is not None and old.samples == run.samples), None)
             if twin is not None and run.step is not None:
-                notices.append(f"{run.name} is {twin.name}, response for response: shown once.")
+                notices.append(f"{run.name} has the same responses as {twin.name}: shown once.")
                 continue
             if run.name in (old.name for old in runs):
-                raise InputError(f"{path}: two runs are called {run.name!r}; give each a name with --names")
+                raise InputError(f"{path}: two runs are called {run.name!r}; give each its own name with --names")
             runs.append(run)
     if len(runs) < 2:
         raise InputError(f"found one evaluation ({runs[0].path}), expected at least two to compare")
@@ -162,7 +162,7 @@ def compare(
     weights: Weights | None = None,
     notices: Sequence[str] = (),
 ) -> Comparison:
-    """Everything comparison.json holds (docs/evaluation.md); `base` is a run's name, by default the first's.
+    """The content of comparison.json (docs/evaluation.md); `base` is the name of a run, by default of the first.
 
     Raises:
         InputError: an unknown base, problems with one id and two references, or no problem in common.
@@ -172,9 +172,9 @@ def compare(
     if base is not None and base not in names:
         raise InputError(f"--base: found {base!r}, expected one of {', '.join(names)}")
     base = base or names[0]
-    said = list(notices)
-    shared = shared_problems(runs, said)
-    said += sampling_notices({run.name: run.options for run in runs}, {b: list(part) for b, part in shared.items()})
+    notices = list(notices)
+    shared = shared_problems(runs, notices)
+    notices += sampling_notices({run.name: run.options for run in runs}, {b: list(part) for b, part in shared.items()})
     tables: dict[str, dict[str, Tensor]] = {name: {} for name in names}
     forms = {run.name: run.form for run in runs}
     found: dict[str, Any] = {}
@@ -204,7 +204,7 @@ def compare(
         "base": base,
         "runs": {run.name: {"path": str(run.path), "model": run.model, "step": run.step} for run in runs},
         "weights": vars(weights),
-        "notices": said,
+        "notices": notices,
         "benchmarks": found,
         "all": overall,
     }
@@ -243,7 +243,7 @@ FILES = JSON, CSV, MARKDOWN, FRONTIER = "comparison.json", "table.csv", "table.m
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:
-    """Write the four files. Raises InputError where they cannot be written, RunError where the disk fails."""
+    """Write the four files. Raises InputError if they cannot be written, RunError if the disk fails."""
     with writing(folder / JSON) as path:
         path.write_text(json.dumps(comparison, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     write_table(folder / CSV, comparison_table(comparison))
@@ -254,14 +254,14 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
 
 
 def parts(comparison: Comparison) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, numbers) of every benchmark, and of the macro average (`all`) where there is one."""
+    """(name, numbers) of every benchmark, and of the macro average (`all`) if there is one."""
     yield from comparison["benchmarks"].items()
     if comparison["all"]:
         yield "all", comparison["all"]
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row per benchmark and run with all numbers; `difference_…` and `aes` are against the base."""
+    """One row per benchmark and run with all numbers; `difference_…` and `aes` are relative to the base."""
     rows = []
     for benchmark, part in parts(comparison):
         for name, found in part["runs"].items():
@@ -274,7 +274,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The comparison for people, with what has to be known to read it."""
+    """The content of table.md: the main numbers, with notes on how to read them."""
     rows = []
     for benchmark, part in parts(comparison):
         for name, found in part["runs"].items():
@@ -302,7 +302,7 @@ def mark(p: float | None) -> str:
 
 
 def reading_notes(comparison: Comparison) -> list[str]:
-    """What has to be known to read the tables."""
+    """Notes on how to read the tables."""
     weights = comparison["weights"]
     notes = [
         f"Differences and AES are against {comparison['base']}, on the same problems; in brackets 95 % intervals, "
@@ -327,8 +327,8 @@ LETTERS = string.ascii_uppercase + string.ascii_lowercase
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
-    """Print what comparison.json holds, benchmark by benchmark, the macro average last."""
-    console = console or Console(highlight=False, markup=False)  # names may hold [brackets]
+    """Print the content of comparison.json, one benchmark after the other, the macro average last."""
+    console = console or Console(highlight=False, markup=False)  # names may contain [brackets]
     console.print()
     for benchmark, part in parts(comparison):
         _print_part(f"{benchmark} ({part['problems']} problems)", part, comparison["base"], console)
@@ -355,7 +355,7 @@ def _print_part(title: str, part: dict[str, Any], base: str, console: Console) -
 
 
 def _styled(cell: str, difference: dict[str, Any], good: int) -> Text:
-    """A significant difference is marked in the text already; the colour says whether it is a good one."""
+    """Colour a significant difference, which has a `*` in its text: green if it is an improvement, red if not."""
     if not cell.endswith("*"):
         return Text(cell)
     return Text(cell, "bold green" if difference["value"] * good > 0 else "bold red")
@@ -365,7 +365,7 @@ def _print_frontier(benchmark: str, runs: dict[str, Any], console: Console) -> N
     points = points_of(runs)
     if len(points) < 2:
         return
-    letters = dict(zip(points, LETTERS, strict=False))  # more runs than letters: nobody could read them either
+    letters = dict(zip(points, LETTERS, strict=False))  # 52 runs at most: more would be illegible
     drawn = scatter({letters[name]: points[name] for name in letters}, WIDTH, HEIGHT)
     accuracies, tokens = [y for _, y in points.values()], [x for x, _ in points.values()]
     ends = {0: f"{100 * max(accuracies):.1f} %", HEIGHT - 1: f"{100 * min(accuracies):.1f} %"}
@@ -384,7 +384,7 @@ def _print_frontier(benchmark: str, runs: dict[str, Any], console: Console) -> N
 
 
 def _beater(name: str, points: dict[str, tuple[float, float]]) -> str:
-    """One on the frontier that is no longer and no less accurate: the most accurate of them."""
+    """The most accurate run on the frontier that is no longer and no less accurate."""
     tokens, accuracy = points[name]
     better = [other for other in pareto(points) if points[other][0] <= tokens and points[other][1] >= accuracy]
     return max(better, key=lambda other: points[other][1])

@@ -1,13 +1,14 @@
-"""Which problems of a training set are problems of a benchmark, or nearly are.
+"""Find problems of a training set that are equal or nearly equal to problems of a benchmark.
 
 Every pair is compared exactly, without sampling or hashing: an index from each word n-gram of the benchmark to the
-questions that have it holds a few hundred thousand entries, and a training problem is looked up in it in time
-proportional to its length. (MinHash pays where both sides have millions of texts, and is approximate.)
+questions that contain it has a few hundred thousand entries, and looking up a training problem in it takes time
+proportional to its length. (MinHash pays if both sides have millions of texts, and is approximate.)
 
-Three degrees, the first that applies: `same` text (case, spacing and punctuation aside), `numbers` (same text but for
-its numbers), `near` (at least `SHARE` of the question's `WORDS`-grams stand in the training problem). n-gram overlap
-with a training problem is how GPT-3 (arXiv 2005.14165, appendix C: 13-grams, any one) and its successors look for
-contamination; competition problems share stock phrases of that length, so a share of the question is asked for here.
+Three degrees, the first that applies: `same` text (except for case, spacing and punctuation), `numbers` (same text
+except for its numbers), `near` (at least `SHARE` of the question's `WORDS`-grams occur in the training problem). n-gram
+overlap with a training problem is how GPT-3 (arXiv 2005.14165, appendix C: 13-grams, any one) and its successors look
+for contamination; competition problems share common phrases of that length, so a share of the question is required
+here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from attnpo.evaluation.samples import Question
 WORDS = 8
 SHARE = 0.5
 SHORTEST = 12
-"""Words a question must have for `near` and `numbers`: shorter ones resemble each other by chance."""
+"""Minimum number of words of a question for `near` and `numbers`: shorter ones resemble each other by chance."""
 
 Degree = Literal["same", "numbers", "near"]
 DEGREES: tuple[Degree, ...] = ("same", "numbers", "near")
@@ -36,7 +37,7 @@ _NUMBER = re.compile(r"\d")
 
 @dataclass(frozen=True)
 class Overlap:
-    """A training problem that resembles a question; `share` of the question's n-grams stand in it."""
+    """A training problem that resembles a question; it contains `share` of the question's n-grams."""
 
     train_id: str
     question: Question
@@ -46,18 +47,19 @@ class Overlap:
 
 @dataclass(frozen=True)
 class _Form:
-    """One reading of a question: its statement, or its statement and choices."""
+    """One text of a question: its statement, or its statement and choices."""
 
     question: int
     size: int
     bare: bool
-    """A statement too short to say by itself which question it is: its choices are missing."""
+    """A statement without its choices that is too short to identify the question."""
 
 
 class OverlapIndex:
-    """The questions of benchmarks, to look training problems up in.
+    """An index of the questions of benchmarks, in which training problems are looked up.
 
-    A multiple-choice question counts by its statement and by its statement with the choices: training data have either.
+    A multiple-choice question is indexed by its statement and by its statement with the choices: training data have
+    either.
     """
 
     def __init__(self, questions: Sequence[Question]) -> None:
@@ -67,7 +69,7 @@ class OverlapIndex:
         self._masked: dict[Words, list[int]] = {}
         self._grams: dict[Words, list[int]] = {}
         for index, question in enumerate(self.questions):
-            statement, full = _readings(question.problem, question.choices)
+            statement, full = _texts_of(question.problem, question.choices)
             self._add(index, full)
             if full != statement:
                 self._add(index, statement, bare=len(statement) < SHORTEST)
@@ -83,8 +85,8 @@ class OverlapIndex:
             self._grams.setdefault(gram, []).append(form)
 
     def find(self, train_id: str, problem: str, choices: Sequence[str] = ()) -> Iterator[Overlap]:
-        """The questions that `problem` resembles, in order, each with the strongest degree of its readings."""
-        statement, full = _readings(problem, choices)
+        """The questions that `problem` resembles, in order, each with the strongest degree of its texts."""
+        statement, full = _texts_of(problem, choices)
         shared = Counter(form for gram in set(_grams(full)) for form in self._grams.get(gram, ()))
         same = {*self._same(statement, choices=bool(choices)), *self._same(full, choices=bool(choices))}
         masked = {form for words in (statement, full) for form in self._masked.get(_mask(words), ())}
@@ -100,10 +102,10 @@ class OverlapIndex:
             yield Overlap(train_id, self.questions[question], DEGREES[degree], share)
 
     def _same(self, words: Words, *, choices: bool) -> Iterator[int]:
-        """Readings with exactly these words.
+        """Indexed texts with exactly these words.
 
-        "Which of the following is true?" is many questions. Such a statement without its choices counts only where the
-        training problem has no choices either, which would tell, and where it is the statement of one question.
+        "Which of the following is true?" is the statement of many questions. A short statement without its choices
+        counts only if the training problem has no choices, which could be compared, and only one question has it.
         """
         found = self._texts.get(words, ())
         for form in found:
@@ -121,7 +123,7 @@ def find_overlaps(
 
 
 def seen_in_training(training: Iterable[str], held_out: Sequence[str]) -> dict[Degree, int]:
-    """How many held-out problems stand in a training set, each by its strongest degree; degrees that occur only."""
+    """The number of held-out problems that overlap a training set, by their strongest degree, if above 0."""
     questions = [
         Question(benchmark="", id=str(i), problem=text, kind="math", reference=None) for i, text in enumerate(held_out)
     ]
@@ -133,7 +135,7 @@ def seen_in_training(training: Iterable[str], held_out: Sequence[str]) -> dict[D
     return {degree: counts[number] for number, degree in enumerate(DEGREES) if counts[number]}
 
 
-def _readings(problem: str, choices: Sequence[str]) -> tuple[Words, Words]:
+def _texts_of(problem: str, choices: Sequence[str]) -> tuple[Words, Words]:
     """The words of a statement, and of the statement with its choices."""
     statement = words_of(problem)
     return statement, (*statement, *words_of(" ".join(choices)))

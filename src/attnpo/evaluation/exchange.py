@@ -1,8 +1,8 @@
-"""Evaluations in the forms of others, written and read: Every Eval Ever (schema 0.3.0) and lighteval's files.
+"""Write and read evaluations in formats of other projects: Every Eval Ever (schema 0.3.0) and lighteval.
 
-https://github.com/evaleval/every_eval_ever: one JSON file has the results, one JSON Lines file beside it the responses.
-What this package does not know (who ran it) is said to be unknown. lighteval 0.13: results as JSON, details as Parquet;
-token ids, which our samples do not keep, are left empty there.
+https://github.com/evaleval/every_eval_ever: one JSON file with the results and one JSON Lines file with the responses
+in the same folder. Who ran the evaluation is recorded as "unknown". lighteval 0.13: results as JSON, details as
+Parquet; token ids, which our samples do not have, are left empty.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from attnpo.traces.origins import is_share, lighteval
 SCHEMA = "0.3.0"
 FOLDER = "every-eval-ever"
 MEASURES = {"accuracy": False, "tokens": True}
-"""Measures that are written, and whether less is better."""
+"""Measures that are written, and whether lower is better."""
 
 UNGRADED = "ungraded"
-"""The verdict, in the metadata, on a response to a question that has nothing to check against."""
+"""The verdict in the metadata for a response to a question without a reference or tests."""
 
 _CONFIDENCE = 0.95
 
 
 def write_every_eval_ever(folder: Path, results: Results, questions: Mapping[str, Sequence[Question]]) -> Path:
-    """Write an evaluation folder's results and responses below FOLDER/every-eval-ever; returns the file of results.
+    """Write an evaluation folder's results and responses below FOLDER/every-eval-ever; returns the results file.
 
     Paths are those of the data repository: data/BENCHMARK/DEVELOPER/MODEL/UUID.json and UUID_samples.jsonl. Equal
     responses give an equal UUID.
 
     Args:
-        results: what results.json holds.
+        results: the content of results.json.
         questions: of every benchmark, for the text of its problems.
 
     Raises:
@@ -143,7 +143,7 @@ def _result(benchmark: str, measure: str, found: dict[str, Any], evaluation: Eva
 
 
 def _record(sample: Sample, evaluation: Evaluation, identity: str, question: Question | None) -> dict[str, Any]:
-    """One response. The answer that was read out of it stands where the verifier found one."""
+    """The record of one response, with the extracted answer if the verifier found one."""
     right = sample.verdict is not None and REWARD_OF[sample.verdict] == 1
     extracted = [] if sample.extracted is None else [sample.extracted]
     return {
@@ -187,7 +187,7 @@ def _record(sample: Sample, evaluation: Evaluation, identity: str, question: Que
 
 
 def write_lighteval(folder: Path, results: Results, questions: Mapping[str, Sequence[Question]]) -> Path:
-    """Write an evaluation folder as lighteval lays its output out, below FOLDER/lighteval; returns the file of results.
+    """Write an evaluation in the layout of lighteval's output, below FOLDER/lighteval; returns the results file.
 
     Raises:
         InputError: the folder has no samples, or cannot be written to.
@@ -219,7 +219,7 @@ def write_lighteval(folder: Path, results: Results, questions: Mapping[str, Sequ
 
 
 def _detail(samples: Sequence[Sample], question: Question | None) -> dict[str, Any]:
-    """One problem with all its responses."""
+    """The row of one problem with all its responses."""
     first = samples[0]
     asked = "" if question is None else question.problem
     choices = list(question.choices) if question is not None and question.choices else [first.reference or ""]
@@ -246,7 +246,7 @@ def _detail(samples: Sequence[Sample], question: Question | None) -> dict[str, A
 
 
 def read_every_eval_ever(path: Path, name: str | None = None) -> Evaluation:
-    """An evaluation that anyone wrote: its file of results, or of responses (``*_samples.jsonl``).
+    """Read an evaluation from its results file, or from its responses alone (``*_samples.jsonl``).
 
     Of several metrics of one evaluation the first one's responses are read. Lengths are `token_usage.output_tokens`.
 
@@ -322,7 +322,7 @@ def _sample(row: dict[str, Any], benchmark: str, index: int, where: str) -> Samp
 
 
 def read_exchanged(path: Path, name: str | None = None) -> Evaluation:
-    """An evaluation in the form of others: lighteval's details where it is Parquet, else Every Eval Ever.
+    """Read an evaluation of another project: lighteval's details if the file is Parquet, else Every Eval Ever.
 
     Raises:
         InputError: as `read_lighteval` and `read_every_eval_ever`.
@@ -331,14 +331,14 @@ def read_exchanged(path: Path, name: str | None = None) -> Evaluation:
 
 
 def read_lighteval(path: Path, name: str | None = None) -> Evaluation:
-    """One task of lighteval: its ``details_TASK_DATE.parquet``.
+    """Read one task of lighteval: its ``details_TASK_DATE.parquet``.
 
-    lighteval keeps one score per problem. Of a problem with several responses and their mean score, so many are taken
-    to be right, the first ones: what is computed from it per problem is right, which responses they were is not known.
-    The model is the folder above the date's, as lighteval lays it out.
+    lighteval keeps one score per problem. For a problem with several responses, as many as the mean score implies are
+    taken to be right, the first ones: numbers per problem are correct, but which responses were right is not known.
+    The model is named after the parent of the date's folder, as in lighteval's layout.
 
     Raises:
-        InputError: a row has no response, no length, or no score that says how many responses are right.
+        InputError: a row has no response, no length, or no score that gives the number of right responses.
     """
     from attnpo.data.problems import load_rows  # imports `datasets`, which takes a second
 
@@ -379,7 +379,7 @@ def _samples_of_detail(row: dict[str, Any], number: int, where: str) -> Iterator
 
 
 def _right(metric: dict[str, Any], count: int, where: str) -> int:
-    """How many of `count` responses are right."""
+    """The number of right responses among `count`."""
     scores = {name: value for name, value in metric.items() if name not in MEASURES or name == "accuracy"}
     if "accuracy" in scores:
         scores = {"accuracy": scores["accuracy"]}
@@ -397,7 +397,7 @@ def _right(metric: dict[str, Any], count: int, where: str) -> int:
 
 
 def _lengths(row: dict[str, Any], answer: dict[str, Any], count: int, where: str) -> list[int]:
-    """Tokens of every response; where the ids are not kept, the mean that stands among the metrics."""
+    """Tokens of every response; without token ids, the mean length among the metrics."""
     ids = answer.get("output_tokens") or []
     if len(ids) == count and all(isinstance(row_ids, list) for row_ids in ids):
         return [len(row_ids) for row_ids in ids]
@@ -408,4 +408,4 @@ def _lengths(row: dict[str, Any], answer: dict[str, Any], count: int, where: str
 
 
 WRITERS = {FOLDER: write_every_eval_ever, "lighteval": write_lighteval}
-"""What `attnpo eval --write` knows."""
+"""Format of `attnpo eval --write` → its writer."""

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: options, environment and samples, written line by line, read with every row checked."""
+"""The folder of an evaluation: options, environment, and samples, written line by line and checked when read."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ from attnpo.data.jsonl import (
 )
 from attnpo.errors import InputError, RunError
 from attnpo.evaluation.options import check_same
-from attnpo.evaluation.plan import Key
-from attnpo.evaluation.samples import Question, Sample, has_mark
+from attnpo.evaluation.samples import Key, Question, Sample, has_mark
 from attnpo.rewards.verdict import Verdict
 from attnpo.steps.formats import BY_MARKS, THINK, Form, ThinkingFormat, recorded_format
 from attnpo.versions import device_names, versions_of
 
 Results = dict[str, Any]
-"""What results.json holds (`attnpo.evaluation.results` writes it)."""
+"""The content of results.json (`attnpo.evaluation.results` writes it)."""
 
 ENVIRONMENT = "environment.json"
 JSON, CSV, MARKDOWN = "results.json", "results.csv", "results.md"
@@ -43,7 +42,7 @@ _PACKAGES = ("attnpo", "torch", "transformers", "tokenizers", "peft", "math-veri
 
 
 def versions() -> dict[str, str]:
-    """Those of the packages on which samples and results depend, as far as they are installed."""
+    """Versions of the installed packages on which samples and results depend."""
     return versions_of(_PACKAGES)
 
 
@@ -60,9 +59,12 @@ _KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The samples of one model, by benchmark. `step`: of a training run's own evaluations, None for others.
+    """The samples of one model, by benchmark.
 
-    `options`: what eval.yaml says of the sampling, as far as it is recorded. `form`: how the model marks its thinking.
+    Attributes:
+        step: the training step, for an evaluation within a training run.
+        options: the recorded options (eval.yaml).
+        form: how the model marks its thinking.
     """
 
     name: str
@@ -79,7 +81,7 @@ def is_evaluation(path: Path) -> bool:
 
 
 def read_evaluation(path: Path, name: str | None = None) -> Evaluation:
-    """Read an evaluation folder; benchmarks without a sample are left out. `name`: None for its own.
+    """Read an evaluation folder; benchmarks without a sample are left out. `name`: None for the recorded one.
 
     Raises:
         InputError: no such folder, no sample at all, or a row that is not a sample. The message names file and row.
@@ -102,7 +104,7 @@ def read_evaluation(path: Path, name: str | None = None) -> Evaluation:
 
 
 def read_options(file: Path) -> dict[str, Any]:
-    """A YAML file of options; an absent one has none. Raises InputError where it is no mapping."""
+    """Read a YAML file of options; {} if it does not exist. Raises InputError if it is not a mapping."""
     if not file.exists():
         return {}
     try:
@@ -118,7 +120,7 @@ def read_samples(file: Path) -> list[Sample]:
     """The samples of one benchmark, in the order of the file.
 
     Raises:
-        InputError: a row is no sample, belongs to another benchmark, or is there twice; names file, row and field.
+        InputError: a row is no sample, is of another benchmark, or occurs twice; names file, row and field.
     """
     samples: list[Sample] = []
     seen: dict[tuple[str, int], int] = {}
@@ -135,7 +137,7 @@ def read_samples(file: Path) -> list[Sample]:
 
 
 def sample_from_json(row: dict[str, Any], where: str) -> Sample:
-    """One row as a Sample; unknown fields are ignored. Raises InputError, beginning with `where`."""
+    """Convert a row to a Sample, ignoring unknown fields. Raises InputError; its message starts with `where`."""
     values = {}
     for name in (one.name for one in fields(Sample)):
         if name not in row:
@@ -153,14 +155,14 @@ def sample_from_json(row: dict[str, Any], where: str) -> Sample:
 
 
 def read_verdict(text: str, where: str) -> Verdict:
-    """Raises InputError for a word that is no verdict."""
+    """The verdict called `text`. Raises InputError for a word that is no verdict."""
     if text not in set(Verdict):
         raise InputError(f"{where}: field 'verdict' is {text!r}, expected {', '.join(Verdict)} or null")
     return Verdict(text)
 
 
 def check_planned(samples: Iterable[Sample], planned: dict[Key, int]) -> set[Key]:
-    """The keys of samples, all of them planned (key → seed).
+    """The keys of samples, after checking that each was planned with its seed (`planned`: key → seed).
 
     Raises:
         InputError: a sample of another run.
@@ -189,7 +191,7 @@ def _is_resolved(benchmark: Any) -> bool:
 
 
 class Environment:
-    """The file, written anew whenever something is added. A continued run adds a call and keeps the earlier ones."""
+    """environment.json, rewritten with every addition. A continued run adds a call and keeps the earlier ones."""
 
     def __init__(self, folder: Path, command: str) -> None:
         self._file = folder / ENVIRONMENT
@@ -213,19 +215,19 @@ class Environment:
 
     @property
     def changed_versions(self) -> list[str]:
-        """Packages whose version is not that of the first call."""
+        """Packages whose version differs from that of the first call."""
         first, now = self._facts["calls"][0]["versions"], self._call["versions"]
         return [f"{name} {first.get(name)} → {now.get(name)}" for name in now if first.get(name) != now[name]]
 
     def write(self, *, call: dict[str, Any] | None = None, **facts: Any) -> None:
-        """Add facts about the run, and about this call."""
+        """Add facts about the run and about this call, and write the file."""
         self._facts |= facts
         self._call |= {**(call or {}), "seconds": round(time.monotonic() - self._started, 1)}
         write_whole(self._file, json.dumps(self._facts, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def write_questions(folder: Path, questions: Mapping[str, Iterable[Question]]) -> None:
-    """What was asked, for those who read the samples later: questions.jsonl. Raises RunError where it cannot be."""
+    """Write questions.jsonl, with the problems and choices. Raises RunError if it cannot be written."""
     rows = [
         {"benchmark": name, "id": one.id, "problem": one.problem, "choices": list(one.choices)}
         for name, asked in questions.items()
@@ -235,27 +237,26 @@ def write_questions(folder: Path, questions: Mapping[str, Iterable[Question]]) -
 
 
 class EvaluationFolder:
-    """The folder that an evaluation writes into: checked, opened, filled sample by sample, and finished.
+    """The folder that an evaluation writes to: checked, opened, filled sample by sample, and finished.
 
-    A context manager, until whose end the folder belongs to this process: what writes is called inside of it. Every
-    sample is flushed as it is written, so a killed run loses at most the line being written.
+    A context manager that locks the folder for this process; methods that write are called inside it. Every sample is
+    flushed when it is written, so a killed run loses at most the line being written.
 
     Args:
-        resolved: the options of the run, as eval.yaml has them (`EvalOptions.resolved`).
-        overwrite: an evaluation that is there is removed when the folder is opened.
+        resolved: the options of the run, the content of eval.yaml (`EvalOptions.resolved`).
+        overwrite: remove an existing evaluation when the folder is opened.
     """
 
-    def __init__(self, path: Path, resolved: dict[str, Any] | None = None, *, overwrite: bool = False) -> None:
-        self.path, self.overwrite = path, overwrite
-        self.resolved = resolved or {}
+    def __init__(self, path: Path, resolved: dict[str, Any], *, overwrite: bool = False) -> None:
+        self.path, self.resolved, self.overwrite = path, resolved, overwrite
         self._open: dict[str, IO[bytes]] = {}
         self._lock: int | None = None
 
     def check(self) -> None:
-        """Whether a run can be written or continued here.
+        """Check that a run can be written or continued here.
 
         Raises:
-            InputError: a file, a folder of something else, or a run with other options.
+            InputError: a file, a folder without an evaluation, or a run with other options.
         """
         folder = self.path
         if folder.exists() and not folder.is_dir():
@@ -270,12 +271,12 @@ class EvaluationFolder:
             benchmarks = found.get("benchmarks")
             if not isinstance(benchmarks, dict) or not all(map(_is_resolved, benchmarks.values())):
                 raise InputError(
-                    f"{folder / OPTIONS}: found no samples and questions of every benchmark; --overwrite begins anew"
+                    f"{folder / OPTIONS}: expected samples and questions of every benchmark; --overwrite starts anew"
                 )
             check_same(found, self.resolved, folder)
 
     def finished_results(self, base: Path | None) -> Results | None:
-        """What results.json holds, if a run with these options has ended and no file it depends on changed since."""
+        """The content of results.json, if a run with these options has finished and its files are unchanged."""
         if self.overwrite:
             return None
         try:
@@ -285,11 +286,11 @@ class EvaluationFolder:
             if environment.get("finished") != self._stamp(base):
                 return None
             return json.loads((self.path / JSON).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # what is missing is made, and what is damaged is reported by who needs it
+        except (OSError, ValueError):  # a missing file is written later, a damaged one is reported by its reader
             return None
 
     def __enter__(self) -> EvaluationFolder:
-        """Raises InputError where another process writes to the folder."""
+        """Lock the folder. Raises InputError if another process writes to it."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.path, os.O_RDONLY)
         try:
@@ -312,17 +313,17 @@ class EvaluationFolder:
             file.close()
         self._open.clear()
         if self._lock is not None:
-            os.close(self._lock)  # which lets go of it, as the end of the process would
+            os.close(self._lock)  # releases the lock, as the end of the process would
             self._lock = None
 
     def clear(self) -> None:
-        """Remove what an evaluation has written, and nothing else."""
+        """Remove the files that an evaluation writes, and no others."""
         shutil.rmtree(self.path / SAMPLES, ignore_errors=True)
         for name in (OPTIONS, ENVIRONMENT, JSON, CSV, MARKDOWN):
             (self.path / name).unlink(missing_ok=True)
 
     def begin(self, command: str, questions: Mapping[str, Iterable[Question]], **facts: Any) -> Environment:
-        """Write eval.yaml, questions.jsonl and environment.json, whose facts about the run can be added to."""
+        """Write eval.yaml, questions.jsonl and environment.json, and return the latter to add facts to."""
         options = yaml.safe_dump(self.resolved, sort_keys=False, allow_unicode=True, encoding="utf-8")
         write_whole(self.path / OPTIONS, options)
         environment = Environment(self.path, command)
@@ -331,7 +332,7 @@ class EvaluationFolder:
         return environment
 
     def read(self, benchmarks: Iterable[str]) -> list[Sample]:
-        """The samples that are there; a line that was not finished is cut off its file first.
+        """Read the existing samples, after removing an unfinished last line from each file.
 
         Raises:
             InputError: a row that is no sample; names file and row.
@@ -343,7 +344,7 @@ class EvaluationFolder:
         return found
 
     def append(self, sample: Sample) -> None:
-        """Raises RunError where it cannot be written (disk full, …)."""
+        """Write a sample. Raises RunError if that fails (disk full, …)."""
         try:
             if sample.benchmark not in self._open:
                 self._file(sample.benchmark).parent.mkdir(exist_ok=True)
@@ -354,10 +355,13 @@ class EvaluationFolder:
             raise RunError(f"{self._file(sample.benchmark)}: writing failed ({error.strerror})") from error
 
     def settle_thinking(self, benchmarks: Iterable[str], form: ThinkingFormat = THINK) -> tuple[bool, int]:
-        """Whether the model thinks, by its responses. Then untagged ones have no answer; how many that changed.
+        """Decide by the responses whether the model thinks; if so, mark those without a thinking mark as unanswered.
 
-        That is so if at least half of all responses that ended have a closing mark: some models write it without any
-        opening, and a response that was cut off before it would pass for an answer. Doing it again changes nothing.
+        It does if at least half of the responses that ended have a mark: some models write the closing mark without an
+        opening one, so that a response cut off before it would be taken for an answer. A second call changes nothing.
+
+        Returns:
+            Whether the model thinks, and the number of changed responses.
         """
         benchmarks = list(benchmarks)
         samples = self.read(benchmarks)
@@ -373,11 +377,11 @@ class EvaluationFolder:
         return True, len(changed)
 
     def finish(self, environment: Environment, base: Path | None) -> None:
-        """Note down that the results are those of the samples (`finished_results`)."""
+        """Record that the results belong to the present samples (read by `finished_results`)."""
         environment.write(finished=self._stamp(base))
 
     def _stamp(self, base: Path | None) -> str:
-        """A hash of samples (of the base too), results and versions. Raises OSError where a result file is missing."""
+        """A hash of samples (of the base too), results and versions. Raises OSError if a result file is missing."""
         runs = (self.path, base)
         samples = [file for run in runs if run is not None for file in sorted((run / SAMPLES).glob("*.jsonl"))]
         digest = hashlib.blake2b(json.dumps(versions()).encode(), digest_size=16)

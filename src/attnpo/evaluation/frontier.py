@@ -1,4 +1,4 @@
-"""Accuracy against length: who is beaten by nobody, and the picture of it."""
+"""The accuracy–length frontier of a comparison (Pareto-optimal runs), and its plot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Point = tuple[float, float]
 COLOURS = ("#2f6690", "#b2182b", "#3a7d44", "#b8860b", "#6a4c93", "#d1603d", "#00798c", "#666666")
 MARKERS = "osD^vPX*"
 COLUMNS = 3
-# Where a label may stand, in points from its marker: beside, above, below, then further away.
+# Possible offsets of a label from its marker, in points: at the sides, above, below, then further away.
 PLACES = [
     (r * math.cos(angle), r * math.sin(angle))
     for r in (9, 18, 30, 44, 60)
@@ -28,9 +28,9 @@ PLACES = [
 
 
 def pareto(points: Mapping[str, Point]) -> list[str]:
-    """The names of the points that no other one beats, from short to long.
+    """The names of the points that no other one dominates, from short to long.
 
-    A point is beaten by one that is no longer and no less accurate, and better in one of the two.
+    A point is dominated by one that is no longer and no less accurate, and better in one of the two.
     """
     best = [
         name
@@ -50,7 +50,7 @@ def points_of(runs: Mapping[str, Any]) -> dict[str, Point]:
 
 
 def draw_frontier(comparison: dict[str, Any]) -> Figure:
-    """One panel for all benchmarks together, where there are several, and one for each."""
+    """Draw one panel per benchmark, and one for the macro average if there are several."""
     panels = {"all benchmarks": comparison["all"]} if comparison["all"] else {}
     panels |= comparison["benchmarks"]
     across = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
@@ -65,7 +65,7 @@ def draw_frontier(comparison: dict[str, Any]) -> Figure:
         _draw_points(panel, part["runs"], looks)
     for panel in axes[len(panels) :]:
         panel.remove()
-    figure.draw_without_rendering()  # settles the layout: labels are placed in pixels
+    figure.draw_without_rendering()  # computes the layout, because labels are placed in pixels
     figure.set_layout_engine("none")
     for panel, part in zip(figure.axes, panels.values(), strict=True):
         _label(panel, part["runs"], looks)
@@ -79,7 +79,7 @@ def _draw_points(panel: Axes, runs: Mapping[str, Any], looks: Mapping[str, tuple
         across, up = _bars(runs[name]["tokens"]), _bars(runs[name]["accuracy"])
         panel.errorbar(tokens, accuracy, up, across, color=colour, marker=marker, markersize=7, capsize=2, elinewidth=1)
     line = pareto(points)
-    # A staircase: with that many tokens at most, this accuracy has been reached.
+    # A staircase: the accuracy reached with at most that many tokens.
     panel.plot(
         [points[name][0] for name in line],
         [points[name][1] for name in line],
@@ -98,16 +98,16 @@ def _draw_points(panel: Axes, runs: Mapping[str, Any], looks: Mapping[str, tuple
 
 
 def _bars(value: dict[str, Any]) -> list[list[float]] | None:
-    """Lengths of the interval below and above the value, as matplotlib takes them."""
+    """Lengths of the interval below and above the value, in the form that matplotlib takes."""
     if value["low"] is None:
         return None
     return [[value["value"] - value["low"]], [value["high"] - value["value"]]]
 
 
 def _label(panel: Axes, runs: Mapping[str, Any], looks: Mapping[str, tuple[str, str]]) -> None:
-    """Write each name beside its point: at the first place free of markers, intervals, other names and the border.
+    """Write each name next to its point, at the first place that overlaps no marker, interval, other name or border.
 
-    Where there is no such place, the one that meets least.
+    If there is no such place, use the one with the smallest overlap.
     """
     points = points_of(runs)
     figure = panel.get_figure(root=True)
@@ -148,7 +148,7 @@ def _label(panel: Axes, runs: Mapping[str, Any], looks: Mapping[str, tuple[str, 
 
 
 def _obstacles(panel: Axes, found: Mapping[str, Any]) -> list[Bbox]:
-    """What a marker and its two intervals cover, in pixels."""
+    """The boxes of a marker and its two intervals, in pixels."""
     tokens, accuracy = found["tokens"], found["accuracy"]
     boxes = [((tokens["value"], accuracy["value"]), (tokens["value"], accuracy["value"]))]
     if tokens["low"] is not None:

@@ -1,10 +1,10 @@
-r"""The grader against the gold answers: each must be right for its own question however it is spelt, and nothing else.
+r"""Check of the grader on the gold answers: every spelling of a gold must be right, and nothing else.
 
-Of every gold are made responses that must be right (:func:`~attnpo.evaluation.variants.respellings`; for choices the
+From every gold are made responses that must be right (:func:`~attnpo.evaluation.variants.respellings`; for choices the
 forms below) and responses that must be wrong: near-misses, and the gold of the next question that has a different one.
-Foreign golds that are accepted are listed: a few are equal in value (``x=5`` and ``5``). Verdicts in which a rule
-of the verifier took part are taken once more without that rule: a rule earns its place by the respellings it makes
-right, and a near-miss that is right because of it is its end.
+Golds of other questions that are accepted are listed: a few are equal in value (``x=5`` and ``5``). Responses to which
+a rule of the verifier was applied are graded again without that rule: a rule is useful if it makes respellings right,
+and harmful if it makes a near-miss right.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHOICE_FORMS: tuple[str, ...] = ("Answer: %s", r"\boxed{%s}", "The correct answe
 
 @dataclass
 class Tally:
-    """Verdicts on responses of one way: how many, and how many were as they must be."""
+    """Verdicts on responses made in one way: their number, and the number of correct ones."""
 
     tried: int = 0
     good: int = 0
@@ -33,28 +33,28 @@ class Tally:
 
 @dataclass
 class RuleTally:
-    """Verdicts that one rule of the verifier changes, by what the response was made to be, of those `tried` without."""
+    """Verdicts that one rule of the verifier changes, by kind of response; `tried`: graded again without the rule."""
 
     tried: int = 0
     golds: int = 0
     respellings: int = 0
     near_misses: int = 0
     harmful: list[str] = field(default_factory=list)
-    """Near-misses that are right with the rule and not without it."""
+    """Near-misses that are right with the rule and wrong without it."""
 
 
 @dataclass
 class GoldCheck:
-    """What came of one file or data set.
+    """The result for one file or data set.
 
     Attributes:
         rows: questions read.
         right: questions whose gold was graded right in its own forms (a box in a sentence, a displayed box).
-        failed: "ID: what happened", for every question whose gold was not.
+        failed: "ID: reason", for every question whose gold was not.
         unchecked: reason → ids of the questions that have nothing to check.
         ways: way of spelling → tally of the golds' respellings; misread: those that were not right.
-        misses: way of missing → tally; accepted: near-misses that were right.
-        others: foreign golds that were graded; foreign: those of them that were right.
+        misses: kind of near-miss → tally; accepted: near-misses that were right.
+        others: golds of other questions that were graded; foreign: those of them that were right.
         rules: rule → verdicts it changes.
     """
 
@@ -73,7 +73,7 @@ class GoldCheck:
 
 @dataclass(frozen=True)
 class _Try:
-    """One response to a question. `way`: of spelling, of missing, or "other"; `must`: be right."""
+    """One response to a question. `way`: of spelling, kind of near-miss, or "other"; `must`: it must be right."""
 
     question: Question
     response: str
@@ -84,14 +84,14 @@ class _Try:
 def check_gold(
     questions: Sequence[Question],
     grader: Grader,
-    told: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
     *,
     with_rules: bool = True,
 ) -> GoldCheck:
-    """Grade responses made of the gold answers of `questions`; `told` hears (done, of how many) golds.
+    """Grade responses made from the gold answers of `questions`; `on_progress` takes (done, total) golds.
 
     Questions that share gold, choices and tolerance are graded once. `with_rules`: count what each rule changes, which
-    takes as long again.
+    doubles the time.
     """
     check = GoldCheck(len(questions))
     groups: dict[str, list[Question]] = {}
@@ -114,18 +114,18 @@ def check_gold(
             _count(check, failed, one, result)
         if with_rules:
             _count_rules(check, grader, tries, graded)
-        if told:
-            told(start + len(chunk), len(distinct))
+        if on_progress:
+            on_progress(start + len(chunk), len(distinct))
     for group in groups.values():
-        said = failed.get(group[0].id)
-        check.right += len(group) if said is None else 0
-        check.failed += [] if said is None else [f"{question.id}: {said}" for question in group]
+        reason = failed.get(group[0].id)
+        check.right += len(group) if reason is None else 0
+        check.failed += [] if reason is None else [f"{question.id}: {reason}" for question in group]
     return check
 
 
 def _count(check: GoldCheck, failed: dict[str, str], one: _Try, result: Graded) -> None:
     question, is_right = one.question, result.verdict == Verdict.RIGHT
-    said = f"{one.response!r} is {result.verdict}, gold {question.reference!r}"
+    reason = f"{one.response!r} is {result.verdict}, gold {question.reference!r}"
     if one.way == "other":
         check.others += 1
         if is_right:
@@ -136,13 +136,13 @@ def _count(check: GoldCheck, failed: dict[str, str], one: _Try, result: Graded) 
     tally.good += is_right == one.must
     if is_right == one.must:
         return
-    (check.misread if one.must else check.accepted).append(f"{question.id} ({one.way}): {said}")
+    (check.misread if one.must else check.accepted).append(f"{question.id} ({one.way}): {reason}")
     if one.way in OWN_FORMS:
-        failed.setdefault(question.id, said)
+        failed.setdefault(question.id, reason)
 
 
 def _count_rules(check: GoldCheck, grader: Grader, tries: Sequence[_Try], graded: Sequence[Graded]) -> None:
-    """Every verdict again without each rule that took part in it."""
+    """Grade every response again without each rule that was applied to it."""
     for rule in sorted({rule for result in graded for rule in result.fired}):
         tally = check.rules.setdefault(rule, RuleTally())
         used = [(one, before) for one, before in zip(tries, graded, strict=True) if rule in before.fired]
@@ -163,10 +163,10 @@ def _count_rules(check: GoldCheck, grader: Grader, tries: Sequence[_Try], graded
 
 
 MOST_PER_RULE = 300
-"""Verdicts of one chunk that are taken again without a rule, evenly spread: without "exact" one can take seconds."""
+"""Responses of one chunk graded again without a rule, evenly spread: without "exact" one can take seconds."""
 
 CHUNK = 1000
-"""Questions graded at a time: often enough for a progress bar; the pool grades equal pairs of one call once."""
+"""Questions per call of the grader: small enough for a progress bar; the pool grades equal pairs of one call once."""
 
 
 def _tries(question: Question, index: int, all_questions: Sequence[Question]) -> list[_Try]:

@@ -1,4 +1,4 @@
-"""Questions of a benchmark: from a data folder, the Hub, or made by the benchmark itself."""
+"""Load the questions of a benchmark: from a data folder, from the Hub, or made by the benchmark."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Loaded:
 
     Attributes:
         questions: in the source's order.
-        left_out: for every row that could not be used, what was wrong with it (row and field named).
+        left_out: a message for every row that could not be used (names row and field).
         source: the file, or the data set and revision.
     """
 
@@ -37,7 +37,7 @@ class Loaded:
 def load_questions(name: str, *, data_dir: Path | None, limit: int | None = None) -> Loaded:
     """The questions of benchmark `name`, from a file of `data_dir` if given, else from the Hub.
 
-    `limit` takes a fixed subset: the same questions every time, in order, and those of a smaller limit are among them.
+    `limit` selects a fixed subset: the same questions every time, in order; a smaller limit selects a subset of it.
 
     Raises:
         InputError: an unknown benchmark, no file for it in the folder, no access to the Hub, no usable row, limit < 1.
@@ -61,7 +61,7 @@ def load_questions(name: str, *, data_dir: Path | None, limit: int | None = None
 
 
 def load_all(names: Sequence[str] | None, *, data_dir: Path | None) -> dict[str, Loaded]:
-    """The questions of several benchmarks; None: of all, or of all that have a file in `data_dir`.
+    """The questions of several benchmarks; `names` None: of all, or of all that have a file in `data_dir`.
 
     Raises:
         InputError: as :func:`load_questions`; or the folder has no file of any benchmark.
@@ -75,7 +75,7 @@ def load_all(names: Sequence[str] | None, *, data_dir: Path | None) -> dict[str,
 
 
 def find_file(benchmark: Benchmark, data_dir: Path) -> Path:
-    """The benchmark's file in a data folder; InputError names the files it could be."""
+    """The benchmark's file in a data folder. Raises InputError, with the possible file names, if there is none."""
     check_data_dir(data_dir)
     found = _files_in(data_dir, benchmark.files)
     if not found:
@@ -85,13 +85,13 @@ def find_file(benchmark: Benchmark, data_dir: Path) -> Path:
 
 
 def check_data_dir(data_dir: Path) -> None:
-    """InputError if the data folder is not there."""
+    """Raises InputError if the data folder does not exist."""
     if not data_dir.is_dir():
         raise InputError(f"data folder {data_dir}: no such folder")
 
 
 def files_of(benchmark: Benchmark, data_dir: Path) -> list[Path]:
-    """Every file of a data folder that has the form of this benchmark: other splits too."""
+    """Every file of a data folder that has the format of this benchmark, other splits included."""
     check_data_dir(data_dir)
     return _files_in(data_dir, tuple(dict.fromkeys((*benchmark.files, *benchmark.also))))
 
@@ -112,7 +112,7 @@ def load_file(benchmark: Benchmark, path: Path) -> Loaded:
 
 
 def _refuse_web_page(path: Path) -> None:
-    """A page that asks for a login is often saved under the name of the file behind it."""
+    """Raise InputError for HTML: a login page is often saved in place of the file it protects."""
     try:
         with path.open("rb") as file:
             start = file.read(256)
@@ -179,7 +179,7 @@ def _download(benchmark: Benchmark) -> Path:
         path = hf_hub_download(
             benchmark.hub_id, benchmark.hub_file, repo_type="dataset", revision=benchmark.hub_revision
         )
-    except (OSError, ValueError) as error:  # the Hub's own errors are of these two kinds
+    except (OSError, ValueError) as error:  # the errors of huggingface_hub are subclasses of these two
         reason = str(error).splitlines()[0]
         raise InputError(_how_to_get(benchmark, f"cannot be downloaded ({reason})")) from error
     return Path(path)

@@ -1,14 +1,13 @@
-"""What one model did on one benchmark: means over problems, with 95 % intervals from resampled problems.
+"""Metrics of one model on one benchmark: means over problems, with 95 % intervals from resampled problems.
 
 Every number is first formed per problem and then averaged, so a problem counts once however often it was sampled.
-NaN stands inside the columns for "this problem has no such number" (no graded sample, too few for pass@k); it is left
-out of the mean, and `Measure.problems` says how many problems were not.
+NaN in a column means that the problem has no such number (no graded sample, too few for pass@k); it is left out of the
+mean, and `Measure.problems` is the number of the others.
+
+`behaviour` has counts of phrases and steps in the thinking text, without intervals: they describe the sampled
+responses.
 
 Shapes: N samples, P problems, K columns, D draws of the bootstrap.
-
-How a model thinks: how often it turns, goes forward or looks back, and in how many steps.
-
-Counts, not intervals: they describe the very responses that were sampled.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from attnpo.bootstrap import LEVEL, bootstrap_over_problems, draw_problems, interval
-from attnpo.errors import InputError
 from attnpo.evaluation.samples import Sample
 from attnpo.rewards.verdict import REWARD_OF
 from attnpo.steps.formats import BY_MARKS, Form
@@ -44,7 +42,7 @@ Problem = list[Sample]
 
 @dataclass(frozen=True)
 class Measure:
-    """A mean over `problems` problems with its 95 % interval; None where there are too few for a value or a spread."""
+    """A mean over `problems` problems with its 95 % interval; None with too few problems for a value or an interval."""
 
     value: float | None
     low: float | None
@@ -55,17 +53,8 @@ class Measure:
         return asdict(self)
 
 
-def read_budgets(text: str) -> list[int]:
-    """Token budgets as given on a command line: `2048,4096`. Raises InputError for anything else."""
-    words = [word.strip() for word in text.split(",")]
-    for word in words:
-        if not word.isdecimal() or int(word) < 1:
-            raise InputError(f"--budgets: found {word!r}, expected whole numbers of at least 1, separated by commas")
-    return sorted({int(word) for word in words})
-
-
 def by_problem(samples: Sequence[Sample]) -> list[Problem]:
-    """Samples put together by problem, in an order that does not depend on the order of arrival."""
+    """Samples grouped by problem, in an order that does not depend on the order in which they were written."""
     problems: dict[str, Problem] = {}
     for sample in sorted(samples, key=lambda sample: (sample.id, sample.sample)):
         problems.setdefault(sample.id, []).append(sample)
@@ -73,24 +62,26 @@ def by_problem(samples: Sequence[Sample]) -> list[Problem]:
 
 
 def is_right(sample: Sample) -> bool | None:
-    """Whether the answer is right; None where that was not found out (no verdict, or a verifier that failed)."""
+    """Whether the answer is right; None if that is not known (no verdict, or the verifier failed)."""
     reward = None if sample.verdict is None else REWARD_OF[sample.verdict]
     return None if reward is None else reward > 0
 
 
 def graded(samples: Sequence[Sample]) -> list[bool]:
-    """Right or wrong, of the samples for which it is known."""
+    """Whether each sample is right, for those of which it is known."""
     return [right for sample in samples if (right := is_right(sample)) is not None]
 
 
 def accuracy(problem: Problem, budget: float = math.inf) -> float:
-    """Share of right samples among the graded ones; beyond `budget` tokens a response counts as wrong. NaN: none."""
+    """Share of right samples among the graded ones, NaN if there are none; a response of more than `budget` tokens
+    counts as wrong.
+    """
     rights = [right and sample.tokens <= budget for sample in problem if (right := is_right(sample)) is not None]
     return fmean(rights) if rights else math.nan
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Chance that one of `k` samples is right, of `n` of which `c` are: the unbiased estimator.
+    """Unbiased estimate of the probability that at least one of `k` samples is right; `c` of `n` samples are right.
 
     1 − C(n − c, k) / C(n, k), as a product of factors below 1, so that no binomial gets large.
     Source: Chen et al. 2021 (arXiv 2107.03374). Needs 0 ≤ c ≤ n and 1 ≤ k ≤ n.
@@ -103,7 +94,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def problem_pass_at_k(problem: Problem, k: int) -> float:
-    """pass@k of one problem; NaN where fewer than `k` of its samples were graded."""
+    """pass@k of one problem; NaN if fewer than `k` of its samples were graded."""
     rights = graded(problem)
     return pass_at_k(len(rights), sum(rights), k) if len(rights) >= k else math.nan
 
@@ -115,7 +106,7 @@ def reached_ks(problems: Sequence[Problem]) -> list[int]:
 
 
 def known_budgets(problems: Sequence[Problem], budgets: Sequence[int]) -> list[int]:
-    """The budgets under which every response is known: none was cut off before it reached them."""
+    """The budgets for which every response is known: none was cut off before it reached them."""
     cut = min((sample.tokens for problem in problems for sample in problem if sample.truncated), default=math.inf)
     return [budget for budget in sorted(set(budgets)) if budget <= cut]
 
@@ -143,7 +134,7 @@ def measure(table: dict[str, list[float]], seed: int = 0) -> dict[str, Measure]:
 
 
 def widen(share: Measure) -> Measure:
-    """A share of 0 or 1 has the exact binomial interval over its P problems: resampling equal ones shows no spread.
+    """Give a share of 0 or 1 the exact binomial interval over its P problems: resampling equal values has no spread.
 
     All right: from 0.025^(1/P) to 1; all wrong: from 0 to 1 − 0.025^(1/P). Source: Clopper & Pearson 1934.
     """
@@ -154,7 +145,7 @@ def widen(share: Measure) -> Measure:
 
 
 def as_measure(value: float, low: float, high: float, problems: int) -> Measure:
-    """A Measure of plain numbers: without a problem there is no value, and one problem alone has no spread."""
+    """A Measure of plain numbers: no value without a problem, no interval with one problem only."""
     if not problems or math.isnan(value):
         return Measure(None, None, None, problems)
     if problems < 2 or math.isnan(low):
@@ -163,7 +154,7 @@ def as_measure(value: float, low: float, high: float, problems: int) -> Measure:
 
 
 def median_tokens(problems: Sequence[Problem], seed: int = 0) -> Measure:
-    """The median length over all responses, in tokens; whole problems are resampled for its interval."""
+    """The median length over all responses, in tokens; its interval resamples problems with all their responses."""
     groups = torch.tensor([number for number, problem in enumerate(problems) for _ in problem])
     tokens = torch.tensor([float(sample.tokens) for problem in problems for sample in problem]).double()
     once = torch.ones(1, len(problems), dtype=torch.float64)
@@ -174,7 +165,7 @@ def median_tokens(problems: Sequence[Problem], seed: int = 0) -> Measure:
 
 
 def _weighted_medians(values: Float64[Tensor, "N"], weights: Float64[Tensor, "D N"]) -> Float64[Tensor, "D"]:
-    """The median of `values`, each taken as many times as a row of `weights` says."""
+    """The median of `values` for each row of `weights`, which has the number of times each value is counted."""
     order = values.argsort()
     reached = weights[:, order].cumsum(1)
     half = reached[:, -1:] / 2
@@ -185,12 +176,12 @@ def _weighted_medians(values: Float64[Tensor, "N"], weights: Float64[Tensor, "D 
 def behaviour(samples: Sequence[Sample], lexicon: str = "paper", form: Form = BY_MARKS) -> dict[str, float | None]:
     """Triggers of each phrase list per 1,000 thinking tokens, over all samples; mean number of steps per response.
 
-    The frequencies are None where nothing was thought. Raises InputError for an unknown lexicon.
+    The frequencies are None without thinking tokens. Raises InputError for an unknown lexicon.
     """
     counts: Counter[str] = Counter()
     steps = []
     for sample in samples:
-        # A response of a model that does not think has no closing mark either; only its counts tell.
+        # A response of a model that does not think has no closing mark either: only thinking_tokens decides.
         thinking = thinking_of(sample.text, form) if sample.thinking_tokens else ""
         counts.update(phrase_counts(thinking, lexicon))
         steps.append(len(segment_steps(thinking, lexicon)))

@@ -1,4 +1,7 @@
-"""The problems that several evaluations have in common, and paired tests of models on them."""
+"""The common problems of several evaluations, and paired tests of models on them.
+
+Shapes: P problems, K columns (accuracy and mean tokens), D draws of the bootstrap.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from attnpo.evaluation.metrics import DRAWS, Measure, as_measure, by_problem, co
 from attnpo.evaluation.samples import Sample
 
 Shared = dict[str, dict[str, list[Sample]]]
-"""Benchmark → run → its samples of the problems that all of these runs have."""
+"""Benchmark → run → its samples of the problems that all these runs have."""
 
 
 def shared_problems(runs: Sequence[Evaluation], notices: list[str]) -> Shared:
-    """The samples to compare; what is left out is added to `notices`.
+    """The samples to compare; a message about everything left out is added to `notices`.
 
     Raises:
-        InputError: nothing in common, or two references for one problem.
+        InputError: no common problem, or two references for one problem.
     """
     shared: Shared = {}
     for benchmark in dict.fromkeys(name for run in runs for name in run.samples):
@@ -56,9 +59,9 @@ def shared_problems(runs: Sequence[Evaluation], notices: list[str]) -> Shared:
 
 
 def _largest_group(asked: Mapping[str, set[str]]) -> tuple[list[str], set[str]]:
-    """The most runs found to have problems in common, and those problems; of equals the group of the earliest run.
+    """The largest group of runs found with common problems, and these problems; of equal groups the first.
 
-    From each run on, the others join in their order while a problem remains that all have.
+    Starting from each run in turn, the others are added in their order as long as a common problem remains.
     """
     best: tuple[list[str], set[str]] = ([], set())
     for start, ids in asked.items():
@@ -92,14 +95,14 @@ def _check_references(benchmark: str, samples: Mapping[str, Sequence[Sample]]) -
 
 Tables = Mapping[str, Float64[Tensor, "P K"]]
 
-EXACT = 14  # problems that differ, up to which all 2^n signs are gone through
+EXACT = 14  # up to this number n of differing problems, all 2^n assignments of signs are enumerated
 FLIPS = 20_000
-CHUNK = 1 << 22  # signs held at a time
+CHUNK = 1 << 22  # signs in memory at a time
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over problems of model − base, its 95 % interval, and the p value of "there is none"."""
+    """Mean over problems of model − base, its 95 % interval, and the p value of no difference."""
 
     value: float | None
     low: float | None
@@ -113,7 +116,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Against:
-    """A model against the base."""
+    """A model compared with the base."""
 
     accuracy: Difference
     tokens: Difference
@@ -121,7 +124,7 @@ class Against:
 
 
 def against(model: Tables, base: Tables, weights: Weights) -> Against:
-    """Compare two tables of the same benchmarks and problems; a number only one of the two has counts for neither."""
+    """Compare two tables of the same benchmarks and problems; a number that only one has is left out of both."""
     both = {name: torch.where((model[name] + base[name]).isnan(), torch.nan, 0.0) for name in model}
     model = {name: model[name] + both[name] for name in both}
     base = {name: base[name] + both[name] for name in both}
@@ -138,9 +141,9 @@ def against(model: Tables, base: Tables, weights: Weights) -> Against:
 
 
 def resampled(tables: Tables) -> tuple[Float64[Tensor, "K"], Float64[Tensor, "D K"]]:
-    """The macro average of every column, and of every draw of the bootstrap.
+    """The macro average of every column, and the same for every draw of the bootstrap.
 
-    Each benchmark draws from a seed made of its name: the same for every model, and no two benchmarks alike.
+    The seed of each benchmark's draws is made from its name: equal for all models, different between benchmarks.
     """
     means = torch.stack([values.nanmean(0) for values in tables.values()])
     draws = [
@@ -151,7 +154,7 @@ def resampled(tables: Tables) -> tuple[Float64[Tensor, "K"], Float64[Tensor, "D 
 
 
 def macro_average(columns: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Measure]:
-    """Every column that all benchmarks have, averaged over them (`columns`: of `metrics.columns`, by benchmark)."""
+    """The mean over the benchmarks of every column that all have (`columns`: `metrics.columns` by benchmark)."""
     shared = [name for name in next(iter(columns.values())) if all(name in found for found in columns.values())]
     table = {
         benchmark: torch.tensor([found[name] for name in shared], dtype=torch.float64).T
@@ -165,10 +168,11 @@ def macro_average(columns: Mapping[str, Mapping[str, list[float]]]) -> dict[str,
 
 
 def sign_flip_p(differences: Float64[Tensor, "P"], seed: int = 0) -> float | None:
-    """Two-sided p value of the sign-flip permutation test: were the two models alike, every sign could be the other.
+    """Two-sided p value of the sign-flip permutation test: without a difference between the models, either sign of each
+    problem's difference is equally likely.
 
-    With one sample per problem this is McNemar's exact test. Exact up to 14 problems that differ; beyond, from 20,000
-    drawn assignments of signs, p = (hits + 1) / (draws + 1). None without a problem.
+    With one sample per problem this is McNemar's exact test. Exact up to 14 problems that differ; with more, from
+    20,000 drawn assignments of signs, p = (hits + 1) / (draws + 1). None without a problem.
     """
     known = differences[~differences.isnan()]
     if not len(known):
@@ -180,7 +184,7 @@ def sign_flip_p(differences: Float64[Tensor, "P"], seed: int = 0) -> float | Non
         return float(((1.0 - 2.0 * bits.double()) @ moved).abs().ge(reached).double().mean())
     generator = torch.Generator().manual_seed(seed)
     hits, left = 0, FLIPS
-    while left:  # in parts: a benchmark may have ten thousand problems
+    while left:  # in chunks: a benchmark may have ten thousand problems
         rows = min(left, max(1, CHUNK // len(moved)))
         bits = torch.randint(2, (rows, len(moved)), generator=generator)
         hits += int(((1.0 - 2.0 * bits.double()) @ moved).abs().ge(reached).sum())
@@ -189,7 +193,7 @@ def sign_flip_p(differences: Float64[Tensor, "P"], seed: int = 0) -> float | Non
 
 
 def _share(pair: Float64[Tensor, "P"]) -> Float64[Tensor, "P"]:
-    """What each problem adds to its benchmark's mean."""
+    """The contribution of each problem to its benchmark's mean."""
     return pair / max(1, int((~pair.isnan()).sum()))
 
 

@@ -1,7 +1,7 @@
-"""The results of an evaluation, computed from its samples and nothing else.
+"""The results of an evaluation, computed from its samples alone.
 
-results.json, results.csv and results.md in its folder, and a first look on the screen, in small pictures made of
-characters that are readable without colours.
+Written to results.json, results.csv and results.md in its folder, and printed with small plots of characters, readable
+without colours.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def write_results(
     weights: Weights | None = None,
     lexicon: str = "paper",
 ) -> Results:
-    """Write results.json, .csv and .md into an evaluation folder and return what results.json holds.
+    """Write results.json, .csv and .md into an evaluation folder and return the content of results.json.
 
     Args:
-        base: the evaluation folder of the model to form AES against; None: `aes` is null.
+        base: the evaluation folder of the base model for AES; None: `aes` is null.
         budgets: token budgets; those beyond the length at which a response was cut off are left out.
         weights: of AES; None: those of the paper.
 
     Raises:
-        InputError: no samples, a bad row, nothing in common with the base, or a file that cannot be written.
+        InputError: no samples, a bad row, no common problem with the base, or a file that cannot be written.
     """
     evaluation = read_evaluation(folder)
     results: Results = {
@@ -80,7 +80,7 @@ def write_results(
 def benchmark_results(
     samples: Sequence[Sample], budgets: Sequence[int] = BUDGETS, lexicon: str = "paper", form: Form = BY_MARKS
 ) -> dict[str, Any]:
-    """Everything results.json says about one benchmark; `samples` are at least one."""
+    """The entry of one benchmark in results.json; needs at least one sample."""
     problems = by_problem(samples)
     found = {name: value.as_json() for name, value in measure(columns(problems, budgets)).items()}
     return {
@@ -100,7 +100,7 @@ def benchmark_results(
 
 
 def by_level(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
-    """Problems by their level, numbers in their order and words in theirs; those without one are left out."""
+    """Problems by level, first numbers, then words, each sorted; problems without a level are left out."""
     levels: dict[str, list[Problem]] = {}
     for problem in problems:
         if problem[0].level is not None:
@@ -114,7 +114,7 @@ def level_order(level: str) -> tuple[bool, str, str]:
 
 
 def histogram(tokens: Sequence[int], bins: int = BINS) -> dict[str, list[int]]:
-    """Responses per range of lengths: `bins` equally wide ones from 0; the last one includes its end."""
+    """Responses per range of lengths: `bins` ranges of equal width from 0; the last one includes its end."""
     width = -(-max(*tokens, 1) // bins)
     counts = [0] * bins
     for length in tokens:
@@ -123,19 +123,19 @@ def histogram(tokens: Sequence[int], bins: int = BINS) -> dict[str, list[int]]:
 
 
 def results_table(results: Results) -> Table:
-    """One row per benchmark, all numbers; a column that a benchmark does not have is empty there."""
+    """One row per benchmark with all numbers; a cell is empty if the benchmark does not have the column."""
     rows = [{"benchmark": name, **flat(values)} for name, values in results["benchmarks"].items()]
     names = tuple(dict.fromkeys(name for row in rows for name in row))
     return Table(names, [tuple(row.get(name) for name in names) for row in rows])
 
 
 def keyed(found: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The columns named `prefix`…, without it: `pass@4` → `4`."""
+    """The columns whose names start with `prefix`, under the rest of the name: `pass@4` → `4`."""
     return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Cell]:
-    """A benchmark's numbers under one name each: accuracy, accuracy_low, pass_at_k_4, …"""
+    """A benchmark's numbers as a flat mapping: accuracy, accuracy_low, pass_at_k_4, …"""
     cells: dict[str, Cell] = {}
     for name, value in values.items():
         if name in ("levels", "lengths"):
@@ -161,7 +161,7 @@ def _markdown(results: Results) -> str:
 
 
 def truncation_notes(benchmarks: Mapping[str, Any]) -> list[str]:
-    """What to do where at least half of the responses were cut off."""
+    """Advice for every benchmark with at least half of the responses cut off."""
     return [
         f"{name}: {100 * found['truncated']['value']:.0f} % of the responses reached the limit of {found['longest']} "
         "tokens; raise --max-tokens (as far as the model's context allows)"
@@ -171,7 +171,7 @@ def truncation_notes(benchmarks: Mapping[str, Any]) -> list[str]:
 
 
 def shown(value: dict[str, Any], scale: float, places: int, sign: str = "") -> str:
-    """A measure for people: `41.0 [33.0, 49.0]`; `sign` "+": with its sign."""
+    """A measure as text: `41.0 [33.0, 49.0]`; `sign` "+": with its sign."""
     if value["value"] is None:
         return "–"
     text, low, high = (
@@ -190,7 +190,7 @@ def _level(problems: list[Problem]) -> dict[str, Any]:
 
 
 def aes_against(base: Evaluation, evaluation: Evaluation, weights: Weights) -> dict[str, Any]:
-    """AES per benchmark that both have, and of the macro averages of accuracy and tokens over these (`all`)."""
+    """AES of every common benchmark, and of the macro averages of accuracy and tokens over them (`all`)."""
     shared = shared_problems([replace(base, name="base"), replace(evaluation, name="model")], [])
     tables = {
         name: {benchmark: problem_table(samples[name]) for benchmark, samples in shared.items()}
@@ -232,9 +232,9 @@ def bar(share: float, width: int) -> str:
 
 
 def scatter(points: Mapping[str, tuple[float, float]], width: int, height: int) -> list[str]:
-    """Points drawn as the first character of their name in a field of `width` × `height`, higher values further up.
+    """Draw points as the first character of their name in a field of `width` × `height`, higher values further up.
 
-    A character that is taken is drawn as `+`: two points or more at one place.
+    Two or more points at one place are drawn as `+`.
     """
     field = [[" "] * width for _ in range(height)]
     places = {}
@@ -252,8 +252,8 @@ LEVELS_BAR, MOST_LEVELS = 20, 20
 
 
 def print_results(results: Results, console: Console | None = None) -> None:
-    """Print what results.json holds: accuracy, lengths, pass@k, budgets, levels and what was left out."""
-    console = console or Console(highlight=False, markup=False)  # names may hold [brackets]
+    """Print the content of results.json: accuracy, lengths, pass@k, budgets, levels and ungraded responses."""
+    console = console or Console(highlight=False, markup=False)  # names may contain [brackets]
     benchmarks = results["benchmarks"]
     console.print()
     names = dict.fromkeys((results["name"], results["model"]))  # often the same
@@ -279,7 +279,7 @@ def print_results(results: Results, console: Console | None = None) -> None:
 
 
 def telling_budgets(benchmarks: Mapping[str, Any]) -> dict[str, Any]:
-    """The results without budgets that only repeat the accuracy: those after the first that no response exceeds."""
+    """The results up to the first budget that no response exceeds; larger ones only repeat the accuracy."""
     longest = max(found["longest"] for found in benchmarks.values())
     budgets = sorted({int(budget) for found in benchmarks.values() for budget in found["accuracy_at_budget"]})
     last = next((budget for budget in budgets if budget >= longest), longest)
@@ -290,11 +290,11 @@ def telling_budgets(benchmarks: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def new_table(title: str, columns: Sequence[str], left: int = 1) -> ScreenTable:
-    """A table without vertical lines; all columns but the first `left` are numbers."""
+    """A table without vertical lines; the first `left` columns are aligned left, the others right."""
     table = ScreenTable(
         title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    table.pad_edge = False  # 80 columns hold three intervals
+    table.pad_edge = False  # so that three intervals fit into 80 columns
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number < left else "right", overflow="fold")
     return table
@@ -306,10 +306,10 @@ def print_columns(
     part: str,
     console: Console,
 ) -> None:
-    """pass@k or accuracy under budgets, one column for each k or budget any row has; nothing where none has one."""
+    """Print pass@k or accuracy under budgets, a column for each k or budget of any row; nothing if there are none."""
     rows = list(rows)
     keys = sorted({key for _, found in rows for key in found[part]}, key=int)
-    if not keys or (part == "pass_at_k" and keys == ["1"]):  # which is the accuracy
+    if not keys or (part == "pass_at_k" and keys == ["1"]):  # pass@1 is the accuracy
         return
     title = "pass@k %" if part == "pass_at_k" else "accuracy % within so many tokens"
     table = new_table(title, (*heads, *keys), left=len(heads))
@@ -325,7 +325,7 @@ def cut_share(found: Mapping[str, Any]) -> str:
 
 
 def ungraded_notes(benchmarks: Mapping[str, Any], of: str = "") -> list[str]:
-    """What was left out of the accuracies; `of`: whose responses these are."""
+    """A note for every benchmark with ungraded responses; `of`: text to insert after "responses"."""
     return [
         f"{name}: {found['ungraded']} of {found['samples']} responses{of} could not be graded; no accuracy counts them."
         for name, found in benchmarks.items()

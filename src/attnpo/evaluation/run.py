@@ -1,4 +1,4 @@
-"""One evaluation, from options to results. `attnpo eval` calls `evaluate`."""
+"""An evaluation, from options to results. `attnpo eval` calls `evaluate`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,27 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from attnpo.errors import InputError, RunError
+from attnpo.evaluation.benchmarks import user_message
 from attnpo.evaluation.exchange import WRITERS
 from attnpo.evaluation.folder import ENVIRONMENT, Environment, EvaluationFolder, check_planned, read_evaluation
 from attnpo.evaluation.grading import Grader
 from attnpo.evaluation.load import Loaded, load_questions
 from attnpo.evaluation.metrics import BUDGETS
 from attnpo.evaluation.options import EvalOptions
-from attnpo.evaluation.plan import Completion, Engine, Key, Plan, Prompter, Request, Sampling, make_plan
 from attnpo.evaluation.results import Results, write_results
-from attnpo.evaluation.samples import Question, Sample, read_response
+from attnpo.evaluation.samples import (
+    Completion,
+    Engine,
+    Key,
+    Plan,
+    Prompter,
+    Question,
+    Request,
+    Sample,
+    Sampling,
+    make_plan,
+    read_response,
+)
 from attnpo.rewards.verdict import REWARD_OF
 from attnpo.steps.detect import choose_format
 from attnpo.steps.formats import THINK, ThinkingFormat
@@ -34,16 +46,17 @@ if TYPE_CHECKING:
 
 
 PLAIN_EVERY = 60.0
-"""Seconds between two plain lines."""
+"""Seconds between two lines if the output is no terminal."""
 SETTLED, FEW = 2.0, 4
-"""Seconds of sampling before a rate is shown, and samples of this call before the time left is."""
+"""Seconds of sampling before a rate is shown, and samples of this call before the remaining time is shown."""
 
 
 class EvalProgress:
-    """Counts samples and tokens, and shows them; a context manager.
+    """Counts samples and tokens, and shows the counts; a context manager.
 
     Args:
-        total: samples of the whole run; `kept`: those that were there before.
+        total: samples of the whole run.
+        kept: samples that earlier calls have written.
     """
 
     def __init__(self, console: Console, total: int, kept: Iterable[Sample] = ()) -> None:
@@ -52,21 +65,21 @@ class EvalProgress:
         for sample in kept:
             self._count(sample)
         self._kept = self._done
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
         self._started: float | None = None
         columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
         self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
         self._task: Any = None
 
     def tokens(self, count: int) -> None:
-        """So many were generated; the clock of the rate starts at the first of them."""
+        """Count generated tokens; the clock of the rate starts at the first of them."""
         if self._started is None:
             self._started = time.monotonic()
         self._generated += count
         self._show()
 
     def sample(self, sample: Sample) -> None:
-        """One more is graded and written."""
+        """Count a sample that has been graded and written."""
         self._count(sample)
         self._show()
 
@@ -98,8 +111,8 @@ class EvalProgress:
     def _show(self) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, facts=self._facts())
-        elif time.monotonic() - self._said >= PLAIN_EVERY:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed >= PLAIN_EVERY:
+            self._printed = time.monotonic()
             self._console.print(self.summary, highlight=False)
 
     def _facts(self) -> str:
@@ -124,8 +137,8 @@ def _duration(seconds: float) -> str:
 MOST_KINDS = 3
 
 
-def tell_problems(console: Console, problems: Mapping[str, int], left_out: Mapping[str, Sequence[str]]) -> None:
-    """A line per benchmark, and one for each of the commonest kinds of reasons why questions were left out."""
+def print_problems(console: Console, problems: Mapping[str, int], left_out: Mapping[str, Sequence[str]]) -> None:
+    """Print a line per benchmark, and one for each of the commonest reasons why questions were left out."""
     for name, count in problems.items():
         reasons = left_out[name]
         tail = f" (left out: {len(reasons)}, see {ENVIRONMENT})" if reasons else ""
@@ -135,33 +148,33 @@ def tell_problems(console: Console, problems: Mapping[str, int], left_out: Mappi
 
 
 def kinds(reasons: Sequence[str]) -> list[tuple[int, str]]:
-    """(how many, the first) of reasons that differ in where and what was found alone; the commonest kind first."""
+    """Group reasons that differ only in the place and the found value; (count, first reason), the commonest first."""
     found: dict[str, list[str]] = {}
     for reason in reasons:
-        what = reason.partition(": ")[2]  # behind file and row, or benchmark and problem
+        what = reason.partition(": ")[2]  # after file and row, or benchmark and problem
         found.setdefault(re.sub(r"\d+|id '[^']*'", "", re.split(r",? \(?found ", what)[0]), []).append(reason)
     return sorted(((len(alike), alike[0]) for alike in found.values()), key=lambda kind: -kind[0])
 
 
-def tell_versions(console: Console, environment: Environment) -> None:
-    """A warning where a run goes on under other versions than it began with."""
+def warn_of_versions(console: Console, environment: Environment) -> None:
+    """Print a warning if a run is continued with other package versions than it was started with."""
     if environment.changed_versions:
         changed = ", ".join(environment.changed_versions)
-        console.print(f"not the versions that this run began with, so its samples may differ: {changed}")
+        console.print(f"not the versions that this run was started with, so its samples may differ: {changed}")
 
 
-def tell_unclosed(console: Console, samples: Sequence[Sample], thinks: bool, form: ThinkingFormat) -> None:
-    """A line where no response ends its thinking, of a model that thinks or by the marks of another format."""
+def warn_of_unclosed(console: Console, samples: Sequence[Sample], thinks: bool, form: ThinkingFormat) -> None:
+    """Print a warning if no response ends its thinking, for a model that thinks or whose marks are another format's."""
     texts = told_by((sample.text, sample.truncated) for sample in samples)
-    if (thinks or other_format(texts, form) is not None) and (said := never_closed(texts, form)) is not None:
-        console.print(said, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    if (thinks or other_format(texts, form) is not None) and (warning := never_closed(texts, form)) is not None:
+        console.print(warning, style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
 class BackgroundGrading:
-    """Grades what is handed to it, all that waits at once, in one thread; a context manager.
+    """Grades submitted samples in one thread, all waiting ones in one call; a context manager.
 
-    `done` is called with every graded sample, in that thread. What fails there is raised by the next `submit`, or at
-    the end.
+    `done` is called with every graded sample, in that thread. An error in the thread is raised by the next `submit`, or
+    at the end.
     """
 
     def __init__(self, grader: Grader, done: Callable[[Sample], None]) -> None:
@@ -171,7 +184,7 @@ class BackgroundGrading:
         self._futures: list[Future[None]] = []
 
     def submit(self, question: Question, answer: str | None, sample: Sample) -> None:
-        """A sample whose verdict and extracted answer are to be filled in."""
+        """Queue a sample; its verdict and extracted answer are filled in."""
         self._waiting.put((question, answer, sample))
         while self._futures and self._futures[0].done():  # they end in order
             self._futures.pop(0).result()
@@ -179,7 +192,7 @@ class BackgroundGrading:
 
     def _grade_waiting(self) -> None:
         items: list[tuple[Question, str | None, Sample]] = []
-        while not self._waiting.empty():  # nobody else takes from it
+        while not self._waiting.empty():  # this thread is the only reader
             items.append(self._waiting.get())
         graded = self._grader.grade([(question, answer) for question, answer, _ in items]) if items else []
         for (_, _, sample), found in zip(items, graded, strict=True):
@@ -189,7 +202,7 @@ class BackgroundGrading:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Waits for what was handed in; an error raised inside goes before one of the grading."""
+        """Wait for the submitted samples; an error raised inside the block takes precedence over one of the grading."""
         self._thread.shutdown(wait=True)
         if error is None:
             for future in self._futures:
@@ -197,22 +210,22 @@ class BackgroundGrading:
 
 
 def evaluate(options: EvalOptions, *, command: str = "", console: Console | None = None) -> Results:
-    """Sample and grade what is missing of an evaluation, and write its results; returns what results.json holds.
+    """Sample and grade the missing samples of an evaluation, and write its results; returns those of results.json.
 
-    A batch of which a sample is missing is sampled again as a whole, as the rows of a batch touch each other's last
-    digits; samples that are there are kept.
+    A batch with a missing sample is sampled again completely, as the rows of a batch change each other's last digits;
+    existing samples are kept.
 
     Raises:
         InputError: anything wrong with options, data, model or folder, before sampling starts.
-        RunError: interrupted, or the memory does not suffice; what is done is kept.
+        RunError: interrupted, or out of memory; finished samples are kept.
     """
-    console = console or Console(stderr=True, highlight=False, markup=False)  # it is told what stands in data
+    console = console or Console(stderr=True, highlight=False, markup=False)  # messages quote data: no markup
     loaded = {name: load_questions(name, data_dir=options.data_dir, limit=options.limit) for name in options.benchmarks}
     questions = {name: found.questions for name, found in loaded.items()}
     folder = EvaluationFolder(options.output, options.resolved(questions), overwrite=options.overwrite)
     folder.check()
     if (finished := folder.finished_results(options.base)) is not None:
-        console.print("every sample is there, and the results are up to date")
+        console.print("all samples exist and the results are up to date")
         write_for_others(options, finished, loaded, console)
         return finished
     if options.base is not None and not read_evaluation(options.base).samples.keys() & set(options.benchmarks):
@@ -233,7 +246,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
     thinks = prompter.opens_thinking() if options.thinking == "auto" else options.thinking == "yes"
     plan = plan_of(options, loaded, prompter, source.context())
     left_out = {name: [*found.left_out, *plan.left_out.get(name, [])] for name, found in loaded.items()}
-    tell_problems(console, plan.problems, left_out)
+    print_problems(console, plan.problems, left_out)
     with folder:
         kept = folder.read(options.benchmarks)
         present = check_planned(kept, {request.key: request.seed for request in plan.requests})
@@ -243,8 +256,8 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
         missing = [batch for batch in plan.batches if any(request.key not in present for request in batch)]
         if missing:
             if kept:
-                console.print(f"going on: {len(kept)} of {plan.size} samples are there")
-                tell_versions(console, environment)
+                console.print(f"continuing: {len(kept)} of {plan.size} samples exist")
+                warn_of_versions(console, environment)
             console.print(f"loading the model {source.name} …")
             engine = load_engine(options, source, tokenizer, plan, console)
             environment.write(engine=engine.facts, notes=engine.notes)
@@ -252,7 +265,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
                 try:
                     sample_batches(engine, missing, present, thinks, folder, progress, judge, form)
                 except KeyboardInterrupt:
-                    message = f"interrupted: {progress.summary}; the same command goes on from there"
+                    message = f"interrupted: {progress.summary}; the same command continues from there"
                     raise RunError(message) from None
                 finally:
                     environment.write(call={"samples": progress.done - len(kept)})
@@ -263,7 +276,7 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
                 console.print(f"the model thinks: {settled} responses without a thinking mark count as unanswered")
         environment.write(thinking=thinks, thinking_format=form.as_json())
         if options.thinking != "no":
-            tell_unclosed(console, folder.read(options.benchmarks), bool(thinks), form)
+            warn_of_unclosed(console, folder.read(options.benchmarks), bool(thinks), form)
         results = write_results(folder.path, base=options.base, budgets=options.budgets or BUDGETS)
         folder.finish(environment, options.base)
     write_for_others(options, results, loaded, console)
@@ -271,17 +284,17 @@ def evaluate(options: EvalOptions, *, command: str = "", console: Console | None
 
 
 def write_for_others(options: EvalOptions, results: Results, loaded: Mapping[str, Loaded], console: Console) -> None:
-    """The evaluation in the formats of --write."""
+    """Write the evaluation in the formats of --write."""
     for form in options.write:
         file = WRITERS[form](options.output, results, {name: one.questions for name, one in loaded.items()})
         console.print(f"{form}: {file}")
 
 
 def plan_of(options: EvalOptions, loaded: Mapping[str, Loaded], prompter: Prompter, context: int | None) -> Plan:
-    """The requests of a run. Raises InputError where no question has a prompt that fits."""
+    """The requests of a run. Raises InputError if no prompt of a benchmark fits into the context."""
     plan = make_plan(
         {name: found.questions for name, found in loaded.items()},
-        prompter.encode,
+        lambda question: prompter.encode(user_message(question)),
         samples={name: options.samples_of(name) for name in loaded},
         seed=options.seed,
         max_tokens=options.max_tokens,
@@ -295,7 +308,7 @@ def plan_of(options: EvalOptions, loaded: Mapping[str, Loaded], prompter: Prompt
 
 
 def load_engine(options: EvalOptions, source: Source, tokenizer: Any, plan: Plan, console: Console) -> Engine:
-    """The model, ready to sample; what it has to say is said. Raises InputError where it cannot be loaded."""
+    """Load the model and print its notes. Raises InputError if it cannot be loaded."""
     sampling = Sampling(options.temperature, options.top_p)
     engine: Engine
     if options.engine == "vllm":
@@ -311,14 +324,14 @@ def load_engine(options: EvalOptions, source: Source, tokenizer: Any, plan: Plan
             dtype=options.resolved_dtype,
             attn_implementation=options.attn_implementation,
         )
-        engine = TransformersEngine(network, tokenizer, sampling, say=console.print)
+        engine = TransformersEngine(network, tokenizer, sampling, warn=console.print)
     for note in engine.notes:
         console.print(note)
     return engine
 
 
 def answer_judge(options: EvalOptions) -> AnswerJudge | None:
-    """The judge of last resort, if one is asked for; its answers are kept in the evaluation's folder."""
+    """The judge of --answer-judge, None without the option; its answers are cached in the evaluation's folder."""
     if options.answer_judge is None:
         return None
     from attnpo.judges.answers import AnswerJudge
@@ -338,7 +351,7 @@ def sample_batches(
     judge: AnswerJudge | None = None,
     form: ThinkingFormat = THINK,
 ) -> None:
-    """Sample batches; grade and write what is not present, as it comes."""
+    """Sample batches; grade and write the samples that are not in `present`, each as soon as it is complete."""
 
     def write(sample: Sample) -> None:
         folder.append(sample)
@@ -358,7 +371,7 @@ def sample_batches(
 def ungraded_sample(
     tokenizer: Any, request: Request, completion: Completion, thinks: bool | None, form: ThinkingFormat = THINK
 ) -> tuple[str | None, Sample]:
-    """The text to be graded, None without an answer, and the sample but for its verdict."""
+    """The text to be graded, None without an answer, and the sample without its verdict."""
     read = read_response(tokenizer, completion.ids, thinks, form)
     sample = Sample(
         benchmark=request.question.benchmark,

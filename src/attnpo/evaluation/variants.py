@@ -1,7 +1,7 @@
-r"""Responses made of a gold answer: respellings, which must be right, and near-misses, which must be wrong.
+r"""Responses made from a gold answer: respellings, which must be right, and near-misses, which must be wrong.
 
-Both are plain rewriting of the gold's text and know nothing of the verifier. A way that does not apply to a gold gives
-nothing for it. Each is a (name, function) pair; :func:`respellings` and :func:`near_misses` apply them all.
+Both rewrite the gold's text and do not use the verifier. A way that does not apply to a gold returns nothing. Each is a
+(name, function) pair; :func:`respellings` and :func:`near_misses` apply them all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def boxed(content: str) -> str:
 
 
 def parts_of(gold: str) -> list[str]:
-    """`gold` cut at its commas outside of brackets; separated thousands are not cut."""
+    """`gold` split at its commas outside of brackets; separated thousands are not split."""
     parts, depth, start = [], 0, 0
     for index, char in enumerate(gold):
         depth += (char in _OPEN) - (char in _CLOSE)
@@ -74,7 +74,7 @@ UNICODE = (
 
 
 def _plain(gold: str) -> str | None:
-    r"""As one types it into a computer: ``pi``, ``sqrt(2)``, ``3*x``, ``(1)/(2)``, without commands."""
+    r"""The gold as plain text: ``pi``, ``sqrt(2)``, ``3*x``, ``(1)/(2)``, without LaTeX commands."""
     if re.search(r"\d\s*\\[dt]?frac|\{d ?[a-zA-Z]", gold):  # a mixed number, a derivative
         return None
     text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))", gold)
@@ -137,6 +137,7 @@ def _small_number_word(gold: str) -> str | None:
     return boxed(rf"\text{{{names[int(gold)]}}}") if gold.isdigit() and int(gold) < len(names) else None
 
 
+_CIRC = r"\^\{?\\circ\}?"
 RESPELLINGS: tuple[tuple[str, Way], ...] = (
     ("box", lambda gold: boxed(gold)),
     ("displayed box", lambda gold: f"Therefore:\n\n\\[\n\\boxed{{{gold}}}\n\\]"),
@@ -190,12 +191,11 @@ RESPELLINGS: tuple[tuple[str, Way], ...] = (
     ("words", _words),
     ("number in words", _small_number_word),
 )
-_CIRC = r"\^\{?\\circ\}?"
-"""The ways a gold may be written. `docs/verifier.md` lists them."""
+"""The ways in which a gold may be written; docs/verifier.md lists them."""
 
 
 OWN_FORMS = ("box", "displayed box")
-"""The ways in which a model is asked to write an answer: every gold must be right in these."""
+"""The ways in which the prompt asks for the answer: every gold must be right in these."""
 
 
 def respellings(gold: str) -> Iterator[tuple[str, str]]:
@@ -211,7 +211,7 @@ def _applied(ways: Iterable[tuple[str, Way]], gold: str) -> Iterator[tuple[str, 
 
 
 def _places(gold: str, pattern: str) -> list[re.Match[str]]:
-    """Matches outside of words and units (``\\text{…}``), which are no part of the formula."""
+    """Matches outside of words and units (``\\text{…}``), which are not part of the formula."""
     hidden = [
         found.span() for found in re.finditer(r"\\(?:text|mbox|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?|\\[a-zA-Z]+", gold)
     ]
@@ -221,7 +221,7 @@ def _places(gold: str, pattern: str) -> list[re.Match[str]]:
 
 
 def _neighbours(gold: str) -> Iterator[str]:
-    """Every number of the gold, one at a time, one up and one down in its last digit."""
+    """The gold with one of its numbers changed by ±1 in the last digit, for every number."""
     for found in _places(gold, r"\d+(?:\.\d+)?"):
         digits = found[0].partition(".")[2]
         for step in (1, -1):
@@ -234,7 +234,7 @@ def _neighbours(gold: str) -> Iterator[str]:
 
 
 def _signs(gold: str) -> Iterator[str]:
-    """A sign turned round: the first of all, and every one inside."""
+    """The gold with one sign flipped: the leading one, and every one inside."""
     if gold.startswith("-"):
         yield gold[1:]
     elif re.match(r"\d|\\(?:d?frac|sqrt|pi)", gold) and not re.fullmatch(r"0+(?:\.0*)?", parts_of(gold)[0]):
@@ -245,7 +245,7 @@ def _signs(gold: str) -> Iterator[str]:
 
 
 def _entries(gold: str) -> Iterator[str]:
-    """A swapped entry of a tuple, an element missing, one too many, one alone."""
+    """Two entries of a tuple swapped, an element missing, one too many, one alone."""
     if is_tuple(gold):
         inner = [part.strip() for part in gold[1:-1].split(",")]
         if inner[0] != inner[1]:
@@ -265,7 +265,7 @@ def _entries(gold: str) -> Iterator[str]:
 
 
 def _letters(gold: str) -> Iterator[str]:
-    """One letter of the formula changed, wherever there is one; none of a word's."""
+    """The gold with one letter of the formula changed, for every letter; of a word, the last one."""
     if WORDS.fullmatch(gold):
         word = re.sub(r"\\text\{(.*)\}", r"\1", gold)
         yield word[:-1] + ("x" if word[-1] != "x" else "y")
@@ -301,7 +301,7 @@ def _coefficient(gold: str) -> Iterator[str]:
 
 
 def _relations(gold: str) -> Iterator[str]:
-    """A bracket or a relation of another kind."""
+    """The gold with another kind of bracket, relation or number base."""
     if re.match(r"[\[(]", gold) and re.search(r"[\])]$", gold) and "]" in gold:
         yield ("(" if gold[0] == "[" else "[") + gold[1:]
     for found in _places(gold, r"[<>]"):
@@ -322,7 +322,7 @@ NEAR_MISSES: tuple[tuple[str, Callable[[str], Iterator[str]]], ...] = (
 
 
 def near_misses(gold: str, tolerance: float = 0.0) -> Iterator[tuple[str, str]]:
-    """(way, response) pairs that must be wrong; each response once, none the gold itself or within its tolerance."""
+    """(way, response) pairs that must be wrong: no duplicates, not the gold, no numbers within its tolerance."""
     made = {_squeezed(gold)}
     for name, way in NEAR_MISSES:
         for changed in way(gold):

@@ -1,7 +1,7 @@
-"""The benchmarks by name: one file per kind, with where each comes from, how it is read and how it is asked.
+"""The benchmarks by name: one file per kind, with their sources, row formats and prompts.
 
-A revision is a commit of the data set on the Hub: the same problems, today and in a year. docs/benchmarks.md has the
-same list as a table.
+A revision is a commit of the data set on the Hub, so that the problems never change. docs/benchmarks.md has the same
+list as a table.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """The benchmark called `name`, or the one at MODULE:NAME, which is known by its own name from then on.
+    """The benchmark called `name`, or the one at MODULE:NAME, which is registered under its own name.
 
     Raises:
-        InputError: no such benchmark; names those there are.
+        InputError: no such benchmark; lists the known ones.
     """
     module, colon, attribute = name.partition(":")
     if colon:
@@ -43,5 +43,5 @@ def get_benchmark(name: str) -> Benchmark:
 
 
 def user_message(question: Question) -> str:
-    """What the model is asked, in plain text."""
+    """The message with the question to the model, in plain text."""
     return get_benchmark(question.benchmark).message(question)

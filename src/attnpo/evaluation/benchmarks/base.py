@@ -1,7 +1,7 @@
-"""What a benchmark is: where its problems come from, how a row becomes a question, and how the question is asked.
+"""The definition of a benchmark: the source of its problems, how a row becomes a question, and the prompt.
 
-Every file of this folder that defines `BENCHMARKS` adds those to the list. A new benchmark is one such file, here or
-anywhere else (`--benchmarks MODULE:NAME`); docs/writing-a-benchmark.md has an example.
+The benchmarks in `BENCHMARKS` of every file of this folder are registered. A new benchmark is one such file, in this
+folder or elsewhere (`--benchmarks MODULE:NAME`); docs/writing-a-benchmark.md has an example.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from attnpo.errors import InputError
 from attnpo.evaluation.samples import AnswerKind, Question
 
 CONTEST_SAMPLES, SAMPLES = 16, 4
-"""Responses per problem: contests have 30 or 40 problems, too few for a mean of four."""
+"""Responses per problem: contests have 30 or 40 problems, too few for four responses each."""
 
 Row = Mapping[str, Any]
 
 ID = ("id", "unique_id", "question_id", "Record ID", "ID")
 PROBLEM = ("problem", "question", "question_content", "Question", "Problem")
 ANSWER = ("answer", "final_answer", "reference", "Correct Answer", "Answer")
-"""Names of the columns of a row, as sources have them; the first one that is there is read."""
+"""Names of the same column in different sources; the first one that a row has is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,21 +32,21 @@ class Benchmark:
 
     Attributes:
         name: for ``--benchmarks``, result files and `Question`.
-        title: as papers write it.
+        title: the name used in papers.
         kind: how its answers are checked.
         read: a row and its name in messages → fields of the question: problem, reference, choices, tests, extra.
-        message: what the model is asked, in plain text. The system message and the thinking tag are the chat
-            template's.
+        message: returns the user message for a question, in plain text. System message and thinking tag come from the
+            chat template.
         level: the column that groups the questions.
         rows: problems in the Hub's split.
-        licence: of the texts, in short; docs/benchmarks.md says more.
+        licence: of the texts, in short; details are in docs/benchmarks.md.
         files: names, without ending, looked for in a data folder; the first one found is used.
-        hub_id, hub_config, hub_split, hub_revision: the data set on the Hub; None for what needs no download.
-        hub_file: a file of the data set to read instead of a split, for one that comes with a loading script.
-        make: the rows of a benchmark that needs no file.
-        gated: the Hub hands it out only to accounts that have accepted its terms.
+        hub_id, hub_config, hub_split, hub_revision: the data set on the Hub; None if no download is needed.
+        hub_file: a file of the data set to read instead of a split, for a data set with a loading script.
+        make: returns the rows of a benchmark that needs no file.
+        gated: the Hub allows downloads only to accounts that have accepted its terms.
         samples: responses per problem.
-        also: other files of a data folder that have this benchmark's form: never evaluated by default, but checked.
+        also: other files of a data folder in this benchmark's format: never evaluated by default, but checked.
     """
 
     name: str
@@ -70,11 +70,11 @@ class Benchmark:
 
     @property
     def url(self) -> str | None:
-        """Page of the data set, where a gated one's terms are accepted."""
+        """Page of the data set, on which the terms of a gated one are accepted."""
         return None if self.hub_id is None else f"https://huggingface.co/datasets/{self.hub_id}"
 
     def question(self, row: Row, number: int, where: str) -> Question:
-        """The question in row `number` (from 1); `where` names the row in messages.
+        """Convert row `number` (from 1) to a question; `where` names the row in messages.
 
         Raises:
             InputError: a field is missing or of the wrong type; names row and field.
@@ -92,7 +92,7 @@ class Benchmark:
 
 
 def field_of(row: Row, names: tuple[str, ...], where: str) -> Any:
-    """The first of these fields that a row has. InputError where it has none."""
+    """The value of the first of these fields that a row has. Raises InputError if it has none."""
     for name in names:
         if name in row:
             return row[name]
@@ -100,7 +100,7 @@ def field_of(row: Row, names: tuple[str, ...], where: str) -> Any:
 
 
 def text_of(row: Row, names: tuple[str, ...], where: str) -> str:
-    """The first of these fields, a text that is not empty. InputError for anything else."""
+    """The text of the first of these fields. Raises InputError if it is empty or not a text."""
     value = field_of(row, names, where)
     if not isinstance(value, str) or not value.strip():
         found = "empty" if isinstance(value, str) else type_name(value)
@@ -109,7 +109,7 @@ def text_of(row: Row, names: tuple[str, ...], where: str) -> str:
 
 
 def answer_of(row: Row, where: str) -> str:
-    """The gold answer as text; a number is written as JSON writes it."""
+    """The gold answer as text; a number is converted as in JSON."""
     value = field_of(row, ANSWER, where)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = json.dumps(value)

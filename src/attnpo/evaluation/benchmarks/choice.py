@@ -1,4 +1,4 @@
-"""Multiple choice."""
+"""Multiple-choice benchmarks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CHOICE = (
 
 
 def ask_choice(question: Question) -> str:
-    """The problem, its choices, and how to end."""
+    """The problem, its choices, and the instruction."""
     listing = "\n".join(f"({letter_of(index)}) {choice}" for index, choice in enumerate(question.choices))
     return f"{question.problem.rstrip()}\n\n{listing}\n\n{CHOICE}"
 
 
 def _mmlu(row: Row, where: str) -> dict[str, Any]:
-    """The answer is an index on the Hub, a letter in most files."""
+    """Read a row of MMLU; the answer is an index on the Hub, a letter in most files."""
     choices, answer = row.get("choices"), field_of(row, ANSWER, where)
     if not isinstance(choices, list) or len(choices) < 2:
         raise InputError(f"{where}: field 'choices' is {type_name(choices)}, expected a list of at least two")
@@ -40,7 +40,7 @@ def _mmlu(row: Row, where: str) -> dict[str, Any]:
 
 
 def _gpqa(row: Row, where: str) -> dict[str, Any]:
-    """The right answer comes first on the Hub: the choices are shuffled, the same way every time."""
+    """Read a row of GPQA; the right answer comes first on the Hub, so the choices are shuffled with a fixed seed."""
     if "choices" in row:
         return _mmlu(row, where)
     problem = text_of(row, PROBLEM, where)

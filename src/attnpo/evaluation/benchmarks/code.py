@@ -1,4 +1,4 @@
-"""Programs: problems whose answers are run against tests.
+"""Benchmarks with programs as answers, which are run against tests.
 
 A test is {"input", "output", "kind": "stdin" | "functional"} and, for a function, "function": its name;
 `attnpo.evaluation.grading.code` runs them.
@@ -28,9 +28,9 @@ STDIN = (
 FUNCTION = "Write your solution in Python, starting from this code. Put all of it into one ```python code block."
 
 LARGEST = 2**29
-"""Bytes of one problem's private tests, unpacked; what is published stays far below."""
+"""Maximum size of one problem's unpacked private tests, in bytes; published ones are far smaller."""
 
-# Whatever a damaged or hostile pickle can raise on its way to a text.
+# The exceptions that reading a damaged or hostile pickle can raise.
 BROKEN = (
     AttributeError,
     EOFError,
@@ -45,10 +45,10 @@ BROKEN = (
 
 
 def read_tests(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """Public and private tests of a row; none where it has none.
+    """Public and private tests of a row; empty if it has none.
 
     Raises:
-        InputError: the tests are there and cannot be read; names row and field.
+        InputError: the tests cannot be read; names row and field.
     """
     if "tests" in row and isinstance(row["tests"], list):
         return list(row["tests"])
@@ -78,10 +78,10 @@ def _metadata(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _TextUnpickler(pickle.Unpickler):
-    """Private tests are a pickled text; a pickle that asks for any class or function is refused."""
+    """Unpickles private tests, which are a text; a pickle with any class or function is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module}.{name} in a pickle that should hold a text")
+        raise pickle.UnpicklingError(f"{module}.{name} in a pickle that should contain a text")
 
 
 def _unpack(value: str) -> str:
@@ -100,7 +100,7 @@ def _unpack(value: str) -> str:
 
 
 def ask_program(question: Question) -> str:
-    """The problem, the code it starts from if there is any, and the form of the answer."""
+    """The problem, its starter code if there is any, and the instruction."""
     starter = question.extra.get("starter_code")
     task = f"{FUNCTION}\n\n```python\n{starter.rstrip()}\n```" if starter else STDIN
     return f"{question.problem.rstrip()}\n\n{task}"
@@ -108,7 +108,7 @@ def ask_program(question: Question) -> str:
 
 def _livecodebench(row: Row, where: str) -> dict[str, Any]:
     tests = tuple(read_tests(row, where))
-    for number, test in enumerate(tests, start=1):  # a malformed one is found here, not after hours of sampling
+    for number, test in enumerate(tests, start=1):  # finds a malformed test now, not after hours of sampling
         read_test(test, f"{where}, test {number}")
     return {
         "problem": text_of(row, PROBLEM, where),
@@ -120,9 +120,9 @@ def _livecodebench(row: Row, where: str) -> dict[str, Any]:
 
 BENCHMARKS = (
     Benchmark(
-        # "v6" is the 175 problems that release_v6 added, contests of January to April 2025 (papers that write
-        # 2502-2505 take the 131 of them from February on; "v5" is 2408-2502, 279 problems). The data set comes with a
-        # loading script, which no current version of datasets runs: the release's own file is read instead.
+        # "v6" is the 175 problems that release_v6 added, contests of January to April 2025 (papers with "2502-2505"
+        # use the 131 of them from February on; "v5" is 2408-2502, 279 problems). The data set has a loading script,
+        # which current versions of datasets do not run, so the release's file is read instead.
         name="livecodebench",
         title="LiveCodeBench v6",
         kind="code",

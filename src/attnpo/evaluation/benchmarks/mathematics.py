@@ -1,6 +1,6 @@
-"""Benchmarks with an answer that is a number or an expression, and the built-in task.
+"""Benchmarks whose answers are numbers or expressions, and the built-in task.
 
-The instruction is one that reasoning models are commonly evaluated with; the built-in task has none, as in its training
+The instruction is commonly used to evaluate reasoning models; the built-in task has none, as in training on it
 (data/problems.py, `make_prompts` without a template).
 """
 
@@ -44,32 +44,34 @@ def _task_rows() -> Iterable[Row]:
 
 
 def read_mathematics(row: Row, where: str) -> dict[str, Any]:
-    """Problem and gold answer."""
+    """Read problem and gold answer of a row."""
     return {"problem": text_of(row, PROBLEM, where), "reference": answer_of(row, where)}
 
 
 def _gsm8k(row: Row, where: str) -> dict[str, Any]:
-    """The Hub's answer is the worked solution; the number stands behind `####`."""
+    """Read a row of GSM8K; the Hub's answer is the worked solution, with the number after `####`."""
     fields = read_mathematics(row, where)
     read = read_reference(fields["reference"])
     return {**fields, "reference": (fields["reference"] if read is None else read.text).replace(",", "")}
 
 
 def _contest(row: Row, where: str) -> dict[str, Any]:
-    """Answers of AMC and AIME are whole numbers, which some sources write as 27.0 or 033."""
+    """Read a row of AMC or AIME; the answers are whole numbers, which some sources write as 27.0 or 033."""
     fields = read_mathematics(row, where)
     whole = re.fullmatch(r"0*(\d+)(?:\.0+)?", fields["reference"])
     return {**fields, "reference": whole[1]} if whole else fields
 
 
 def _olympiadbench(row: Row, where: str) -> dict[str, Any]:
-    """Some problems lean on a context; the Hub's answers are lists of one text that may hold several answers."""
+    """Read a row of OlympiadBench; some problems have a context, and the Hub's answers are lists of one text, which may
+    contain several answers.
+    """
     answer = field_of(row, ANSWER, where)
     if isinstance(answer, list) and len(answer) == 1:
         row = {**row, "answer": answer[0]}
     problem, context = text_of(row, PROBLEM, where), row.get("context")
     reference = answer_of(row, where).replace("$", "").strip().rstrip(".")
-    # "f(x)=a x+b, where b is an arbitrary integer …": the formula is the answer, the sentence behind it is not read.
+    # "f(x)=a x+b, where b is an arbitrary integer …": the formula is the answer, the text after it is dropped.
     reference = re.split(r",?\s*\bwhere\b", reference)[0]
     if row.get("answer_type") == "Interval":
         reference = re.sub(r"^[a-z](?=[\[(])", "", reference)  # t(0,4] for the values of t
@@ -93,7 +95,9 @@ def _tolerance(row: Row, where: str) -> float | None:
 
 
 def _minerva(row: Row, where: str) -> dict[str, Any]:
-    """Quantities computed from data, as LaTeX; one is a line of NumPy, one a formula cut in two."""
+    """Read a row of Minerva Math; answers are quantities computed from data, as LaTeX; one is a line of NumPy, one a
+    formula split in two.
+    """
     fields = read_mathematics(row, where)
     reference = fields["reference"].replace("$", "").replace("np.", "\\").strip()
     return {**fields, "reference": reference, "extra": {"measured": True}}

@@ -1,1 +1,1 @@
-"""What samples responses: transformers, or vLLM where it is installed."""
+"""Engines, which sample responses: transformers, and vLLM if it is installed."""

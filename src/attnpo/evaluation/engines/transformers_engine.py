@@ -1,6 +1,6 @@
-"""Sampling with transformers' own `generate`, batch by batch.
+"""Sampling with transformers' `generate`, batch by batch.
 
-Tokens are drawn with random numbers of each response's own, so that no response depends on the others of its batch.
+Each response has its own random numbers, so that no response depends on the others of its batch.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from transformers import (
 )
 
 from attnpo.errors import RunError
-from attnpo.evaluation.plan import Completion, Deliver, Request, Sampling, unused_settings
+from attnpo.evaluation.samples import Completion, Deliver, Request, Sampling, unused_settings
 from attnpo.models.loading import end_tokens, pad_left, padding_token
 
 
 class TransformersEngine:
-    """See `Engine`. The network's generation settings are replaced by the ones of the evaluation.
+    """See `Engine`. The network's generation settings are replaced by those of the evaluation.
 
-    Where the memory does not suffice for a batch, it is done in halves, down to single responses; later batches have no
-    more tokens than what did not fail. `say` is told once.
+    If the memory is too small for a batch, it is sampled in halves, down to single responses; later batches have at
+    most as many tokens as the largest one that fitted. `warn` is called with a message the first time.
     """
 
     def __init__(
-        self, network: Any, tokenizer: Any, sampling: Sampling, *, say: Callable[[str], None] = lambda text: None
+        self, network: Any, tokenizer: Any, sampling: Sampling, *, warn: Callable[[str], None] = lambda text: None
     ) -> None:
-        self.network, self.tokenizer, self.sampling, self._say = network.eval(), tokenizer, sampling, say
+        self.network, self.tokenizer, self.sampling, self._warn = network.eval(), tokenizer, sampling, warn
         self.ends = end_tokens(network.generation_config, tokenizer)
         self.padding = padding_token(tokenizer, self.ends)
         self.notes = unused_settings(network.generation_config, sampling)
@@ -48,12 +48,12 @@ class TransformersEngine:
             "dtype": str(network.dtype).removeprefix("torch."),
             "attn_implementation": network.config._attn_implementation,
         }
-        # `generate` fills whatever it is not given from here.
+        # `generate` takes settings that are not passed to it from here.
         network.generation_config = GenerationConfig(eos_token_id=self.ends or None, pad_token_id=self.padding)
-        self._most_tokens: int | None = None  # of a batch, rows × length; known once memory did not suffice
+        self._most_tokens: int | None = None  # of a batch, rows × length; set when memory was too small
 
     def generate(self, batch: Sequence[Request], *, deliver: Deliver, tick: Callable[[int], None]) -> None:
-        """See `Engine.generate`. Raises RunError where not even one response fits into the memory."""
+        """See `Engine.generate`. Raises RunError if not even one response fits into the memory."""
         waiting = list(batch)
 
         def done(request: Request, completion: Completion) -> None:
@@ -64,18 +64,18 @@ class TransformersEngine:
             part = waiting[: self._most(waiting)]
             if self._fits(part, done, tick):
                 continue
-            # The error is gone by now, and with it the tensors that its traceback held.
+            # The exception has been freed, and with it the tensors that its traceback referenced.
             clear_device_cache(garbage_collection=True)
             if len(part) == 1:
                 raise RunError(
                     f"out of memory with a single response of up to {_length(part)} tokens; lower --max-tokens"
                 )
             if self._most_tokens is None:
-                self._say(f"out of memory with {len(part)} responses at once: going on with half of them")
+                self._warn(f"out of memory with {len(part)} responses at once: continuing with half of them")
             self._most_tokens = len(part) // 2 * _length(part)
 
     def _most(self, waiting: Sequence[Request]) -> int:
-        """How many of the waiting responses are tried at once."""
+        """The number of waiting responses to sample at once."""
         if self._most_tokens is None:
             return len(waiting)
         return max(1, self._most_tokens // _length(waiting))
@@ -106,7 +106,7 @@ class TransformersEngine:
                 attention_mask=mask,
                 past_key_values=cache,
                 max_new_tokens=width + max(request.room for request in rows.requests) - ids.shape[1],
-                do_sample=False,  # the choice below leaves greedy search one token
+                do_sample=False,  # `SeededChoice` leaves one token for greedy search
                 use_cache=True,
                 return_dict_in_generate=True,
                 logits_processor=LogitsProcessorList(self._processors(uniforms, width)),
@@ -115,7 +115,7 @@ class TransformersEngine:
             kept = rows.keep_unfinished()
             if not kept:
                 return
-            # Half of the rows have ended: go on without them.
+            # Half of the rows have ended: continue without them.
             ids, mask, cache = output.sequences[kept], mask[kept], output.past_key_values
             mask = torch.cat([mask, mask.new_ones(len(kept), ids.shape[1] - mask.shape[1])], dim=1)
             cache.batch_select_indices(torch.tensor(kept, device=device))
@@ -133,9 +133,9 @@ class TransformersEngine:
 
 
 class _Rows(StoppingCriteria):
-    """Watches a batch grow: delivers every row when it ends, and ends the batch when half of its rows have.
+    """Delivers every row of a batch when it ends, and stops generation when half of the rows have ended.
 
-    A row ends with an end token or at its own room.
+    A row ends with an end token or at its request's `room`.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class _Rows(StoppingCriteria):
         return torch.tensor([stop or ended for ended in self.ended], device=input_ids.device)
 
     def keep_unfinished(self) -> list[int]:
-        """The rows that have not ended, which alone are kept."""
+        """Drop the rows that have ended; returns the indices of the others."""
         kept = [row for row, ended in enumerate(self.ended) if not ended]
         self.requests = [self.requests[row] for row in kept]
         self.written = [self.written[row] for row in kept]
@@ -169,16 +169,16 @@ class _Rows(StoppingCriteria):
 
 
 def _length(requests: Sequence[Request]) -> int:
-    """Tokens of the longest row that these may become."""
+    """The maximum length of a row of these requests, in tokens."""
     return max(len(request.prompt) + request.room for request in requests)
 
 
 _BLOCK = 128  # numbers drawn and moved to the device at once
-_LIKELY = 512  # tokens looked at before the whole vocabulary is sorted
+_LIKELY = 512  # likeliest tokens that are tried before the whole vocabulary is sorted
 
 
 class Uniforms:
-    """Numbers in [0, 1), one per row and step; a row's numbers follow from its seed alone."""
+    """Random numbers in [0, 1), one per row and step; a row's numbers depend only on its seed."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
         self._generators = [random.Random(seed) for seed in seeds]
@@ -194,13 +194,13 @@ class Uniforms:
         return self._drawn[:, step]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone."""
+        """Keep only these rows."""
         self._generators = [self._generators[row] for row in rows]
         self._drawn = self._drawn[list(rows)]
 
 
 class TopP(TopPLogitsWarper):
-    """transformers' top-p, without sorting the vocabulary where the likeliest tokens reach p, as they nearly always do.
+    """transformers' top-p, which sorts the vocabulary only if the `_LIKELY` likeliest tokens do not reach p (rarely).
 
     For 32 rows of 49,152 tokens on a CPU: 24 ms instead of 390.
     """
@@ -210,17 +210,17 @@ class TopP(TopPLogitsWarper):
         upto = likely.cumsum(dim=-1)
         if scores.shape[1] > _LIKELY and (upto[:, -1] < self.top_p).any():
             return super().__call__(input_ids, scores)
-        # A token stays while the likelier ones have less than p; the likeliest always.
+        # A token stays if the likelier ones together have less than p; the likeliest always does.
         stays = upto - likely < self.top_p
         kept = scores.gather(1, places).masked_fill(~stays, self.filter_value)
         return torch.full_like(scores, self.filter_value).scatter_(1, places, kept)
 
 
 class SeededChoice(LogitsProcessor):
-    """Leaves of every row the one token that its number picks: inverse CDF over the vocabulary, in order of ids.
+    """Masks all tokens of a row except the one chosen by its random number: inverse CDF over the vocabulary by id.
 
-    Goes last, behind temperature and top-p; greedy search then takes the token. `prompt_width`: columns of the padded
-    prompts, so that the step is known from the width of the ids.
+    The last processor, after temperature and top-p; greedy search then selects the token. `prompt_width`: columns of
+    the padded prompts, from which the step follows with the width of the ids.
     """
 
     def __init__(self, uniforms: Uniforms, prompt_width: int) -> None:
@@ -235,11 +235,11 @@ def choose(scores: Float[Tensor, "B V"], uniforms: Float[Tensor, " B"]) -> Int64
     """The first token of each row at which the cumulative probability exceeds the row's number in [0, 1)."""
     cumulative = scores.softmax(dim=-1).cumsum(dim=-1, dtype=precision(scores.device))
     total = cumulative[:, -1]
-    # Rounding must not lift a number to the total itself, beyond which there is no token.
+    # Rounding must not raise a number to the total, above which there is no token.
     target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target[:, None], right=True).squeeze(1)
 
 
 def precision(device: torch.device | str) -> torch.dtype:
-    """float64, but for Apple's GPUs, which have none."""
+    """float64, except on Apple's GPUs, which do not support it."""
     return torch.float32 if torch.device(device).type == "mps" else torch.float64

@@ -1,4 +1,4 @@
-"""Sampling with vLLM, which keeps its batch full by itself."""
+"""Sampling with vLLM, which does its own batching."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnpo.errors import InputError
-from attnpo.evaluation.plan import Completion, Deliver, Request, Sampling, unused_settings
+from attnpo.evaluation.samples import Completion, Deliver, Request, Sampling, unused_settings
 from attnpo.models.loading import Source, end_tokens
 
 
 class VllmEngine:
-    """See `Engine`. The same numbers come out the same only where vLLM is given the same batches again.
+    """See `Engine`. Responses are reproducible only if vLLM forms the same batches again.
 
     Args:
-        seed: of the engine, used where vLLM has no seeds per request (its CPU build crashes on them).
+        seed: of the engine, used if vLLM has no seeds per request (its CPU build crashes with them).
         length: tokens of the longest prompt and response together.
 
     Raises:

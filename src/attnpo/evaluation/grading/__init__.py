@@ -1,4 +1,4 @@
-"""Grading: is a final answer right? One grader for mathematics, multiple choice and code."""
+"""Grading of final answers: mathematics, multiple choice and code."""
 
 from attnpo.evaluation.grading.grader import Grader
 from attnpo.evaluation.samples import Graded

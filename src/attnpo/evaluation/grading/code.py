@@ -1,10 +1,8 @@
-"""One test of a code question: the run it asks for, and whether what came out is right, as LiveCodeBench decides it.
+"""Grade programs: run the code of a final answer against the tests of its question in a sandbox.
 
-Programs: the code of a final answer, run against the tests of its question in a sandbox.
-
-A program is right if it passes every test. One that is too slow, too big or crashes is wrong, as every judge has it;
-the limits are :class:`~attnpo.sandbox.sandbox.Limits`. Expected outputs are compared here, outside of the
-sandbox: there is nothing in it that a program could print, raise or write to count as right, but the right output.
+A program is right if it passes every test, with outputs compared as in LiveCodeBench. One that is too slow, uses too
+much memory or crashes is wrong, as on contest sites; the limits are :class:`~attnpo.sandbox.sandbox.Limits`. Outputs
+are compared outside of the sandbox, so that a program can only pass by printing or returning the expected output.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from attnpo.sandbox.sandbox import End, Limits, Run, Sandbox
 
 @dataclass(frozen=True)
 class StdinTest:
-    """A program reads `stdin` and prints `expected`."""
+    """Test of a program that reads `stdin` and prints `expected`."""
 
     stdin: str
     expected: str
@@ -35,7 +33,7 @@ class StdinTest:
         return sandbox.run(program, self.stdin)
 
     def mistake(self, run: Run) -> str | None:
-        """What is wrong with the output of a run that finished; None: nothing."""
+        """The error in the output of a finished run; None if it is correct."""
         if same_output(run.output, self.expected):
             return None
         return f"printed {_short(run.output)}, expected {_short(self.expected)}"
@@ -43,7 +41,7 @@ class StdinTest:
 
 @dataclass(frozen=True)
 class FunctionTest:
-    """A function called with `arguments` returns `expected` (JSON values)."""
+    """Test of a function that, called with `arguments`, returns `expected` (JSON values)."""
 
     function: str
     arguments: list[Any]
@@ -53,13 +51,13 @@ class FunctionTest:
         return sandbox.call(program, self.function, self.arguments)
 
     def mistake(self, run: Run) -> str | None:
-        """What is wrong with the value of a run that finished; None: nothing."""
+        """The error in the returned value of a finished run; None if it is correct."""
         if run.result is None:
             return f"{self.function} did not return"
         try:
             if json.loads(run.result) == self.expected:
                 return None
-        except (ValueError, RecursionError):  # the program wrote to the result's descriptor itself, or nested too deep
+        except (ValueError, RecursionError):  # the program wrote to the result's descriptor, or the value is too deep
             return f"returned {_short(run.result)}, which is no JSON value"
         return f"returned {_short(run.result)}, expected {_short(json.dumps(self.expected))}"
 
@@ -68,12 +66,13 @@ CodeTest = StdinTest | FunctionTest
 
 
 def read_test(test: Mapping[str, Any], where: str) -> CodeTest:
-    """A test as a question has it: {"kind": "stdin" | "functional", "input", "output"}, with "function" for the latter.
+    """Read a test of a question: {"kind": "stdin" | "functional", "input", "output"}, the latter with "function".
 
-    A functional test has one argument per line of its input, and its output, as JSON; or a list and a value.
+    Input and output of a functional test are JSON texts, with one argument per line of the input; or a list of
+    arguments and a value.
 
     Raises:
-        InputError: not of that form; names the field.
+        InputError: another format; names the field.
     """
     if not isinstance(test, Mapping):
         raise InputError(f"{where}: found {type(test).__name__}, expected an object")
@@ -98,9 +97,9 @@ def read_test(test: Mapping[str, Any], where: str) -> CodeTest:
 
 
 def same_output(printed: str, expected: str) -> bool:
-    """Equal line by line, without the space around lines and texts; lines of numbers may be equal as numbers.
+    """Whether outputs are equal line by line, ignoring space around lines and texts; numbers are compared by value.
 
-    Numbers are compared exactly, as decimals: 1.0 is 1, and 0.333 is not 1/3.
+    Values are compared exactly, as decimals: 1.0 is 1, and 0.333 is not 1/3.
 
     >>> same_output("1.50 2 \\n yes", "1.5  2.0\\nyes\\n")
     True
@@ -138,16 +137,16 @@ class CodeGrade(Graded):
     """The verdict on a program (`extracted` is its code).
 
     Attributes:
-        failure: the first test that failed and how, for people; None where the program is right or there is none.
+        failure: the first failed test and the reason, for display; None if the program is right or was not run.
     """
 
     failure: str | None = None
 
 
 def code_of(answer: str) -> str | None:
-    """The last Python block of an answer, else its last block of any kind; None where there is none with text in it.
+    """The last Python block of an answer, else its last block of any kind; None if all are empty or there is none.
 
-    A block that the answer ends in counts without its closing fence.
+    A block at the end of the answer needs no closing fence.
 
     >>> code_of("So:\\n```python\\nprint(1)\\n```\\nIt prints:\\n```\\n1\\n```")
     'print(1)\\n'
@@ -161,7 +160,7 @@ def code_of(answer: str) -> str | None:
             continue
         starts_anew = fence is not None and fence[3].lower() in PYTHON
         if fence is not None and not starts_anew and (fence[3] or not fence[2].startswith(opened[2])):
-            continue  # a line inside of the block
+            continue  # a line inside the block
         code = answer[opened.end() + 1 : len(answer) if fence is None else fence.start()]
         if code.strip():
             code = textwrap.dedent(code) if opened[1] else code
@@ -180,16 +179,16 @@ def grade_code(
     timeout: float = Limits.seconds,
     memory_mb: int = Limits.memory_mb,
 ) -> CodeGrade:
-    """The verdict on one answer: no_answer without code, unverifiable where the sandbox failed, not the program.
+    """Grade one answer: no_answer without code, unverifiable if the sandbox failed and not the program.
 
     Args:
         answer: the final answer of a response, without its thinking.
-        tests: as :func:`~attnpo.evaluation.grading.code.read_test` reads them; with none, the verdict is None.
-        sandbox: to run in, with its limits. Without one, one is started for this call (a tenth of a second).
-        timeout, memory_mb: seconds of CPU time and MB of memory for one test, in a sandbox started here.
+        tests: as :func:`~attnpo.evaluation.grading.code.read_test` reads them; without tests the verdict is None.
+        sandbox: to run in, with its limits. None: one is started for this call (a tenth of a second).
+        timeout, memory_mb: seconds of CPU time and MB of memory per test, if the sandbox is started here.
 
     Raises:
-        InputError: a test is not of the right form (names it), or programs cannot be confined on this system.
+        InputError: a test has the wrong format (names it), or programs cannot be confined on this system.
         RunError: the sandbox is closed or does not start.
     """
     code = code_of(answer)
@@ -205,12 +204,12 @@ def grade_code(
 
 
 def grade_codes(pairs: Iterable[tuple[str, Sequence[Mapping[str, Any]]]], sandbox: Sandbox) -> list[CodeGrade]:
-    """:func:`grade_code` of many (answer, tests), as many at a time as the sandbox has workers; in order."""
+    """:func:`grade_code` for many (answer, tests), in order; as many in parallel as the sandbox has workers."""
     with ThreadPoolExecutor(sandbox.workers) as threads:
         futures = [threads.submit(grade_code, answer, tests, sandbox=sandbox) for answer, tests in pairs]
         try:
             return [future.result() for future in futures]
-        finally:  # after an interrupt, what has not started must not run
+        finally:  # after an interrupt, waiting answers must not be run
             for future in futures:
                 future.cancel()
 
@@ -229,5 +228,5 @@ def _failure(test: CodeTest, run: Run, sandbox: Sandbox) -> str | None:
         return test.mistake(run)
     if run.end is End.TOO_SLOW:
         return f"too slow: {run.seconds:.1f} s of processor time, limit {sandbox.limits.seconds:g} s"
-    said = run.error.splitlines()
-    return f"{run.end}: {said[-1]}" if said else run.end.value
+    lines = run.error.splitlines()
+    return f"{run.end}: {lines[-1]}" if lines else run.end.value

@@ -1,17 +1,18 @@
-r"""Grades final answers of any kind; the processes it needs are started on first use.
+r"""Grader of final answers of every kind; the processes it needs are started on first use.
 
-Mathematics goes to the verifier, code to the sandbox (`grading/code.py`). Of a multiple-choice question it is read
-which letter a response settles on: the first of these that the text has, and within it the last occurrence:
+Mathematics is graded by the verifier, code in the sandbox (`grading/code.py`). For a multiple-choice question the
+letter that a response chooses is read from the first of these that occurs in the text, and from its last occurrence:
 
 1. ``\boxed{C}``, ``\boxed{\text{(C)}}``, ``\boxed{Option C}``, ``<answer>C</answer>``; or the text of one choice;
 2. ``Answer: C``, ``the answer is (C)``, ``should be C``, ``C is correct``, ``I choose C``, ``Antwort: C`` and the like;
    or the text of exactly one choice after the colon;
-3. a last line that is a letter (``(C)``, ``**C.**``, ``c``, ``C) text``) with no other in brackets, but in a choice;
+3. a last line that is a letter (``(C)``, ``**C.**``, ``c``, ``C) text``), with no other letter in brackets unless in
+   the text of a choice;
 4. the last letter in brackets, ``(C)``.
 
-An "A" or "I" in running prose is never taken for a choice; nor are several letters (``A, B``, ``A or C``, ``A, possibly
-C``), nor one that is denied (``I can't choose A``, ``not (A)``). A small letter counts where it stands alone. A letter
-beyond the last choice is an answer, and wrong.
+An "A" or "I" in running text is never read as a choice; nor are several letters (``A, B``, ``A or C``, ``A, possibly
+C``), nor one that is negated (``I can't choose A``, ``not (A)``). A small letter counts if it is alone. A letter
+beyond the last choice is a wrong answer.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from attnpo.rewards.verdict import Rules, Verdict
 from attnpo.sandbox.sandbox import Limits, Sandbox
 
 LONGEST_ANSWER = 20_000
-"""Characters; of a longer answer the end is read."""
+"""In characters; only the end of a longer answer is read."""
 
 MOST_ANNOUNCED = 20
-"""Announcements ("the answer is …") that are looked at, from the last."""
+"""Maximum number of announcements ("the answer is …") that are read, from the last one backwards."""
 
 _WRAPPING = re.compile(
     r"\\(?:text|textbf|mathrm|mathbf|boldsymbol|mbox)\b|\\[()\[\],;! ]|[*_`${}~]|</?answer>|[\[\]](?=\W*[A-Za-z]?\W*$)|"
@@ -101,7 +102,7 @@ _SEVERAL_IN_BRACKETS = re.compile(r"\([A-Z]\)(?:(?:\s*(?:[,;/&]|and\b|or\b))+\s*
 
 
 def grade_choice(answer: str, reference: str, choices: Sequence[str]) -> Graded:
-    """The verdict on a final answer; `reference` is a letter."""
+    """Grade a final answer; `reference` is a letter."""
     letter = choice_of(answer, choices)
     if letter is None:
         return Graded(Verdict.NO_ANSWER, None)
@@ -109,25 +110,25 @@ def grade_choice(answer: str, reference: str, choices: Sequence[str]) -> Graded:
 
 
 def choice_of(answer: str, choices: Sequence[str]) -> str | None:
-    """The letter that `answer` settles on; None if it names none."""
+    """The letter that `answer` chooses; None if it chooses none."""
     answer = answer[-LONGEST_ANSWER:].translate(_FULL_WIDTH)
     for text in [*reversed(boxed_texts(answer)), *reversed(_TAG.findall(answer))]:
         is_denied = _NEGATED.search(answer.rpartition(rf"\boxed{{{text}")[0][-80:])
         if not is_denied and (letter := _letter_or_text(text, choices)):
             return letter
     plain = _WRAPPING.sub("", answer)
-    said = [(found.start(), found.start("rest"), found["rest"]) for found in _ANNOUNCED.finditer(plain)]
+    announced = [(found.start(), found.start("rest"), found["rest"]) for found in _ANNOUNCED.finditer(plain)]
     for found in _CHOSEN.finditer(plain):
         group = "rest" if found["rest"] else "named"
-        said.append((found.start(), found.start(group), found[group].strip("()")))
-    said.sort(key=lambda one: one[1], reverse=True)
-    for start, _, text in said[:MOST_ANNOUNCED]:
+        announced.append((found.start(), found.start(group), found[group].strip("()")))
+    announced.sort(key=lambda one: one[1], reverse=True)
+    for start, _, text in announced[:MOST_ANNOUNCED]:
         if not _NEGATED.search(plain[max(0, start - 80) : start]) and (letter := _letter_or_text(text, choices)):
             return letter
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     if lines and (found := _LETTER.match(lines[-1])):
         rest = lines[-1][found.end() :]
-        # "(A) is wrong, so (B)" begins with a letter, but does not settle on it; a choice's own text may hold another.
+        # "(A) is wrong, so (B)" begins with a letter that is not the choice; the text of a choice may contain another.
         if not _IN_BRACKETS.search(rest) or _plain(rest) in map(_plain, choices):
             return found[1]
     if lines and (small := _SMALL_LETTER.fullmatch(lines[-1])) and ord(small[1]) - ord("a") < len(choices):
@@ -156,7 +157,7 @@ if TYPE_CHECKING:
 
 
 def rules_of(question: Question, off: Sequence[str] = ()) -> Rules:
-    """How close a number must come to the reference: exactly, unless the question says otherwise in `extra`."""
+    """The verifier's rules for a question: numbers are compared exactly unless its `extra` has a tolerance."""
     extra, rules = question.extra, Rules()
     if extra.get("unit"):
         rules["unit"] = extra["unit"]
@@ -173,11 +174,11 @@ class Grader:
     """Grades (question, final answer) pairs; a context manager.
 
     Args:
-        workers: processes for mathematics, and as many for programs; default: the machine's cores, at most 8.
-        timeout: seconds one mathematical answer may take. Telling two long formulas apart can take ten, and an answer
-            that was not done in time is left out of the accuracy, so there is more room than in training.
+        workers: processes for mathematics, and the same number for programs; default: the machine's cores, at most 8.
+        timeout: seconds per mathematical answer. Comparing two long formulas can take ten, and an answer that times out
+            is left out of the accuracy, so the limit is higher than in training.
         judge: asked about mathematical answers that the verifier cannot decide; default: none.
-        limits: of the programs' sandbox; default: as :class:`~attnpo.sandbox.sandbox.Limits`.
+        limits: of the programs' sandbox; default: those of :class:`~attnpo.sandbox.sandbox.Limits`.
     """
 
     def __init__(
@@ -193,10 +194,10 @@ class Grader:
         self._sandbox: Sandbox | None = None
 
     def grade(self, pairs: Sequence[tuple[Question, str | None]], *, off: Sequence[str] = ()) -> list[Graded]:
-        """Verdicts in order. The text is a response's final answer, without its thinking; None: it has none.
+        """Grade answers, in order. The text is a response's final answer, without its thinking; None: it has none.
 
-        `off`: names of the verifier's rules not to apply. A question without a reference (code: without tests) gets the
-        verdict None.
+        `off`: names of the verifier's rules not to apply. The verdict is None for a question without a reference (code:
+        without tests).
 
         Raises:
             InputError: programs cannot be confined on this system, or a test is malformed.
@@ -231,7 +232,7 @@ class Grader:
         return grade_codes([(answer, question.tests) for _, question, answer in items], self._sandbox)
 
     def close(self) -> None:
-        """End the processes; the grader may be used again."""
+        """Stop the processes; the grader can be used again."""
         if self._pool is not None:
             self._pool.close()
         if self._sandbox is not None:
@@ -248,5 +249,5 @@ class Grader:
 
 
 def checkable(question: Question) -> bool:
-    """Whether there is anything to check an answer against."""
+    """Whether a question has a reference or tests to check an answer against."""
     return bool(question.tests) if question.kind == "code" else question.reference is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from attnpo.evaluation.sampling_options import sampling_notices
+from attnpo.evaluation.options import sampling_notices
 from attnpo.report.elements import (
     Chart,
     Key,
