@@ -433,7 +433,7 @@ def test_the_packaged_model(tmp_path, capsys):
     assert "3 of 3 traces are right with nothing removed" in printed
     assert "answers of at most 64 tokens" in printed
     assert re.search(r"^random heads: \d\.\d \d\.\d \d\.\d; \d\.\d \d\.\d \d\.\d$", printed, re.MULTILINE)
-    assert "the arms say little" not in printed
+    assert "the arms tell little" not in printed
     for why in ("no closing tag", "no reference answer", "a reference answer that", "fewer than two steps"):
         assert f"1 rows left out: {why}" in printed
     with open(tmp_path / "out" / "table.csv", newline="") as file:
@@ -465,7 +465,7 @@ def test_the_first_traces_without_labels_and_with_little_room(model, tmp_path, c
     assert main(["evidence", "removal", source, *options, "--max-length", "400", "--shares", "0.5"]) == 0
     printed = capsys.readouterr().out
     assert "of 2 traces" in printed
-    assert "right with everything removed: the arms say little" in printed  # a tiny model is never right
+    assert "right with everything removed: the arms tell little" in printed  # a tiny model is never right
     assert "1 rows left out: longer than 400 tokens" in printed
     assert "answers of at most 3 tokens" in printed
     assert "None" not in (tmp_path / "out" / "table.md").read_text()

@@ -218,7 +218,7 @@ def test_an_interrupted_run_goes_on(judge_stub, label, tmp_path) -> None:
         _, said = process.communicate(timeout=30)
     assert process.returncode == 1
     assert said.splitlines()[-2:] == [
-        "answers so far are kept in the cache: run the same command again to go on",
+        "answers so far are kept in the cache: run the same command again to continue",
         "attnpo label: interrupted",
     ]
     assert not target.exists()

@@ -107,7 +107,7 @@ def test_stats_in_tokens(segment):
 def test_bad_options(segment, tmp_path):
     assert segment(CHINESE) == (2, "", "attnpo segment: option -o: expected where to write\n")
     assert "the lexicon, a JSON file" in segment(CHINESE, "--suggest")[2]
-    assert "--tokenizer does not go without --stats" in segment(CHINESE, "-o", "x", "--tokenizer", "overthinker")[2]
+    assert "--tokenizer needs --stats" in segment(CHINESE, "-o", "x", "--tokenizer", "overthinker")[2]
     assert "lexicon 'zhh' does not exist" in segment(CHINESE, "--stats", "--lexicon", "zhh")[2]
     code, _, err = segment(CHINESE, "--suggest", "-o", tmp_path / "absent" / "x.json")
     assert code == 2

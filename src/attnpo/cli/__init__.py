@@ -1,1 +1,1 @@
-"""The commands of `attnpo`: a file parses its options and calls one function."""
+"""The commands of `attnpo`: each file parses the options of one command and calls one function."""

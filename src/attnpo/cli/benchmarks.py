@@ -1,5 +1,5 @@
-"""`attnpo benchmarks list`, `check` and `overlap`: which benchmarks there are, the grader against every gold answer,
-and training problems that are, or nearly are, problems of a benchmark.
+"""`attnpo benchmarks list`, `check` and `overlap`: list the benchmarks, check the grader on every gold answer, and find
+training problems that are equal or nearly equal to problems of a benchmark.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
         "--data-dir",
         type=Path,
         metavar="DIR",
-        help="name and count the files of this folder, not those of the Hub",
+        help="list and count the files of this folder instead of the Hub's",
     )
 
 
@@ -43,7 +43,7 @@ def run_list(args: argparse.Namespace) -> None:
         table.add_column(column, no_wrap=True)
     for column in ("rows", "samples"):
         table.add_column(column, justify="right")
-    table.add_column("source", no_wrap=True)  # an id is copied from here: the licence takes two lines instead
+    table.add_column("source", no_wrap=True)  # so that an id can be copied; the licence is wrapped instead
     table.add_column("licence")
     for benchmark in BENCHMARKS.values():
         source, rows = benchmark.hub_id or "this package", str(benchmark.rows)
@@ -55,7 +55,7 @@ def run_list(args: argparse.Namespace) -> None:
 
 
 def _in_folder(benchmark: Benchmark, data_dir: Path) -> tuple[str, str]:
-    """The file of a data folder that is used, and how many questions it has."""
+    """The benchmark's file in a data folder, and its number of questions."""
     from attnpo.errors import InputError
     from attnpo.evaluation.load import find_file, load_file
 
@@ -70,16 +70,16 @@ def _in_folder(benchmark: Benchmark, data_dir: Path) -> tuple[str, str]:
 
 
 LEAST_READ = 0.995
-"""Share of the golds that must be right in every way of spelling."""
+"""Minimum share of the golds that must be right, for each way of spelling."""
 
 CHECK_SHOWN = 5
-"""Rows listed of each kind without --all."""
+"""Rows of each kind that are listed without --all."""
 
 CHECK_DESCRIPTION = """\
 Grade the gold answer of every problem, written as a model would write it and in some thirty other spellings: it must
-be right. Grade near-misses of it, and the gold of another problem: they must be wrong. Count for every rule of the
-verifier how many of these verdicts it changes. Ends with 1 if a gold answer is not graded right, a spelling is misread
-more often than 1 time in 200, a near-miss is accepted, or a file cannot be used."""
+be right. Grade near-misses of it, and the gold of another problem: they must be wrong. For every rule of the verifier,
+count the verdicts that it changes. Exits with 1 if a gold answer is not graded right, a spelling is misread more often
+than 1 time in 200, a near-miss is accepted, or a file cannot be used."""
 
 CHECK_PARSER = {"description": CHECK_DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -130,22 +130,22 @@ def run_check(args: argparse.Namespace) -> None:
         console.print(f"\nnot usable: {error}", markup=False, highlight=False, soft_wrap=True)
     if rules:
         console.print(_rules_table(rules))
-    said = [f"{failures} gold answers are not graded right"] if failures else []
+    problems = [f"{failures} gold answers are not graded right"] if failures else []
     if accepted:
-        said.append(f"{accepted} near-misses are accepted")
-    said += [
+        problems.append(f"{accepted} near-misses are accepted")
+    problems += [
         f"{tally.tried - tally.good} of {tally.tried} spellings {way!r} are misread"
         for way, tally in ways.items()
         if tally.good < LEAST_READ * tally.tried
     ]
     if unusable:
-        said.append(f"{len(unusable)} {'file' if len(unusable) == 1 else 'files'} cannot be used")
-    if said:
-        raise RunError(f"{' and '.join(said)}; listed above")
+        problems.append(f"{len(unusable)} {'file' if len(unusable) == 1 else 'files'} cannot be used")
+    if problems:
+        raise RunError(f"{' and '.join(problems)}; listed above")
 
 
 def _add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Add the tallies of one source, number by number and list by list."""
+    """Add the tallies of one source to `sums`, field by field."""
     for name, tally in more.items():
         known = sums.setdefault(name, type(tally)())
         for part in fields(tally):
@@ -168,7 +168,7 @@ def _rules_table(rules: Mapping[str, RuleTally]) -> RichTable:
 
 @contextmanager
 def _progress(name: str, problems: int) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal; elsewhere a line when a source is begun."""
+    """Show a progress bar on a terminal; elsewhere print a line at the start of a source."""
     from rich.console import Console
 
     from attnpo.cli.trace_options import progress_bar
@@ -184,8 +184,7 @@ def _progress(name: str, problems: int) -> Iterator[Callable[[int, int], None] |
 def _sources(args: argparse.Namespace, notes: list[str], unusable: list[str]) -> Iterator[tuple[str, Loaded]]:
     """Every file, or every data set, with its name.
 
-    Of a data set that is not available there is a note; what is wrong with a file that has no usable row goes to
-    `unusable`.
+    A message about every unavailable data set is added to `notes`, about every file without a usable row to `unusable`.
     """
     from attnpo.errors import InputError
     from attnpo.evaluation.benchmarks import BENCHMARKS, get_benchmark
@@ -198,18 +197,18 @@ def _sources(args: argparse.Namespace, notes: list[str], unusable: list[str]) ->
         if args.data_dir is None or benchmark.hub_id is None:
             try:
                 yield benchmark.name, load_questions(benchmark.name, data_dir=args.data_dir)
-            except InputError as error:  # a gated one must not keep the others from being checked
+            except InputError as error:  # the others are checked even if a gated one is not available
                 if benchmarks:
                     raise
                 notes.append(f"\nnot available: {error}")
             continue
         paths = files_of(benchmark, args.data_dir)
         if benchmarks and not paths:
-            find_file(benchmark, args.data_dir)  # says what was expected
+            find_file(benchmark, args.data_dir)  # raises an error with the expected names
         for path in paths:
             try:
                 loaded = load_file(benchmark, path)
-            except InputError as error:  # nor must a spoilt file
+            except InputError as error:  # the others are checked even if a file is damaged
                 unusable.append(str(error))
             else:
                 yield path.name, loaded
@@ -237,11 +236,11 @@ def _notes(name: str, check: GoldCheck, left_out: Sequence[str], limit: int | No
 
 
 OVERLAP_SHOWN = 10
-"""Pairs shown."""
+"""Number of pairs that are printed."""
 
 OVERLAP_DESCRIPTION = """\
-Compare every problem of a training set with every problem of the benchmarks: the same text; the same but for its
-numbers; or one that holds at least half of a question's 8-word sequences. docs/benchmarks.md says how it is counted."""
+Find problems of a training set that overlap with problems of the benchmarks: the same text; the same except for its
+numbers; or one that contains at least half of a question's 8-word sequences. docs/benchmarks.md has the details."""
 
 OVERLAP_PARSER = {"description": OVERLAP_DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -253,7 +252,7 @@ def add_overlap_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the benchmarks' files (default: the Hub)")
     parser.add_argument("--benchmarks", metavar="A,B", help="(default: all; with --data-dir all that have a file)")
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", help="write every pair with both texts")
-    parser.add_argument("--strict", action="store_true", help="end with 1 if there is any overlap")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if there is any overlap")
 
 
 def run_overlap(args: argparse.Namespace) -> None:
@@ -317,7 +316,7 @@ def run_overlap(args: argparse.Namespace) -> None:
 
 
 def _choices(row: dict[str, Any]) -> list[str]:
-    """The choices of a row in this package's form."""
+    """The choices of a row in this package's format."""
     choices = row.get("choices")
     return [str(choice) for choice in choices] if isinstance(choices, list) else []
 

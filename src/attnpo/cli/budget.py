@@ -7,15 +7,15 @@ import argparse
 from attnpo.cli.trace_options import add_format
 
 DESCRIPTION = """\
-How long may a problem be thought about? For every difficulty a quantile of the tokens of thinking that `attnpo trim`
-has left, as settings for vLLM's thinking budget, which ends the thinking at so many tokens and lets the model answer.
+Compute thinking budgets for vLLM: for every difficulty a quantile of the thinking tokens of traces trimmed by
+`attnpo trim`. vLLM ends the thinking after that many tokens and lets the model answer.
 
 The difficulty of a row is its field "difficulty" or "level" (--by names another); without one there is one budget for
-all. -o writes JSON: "reasoning_config" for `vllm serve --reasoning-config`, and "all" and "budgets" with what a request
-or SamplingParams takes: {"thinking_token_budget": N}.
+all. -o writes JSON: "reasoning_config" for `vllm serve --reasoning-config`, and "all" and "budgets" with the settings
+of a request or SamplingParams: {"thinking_token_budget": N}.
 
-A budget is a plain cut. It is meant for a model that was fine-tuned on these traces, against thinking that runs away;
-a model that still thinks as long as before is cut off in the middle (docs/without-rl.md)."""
+A budget simply cuts the thinking off. It is meant for a model that was fine-tuned on these traces, to stop the rare
+response that does not end; a model that thinks as long as before is cut off in the middle (docs/without-rl.md)."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         type=float,
         default=0.9,
-        help="share of the trimmed traces that the budget is enough for (default: 0.9)",
+        help="share of the trimmed traces that fit into the budget (default: 0.9)",
     )
     parser.add_argument(
         "--by", metavar="FIELD", help="the field that names the difficulty (default: difficulty, else level, else none)"
@@ -52,4 +52,4 @@ def run(args: argparse.Namespace) -> None:
     if args.output is not None:
         write_budgets(args.output, budgets)
         notes.append(f"written: {args.output}")
-    print_table(budgets.table, "tokens of thinking left by trimming", notes)
+    print_table(budgets.table, "thinking tokens after trimming", notes)

@@ -1,4 +1,4 @@
-"""`attnpo check MODEL [DATA]`: what is made of a model; with data, would a run learn, before it is started."""
+"""`attnpo check MODEL [DATA]`: check before a run that a model is supported and, with data, whether it would learn."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 
 DESCRIPTION = """\
-With a model alone: its thinking format, prompts and end tokens, whether the lexicon finds steps in its responses, which
-layers can be scored, and whether scores agree with eager attention on its own tokens.
+Without data: print the model's thinking format, prompts and end tokens, whether the lexicon finds steps in its
+responses, which layers can be scored, and whether scores agree with eager attention on its own tokens.
 
-With data: answer a few problems several times and say what a run with this model and these problems would meet:
-responses cut off, not closed, not judged, wrong and right; problems with signal; steps per response; tokens per second
-and the time that sampling will take; what to change. Ends with yes (code 0) or no (code 1)."""
+With data: answer a few problems several times and print the expected figures of a run with this model and these
+problems: responses cut off, not closed, not judged, wrong and right; problems with signal; steps per response; tokens
+per second and the time for sampling; and what to change. Ends with yes (code 0) or no (code 1)."""
 
 PARSER_OPTIONS = {
     "description": DESCRIPTION,
@@ -48,11 +48,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_model(model: str, words: list[str], *, output: Path | None) -> None:
-    """The part without data.
+    """The check without data.
 
     Raises:
-        InputError: for an option that has no meaning here, or a model that cannot be loaded.
-        RunError: credit per step cannot be given with this model; says why.
+        InputError: an option that needs data, or a model that cannot be loaded.
+        RunError: credit per step is impossible with this model; the message has the reason.
     """
     from rich.console import Console
     from rich.table import Table
@@ -71,7 +71,7 @@ def _check_model(model: str, words: list[str], *, output: Path | None) -> None:
         raise InputError(f"attnpo check: {error}") from None
     if rest or output is not None:
         raise InputError(
-            f"attnpo check {model}: found {' '.join(rest) or '-o'} without data, expected DATA behind the model, or "
+            f"attnpo check {model}: found {' '.join(rest) or '-o'} without data, expected DATA after the model, or "
             "only --max_completion_length, --thinking_format and --lexicon"
         )
     source, device = find_model(model), usual_device()
@@ -97,7 +97,7 @@ def _check_model(model: str, words: list[str], *, output: Path | None) -> None:
     if found.against:
         raise RunError("no: " + "; ".join(found.against))
     console.print(
-        "yes: steps of this model can be scored; `attnpo check MODEL DATA` says whether a run would learn",
+        "yes: steps of this model can be scored; `attnpo check MODEL DATA` checks whether a run would learn",
         style="bold green",
         markup=False,
         soft_wrap=True,

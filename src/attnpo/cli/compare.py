@@ -1,4 +1,4 @@
-"""`attnpo compare RUN… -o DIR`"""
+"""`attnpo compare RUN… -o DIR`: compare evaluations and training runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 DESCRIPTION = """\
-Runs side by side: accuracy, tokens, pass@k, accuracy under token budgets, AES, and how sure the differences are.
+Compare runs: accuracy, tokens, pass@k, accuracy under token budgets, AES, and the significance of differences.
 
-A RUN is a folder of `attnpo eval`, or the run folder of `attnpo train`: then its first and its last evaluation on
-held-out problems are compared, called NAME@STEP; or an evaluation of anyone in the form of Every Eval Ever (.json, or
-its _samples.jsonl) or lighteval (details_*.parquet). Only problems that the runs have in common count."""
+A RUN is a folder of `attnpo eval`; the run folder of `attnpo train`, of which the first and the last evaluation on
+held-out problems are compared, called NAME@STEP; or an evaluation in the format of Every Eval Ever (.json, or its
+_samples.jsonl) or lighteval (details_*.parquet). Only common problems of the runs are compared."""
 
 EPILOG = """\
-It leaves comparison.json, table.csv, table.md and frontier.png (accuracy against length) in DIR."""
+Writes comparison.json, table.csv, table.md and frontier.png (accuracy against length) to DIR."""
 
 PARSER_OPTIONS = {
     "description": DESCRIPTION,
@@ -25,12 +25,12 @@ PARSER_OPTIONS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="an evaluation or a training run")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to write to")
-    parser.add_argument("--base", metavar="NAME", help="the run to measure the others against (default: the first)")
-    parser.add_argument("--names", metavar="A,B,…", help="what to call the runs, in their order (default: by folder)")
+    parser.add_argument("--base", metavar="NAME", help="the run to compare the others with (default: the first)")
+    parser.add_argument("--names", metavar="A,B,…", help="names of the runs, in their order (default: by folder)")
     parser.add_argument("--budgets", metavar="N,N,…", help="token budgets (default: 2048,4096,8192,16384,32768)")
     for name, default, meaning in (
         ("length", 1, "tokens saved"),
-        ("gain", 3, "accuracy won"),
+        ("gain", 3, "accuracy gained"),
         ("loss", 5, "accuracy lost"),
     ):
         text = f"weight in AES of the share of {meaning} (default: {default})"

@@ -1,4 +1,4 @@
-"""`attnpo evidence stability`, `transfer`, `heads` and `removal`: how far the heads can be trusted."""
+"""`attnpo evidence stability`, `transfer`, `heads` and `removal`: measure how reliable the heads are."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from attnpo.tables import Table
 
 
-LEAVES = "Leaves table.csv, table.md, figure.png and command.txt in the folder DIR."
+WRITES = "Writes table.csv, table.md, figure.png and command.txt to the folder DIR."
 
 
 def add_common(parser: argparse.ArgumentParser, *, model: bool = True, batch_size: int = 8) -> None:
-    """The output folder, the model, and how it is run; batch_size: the default."""
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder to write (made if need be)")
+    """Add the output folder, the model and its limits; batch_size: the default."""
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder to write (created if missing)")
     if model:
         parser.add_argument(
             "--model", metavar="M", help="folder or Hub name of a causal language model (default: the overthinker)"
@@ -35,7 +35,7 @@ def add_common(parser: argparse.ArgumentParser, *, model: bool = True, batch_siz
 
 
 def check_common(args: argparse.Namespace) -> None:
-    """InputError for numbers that cannot be."""
+    """Raises InputError for numbers out of range."""
     if args.batch_size < 1:
         raise InputError(f"--batch-size is {args.batch_size}, expected at least 1")
     if args.max_length is not None and args.max_length < 1:
@@ -45,7 +45,7 @@ def check_common(args: argparse.Namespace) -> None:
 
 
 def score_all_heads(args: argparse.Namespace, loaded: tuple[Any, Any], file: ReadFile, what: str) -> HeadScores:
-    """All heads of a (model, tokenizer) on a file, as the common options say, with a bar called `what`."""
+    """Score a file with all heads of a (model, tokenizer), with the common options and a progress bar named `what`."""
     from attnpo.heads.sets import score_file
 
     with progress_bar(what) as progress:
@@ -55,9 +55,9 @@ def score_all_heads(args: argparse.Namespace, loaded: tuple[Any, Any], file: Rea
 STABILITY_DESCRIPTION = f"""\
 Measure the step ranking accuracy of every head in each of several models along a training run, on the same labelled
 traces, and correlate it with that in the first. The paper reports a Pearson correlation above 0.85 between before and
-after reinforcement learning: heads found once stay good.
+after reinforcement learning: heads found before training remain good.
 
-{LEAVES}"""
+{WRITES}"""
 
 STABILITY_PARSER = {
     "description": STABILITY_DESCRIPTION,
@@ -92,41 +92,41 @@ def run_stability(args: argparse.Namespace) -> None:
         raise InputError(f"--models: found {len(stages)}, expected at least 2 to compare")
     check_stages(stages)
     file, folder = read_file(args.input), check_folder(args.output)
-    tables, said = [], []
+    tables, remarks = [], []
     for stage in stages:
         loaded = load(stage.model)
         check_number("--top", args.top, loaded[0])
         scores = score_all_heads(args, loaded, file, stage.name)
         del loaded  # one model in memory at a time
         tables.append(scores.table)
-        said += notes(stage.name, scores)
+        remarks += notes(stage.name, scores)
     table = stability_table(stages, tables, args.top)
     write_evidence(folder, table, draw_stability(table, tables))
     explained = [
-        "Pearson: with the first model, over all heads (95 % over problems); before: with the model before",
-        f"first's: mean of the {args.top} heads that were best in the first model; kept: how many still are",
+        "Pearson: with the first model, over all heads (95 % over problems); before: with the previous model",
+        f"first's: mean of the {args.top} heads that were best in the first model; kept: the number that still are",
     ]
     explained.append(f"best {args.top} in the first model: {named_heads(tables[0].best(args.top))}")
     print_table(
         table,
         "step ranking accuracy of the heads along the run",
-        [*explained, *said, f"written: {args.output}"],
+        [*explained, *remarks, f"written: {args.output}"],
     )
 
 
 TRANSFER_DESCRIPTION = f"""\
-Choose heads on one file of labelled traces (easy problems, on which labels are to be had) and measure them on another
-(hard ones), beside heads chosen on the hard ones themselves and heads drawn at random.
+Choose heads on one file of labelled traces (easy problems, which can be labelled) and measure them on another (hard
+ones), compared with heads chosen on the hard ones and heads drawn at random.
 
-{LEAVES}"""
+{WRITES}"""
 
 TRANSFER_PARSER = {"description": TRANSFER_DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
 def add_transfer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("easy", metavar="EASY.jsonl", help="labelled traces that choose the heads")
-    parser.add_argument("hard", metavar="HARD.jsonl", help="labelled traces of other problems, to measure them on")
-    parser.add_argument("--top", metavar="N", type=int, default=3, help="how many heads to choose (default: 3)")
+    parser.add_argument("hard", metavar="HARD.jsonl", help="labelled traces of other problems, to test the heads")
+    parser.add_argument("--top", metavar="N", type=int, default=3, help="number of heads to choose (default: 3)")
     add_common(parser)
 
 
@@ -161,11 +161,11 @@ def run_transfer(args: argparse.Namespace) -> None:
 
 
 HEADS_DESCRIPTION = f"""\
-Judge sets of heads by the mean of their scores, which is what training uses: the best N of all layers for several N,
-the best of the early, middle and late layers, and as many heads drawn at random. Heads are chosen on one half of the
+Evaluate sets of heads by the mean of their scores, as in training: the best N of all layers for several N, the best of
+the early, middle and late layers, and the same number of heads drawn at random. Heads are chosen on one half of the
 problems and measured on the other.
 
-{LEAVES}"""
+{WRITES}"""
 
 NUMBERS = (1, 2, 3, 5, 8, 16)
 
@@ -175,7 +175,7 @@ HEADS_PARSER = {"description": HEADS_DESCRIPTION, "formatter_class": argparse.Ra
 def add_heads_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="IN.jsonl", help="labelled traces, as for `attnpo probe`")
     parser.add_argument(
-        "--numbers", metavar="N", type=int, nargs="+", help="default: 1 2 3 5 8 16, as far as there are so many"
+        "--numbers", metavar="N", type=int, nargs="+", help="default: 1 2 3 5 8 16, up to the model's number of heads"
     )
     parser.add_argument("--top", metavar="N", type=int, default=3, help="heads per third of the layers (default: 3)")
     add_common(parser)
@@ -197,7 +197,7 @@ def run_heads(args: argparse.Namespace) -> None:
     table = head_sets_table(scores, numbers, args.top, args.input)
     write_evidence(folder, table, draw_head_sets(table, scores.table))
     explained = [
-        f"best: chosen on the other half of the problems; random: 95 % of {RANDOM_DRAWS} sets lie in the interval",
+        f"best: chosen on the other half of the problems; random: the interval contains 95 % of {RANDOM_DRAWS} sets",
         "essential, redundant: mean score of such steps; 1 is uniform attention",
     ]
     explained.append(f"best {args.top} on all traces: {named_heads(scores.table.best(args.top))}")
@@ -205,21 +205,21 @@ def run_heads(args: argparse.Namespace) -> None:
 
 
 REMOVAL_DESCRIPTION = """\
-Score the steps of each trace with the chosen heads, take a share of them out of the thinking text, and let the model
-write its final answer again (greedily, behind the closing tag). If the heads look at what the answer needs, removing
-the highest-scored steps costs more right answers than removing as many random ones, and removing the lowest-scored
-steps costs the least. They should also cost more than the last steps: many final answers need little but the last
-result, which heads that merely look at what is near find as well.
+Score the steps of each trace with the chosen heads, remove a share of them from the thinking text, and let the model
+write its final answer again (greedily, after the closing tag). If the heads look at what the answer needs, removing
+the highest-scored steps costs more right answers than removing the same number of random ones, and removing the
+lowest-scored steps costs the least. It should also cost more than removing the last steps: many final answers need
+little more than the last result, which heads that only look at nearby tokens find as well.
 
-An answer is cut off at --max-answer tokens and then counts as none: with room enough, a model that misses its steps
-thinks again behind the tag, whatever was removed.
+An answer is cut off at --max-answer tokens and then counts as none: with more tokens, a model whose steps were removed
+thinks again after the tag, whichever steps they were.
 
---random-heads N removes the steps that N sets of as many other heads, drawn at random, score highest and lowest: what
-the order of any heads would do.
+--random-heads N also removes the steps that N random sets of other heads, of the same size, score highest and lowest,
+as a control.
 
-Rows need "problem", "response" and "reference"; existing steps are kept, others are segmented. With "essential" in the
-steps the table also says how many of the essential ones each arm took out. DIR gets table.csv, table.md, figure.png,
-differences.csv and every single answer, answers.jsonl.gz."""
+Rows need "problem", "response" and "reference"; existing steps are kept, other responses are segmented. With
+"essential" in the steps the table also has the number of essential ones that each arm removes. DIR gets table.csv,
+table.md, figure.png, differences.csv and every answer, answers.jsonl.gz."""
 
 REMOVAL_PARSER = {"description": REMOVAL_DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -241,7 +241,7 @@ def add_removal_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-answer",
         metavar="N",
         type=int,
-        help="tokens of an answer (default: twice those of the trace's own, at least 64)",
+        help="tokens of an answer (default: twice those of the trace's answer, at least 64)",
     )
     add_lexicon(parser)
     add_common(parser, batch_size=32)
@@ -278,7 +278,7 @@ def parse_shares(text: str) -> tuple[float, ...]:
 
 
 def narrow(table: Table) -> Table:
-    """The table in the width of a terminal; what it leaves out is in table.csv."""
+    """The columns of the table that fit into a terminal; table.csv has all."""
     from attnpo.tables import Table
 
     rows = [(f"{arm} {share:g}", *figures) for arm, share, *figures, _ in table.rows]
@@ -286,7 +286,7 @@ def narrow(table: Table) -> Table:
 
 
 def print_outcome(outcome: Outcome, where: str) -> None:
-    """Both tables, and what has to be known to read them."""
+    """Print both tables and notes on how to read them."""
     from attnpo.heads.figures import print_table
     from attnpo.heads.table import FEWEST
 
@@ -296,14 +296,14 @@ def print_outcome(outcome: Outcome, where: str) -> None:
     )
     failed = Counter(one.verdict.value for one in outcome.answers if one.right is None)
     notes = [
-        "steps, tokens, essential: what is removed, in number and shares; cut: answers that did not end",
+        "steps, tokens, essential: number and shares that are removed; cut: answers that did not end",
         f"{outcome.right} of {used} traces are right with nothing removed; intervals: 95 %, problems resampled",
         *_random_heads_note(outcome),
-        *_says_little_note(outcome),
+        *_steps_not_needed_note(outcome),
         f"{len(outcome.answers)} answers of at most {_range(outcome.rooms)} tokens"
         + "".join(f", {count} not counted ({verdict.replace('_', ' ')})" for verdict, count in failed.items()),
         *(f"{count} rows left out: {why}" for why, count in outcome.counts.items() if why != "used"),
-        *([f"{used} traces are few (fewer than {FEWEST}): the intervals mean little"] if used < FEWEST else []),
+        *([f"{used} traces are few (fewer than {FEWEST}): the intervals are unreliable"] if used < FEWEST else []),
         f"written: {where}",
     ]
     print_table(outcome.differences, "the same traces in both arms", notes)
@@ -313,13 +313,13 @@ def _random_heads_note(outcome: Outcome) -> list[str]:
     return [f"random heads: {'; '.join(map(_named, outcome.random_heads))}"] if outcome.random_heads else []
 
 
-def _says_little_note(outcome: Outcome) -> list[str]:
-    """What a test is worth in which the model does nearly as well without any step."""
+def _steps_not_needed_note(outcome: Outcome) -> list[str]:
+    """A warning if the accuracy without any step is nearly the same, which makes the test uninformative."""
     if (without := outcome.without_steps) is None:
         return []
     return [
-        f"{without:.0%} right with everything removed: the arms say little about the heads. Either the model hardly "
-        "needs the steps, or it works the problem out again behind the tag (a smaller --max-answer prevents that)"
+        f"{without:.0%} right with everything removed: the arms tell little about the heads. Either the model hardly "
+        "needs the steps, or it solves the problem again after the tag (a smaller --max-answer prevents that)"
     ]
 
 

@@ -1,10 +1,10 @@
-"""`attnpo COMMAND …`: picks the command and turns errors into exit codes.
+"""`attnpo COMMAND …`: selects the command and converts errors to exit codes.
 
-Every command lives in a file of its own with two functions: ``add_arguments(parser)``, which must not import
-torch (``--help`` answers at once), and ``run(args)``, which imports what it needs and calls one function.
-A module may also define ``PARSER_OPTIONS``, keyword arguments of its parser (an epilog, a formatter). A command that
-hands options on to another parser says ``parser.set_defaults(takes_any_option=True)`` and finds them, in the order
-in which they were given, in ``args.rest``.
+Every command has its own file with two functions: ``add_arguments(parser)``, which must not import torch, so that
+``--help`` is fast, and ``run(args)``, which imports what it needs and calls one function. A module may also define
+``PARSER_OPTIONS``, keyword arguments of its parser (an epilog, a formatter). A command that passes options to another
+parser calls ``parser.set_defaults(takes_any_option=True)`` and gets them, in the order of the command line, in
+``args.rest``.
 """
 
 from __future__ import annotations
@@ -20,75 +20,75 @@ from attnpo import __version__
 from attnpo.errors import InputError, RunError, StoppedError
 
 COMMANDS = {
-    "check": "would a run with this model and these problems learn: a minute of sampling, yes or no",
+    "check": "check by a minute of sampling whether a run with this model and these problems would learn",
     "train": "train a model with attention-guided stepwise credit (or a baseline)",
-    "verl": "the same on verl and Ray, for models that outgrow one machine",
+    "verl": "train on verl and Ray, for models that do not fit on one machine",
     "segment": "split the thinking part of responses into steps",
-    "score": "score every step by the attention the final answer pays it",
-    "probe": "find the attention heads that tell essential from redundant steps",
-    "label": "say which steps of traces are essential: judged by language models, or by hiding them",
-    "evidence": "how far to trust the heads: stability, transfer, number of heads, removal of steps",
-    "trim": "traces without the steps that the answer does not need, to fine-tune on",
-    "budget": "thinking budgets for vLLM per difficulty, from trimmed traces",
-    "eval": "accuracy and length of a model on benchmarks",
-    "benchmarks": "the benchmarks: list them, check their answers, compare them with training data",
-    "compare": "evaluations and training runs side by side: accuracy, length and how sure the differences are",
+    "score": "score every step by the attention that the final answer pays to it",
+    "probe": "find the attention heads that distinguish essential from redundant steps",
+    "label": "label the essential steps of traces: judged by language models, or by hiding steps",
+    "evidence": "measure how reliable the heads are: stability, transfer, number of heads, removal of steps",
+    "trim": "remove the steps that the answer does not need from traces, for fine-tuning",
+    "budget": "compute thinking budgets for vLLM per difficulty, from trimmed traces",
+    "eval": "measure accuracy and length of a model on benchmarks",
+    "benchmarks": "list the benchmarks, check their answers, compare them with training data",
+    "compare": "compare evaluations and training runs: accuracy, length and the significance of differences",
     "task": "write problems and labelled over-thinking traces of the built-in task",
-    "report": "one self-contained HTML page from run folders",
+    "report": "write a self-contained HTML page from run folders",
 }
 
 TOOLS = {
     "evidence": {
-        "stability": "do the heads stay the same while the model is trained",
-        "transfer": "do heads found on easy problems serve on hard ones",
-        "heads": "how many heads, of which layers, against heads drawn at random",
-        "removal": "does the model still answer without the steps that its heads look at",
+        "stability": "whether the heads stay the same during training",
+        "transfer": "whether heads found on easy problems work on hard ones",
+        "heads": "how many heads, of which layers, compared with heads drawn at random",
+        "removal": "whether the model still answers without the steps that its heads look at",
     },
     "benchmarks": {
-        "list": "what there is, where it comes from, under which licence",
-        "check": "is every gold answer graded right, and a different one wrong",
-        "overlap": "which problems of a training set are, or nearly are, problems of a benchmark",
+        "list": "list the benchmarks with their sources and licences",
+        "check": "check that every gold answer is graded right, and a different one wrong",
+        "overlap": "find problems of a training set that are equal or nearly equal to problems of a benchmark",
     },
 }
-"""Commands of several tools: `attnpo evidence removal …` is `run_removal` of attnpo.cli.evidence, with its parser's
-`REMOVAL_PARSER` and `add_removal_arguments`."""
+"""Commands with several tools: `attnpo evidence removal …` calls `run_removal` of attnpo.cli.evidence, with the parser
+options `REMOVAL_PARSER` and the arguments of `add_removal_arguments`."""
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_AGAIN = 0, 1, 2, 75
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of `attnpo` itself: help, version and the list of commands. It imports no command."""
+    """The parser of `attnpo` without a command: help, version and the list of commands. It imports no command."""
     width = max(map(len, COMMANDS))
     listing = "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="attnpo",
         usage="attnpo [--help] [--version] COMMAND …",
         description="Make a reasoning model think shorter without getting worse.",
-        epilog=f"commands:\n{listing}\n\n`attnpo COMMAND --help` lists the options of one of them.",
+        epilog=f"commands:\n{listing}\n\n`attnpo COMMAND --help` lists the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"attnpo {__version__}")
-    parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     return parser
 
 
 def build_tools_parser(command: str) -> argparse.ArgumentParser:
-    """The parser of a command of several tools (a key of ``TOOLS``): help and the list of tools."""
+    """The parser of a command with several tools (a key of ``TOOLS``): help and the list of tools."""
     width = max(map(len, TOOLS[command]))
     listing = "\n".join(f"  {name:{width}}  {summary}" for name, summary in TOOLS[command].items())
     parser = argparse.ArgumentParser(
         prog=f"attnpo {command}",
         usage=f"attnpo {command} TOOL …",
         description=COMMANDS[command],
-        epilog=f"tools:\n{listing}\n\n`attnpo {command} TOOL --help` lists the options of one of them.",
+        epilog=f"tools:\n{listing}\n\n`attnpo {command} TOOL --help` lists the options of a tool.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("tool", choices=TOOLS[command], metavar="TOOL", help="one of those below")
+    parser.add_argument("tool", choices=TOOLS[command], metavar="TOOL", help="one of the tools below")
     return parser
 
 
 def build_command_parser(command: str) -> argparse.ArgumentParser:
-    """The parser of one command (a key of ``COMMANDS``, or "COMMAND TOOL"); imports its module and no other."""
+    """The parser of one command (a key of ``COMMANDS``, or "COMMAND TOOL"); imports only its module."""
     name, _, tool = command.partition(" ")
     module = importlib.import_module(f"attnpo.cli.{name}")
     summary = TOOLS[name][tool] if tool else COMMANDS[name]
@@ -97,7 +97,7 @@ def build_command_parser(command: str) -> argparse.ArgumentParser:
         if tool
         else ("PARSER_OPTIONS", "add_arguments", "run")
     )
-    # Options are never abbreviated: `--out` must not change its meaning, or steal another parser's, when one is added.
+    # No abbreviated options: `--out` must not change its meaning, or match another parser's option, when one is added.
     options = {"description": summary, "allow_abbrev": False, **getattr(module, settings, {})}
     parser = argparse.ArgumentParser(prog=f"attnpo {command}", **options)
     getattr(module, add)(parser)
@@ -106,13 +106,13 @@ def build_command_parser(command: str) -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read a command line of at least one word; one that is not understood leaves with code 2 (SystemExit).
+    """Parse a command line of at least one word; an invalid one exits with code 2 (SystemExit).
 
-    The command is the first word and nothing else, so that an option's value may be called like a command.
+    Only the first word can be the command, so that an option's value may have the name of a command.
     """
     if argv[0] not in COMMANDS:
         parser = build_parser()
-        parser.parse_known_args(argv[:1])  # answers --help and --version, refuses an unknown command
+        parser.parse_known_args(argv[:1])  # handles --help and --version, exits for an unknown command
         parser.error(f"a command was expected first, found {argv[0]!r}")
     command, words = argv[0], list(argv[1:])
     if command in TOOLS:
@@ -122,7 +122,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         tool = build_tools_parser(command).parse_args(words[:1]).tool
         command, words = f"{command} {tool}", words[1:]
     parser = build_command_parser(command)
-    # Intermixed: `report RUN_A -o PAGE.html RUN_B` takes both runs.
+    # Intermixed, so that `report RUN_A -o PAGE.html RUN_B` gets both runs.
     args, rest = parser.parse_known_intermixed_args(words)
     if rest and not getattr(args, "takes_any_option", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -131,7 +131,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the return value is the exit code (0 done, 1 the run failed, 2 bad input, 75 stopped: again)."""
+    """Run one command and return the exit code (0 done, 1 the run failed, 2 bad input, 75 stopped, to be restarted)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv:
         build_parser().print_help(sys.stderr)
@@ -140,9 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(parse(argv))
         finally:
-            sys.stdout.flush()  # a reader that has left is noticed here, not while the interpreter shuts down
+            sys.stdout.flush()  # raises for a closed pipe here, not while the interpreter shuts down
     except BrokenPipeError:
-        if not _reader_left():
+        if not _pipe_closed():
             raise
         return EXIT_FAILED
 
@@ -151,35 +151,35 @@ def _run(args: argparse.Namespace) -> int:
     try:
         args.run(args)
     except InputError as error:
-        return _complain(args.command, error, EXIT_BAD_INPUT)
+        return _print_error(args.command, error, EXIT_BAD_INPUT)
     except RunError as error:
-        return _complain(args.command, error, EXIT_AGAIN if isinstance(error, StoppedError) else EXIT_FAILED)
+        return _print_error(args.command, error, EXIT_AGAIN if isinstance(error, StoppedError) else EXIT_FAILED)
     except KeyboardInterrupt:
-        return _complain(args.command, "interrupted", EXIT_FAILED)
+        return _print_error(args.command, "interrupted", EXIT_FAILED)
     except OSError as error:
         if not _named_on_the_command_line(error.filename, args):
             raise
-        return _complain(args.command, f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT)
+        return _print_error(args.command, f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT)
     return EXIT_OK
 
 
-def _complain(command: str, message: object, code: int) -> int:
+def _print_error(command: str, message: object, code: int) -> int:
     print(f"attnpo {command}: {message}", file=sys.stderr)
     return code
 
 
 def _named_on_the_command_line(path: object, args: argparse.Namespace) -> bool:
-    """Whether the user gave exactly this path: a typing mistake then, and any other OSError a fault to be shown."""
+    """Whether exactly this path is on the command line: a mistyped name then; any other OSError gets a traceback."""
     if not isinstance(path, str | os.PathLike):
         return False
     given = [item for value in vars(args).values() for item in (value if isinstance(value, list) else [value])]
     return os.fspath(path) in {os.fspath(item) for item in given if isinstance(item, str | os.PathLike)}
 
 
-def _reader_left() -> bool:
-    """Whether standard output is a pipe nobody reads any more (`attnpo … | head`). If so, send the rest nowhere.
+def _pipe_closed() -> bool:
+    """Whether standard output is a pipe whose reader has closed it (`attnpo … | head`). If so, discard further output.
 
-    A BrokenPipeError may as well come from a worker process; the descriptor itself tells which of the two it was.
+    A BrokenPipeError may also come from a worker process; polling the descriptor distinguishes the two.
     """
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)

@@ -1,4 +1,4 @@
-"""`attnpo probe`: which attention heads of a model look at the steps that matter."""
+"""`attnpo probe`: find the attention heads of a model that look at essential steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_input, add_model, progress_bar, say
+from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_input, add_model, progress_bar, to_stderr
 
 if TYPE_CHECKING:
     from attnpo.heads.find import Found
@@ -17,10 +17,10 @@ DESCRIPTION = """\
 Measure how every attention head of a model ranks the steps of labelled traces, and write the best ones to a head file
 for `attnpo train --heads` and `attnpo score --heads`.
 
-A head's step ranking accuracy (SRA) is the share of pairs of an essential and a redundant step of a response of which
-it scores the essential one higher; most heads lie near 0.5, key-focus heads above 0.9. Labels are "essential": true,
-false or null (not counted) in the steps of each row, as `attnpo label` and `attnpo task` write them. All heads are
-read in one forward per batch. An interrupted probe goes on where it stopped when it is started again."""
+A head's step ranking accuracy (SRA) is the share of pairs of an essential and a redundant step of a response in which
+it scores the essential one higher; most heads are near 0.5, key-focus heads above 0.9. Labels are "essential": true,
+false or null (not counted) in the steps of each row, as written by `attnpo label` and `attnpo task`. All heads are
+read in one forward per batch. The same command continues an interrupted probe."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_input(parser, "labelled traces")
     parser.add_argument("-o", "--output", metavar="HEADS.json", required=True, help="the head file to write")
     add_model(parser)
-    parser.add_argument("--top", metavar="N", type=int, default=3, help="how many heads to choose (default: 3)")
-    parser.add_argument("--layers", metavar="L|LOW-HIGH", help="layers to look at (default: all)")
+    parser.add_argument("--top", metavar="N", type=int, default=3, help="number of heads to choose (default: 3)")
+    parser.add_argument("--layers", metavar="L|LOW-HIGH", help="layers to read (default: all)")
     parser.add_argument("--max-traces", metavar="N", type=int, help="use the first N usable traces (default: all)")
     parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="rows per forward (default: 8)")
     parser.add_argument(
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from attnpo.checks import parse_range
     from attnpo.heads.find import find_heads
 
-    if args.figure is not None:  # seen before the work, not after it
+    if args.figure is not None:  # checked before the work, not after it
         check_figure(args.figure)
     with progress_bar("probing") as progress:
         found = find_heads(
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
             origin=args.origin,
             progress=progress,
             thinking_format=args.thinking_format,
-            say=say,
+            say=to_stderr,
         )
     print_found(found, args.output)
     if args.figure is not None:
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_figure(name: str) -> None:
-    """InputError for a picture that could not be written."""
+    """Raises InputError if the figure cannot be written there."""
     from attnpo.errors import InputError
 
     path = Path(name)
@@ -82,7 +82,7 @@ def check_figure(name: str) -> None:
 
 
 def print_found(found: Found, where: str) -> None:
-    """The chosen heads with their figures, what was left out, and a warning where they do not separate."""
+    """Print the chosen heads with their figures, the left-out rows, and a warning if they do not separate the steps."""
     from rich.console import Console
     from rich.table import Table
 
@@ -94,7 +94,7 @@ def print_found(found: Found, where: str) -> None:
     for name in ("layer", "head", "SRA", "95 %", "essential", "redundant"):
         shown.add_column(name, justify="right")
     for layer, head in found.heads:
-        # One problem, drawn again and again, has no interval.
+        # With a single problem, resampling gives no interval.
         bounds = "{:.3f} – {:.3f}".format(*interval[layer, head]) if found.table.problem_count > 1 else "–"
         values = f"{table[layer, head]:.3f}", bounds
         means = f"{essential[layer, head]:.2f}", f"{redundant[layer, head]:.2f}"
@@ -102,7 +102,7 @@ def print_found(found: Found, where: str) -> None:
     console = Console()
     console.print(shown)
     console.print(
-        "essential, redundant: mean score of such steps; 1 is what uniform attention gives",
+        "essential, redundant: mean score of such steps; 1 is uniform attention",
         style="dim",
         highlight=False,
     )

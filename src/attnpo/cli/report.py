@@ -1,4 +1,4 @@
-"""`attnpo report RUN… -o FILE.html`"""
+"""`attnpo report RUN… -o FILE.html`: write an HTML page from runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 DESCRIPTION = """\
-Write one HTML page that opens anywhere without a network, from training runs, evaluations (those of others too: files
-of Every Eval Ever, lighteval's details) and files of `attnpo trim` and `attnpo score`, in any mixture. What the page
-shows is described in docs/report.md."""
+Write one HTML page that opens without a network, from any combination of training runs, evaluations (also of other
+projects: files of Every Eval Ever, lighteval's details) and files of `attnpo trim` and `attnpo score`. docs/report.md
+describes the page."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=30.0,
         type=float,
         metavar="SECONDS",
-        help="write the page again whenever a run has got on, looked at every so often (default: 30); Ctrl-C ends it",
+        help="write the page again when a run has new records, checked every SECONDS (default: 30); Ctrl-C stops",
     )
 
 
@@ -55,11 +55,11 @@ def _write(args: argparse.Namespace) -> int:
 
 
 def _watch(args: argparse.Namespace) -> None:
-    """Write the page anew after every change of a run's records, until Ctrl-C."""
-    print(f"watching every {args.watch:g} s; reload the page to see more; Ctrl-C ends it", flush=True)
+    """Write the page again after every change of a run's records, until Ctrl-C."""
+    print(f"watching every {args.watch:g} s; reload the page to see more; Ctrl-C stops", flush=True)
     from attnpo.errors import InputError
 
-    before, said = _changed(args.runs), ""
+    before, printed = _changed(args.runs), ""
     try:
         while True:
             time.sleep(args.watch)
@@ -68,21 +68,21 @@ def _watch(args: argparse.Namespace) -> None:
                 continue
             try:
                 _write(args)
-            except InputError as error:  # a file may be in the middle of being written: the next look finds it whole
-                if str(error) != said:
-                    print(f"the page stays as it is: {error}", file=sys.stderr, flush=True)
-                said = str(error)
+            except InputError as error:  # a file may be partly written, and complete at the next check
+                if str(error) != printed:
+                    print(f"the page was not updated: {error}", file=sys.stderr, flush=True)
+                printed = str(error)
             else:
-                before, said = now, ""
+                before, printed = now, ""
     except KeyboardInterrupt:
         if _changed(args.runs) != before:
             _write(args)
 
 
 def _changed(runs: list[Path]) -> list[tuple[str, int]]:
-    """The files that a page is made of, each with the time of its last change."""
+    """The files that the page is made from, each with the time of its last change."""
     names = ("metrics.jsonl", "evaluations.jsonl", "warnings.jsonl", "config.yaml", "heads.json", "results.json")
     files = [run / name for run in runs for name in (*names, "table.csv", "questions.jsonl", "rollouts")]
-    # An evaluation adds lines to the files it has; a run of training writes new ones.
+    # An evaluation appends to its files; a training run writes new ones.
     files += [*runs, *(file for run in runs for file in sorted((run / "samples").glob("*.jsonl")))]
     return [(str(file), file.stat().st_mtime_ns) for file in files if file.exists()]

@@ -1,21 +1,21 @@
-"""`attnpo score`: add to traces how much attention the final answer pays each step."""
+"""`attnpo score`: add to traces the attention that the final answer pays to each step."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_heads, add_input, add_lexicon, add_model, say
+from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_heads, add_input, add_lexicon, add_model, to_stderr
 
 DESCRIPTION = """\
-Score every reasoning step by the attention that the final answer pays it, averaged over the chosen heads, and write
+Score every reasoning step by the attention that the final answer pays to it, averaged over the chosen heads, and write
 the rows with "score" per step and "answer_tokens", "total_tokens" and "baseline" per trace. The baseline is
 p^2 * answer_tokens / total_tokens with p from --group-accuracy: steps below it count as redundant.
 
-The prompt is the field "problem" in the tokenizer's chat template. Existing steps keep their offsets, others are
-segmented. Token ids in "completion_ids" are used as sampled; else the response is tokenised and the end token added.
-Rows that cannot be scored (no closing tag, too long, tokens that do not give the text back) are kept with "score" and
-"baseline" null and the reason in "skipped"."""
+The prompt is the field "problem" in the tokenizer's chat template. Existing steps keep their offsets, other responses
+are segmented. Token ids in "completion_ids" are used unchanged; without them the response is tokenised and the end
+token added. Rows that cannot be scored (no closing tag, too long, tokens that do not decode to the text) are kept with
+"score" and "baseline" null and the reason in "skipped"."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         max_length=args.max_length,
         origin=args.origin,
         thinking_format=args.thinking_format,
-        say=say,
+        say=to_stderr,
     )
     skipped = "".join(f", {count} skipped ({reason})" for reason, count in counts.items() if reason != "scored")
     print(f"{counts['scored']} traces scored{skipped}: {args.output}", file=sys.stderr)

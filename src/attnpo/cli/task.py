@@ -1,4 +1,4 @@
-"""`attnpo task`: problems and labelled over-thinking traces of the built-in task."""
+"""`attnpo task`: write problems and labelled over-thinking traces of the built-in task."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from attnpo.errors import InputError
 
 DESCRIPTION = """\
 Write problems of the built-in task, each with a response that thinks too long: essential steps, false starts, checks
-that catch an error, useless checks, restatements, alternatives, recaps. Every step is labelled
-("steps": [{"start", "end", "essential", "kind", "role"}, ...]) and every response ends in the right answer.
+that find an error, useless checks, restatements, alternatives, recaps. Every step is labelled
+("steps": [{"start", "end", "essential", "kind", "role"}, ...]) and every response ends with the right answer.
 
---redundancy asks for longer traces. The same seed, split, difficulty and redundancy give the same rows, and the first
+--redundancy makes the traces longer. The same seed, split, difficulty and redundancy give the same rows, and the first
 rows do not depend on --n. The two splits share neither numbers nor combinations of people and things.
 
-With --repairs, rows for the cold start of --credit iop: "wrong" is a response with an error that nobody caught,
-"response" the same one with the error repaired, "anchor" another right response."""
+--repairs writes rows for the cold start of --credit iop: "wrong" is a response with an undetected error, "response" the
+same one with the error repaired, "anchor" another right response."""
 
 PARSER_OPTIONS = {"description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--n", type=int, required=True, metavar="N", help="how many rows")
+    parser.add_argument("--n", type=int, required=True, metavar="N", help="number of rows")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: 0)")
     parser.add_argument("--split", choices=("train", "test"), default="train", help="(default: train)")
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sentences",
         choices=("few", "many"),
-        help="how many sentences there are per kind of redundant step (default: few; many with --redundancy)",
+        help="number of sentences per kind of redundant step (default: few; many with --redundancy)",
     )
     parser.add_argument("--repairs", action="store_true", help="pairs of a wrong response and its repair")
     parser.add_argument("-o", "--output", metavar="OUT.jsonl", help="where to write (.gz to compress; default: print)")
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     difficulty = parse_difficulty(args.difficulty, "difficulty")
     if args.repairs:
         if args.redundancy is not None or args.sentences is not None:
-            raise InputError("options --redundancy and --sentences: traces of --repairs have a style of their own")
+            raise InputError("options --redundancy and --sentences: not allowed with --repairs (fixed style)")
         rows = iterate_repairs(args.n, args.seed, args.split, difficulty)
     else:
         style = redundant_style(args.redundancy, args.sentences)
@@ -69,5 +69,5 @@ def run(args: argparse.Namespace) -> None:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader, for example `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""What the commands on trace files share: their options, and a progress bar. No command of its own."""
+"""Common options of the commands on trace files, and a progress bar. Not a command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 def add_input(parser: argparse.ArgumentParser, what: str = "traces") -> None:
-    """The file of traces, and --from."""
+    """Add the file of traces, and --from."""
     parser.add_argument(
         "input", metavar="IN.jsonl", help=f"{what}: JSON Lines (.gz too), or a file of another tool (--from)"
     )
@@ -18,38 +18,38 @@ def add_input(parser: argparse.ArgumentParser, what: str = "traces") -> None:
         dest="origin",
         choices=("auto", "attnpo", "messages", "lm-eval", "lighteval", "inspect", "every-eval-ever"),
         default="auto",
-        help="who wrote the file: messages of a conversation, lm-eval's samples, lighteval's details, inspect's log, "
-        "Every Eval Ever (default: its first row says)",
+        help="format of the file: messages of a conversation, lm-eval's samples, lighteval's details, inspect's log, "
+        "Every Eval Ever (default: detected from its first row)",
     )
 
 
 def add_model(parser: argparse._ActionsContainer) -> None:
-    """--model, which reads the traces."""
+    """Add --model, the model that reads the traces."""
     parser.add_argument(
         "--model", metavar="M", help="folder or Hub name of a causal language model (default: the packaged overthinker)"
     )
 
 
 def add_heads(parser: argparse._ActionsContainer) -> None:
-    """--heads of the model."""
+    """Add --heads of the model."""
     parser.add_argument(
         "--heads", metavar="HEADS.json", help="(layer, head) pairs (default: heads.json in the model's folder)"
     )
 
 
 def add_lexicon(parser: argparse.ArgumentParser, used: str = "phrase lists for rows without steps") -> None:
-    """--lexicon; what it is used for stands in the help. The name is checked where the lexicon is loaded."""
+    """Add --lexicon; `used`: its use, for the help. The name is checked when the lexicon is loaded."""
     parser.add_argument(
         "--lexicon",
         metavar="NAME",
         default="paper",
-        help=f"{used}: paper (default), released (with the slip of the published script), zh, paragraphs, a JSON file "
+        help=f"{used}: paper (default), released (with the bug of the published script), zh, paragraphs, a JSON file "
         "of five lists, or several joined by + (paper+zh)",
     )
 
 
-def add_format(parser: argparse.ArgumentParser, auto: str = "the marks of each response") -> None:
-    """--thinking-format; what auto goes by stands in the help. The name is checked where the format is loaded."""
+def add_format(parser: argparse.ArgumentParser, auto: str = "by the marks of each response") -> None:
+    """Add --thinking-format; `auto`: how it is detected, for the help. The name is checked when it is loaded."""
     parser.add_argument(
         "--thinking-format",
         metavar="NAME|FILE.yaml",
@@ -58,14 +58,14 @@ def add_format(parser: argparse.ArgumentParser, auto: str = "the marks of each r
     )
 
 
-OR_OF_MODEL = "the marks of each response, else those the model's tokenizer shows"
+OR_OF_MODEL = "by the marks of each response, else by the model's tokenizer"
 
 
 @contextmanager
 def progress_bar(what: str, unit: str = "traces") -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, gone when done; gives the function that is told (done, of how many).
+    """A progress bar on standard error, removed at the end; yields the function to call with (done, total).
 
-    Nothing is written where standard error is no terminal.
+    Nothing is written if standard error is no terminal.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -80,6 +80,6 @@ def progress_bar(what: str, unit: str = "traces") -> Iterator[Callable[[int, int
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def say(line: str) -> None:
-    """A line on standard error."""
+def to_stderr(line: str) -> None:
+    """Print a line to standard error."""
     print(line, file=sys.stderr)

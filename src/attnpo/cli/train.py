@@ -1,4 +1,4 @@
-"""`attnpo train`: one training run."""
+"""`attnpo train`: run a training."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ options of the credit methods (docs/methods.md), e.g. --credit_kwargs '{"segment
   iop candidates max_repairs anchor prompt max_new_tokens max_prompt_tokens audit judge judge_api_key_env
     judge_cache truncate lambda_edit lambda_rep wrong_weight repaired_weight row_limit
   first_correct keep positive negative place
-  attnpo has options of its own: --credit_beta, --credit_lambda, --credit_delta, --credit_delay
-  --credit_module M         Python modules (with commas) that register methods or length rewards of your own
+  attnpo has separate options: --credit_beta, --credit_lambda, --credit_delta, --credit_delay
+  --credit_module M         Python modules (with commas) that register your own methods or length rewards
 
 options of the length rewards (docs/methods.md), e.g. --length_kwargs '{"limits": [400, 300], "steps": 10}'
   tlmre alpha   kimi weight warmup_steps   l1_exact alpha low high   l1_max alpha low high delta
   laser alpha target   laser_d alpha low interval update_every   overlong max_length cache
   shorterbetter alpha beta   thinkprune limits steps
-  --length_alpha A          alpha of those that have one; --length_eval_target N: what L1 asks for in evaluations
+  --length_alpha A          alpha of those that have one; --length_eval_target N: length that L1 requests in evaluations
 
 common options
   --model_name_or_path M   any causal LM of transformers; default: the small model shipped with the package
-  --heads HEADS.json|auto  its key-focus heads; default: heads.json beside the model, else auto (found first)
-  --thinking_format F      how the model marks its thinking: auto (default: what its tokenizer shows), deepseek_r1,
+  --heads HEADS.json|auto  its key-focus heads; default: heads.json in its folder, else auto (found before training)
+  --thinking_format F      how the model marks its thinking: auto (default: by its tokenizer), deepseek_r1,
                            qwen3, openai_gptoss, mistral, … or a YAML file (docs/thinking-formats.md)
   --dataset_name D         'task' (built in, default), a .jsonl/.parquet/.csv file, or a Hub data set
   --eval_dataset_name D    held-out problems, evaluated before and after (default: none; task: its own)
   --output_dir DIR         the run folder (default: trainer_output)
   --max_steps N, --learning_rate X, --num_generations G, --max_completion_length N, --eval_steps N, --seed S
-  --per_device_train_batch_size N --gradient_accumulation_steps N   responses of an update (default: of 16 problems)
+  --per_device_train_batch_size N --gradient_accumulation_steps N   responses per update (default: of 16 problems)
   --use_peft true          train LoRA adapters (learning rate then 2e-5 by default, else 2e-6)
-  --reward_funcs M:F …     reward functions of your own; --correct_reward NAME says right or wrong, from
-                           --correct_threshold (1) on
-  --patience N             stop after so many batches that teach nothing (10)
+  --reward_funcs M:F …     your own reward functions; a response is right if --correct_reward NAME is at least
+                           --correct_threshold (1)
+  --patience N             stop after this number of batches without signal (10)
   --credit_beta 2 --credit_lambda 2 --credit_delta 0 --credit_delay T   β, λ, δ, T of the method (T: half of the run)
-  --resume_from_checkpoint true|auto|DIR   go on; auto: or begin, where there is no checkpoint
-  --max_minutes M          stop with a checkpoint after so long, to go on with --resume_from_checkpoint true
-  --dry_run                batches, memory and settings of the run, without loading weights (docs/scaling.md);
-                           --gpus N --gpu_memory GB --sharding full say for which machine
+  --resume_from_checkpoint true|auto|DIR   resume; auto: start if there is no checkpoint
+  --max_minutes M          stop with a checkpoint after M minutes, to resume with --resume_from_checkpoint true
+  --dry_run                print batches, memory and settings of the run without loading weights (docs/scaling.md),
+                           for a machine with --gpus N --gpu_memory GB --sharding full
   --compile_rollouts true  on a GPU: a static cache and CUDA graphs for rollouts by transformers
 
 Every option of TRL's GRPOConfig and ModelConfig is accepted under its own name; `--help-all` lists them all.

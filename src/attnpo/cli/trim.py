@@ -1,34 +1,33 @@
-"""`attnpo trim`: shorter traces, with the steps that the answer does not need taken out."""
+"""`attnpo trim`: shorten traces by removing steps that the answer does not need."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
 from attnpo.cli.trace_options import OR_OF_MODEL, add_format, add_heads, add_lexicon, add_model
 
 DESCRIPTION = """\
-Take the steps that the final answer looks at least out of right traces, as many as can go while the answer stays right,
-and write what is left as examples for fine-tuning: rows with "prompt" and "completion", which TRL's SFTTrainer takes
-as they are. They are traces as well ("problem", "response"); "trim" has the long response, every step with its score
+Remove from right traces the steps to which the final answer pays the least attention, as many as possible while the
+answer stays right, and write the shortened traces for fine-tuning: rows with "prompt" and "completion", the format of
+TRL's SFTTrainer. They are also traces ("problem", "response"); "trim" has the long response, every step with its score
 and whether it was removed, what was verified, and why no more was removed.
 
-The number of steps is found by bisection. --verify sample lets the model write the answer again from what is left
-(greedily) and verifies it against "reference"; likelihood asks how likely the trace's own answer still is; none removes
-all that --keep and --least allow.
+The number of steps is found by bisection. --verify sample lets the model write the answer again after the remaining
+steps (greedily) and verifies it against "reference"; likelihood compares the likelihood of the trace's answer before
+and after; none removes all that --keep and --least allow.
 
-A step that gives a number as its result (of two digits or more) stays as long as a later step that is left uses the
-number and no other one left gives it; the summary says how often.
+A step whose result is a number (of two digits or more) is kept if a later remaining step uses the number and no other
+remaining step has it as its result; the summary has the number of these steps.
 
-Rows that are no traces, wrong traces and those that do not fit are left out, named in OUT.jsonl.left-out.
-Interrupted, the same command goes on where it stopped (OUT.jsonl.partial) and gives the same file."""
+Rows that are no traces, wrong traces and traces that do not fit are left out and listed in OUT.jsonl.left-out.
+After an interrupt the same command continues (OUT.jsonl.partial) and writes the same file."""
 
 EPILOG = """\
-rankings, as controls beside attention:
-  random        steps in any order (--seed)
+other rankings, as controls for attention:
+  random        steps in random order (--seed)
   position      the last steps first
-  likelihood    the steps first without which, each by itself, the answer stays the likeliest (a forward for each)
-  first_answer  only steps behind the first one that states the final answer, last first"""
+  likelihood    the steps first whose removal, one at a time, leaves the answer the most likely (a forward for each)
+  first_answer  only steps after the first one that states the final answer, last first"""
 
 PARSER_OPTIONS = {
     "description": DESCRIPTION,
@@ -37,7 +36,7 @@ PARSER_OPTIONS = {
 }
 
 NAMED = 5
-"""Left-out rows that are named on the screen."""
+"""Number of left-out rows that are printed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,13 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ranking",
         choices=("attention", "random", "position", "likelihood", "first_answer"),
         default="attention",
-        help="which steps go first (default: attention; see below)",
+        help="which steps are removed first (default: attention; see below)",
     )
     parser.add_argument(
         "--verify",
         choices=("sample", "likelihood", "none"),
         default="sample",
-        help="how to see that the answer stays right (default: sample)",
+        help="how to check that the answer stays right (default: sample)",
     )
     parser.add_argument(
         "--tolerance",
@@ -73,23 +72,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         type=float,
         default=0.5,
-        help="share of the steps that stays at least (default: 0.5; 0: as far as the answer allows, from which a model "
-        "learns to leave out checks too)",
+        help="minimum share of the steps to keep (default: 0.5; 0: remove all that the answer allows, from which a "
+        "model learns to leave out checks too)",
     )
-    parser.add_argument("--least", metavar="N", type=int, default=1, help="steps that stay at least (default: 1)")
+    parser.add_argument("--least", metavar="N", type=int, default=1, help="minimum number of steps (default: 1)")
     parser.add_argument(
         "--values",
         choices=("keep", "ignore"),
         default="keep",
-        help="whether a step stays whose result a later one uses (default: keep)",
+        help="whether to keep a step whose result a later one uses (default: keep)",
     )
     parser.add_argument(
-        "--shortest", metavar="N", type=int, help="of the traces of a problem write the N shortest (default: all)"
+        "--shortest", metavar="N", type=int, help="write only the N shortest traces of each problem (default: all)"
     )
     parser.add_argument(
         "--preference",
         action="store_true",
-        help='pairs instead: "prompt", "chosen" (short) and "rejected" (long), for TRL\'s DPOTrainer',
+        help='write pairs: "prompt", "chosen" (short) and "rejected" (long), for TRL\'s DPOTrainer',
     )
     parser.add_argument(
         "--format",
@@ -106,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-answer",
         metavar="N",
         type=int,
-        help="tokens of a sampled answer (default: twice those of the trace's own, at least 64)",
+        help="tokens of a sampled answer (default: twice those of the trace's answer, at least 64)",
     )
     add_lexicon(parser)
     add_format(parser, OR_OF_MODEL)
@@ -114,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from attnpo.cli.trace_options import progress_bar
+    from attnpo.cli.trace_options import progress_bar, to_stderr
     from attnpo.heads.figures import print_table
     from attnpo.trim.options import Options
     from attnpo.trim.run import trim_file
@@ -122,7 +121,6 @@ def run(args: argparse.Namespace) -> None:
     names = ("ranking", "verify", "tolerance", "keep", "least", "shortest", "preference", "format", "max_traces")
     names += ("batch_size", "max_length", "max_answer", "lexicon", "thinking_format", "seed")
     options = Options(values=args.values == "keep", **{name: getattr(args, name) for name in names})
-    say = lambda line: print(line, file=sys.stderr)  # noqa: E731
     outcome = trim_file(
         args.input,
         args.output,
@@ -130,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
         heads=args.heads,
         options=options,
         progress=progress_bar,
-        say=say,
+        say=to_stderr,
     )
     notes = [f"{outcome.continued} rows were done by an earlier call"] if outcome.continued else []
     notes += [f"left out: {one.where}: {one.reason}" for one in outcome.left_out[:NAMED]]

@@ -1,4 +1,4 @@
-"""`attnpo verl`: a training run on verl and Ray, for models that outgrow one machine."""
+"""`attnpo verl`: run a training on verl and Ray, for models that do not fit on one machine."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ PARSER_OPTIONS = {
     "formatter_class": argparse.RawDescriptionHelpFormatter,
     "epilog": """\
 options of this package, as of `attnpo train` (docs/verl.md, docs/methods.md)
-  --output_dir DIR         the run folder, on a disk that all nodes see (default: attnpo-verl)
+  --output_dir DIR         the run folder, on a disk shared by all nodes (default: attnpo-verl)
   --advantage              rloo (default), grpo, dr_grpo
   --length_reward          tlmre (default), none, kimi, laser, laser_d, overlong, shorterbetter, thinkprune
     --length_alpha --length_kwargs
-  --credit                 attnpo (default), outcome, first_correct, or one of your own
+  --credit                 attnpo (default), outcome, first_correct, or your own
     --credit_kwargs --credit_module
     --credit_beta --credit_lambda --credit_delta --credit_delay --credit_positive --credit_negative
     --credit_difficulty --credit_yardstick --credit_threshold --credit_sharp
-  --heads HEADS.json|auto  key-focus heads; default: heads.json beside the model, else auto (found first, on one worker)
+  --heads HEADS.json|auto  key-focus heads; default: heads.json in the model's folder, else auto (found first, by one
+                           worker)
     --heads_count --heads_traces
   --thinking_format --lexicon
   --dataset_name D         'task', a file or a Hub data set; without it verl's data.train_files and data.val_files
@@ -25,10 +26,10 @@ options of this package, as of `attnpo train` (docs/verl.md, docs/methods.md)
     --train_problems --eval_problems --task_difficulty --task_redundancy --task_seed
     --problem_column --reference_column --system_prompt --prompt_template
   --correct_threshold --verifier_timeout --record_rollouts
-  --resume true            go on after the last checkpoint; --overwrite_run true: begin anew
+  --resume true            resume from the last checkpoint; --overwrite_run true: start anew
   --max_completion_length  is verl's data.max_response_length
 
-keys of verl's configuration have dots in their names; one that is to be added begins with +
+keys of verl's configuration have dots in their names; a new key starts with +
 examples
   attnpo verl --config recipes/verl/tiny-cpu.yaml
   attnpo verl --config recipes/verl/qwen3-1.7b-8gpu.yaml --dataset_name problems.jsonl trainer.total_training_steps=50
@@ -38,7 +39,7 @@ examples
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="RECIPE.yaml", help="a recipe with the sections attnpo and verl")
-    parser.add_argument("--check", action="store_true", help="stop before Ray starts, when everything has been checked")
+    parser.add_argument("--check", action="store_true", help="check everything and stop before Ray starts")
     parser.set_defaults(takes_any_option=True)
 
 
