@@ -308,7 +308,7 @@ def reading_notes(comparison: Comparison) -> list[str]:
         f"Differences and AES are against {comparison['base']}, on the same problems; in brackets 95 % intervals, "
         "from problems resampled for both runs at once.",
         f"*: p < {SIGNIFICANT} in a sign-flip permutation test over problems, not corrected for the number of tests.",
-        f"AES = {weights['length']:g}·ΔL + {weights['gain']:g}·ΔA, or − {weights['loss']:g}·|ΔA| where accuracy fell.",
+        f"AES = {weights['length']:g}·ΔL + {weights['gain']:g}·ΔA, or − {weights['loss']:g}·|ΔA| if accuracy fell.",
     ]
     if comparison["all"]:
         notes.append(f"all: the mean over {', '.join(comparison['all']['benchmarks'])}, each counting the same.")
