@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 from attnpo.cli.main import main
-from attnpo.cli.trace_options import say
+from attnpo.cli.trace_options import to_stderr
 
 KEY = "sk-do-not-show-1234567890"
 SUM = "First add 12 and 30, which is NEEDED and gives 42, so that the sum is known now and can be used.\n\n"
@@ -309,7 +309,7 @@ def test_causal_labels_get_their_options(monkeypatch, capsys, options, expected)
     vars(module)["label_file"] = label_file
     monkeypatch.setitem(sys.modules, "attnpo.labels.causal", module)
     assert main(["label", "in.jsonl", "--by", "causal", "-o", "out.jsonl", *options]) == 0
-    assert calls == [(("in.jsonl", "out.jsonl"), {**expected, "thinking_format": "auto", "say": say})]
+    assert calls == [(("in.jsonl", "out.jsonl"), {**expected, "thinking_format": "auto", "say": to_stderr})]
     assert capsys.readouterr().err == "2 traces labelled, 1 skipped (too long): out.jsonl\n"
 
 
