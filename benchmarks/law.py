@@ -69,6 +69,7 @@ ARMS: dict[str, list[str]] = {
     "Gold": [*CONTROL, "gold_labels", "--credit_kwargs", NO_DELAY],
     "Shuffled": [*CONTROL, "shuffled", "--credit_kwargs", json.dumps({"delay": 0, "beta": 0, "sharp": True})],
     "Random-heads": [*ATTNPO, *SHARP, "--heads", "RANDOM"],
+    "Gold-sharp": [*CONTROL, "gold_labels", "--credit_kwargs", json.dumps({"delay": 0, "beta": 0, "sharp": True})],
     # Tried while settings were chosen: docs/log.md.
     "AttnPO-measured": [*ATTNPO, *SHARP, "--credit_threshold", "heads"],
     "AttnPO-thinking": [*ATTNPO, *SHARP, "--credit_yardstick", "thinking"],
