@@ -78,7 +78,7 @@ def attack(sandbox: Sandbox, outside: Outside):
         assert "ESCAPED" not in result.output, result
         assert result.end.is_the_programs_doing, result
         folder = Path(sandbox._folder.name)
-        assert processes_in(folder) == {server._process.pid for server in sandbox._live}
+        assert processes_in(folder) == {server.process.pid for server in sandbox._group.live}
         assert not list(folder.iterdir())
         assert [path.name for path in outside.folder.iterdir()] == ["secret"]
         assert (outside.folder / "secret").read_text() == "the expected output"
@@ -151,7 +151,7 @@ def test_environment_and_folder_are_empty(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("sandbox", ["strongest"], indirect=True)
 def test_a_run_without_privileges_killed_from_outside(sandbox: Sandbox) -> None:
     """As when the kernel runs out of memory: SIGKILL from outside, and the program had time left."""
-    folder, (server,) = Path(sandbox._folder.name), {server._process.pid for server in sandbox._live}
+    folder, (server,) = Path(sandbox._folder.name), {server.process.pid for server in sandbox._group.live}
 
     def started() -> set[int]:
         runs = processes_in(folder) - {server}
@@ -172,11 +172,11 @@ def test_a_run_without_privileges_killed_from_outside(sandbox: Sandbox) -> None:
 
 def test_a_killed_server_takes_its_run_along_and_is_replaced() -> None:
     with Sandbox(1, limits=LIMITS) as made, ThreadPoolExecutor(1) as threads:
-        (server,), folder = made._live, Path(made._folder.name)
+        (server,), folder = made._group.live, Path(made._folder.name)
         run = threads.submit(made.run, "import signal, time; time.sleep(1000)")
         wait_for(lambda: len(processes_in(folder)) == 2)
         time.sleep(0.05)  # from the fork to the first line
-        os.kill(server._process.pid, signal.SIGKILL)
+        os.kill(server.process.pid, signal.SIGKILL)
         assert run.result().end is End.NOT_STARTED
         wait_for(lambda: not processes_in(folder), seconds=1)
         assert made.run("print(1)").output == "1\n"

@@ -16,6 +16,7 @@ from attnpo.rewards.verdict import Verdict
 from attnpo.sandbox import sandbox as sandbox_module
 from attnpo.sandbox.confine import supported
 from attnpo.sandbox.sandbox import Limits, Sandbox
+from attnpo.workers import WorkerProcess
 
 RIGHT, WRONG, NO_ANSWER = Verdict.RIGHT, Verdict.WRONG, Verdict.NO_ANSWER
 confined = pytest.mark.skipif(not supported(), reason="programs are confined on Linux, x86-64 and ARM64")
@@ -200,7 +201,7 @@ def test_no_code_and_no_tests() -> None:
 def test_a_dead_sandbox_is_not_a_wrong_program(monkeypatch: pytest.MonkeyPatch) -> None:
     with Sandbox(1) as made:
         monkeypatch.setattr(sandbox_module, "SERVER", ["-c", "raise SystemExit('no memory left')"])
-        for server in made._live:
+        for server in made._group.live:
             server.end()
         for _ in range(2):  # the one that died, and the one that does not start
             grade = grade_code(block(SUM), SUM_TESTS, sandbox=made)
@@ -211,13 +212,13 @@ def test_a_dead_sandbox_is_not_a_wrong_program(monkeypatch: pytest.MonkeyPatch) 
 @confined
 def test_expected_outputs_stay_outside(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
-    ask = sandbox_module.ServerProcess.ask
+    ask = WorkerProcess.ask
 
-    def spy(self: sandbox_module.ServerProcess, request: dict[str, Any]) -> dict[str, Any]:
+    def spy(self: WorkerProcess, request: dict[str, Any], timeout: float) -> dict[str, Any]:
         sent.append(json.dumps(request))
-        return ask(self, request)
+        return ask(self, request, timeout)
 
-    monkeypatch.setattr(sandbox_module.ServerProcess, "ask", spy)
+    monkeypatch.setattr(WorkerProcess, "ask", spy)
     tests = [*stdin_tests(("1", "expected-1")), function_test("f", "[1]", '"expected-2"')]
     for test in tests:
         assert grade_code(block("def f(x): pass"), [test], sandbox=sandbox).verdict is WRONG

@@ -50,7 +50,7 @@ def run(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
 def test_a_verifier_killed_from_outside_costs_no_verdict(session_pool):
     """Also one that is killed while it starts."""
     for _ in range(2):
-        for worker in list(session_pool._live):
+        for worker in list(session_pool._group.live):
             os.kill(worker.process.pid, signal.SIGKILL)
         assert session_pool.verify([("\\boxed{42}", "42"), ("\\boxed{41}", "42")]) == [Verdict.RIGHT, Verdict.WRONG]
 

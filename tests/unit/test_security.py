@@ -75,7 +75,7 @@ def test_a_verifier_has_none_of_the_secrets(monkeypatch):
         monkeypatch.setenv(name, value)
     with VerifierPool(1, spares=0, timeout=60) as pool:
         assert pool.verify([("\\boxed{42}", "42")]) == [Verdict.RIGHT]
-        (worker,) = pool._live
+        (worker,) = pool._group.live
         content = Path(f"/proc/{worker.process.pid}/environ").read_bytes()
     found = {entry.partition(b"=")[0].decode() for entry in content.split(b"\0") if entry}
     assert found <= {*KEPT, "PYTHONPATH", "OMP_NUM_THREADS"}

@@ -133,7 +133,7 @@ def test_worker_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_close_ends_workers_also_in_the_middle_of_an_answer() -> None:
     pool = VerifierPool(workers=1, timeout=60)
-    pids = [worker.process.pid for worker in pool._live]
+    pids = [worker.process.pid for worker in pool._group.live]
     assert pool.verify([(r"\boxed{5}", "5")]) == [RIGHT]
     outcome: list[object] = []
 
@@ -163,7 +163,7 @@ from attnpo.rewards.pool import VerifierPool
 if __name__ == "__main__":
     pool = VerifierPool(workers=1, spares=1, timeout=0.5 if sys.argv[1] == "busy" else 60)
     pool.verify([("5", "5")])
-    print(*[worker.process.pid for worker in pool._live], flush=True)
+    print(*[worker.process.pid for worker in pool._group.live], flush=True)
     if sys.argv[1] == "interrupt":
         try:
             pool.verify([(r"\\boxed{9^{9^{9^{9}}}}", "5")])

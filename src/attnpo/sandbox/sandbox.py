@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -20,94 +18,14 @@ from typing import Any, Literal
 import attnpo
 from attnpo.errors import InputError, RunError
 from attnpo.sandbox.confine import supported
+from attnpo.workers import WorkerError, WorkerGroup, WorkerProcess
 
 SERVER = ["-m", "attnpo.sandbox.server"]
-GRACE = 30.0
+START_TIMEOUT = 30.0
 """Seconds a server may take to start."""
 PATIENCE = 20
-"""How many times the time limit of a run a server may take before it is given up: it keeps that limit itself, and does
-not count what a run waits for a core."""
-
-
-class ServerDied(Exception):
-    """It ended, or was late and is killed; the message is what it wrote to standard error."""
-
-
-class ServerProcess:
-    """One server process. Used by one thread at a time."""
-
-    def __init__(self, folder: str, *, confined: bool) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
-        site = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
-        self._process = subprocess.Popen(
-            # -S, -s, -P: no site (it is slow to start), no user's site, nothing from the current folder.
-            [sys.executable, "-S", "-s", "-P", *SERVER, *site, "confined" if confined else "limits only"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            start_new_session=True,  # Ctrl-C is for whoever started us, who closes the sandbox
-            cwd=folder,
-            # All of it: no token or key of the user's. Verdicts are the same every time without hash randomisation.
-            env={
-                "PYTHONPATH": str(Path(attnpo.__file__).parents[1]),
-                "PYTHONHASHSEED": "0",
-                "PYTHONUTF8": "1",
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "HOME": folder,
-                "LANG": "C.UTF-8",
-                "OMP_NUM_THREADS": "1",
-                "OPENBLAS_NUM_THREADS": "1",
-            },
-        )
-        self._hello: dict[str, Any] | None = None
-
-    def hello(self) -> dict[str, Any]:
-        """What it said when it was ready: {"landlock": bool}."""
-        if self._hello is None:
-            self._hello = self._exchange(b"", GRACE)
-        return self._hello
-
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply. Raises ServerDied; the server is of no use afterwards."""
-        self.hello()
-        reply = self._exchange(json.dumps(request).encode("ascii") + b"\n", PATIENCE * request["wall_seconds"] + GRACE)
-        assert reply["id"] == request["id"], "replies and requests are out of step"
-        return reply
-
-    def _exchange(self, payload: bytes, timeout: float) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        late = threading.Timer(timeout, self._process.kill)
-        late.daemon = True
-        late.start()
-        try:
-            self._process.stdin.write(payload)
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except OSError as error:
-            raise ServerDied(self._said()) from error
-        finally:
-            late.cancel()
-        if not line.endswith(b"\n"):
-            raise ServerDied(self._said())
-        return json.loads(line)
-
-    def _said(self) -> str:
-        self._errors.seek(0)
-        return self._errors.read().decode("utf-8", "replace").strip()[-2000:]
-
-    def end(self) -> None:
-        """Kill the process and, through the kernel, its run; safe to call from another thread."""
-        self._process.kill()
-        self._process.wait()
-
-    def release(self) -> None:
-        """Close the pipes. Only once no thread reads them."""
-        self.end()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):  # a request that it did not take
-                stream.close()
+"""A server is killed if a run takes this many times its time limit: the server enforces that limit itself, without the
+time that a run waits for a core."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,15 +122,15 @@ class Sandbox:
         self.workers = workers or _cores()
         self.limits = limits or Limits()
         self._folder = tempfile.TemporaryDirectory(prefix="attnpo-sandbox-")
-        self._lock, self._closed, self._count = threading.Lock(), False, 0
-        self._live: set[ServerProcess] = set()
-        self._idle: queue.SimpleQueue[ServerProcess | None] = queue.SimpleQueue()
+        self._lock, self._count = threading.Lock(), 0
+        self._group = WorkerGroup("the sandbox")
+        self._idle: queue.SimpleQueue[WorkerProcess | None] = queue.SimpleQueue()
         try:
             self.isolation: Isolation = self._find_isolation(allow_weaker)
         except BaseException:
             self.close()
             raise
-        for _ in range(self.workers - len(self._live)):
+        for _ in range(self.workers - 1):
             self._idle.put(None)  # started when it is needed
 
     def run(self, program: str, stdin: str = "") -> Run:
@@ -240,9 +158,10 @@ class Sandbox:
             self._idle.put(server)
             trial = self.run("print(6 * 7)")
             if trial.output == "42\n":
-                return "seccomp + Landlock" if server.hello()["landlock"] else "seccomp"
+                return "seccomp + Landlock" if server.greeting()["landlock"] else "seccomp"
             failure = trial.error or trial.end
-            self._idle.get()
+            if (unused := self._idle.get()) is not None:
+                self._group.release(unused)
         if not allow_weaker:
             raise InputError(
                 f"programs cannot be confined here ({failure}); expected Linux with seccomp on x86-64 or ARM64. "
@@ -267,41 +186,47 @@ class Sandbox:
         server, usable = self._idle.get(), None
         try:
             server = server or self._start()
-            reply = server.ask(request)
+            reply = server.ask(request, PATIENCE * limits.wall_seconds + START_TIMEOUT)
             usable = server
-        except ServerDied as error:
-            if self._closed:
+        except WorkerError as error:
+            if self._group.closed:
                 raise RunError("the sandbox is closed") from error
             return Run(End.NOT_STARTED, "", None, f"the sandbox died: {error}", 0.0)
         finally:
             if server is not usable:  # it died, or its reply was not waited for
                 assert server is not None
-                server.release()
-                self._live.discard(server)
+                self._group.release(server)
             self._give_back(usable)
         return Run(End(reply["end"]), reply["output"], reply["result"], reply["error"], reply["seconds"])
 
-    def _start(self) -> ServerProcess:
-        with self._lock:
-            if self._closed:
-                raise RunError("the sandbox is closed")
-            server = ServerProcess(self._folder.name, confined=self._confined)
-            self._live.add(server)
-            return server
+    def _start(self) -> WorkerProcess:
+        """Start a server; it reads one request per line (:mod:`.server`)."""
+        folder = self._folder.name
+        site = dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+        # -S, -s, -P: no site (it is slow to start), no user's site, nothing from the current folder.
+        mode = "confined" if self._confined else "limits only"
+        command = [sys.executable, "-S", "-s", "-P", *SERVER, *site, mode]
+        environment = {
+            "PYTHONPATH": str(Path(attnpo.__file__).parents[1]),
+            "PYTHONHASHSEED": "0",  # verdicts are the same every time without hash randomisation
+            "PYTHONUTF8": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": folder,
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        return self._group.start(command, environment, start_timeout=START_TIMEOUT, folder=folder)
 
-    def _give_back(self, server: ServerProcess | None) -> None:
-        if server is not None and self._closed:
-            server.release()
+    def _give_back(self, server: WorkerProcess | None) -> None:
+        if server is not None and self._group.closed:
+            self._group.release(server)
             server = None
         self._idle.put(server)
 
     def close(self) -> None:
         """End all runs and servers, and remove the folder. May be called again, and from another thread."""
-        with self._lock:
-            self._closed = True
-            live, self._live = list(self._live), set()
-        for server in live:
-            server.end()
+        self._group.end()
         # Pipes of idle servers are closed here, those of busy ones by the threads that read them.
         with contextlib.suppress(queue.Empty):
             for _ in range(self.workers):

@@ -1,7 +1,7 @@
 """A warm interpreter that forks one process per run, feeds it from memory, reads it up to a limit, and ends it.
 
-:class:`.process.ServerProcess` starts it and talks to it. It reads a JSON request per line, answers with a JSON line,
-and ends when its input ends. Nothing of a program is run, or even compiled, in this process.
+:class:`.sandbox.Sandbox` starts it as a :class:`~attnpo.workers.WorkerProcess`. It reads a JSON request per line,
+replies with a JSON line, and ends when its input ends. No program is run, or even compiled, in this process.
 
 Requests: {"id", "program", "stdin", "function", "arguments", "seconds", "wall_seconds", "memory_mb", "output_bytes"};
 "function" is null for a program that reads standard input. Replies: {"id", "end", "output", "result", "error",
