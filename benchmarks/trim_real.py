@@ -34,9 +34,8 @@ from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.response import answer_of
 from attnpo.tables import Table
 from attnpo.traces.prepared import prepare_trace, score_traces
-from attnpo.trim.options import TOLERANCE
-from attnpo.trim.orders import last_first, lowest_first, random_order
-from attnpo.trim.search import most_removable
+from attnpo.trim.orders import last_first, lowest_first, most_removable, random_order
+from attnpo.trim.trimmer import TOLERANCE
 from attnpo.trim.verify import Candidate, Model, answer_likelihoods, leave_one_out
 
 HERE = Path(__file__).resolve().parent

@@ -46,8 +46,8 @@ from attnpo.steps.response import answer_of, decode_completion
 from attnpo.tables import Table
 from attnpo.task.dataset import build_dataset
 from attnpo.traces.prepared import prompt_ids
-from attnpo.trim.options import Options
 from attnpo.trim.run import trim_file
+from attnpo.trim.trimmer import Options
 
 HERE = Path(__file__).resolve().parent
 RECORDS = HERE / "without_rl_records"

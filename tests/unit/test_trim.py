@@ -19,11 +19,17 @@ from attnpo.steps.response import answer_of, thinking_of
 from attnpo.task.dataset import build_dataset
 from attnpo.traces.prepared import prepare_trace
 from attnpo.trim import run as trim_run
-from attnpo.trim.examples import Trimmed, Writer
-from attnpo.trim.options import Options
-from attnpo.trim.orders import behind_first_answer, kept_for_values, last_first, lowest_first, random_order
+from attnpo.trim.examples import Writer
+from attnpo.trim.orders import (
+    behind_first_answer,
+    kept_for_values,
+    last_first,
+    lowest_first,
+    most_removable,
+    random_order,
+)
 from attnpo.trim.rows import read_source
-from attnpo.trim.search import most_removable
+from attnpo.trim.trimmer import Options, Trimmed
 from attnpo.trim.verify import Candidate, Model, answer_likelihoods, leave_one_out
 
 STEPS = ["First 12 + 30 = 42. ", "Wait, is 42 right? 12 plus 30 is 42. ", "Then 42 * 2 = 84. ", "So 84 it is. "]

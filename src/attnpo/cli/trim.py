@@ -115,8 +115,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from attnpo.cli.trace_options import progress_bar, to_stderr
     from attnpo.heads.figures import print_table
-    from attnpo.trim.options import Options
     from attnpo.trim.run import trim_file
+    from attnpo.trim.trimmer import Options
 
     names = ("ranking", "verify", "tolerance", "keep", "least", "shortest", "preference", "format", "max_traces")
     names += ("batch_size", "max_length", "max_answer", "lexicon", "thinking_format", "seed")

@@ -38,11 +38,9 @@ from attnpo.traces.labelled import NumberedRow, longest
 from attnpo.traces.prepared import prepare_trace
 from attnpo.traces.scores import heads_file
 from attnpo.traces.steps import check_tiling
-from attnpo.trim.examples import Writer
-from attnpo.trim.options import ATTENTION, SAMPLE, Options
+from attnpo.trim.examples import Summary, Writer, summarise
 from attnpo.trim.rows import LeftOut, read_source
-from attnpo.trim.summary import Summary, summarise
-from attnpo.trim.trimmer import Trimmer
+from attnpo.trim.trimmer import ATTENTION, SAMPLE, Options, Trimmer
 from attnpo.trim.verify import Candidate, Model
 
 PORTION = 128

@@ -2,22 +2,126 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from attnpo.attention.heads import Head
+from attnpo.errors import InputError
+from attnpo.heads.removal import LEAST_ROOM
 from attnpo.rewards.pool import VerifierPool
+from attnpo.steps.formats import AUTO, format_of_rows
+from attnpo.steps.lexicon import load_lexicon
 from attnpo.steps.response import answer_of
+from attnpo.traces.prepared import PreparedTrace
 from attnpo.traces.scores import score_prepared
-from attnpo.trim.examples import Trimmed
-from attnpo.trim.options import ATTENTION, FIRST_ANSWER, LIKELIHOOD, NONE, RANDOM, SAMPLE, Options
-from attnpo.trim.orders import behind_first_answer, kept_for_values, last_first, lowest_first, random_order
-from attnpo.trim.search import most_removable
+from attnpo.trim.orders import (
+    behind_first_answer,
+    kept_for_values,
+    last_first,
+    lowest_first,
+    most_removable,
+    random_order,
+)
 from attnpo.trim.verify import Candidate, Model, answer_likelihoods, leave_one_out, sampled_right
+
+ATTENTION, RANDOM, POSITION, LIKELIHOOD, FIRST_ANSWER = "attention", "random", "position", "likelihood", "first_answer"
+RANKINGS = (ATTENTION, RANDOM, POSITION, LIKELIHOOD, FIRST_ANSWER)
+SAMPLE, NONE = "sample", "none"
+VERIFICATIONS = (SAMPLE, LIKELIHOOD, NONE)
+TEXT, CONVERSATION = "text", "conversation"
+FORMATS = (TEXT, CONVERSATION)
+
+TOLERANCE = 0.1
+"""Nats per token that the answer may lose."""
 
 WHOLE_FAILS = "whole: the answer sampled from all of its steps is not right"
 ONE_STEP = "whole: no step may go"
 NOTHING_BEHIND = "whole: nothing stands behind the first step that states the answer, or none does"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of trimming; InputError names one that is out of range.
+
+    ranking: what goes first (`attnpo.trim.orders`). verify: how it is seen that the answer stays right.
+    tolerance: of verify likelihood, nats per answer token. keep, least: the share and the number of steps that stay.
+    values: whether a step stays whose stated value a later step uses. shortest: traces of a problem that are written.
+    preference: pairs of short and long instead of examples. format: of prompt and completion.
+    max_length: tokens of a trace; None: what the model allows. max_answer: tokens of a sampled answer; None: twice
+    those of the trace's own, at least `LEAST_ROOM`. seed: of the random ranking. thinking_format: how the traces mark
+    their thinking.
+    """
+
+    ranking: str = ATTENTION
+    verify: str = SAMPLE
+    tolerance: float = TOLERANCE
+    keep: float = 0.0
+    least: int = 1
+    values: bool = True
+    shortest: int | None = None
+    preference: bool = False
+    format: str = TEXT
+    max_traces: int | None = None
+    batch_size: int = 32
+    max_length: int | None = None
+    max_answer: int | None = None
+    lexicon: str = "paper"
+    thinking_format: str = AUTO
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("ranking", RANKINGS), ("verify", VERIFICATIONS), ("format", FORMATS)):
+            _expect(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
+        _expect("tolerance", self.tolerance, 0 <= self.tolerance < math.inf, "nats per token, at least 0")
+        _expect("keep", self.keep, 0 <= self.keep <= 1, "a share of the steps, from 0 to 1")
+        _expect("least", self.least, self.least >= 1, "at least 1")
+        for name in ("shortest", "max_traces", "batch_size", "max_length", "max_answer"):
+            value = getattr(self, name)
+            _expect(name, value, value is None or value >= 1, "at least 1")
+        if self.verify == NONE and self.keep == 0 and self.ranking != FIRST_ANSWER:
+            raise InputError(
+                "--verify none: nothing says how much may go; expected --keep, a share of the steps above 0 (as "
+                "--keep 0.3)"
+            )
+        load_lexicon(self.lexicon)
+        format_of_rows(self.thinking_format)
+
+    def most_removed(self, steps: int) -> int:
+        """How many of so many steps may go: --keep is rounded up, so that at least that share stays."""
+        return max(0, steps - max(self.least, math.ceil(round(self.keep * steps, 9))))
+
+    def room(self, trace: PreparedTrace) -> int:
+        """How many tokens a sampled answer of a trace may have."""
+        return self.max_answer or max(LEAST_ROOM, 2 * trace.answer_tokens)
+
+
+def _expect(name: str, found: Any, fine: bool, expected: str) -> None:
+    if not fine:
+        raise InputError(f"--{name.replace('_', '-')}: found {found!r}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """What trimming came to.
+
+    Attributes:
+        removed: steps that are gone; kept_for_values: steps whose turn to go had come, which stayed for their value.
+        scores: what the steps were ranked by, None for a ranking that has none.
+        reason: in words why so many and no more.
+        answer: as sampled from what is left; None where none was.
+        drop: log-likelihood per token that the answer has lost, in nats; None where it was not measured.
+        checks: how often the answer was verified.
+    """
+
+    removed: list[int]
+    kept_for_values: list[int]
+    scores: list[float] | None
+    reason: str
+    answer: str | None = None
+    drop: float | None = None
+    checks: int = 0
 
 
 @dataclass
