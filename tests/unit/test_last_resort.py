@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from attnpo.judges.answers import AnswerJudge, equality_prompt, parse_equality
-from attnpo.judges.client import Patience
-from attnpo.judges.questions import InvalidAnswer
+from attnpo.judges.client import AnswerJudge, Patience
+from attnpo.judges.questions import InvalidAnswer, equality_prompt, parse_equality
 from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import REWARD_OF, Verdict

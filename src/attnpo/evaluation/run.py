@@ -41,7 +41,7 @@ from attnpo.steps.formats import THINK, ThinkingFormat
 from attnpo.steps.response import never_closed, other_format, told_by
 
 if TYPE_CHECKING:
-    from attnpo.judges.answers import AnswerJudge
+    from attnpo.judges.client import AnswerJudge
     from attnpo.models.loading import Source
 
 
@@ -334,7 +334,7 @@ def answer_judge(options: EvalOptions) -> AnswerJudge | None:
     """The judge of --answer-judge, None without the option; its answers are cached in the evaluation's folder."""
     if options.answer_judge is None:
         return None
-    from attnpo.judges.answers import AnswerJudge
+    from attnpo.judges.client import AnswerJudge
 
     return AnswerJudge(
         options.answer_judge, api_key_env=options.answer_judge_key_env, cache=options.output / "answer_judge.sqlite"

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from attnpo.errors import InputError, RunError
 from attnpo.judges.config import Judge, parse_judge, scrubbed
-from attnpo.judges.questions import REPEATED, InvalidAnswer, Votes, parse_votes
+from attnpo.judges.questions import REPEATED, InvalidAnswer, Votes, equality_prompt, parse_equality, parse_votes
+from attnpo.rewards.verdict import Verdict
 
 BUSY_TIMEOUT = 60.0  # seconds to wait for another run that writes to the same file
 
@@ -318,6 +319,22 @@ class OneJudge(ABC):
 
     def _answers(self) -> AnswerCache | nullcontext[None]:
         return nullcontext() if self.cache is None else AnswerCache(self.cache)
+
+
+class AnswerJudge(OneJudge):
+    """Asks whether two answers agree where the rules could not tell. Off by default.
+
+        VerifierPool(judge=AnswerJudge("http://localhost:8000/v1#my-model", cache="answers.sqlite"))
+
+    Its verdicts are separate ones (`judged_right`, `judged_wrong`), so that records and metrics tell them apart.
+    """
+
+    parse = staticmethod(parse_equality)
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """Verdicts on (answer, reference) pairs, in order; unverifiable where there is none. Raises as `ask` does."""
+        found = {True: Verdict.JUDGED_RIGHT, False: Verdict.JUDGED_WRONG, None: Verdict.UNVERIFIABLE}
+        return [found[same] for same in self.ask([equality_prompt(answer, reference) for answer, reference in pairs])]
 
 
 @dataclass

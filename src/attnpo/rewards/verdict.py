@@ -20,7 +20,7 @@ class Verdict(StrEnum):
     """The verifier did not come to an end in time."""
     JUDGED_RIGHT = "judged_right"
     JUDGED_WRONG = "judged_wrong"
-    """A language model's verdict, asked where the rules said unverifiable (:mod:`attnpo.judges.answers`)."""
+    """A language model's verdict where the rules gave unverifiable (:class:`attnpo.judges.client.AnswerJudge`)."""
 
 
 class Rules(TypedDict, total=False):

@@ -19,7 +19,7 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
 from attnpo.errors import InputError, RunError, StoppedError
-from attnpo.judges.answers import AnswerJudge
+from attnpo.judges.client import AnswerJudge
 from attnpo.models import nearest_model, resolve_model, shipped_model
 from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 from attnpo.rewards.pool import VerifierPool

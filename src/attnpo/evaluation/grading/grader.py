@@ -153,7 +153,7 @@ def _plain(text: str) -> str:
 
 
 if TYPE_CHECKING:
-    from attnpo.judges.answers import AnswerJudge
+    from attnpo.judges.client import AnswerJudge
 
 
 def rules_of(question: Question, off: Sequence[str] = ()) -> Rules:
