@@ -20,7 +20,7 @@ def row(**trim: Any) -> dict[str, Any]:
     trim = {
         "ranking": "attention",
         "verify": "sample",
-        "reason": "1 of 2 steps removed: all that may go",
+        "reason": "1 of 2 steps removed: all that may be removed",
         "answer": "It is <b>42</b>.",
         "drop": None,
         "tokens": {"long": 1200, "short": 300},
@@ -42,7 +42,7 @@ def test_removed_steps_are_struck_through(tmp_path):
         "<del data-maths>&lt;i&gt;Gone&lt;/i</del>",
         '<div class="words"><span data-maths>Keep.</span></div>',
         "kept: a later step uses its value",
-        "a1: 1,200 → 300 tokens, 2 steps. 1 of 2 steps removed: all that may go",
+        "a1: 1,200 → 300 tokens, 2 steps. 1 of 2 steps removed: all that may be removed",
         "It is &lt;b&gt;42&lt;/b&gt;.",
         "0.05 nats",
         "score 0.25",

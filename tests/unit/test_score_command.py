@@ -145,7 +145,7 @@ def test_bad_model_and_heads(model_folder, tmp_path, capsys):
     assert "no layer 7" in capsys.readouterr().err
     source, target = write(tmp_path / "in.jsonl", rows), str(tmp_path / "out.jsonl")
     assert main(["score", source, "--model", str(tmp_path / "nowhere"), "-o", target]) == 2
-    assert "has no heads.json beside it: give --heads" in capsys.readouterr().err
+    assert "has no heads.json in its folder: give --heads" in capsys.readouterr().err
 
 
 def test_help_does_not_import_torch():

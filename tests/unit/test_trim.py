@@ -21,7 +21,7 @@ from attnpo.traces.prepared import prepare_trace
 from attnpo.trim import run as trim_run
 from attnpo.trim.examples import Writer
 from attnpo.trim.orders import (
-    behind_first_answer,
+    after_first_answer,
     kept_for_values,
     last_first,
     lowest_first,
@@ -98,9 +98,9 @@ def test_orders_by_hand():
     assert last_first(3) == [2, 1, 0]
     assert random_order(6, 0, 4) == random_order(6, 0, 4) != random_order(6, 0, 5)
     assert sorted(random_order(6, 0, 4)) == list(range(6))
-    assert behind_first_answer(STEPS, "It is 84.") == [3]
-    assert behind_first_answer(STEPS, "It is 42.") == [3, 2, 1]
-    assert behind_first_answer(STEPS, "It is 5.") == behind_first_answer(STEPS, "no number") == []
+    assert after_first_answer(STEPS, "It is 84.") == [3]
+    assert after_first_answer(STEPS, "It is 42.") == [3, 2, 1]
+    assert after_first_answer(STEPS, "It is 5.") == after_first_answer(STEPS, "no number") == []
 
 
 # Bisection
@@ -142,7 +142,7 @@ def test_what_is_found_has_passed_itself():
         ({"least": 0}, "--least: found 0"),
         ({"tolerance": -1.0}, "--tolerance: found -1.0"),
         ({"max_answer": 0}, "--max-answer: found 0"),
-        ({"verify": "none"}, "--verify none: nothing says how much may go"),
+        ({"verify": "none"}, "--verify none: nothing limits how many steps are removed"),
         ({"lexicon": "other"}, "other"),
     ],
 )
@@ -277,7 +277,7 @@ def test_bad_rows_are_named_and_left_out(model, tmp_path, capsys):
     assert "7 rows left out" in capsys.readouterr().out
     assert main(["trim", source, "--model", str(model), "-o", str(target), "--max-answer", "4"]) == 0
     assert "no reference answer" in {row["row"]: row["reason"] for row in read(Path(f"{target}.left-out"))}[6]
-    assert read(target)[0]["trim"]["reason"].startswith("whole: the answer sampled")  # a random model
+    assert read(target)[0]["trim"]["reason"].startswith("unchanged: the answer sampled")  # a random model
 
 
 @pytest.mark.parametrize("ranking", ["attention", "random", "position", "likelihood", "first_answer"])
@@ -357,7 +357,7 @@ def test_a_partial_file_of_other_options_is_not_used(model, tmp_path, capsys):
     source, target = write(tmp_path / "in.jsonl", [trace()]), tmp_path / "out.jsonl"
     Path(f"{target}.partial").write_text('{"options": {}}\n{"examples": [], "left_out": []}\n')
     assert main(["trim", source, "--model", str(model), "-o", str(target), *LIKELY]) == 0
-    assert "begun anew" in capsys.readouterr().err
+    assert "starting anew" in capsys.readouterr().err
     assert len(read(target)) == 1
 
 

@@ -1,1 +1,1 @@
-"""Which heads look at the steps that matter, and how far they can be trusted."""
+"""Finds the heads that attend to the steps that matter, and measures how reliable they are."""

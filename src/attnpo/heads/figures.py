@@ -1,4 +1,4 @@
-"""Figures of heads, and how the table and figure of `attnpo probe` and `attnpo evidence` are written and printed."""
+"""Figures of heads; writes and prints the tables and figures of `attnpo probe` and `attnpo evidence`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLE, MARKDOWN, FIGURE, COMMAND = "table.csv", "table.md", "figure.png", "comma
 
 
 def write_evidence(folder: Path, table: Table, figure: Figure) -> None:
-    """table.csv, table.md, figure.png and the command that made them. Raises as `write_table` does."""
+    """Write table.csv, table.md, figure.png and the command that produced them. Raises as `write_table` does."""
     with writing(folder / COMMAND) as path:
         path.write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
     write_table(folder / TABLE, table)
@@ -32,7 +32,7 @@ def write_evidence(folder: Path, table: Table, figure: Figure) -> None:
 
 
 def print_table(table: Table, title: str, notes: Sequence[str] = ()) -> None:
-    """The table on standard output, with what has to be known to read it."""
+    """Print the table on standard output, followed by the notes."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table as Screen
@@ -47,7 +47,7 @@ def print_table(table: Table, title: str, notes: Sequence[str] = ()) -> None:
     console = Console()
     console.print(screen)
     for note in notes:
-        # as it is: a command can be copied from any terminal, and [THINK] is no markup
+        # unchanged: a command can be copied from any terminal, and [THINK] is not markup
         console.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -55,7 +55,7 @@ BLUE, GREY = "#2f6690", "#9aa5ad"
 
 
 def draw_stability(table: Table, tables: Sequence[HeadTable]) -> Figure:
-    """Every head's accuracy in the first and in the last model; the correlation along the models between."""
+    """Draw every head's accuracy in the first and in the last model, and the correlation for all models."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     first, last = tables[0].mean(), tables[-1].mean()
@@ -74,7 +74,7 @@ def draw_stability(table: Table, tables: Sequence[HeadTable]) -> Figure:
 
 
 def draw_transfer(table: Table, easy: HeadTable, hard: HeadTable) -> Figure:
-    """Every head's accuracy on easy and on hard traces; the sets of the table as bars."""
+    """Draw every head's accuracy on easy and on hard traces, and the sets of the table with intervals."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     one, two = easy.mean(), hard.mean()
@@ -90,7 +90,7 @@ def draw_transfer(table: Table, easy: HeadTable, hard: HeadTable) -> Figure:
 
 
 def draw_head_sets(table: Table, alone: HeadTable) -> Figure:
-    """Accuracy against the number of heads, best and random; and of every head over the layers."""
+    """Draw accuracy against the number of heads, best and random, and the accuracy of every head against its layer."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     everywhere = table.rows[0][1]
@@ -111,14 +111,14 @@ def draw_head_sets(table: Table, alone: HeadTable) -> Figure:
     right.plot(alone.layers, best, color=GREY, linewidth=1)
     right.axhline(CHANCE, color="black", linewidth=1, linestyle=":")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set(ylim=(0, 1.02), xlabel="layer", title="every head by itself")
+    right.set(ylim=(0, 1.02), xlabel="layer", title="every head alone")
     return figure
 
 
 def error_bars(values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> list[list[float]]:
-    """What matplotlib takes for intervals: lengths below and above the values.
+    """Return intervals as matplotlib takes them: lengths below and above the values.
 
-    An interval of resampled problems may leave out its mean by a rounding error; a bar must not be negative.
+    The mean may lie outside of its bootstrap interval by a rounding error; a length must not be negative.
     """
     below = [max(0.0, value - end) for value, end in zip(values, low, strict=True)]
     above = [max(0.0, end - value) for value, end in zip(values, high, strict=True)]
@@ -126,23 +126,23 @@ def error_bars(values: Sequence[float], low: Sequence[float], high: Sequence[flo
 
 
 def _number(cell: Cell) -> float:
-    """A cell as matplotlib takes it: an empty one is a gap."""
+    """Return a cell as a float; an empty one is NaN, which matplotlib draws as a gap."""
     return float(cell) if isinstance(cell, int | float) else float("nan")
 
 
 def _intervals(
     axes: Axes, places: Sequence[float], rows: Sequence[tuple], column: int, colour: str, label: str = ""
 ) -> None:
-    """The values of `column` with the bounds in the two columns after it."""
+    """Draw the values of `column` with the bounds in the two columns after it."""
     values, low, high = ([row[column + shift] for row in rows] for shift in range(3))
     axes.errorbar(places, values, yerr=error_bars(values, low, high), fmt="o", color=colour, capsize=3, label=label)
 
 
-HALO = [withStroke(linewidth=4, foreground="white")]  # a black ring is lost on the darkest cells
+HALO = [withStroke(linewidth=4, foreground="white")]  # a black ring cannot be seen on the darkest cells
 
 
 def draw_head_map(table: HeadTable, chosen: Sequence[Head], target: str | Path, *, title: str) -> None:
-    """Write the map (chosen heads are ringed) and the histogram beside it; the format follows from the file's name.
+    """Write the map (chosen heads are ringed) and a histogram next to it; the format follows from the file's name.
 
     Raises InputError when the file cannot be written.
     """

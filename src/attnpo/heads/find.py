@@ -1,4 +1,4 @@
-"""Find the key-focus heads of a model on labelled traces: what `attnpo probe` does."""
+"""Find the key-focus heads of a model on labelled traces (`attnpo probe`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from attnpo.traces.read import rows_for_model
 
 @dataclass(frozen=True)
 class Found:
-    """The outcome of a probe: the table, the chosen heads, and how many rows were used or left out, and why."""
+    """The outcome of a probe: the table, the chosen heads, and the number of rows used or left out, by reason."""
 
     table: HeadTable
     heads: list[Head]
@@ -39,7 +39,7 @@ class Found:
 
     @property
     def separates(self) -> bool:
-        """Whether every chosen head tells essential from redundant steps."""
+        """Whether every chosen head distinguishes essential from redundant steps."""
         return len(separating(self.table, self.heads)) == len(self.heads)
 
 
@@ -60,9 +60,9 @@ def find_heads(
 ) -> Found:
     """Measure every head on the labelled traces of `source` and write the best `top` to the head file `target`.
 
-    layers: first and last layer to look at (default: all). origin: who wrote the file. thinking_format, say: as in
-    `score_file`. Figures of each trace are kept beside `target` (TARGET.partial) until the end, so that an interrupted
-    probe goes on where it stopped.
+    layers: first and last layer to probe (default: all). origin: which tool wrote the file. thinking_format, say: as in
+    `score_file`. Figures of each trace are kept in TARGET.partial until the end, so that an interrupted probe resumes
+    where it stopped.
     Raises InputError for bad files, rows, labels, options or models.
     """
     if batch_size < 1:
@@ -79,7 +79,7 @@ def find_heads(
     which = chosen_layers(layers, config.num_hidden_layers, scorable_layers(network))
     most = len(all_heads(network, which))
     if not 1 <= top <= most:
-        raise InputError(f"--top is {top}, expected 1 to {most}, the heads looked at")
+        raise InputError(f"--top is {top}, expected 1 to {most}, the number of heads probed")
     data = prepare_labelled(
         source,
         rows,
@@ -99,9 +99,9 @@ def find_heads(
 
 
 def chosen_layers(layers: tuple[int, int] | None, count: int, scorable: Sequence[int]) -> list[int]:
-    """The layers to look at: those of the range (default: all) that can be scored.
+    """Return the layers of the range (default: all) that can be scored.
 
-    Raises InputError for layers that the model has not got, and where none of them can be scored.
+    Raises InputError for layers that the model does not have, and if none of them can be scored.
     """
     first, last = (0, count - 1) if layers is None else layers
     if not 0 <= first <= last < count:
@@ -121,7 +121,7 @@ def measure(
     model: str,
     progress: Callable[[int, int], None],
 ) -> Float[Tensor, "N 3 L H"]:
-    """Figures of every trace, in order; those already in the file `partial` are read, the others added to it."""
+    """Return figures of every trace, in order; those in the file `partial` are read, the others added to it."""
     traces, labels = data.traces, data.labels
     keys = [_key(model, layers, trace, row) for trace, row in zip(traces, labels, strict=True)]
     done = _kept(partial)
@@ -141,22 +141,22 @@ def measure(
 
 
 def _kept(partial: Path) -> dict[str, Any]:
-    """What an interrupted probe has left; a line that it did not finish is cut off."""
+    """Read the figures that an interrupted probe wrote; an incomplete last line is removed."""
     if not partial.is_file() or not drop_unfinished_line(partial):
         return {}
     return {row["key"]: row["figures"] for row in read_jsonl(partial, ("key", "figures"))}
 
 
 def _key(model: str, layers: list[int], trace: PreparedTrace, labels: Sequence[bool | None]) -> str:
-    """What the figures of a trace depend on."""
+    """Return a hash of everything that the figures of a trace depend on."""
     content = [model, layers, trace.ids, trace.spans, trace.answer, list(labels)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def write_head_file(target: str | Path, found: Found, *, model: str, labels: str) -> None:
-    """A head file with the figures of every head behind the choice (docs/heads.md explains the fields)."""
+    """Write a head file with the figures of every head that was probed (docs/heads.md explains the fields)."""
     table = found.table
-    # One problem, resampled, is itself: that is no interval.
+    # Resampling a single problem gives no interval.
     interval = table.intervals if table.problem_count > 1 else None
     essential, redundant = table.mean(ESSENTIAL), table.mean(REDUNDANT)
     sra = table.mean()

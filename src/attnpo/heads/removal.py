@@ -1,4 +1,4 @@
-"""The removal test: which steps of a trace are taken out, by which scores, and the traces that can be used."""
+"""The removal test: which steps of a trace are removed, by which scores, and which traces can be used."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ NOTHING, EVERYTHING = "nothing", "everything"
 HIGHEST, LOWEST, LAST, RANDOM = "highest", "lowest", "last", "random"
 RANDOM_HIGHEST, RANDOM_LOWEST = "highest, random heads", "lowest, random heads"
 ARMS = (HIGHEST, LOWEST, LAST, RANDOM, RANDOM_HIGHEST, RANDOM_LOWEST)
-"""The arms that take out a share of the steps; the other two are the ends that all of them start and end at.
+"""The arms that remove a share of the steps; NOTHING and EVERYTHING are the common ends of all of them.
 
-LAST is a control: a final answer often needs the last result above all, so heads that just look at what is near do well
-against random steps. So are the highest and lowest of random heads, which are there on request."""
+LAST is a control: a final answer often needs the last result above all, so heads that merely attend to nearby tokens do
+well against random steps. The highest and lowest scores of random heads are optional controls."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """The steps taken out of one trace. `trace`: its place among those used.
+    """The steps removed from one trace. `trace`: its index among those used.
 
-    seed: of the random arm; in the arms of random heads, which set of them; else None.
+    seed: of the random arm; in the arms of random heads, the index of their set; otherwise None.
     """
 
     trace: int
@@ -58,10 +58,10 @@ def plan_removals(
     name: str | int,
     controls: Sequence[Sequence[float]] = (),
 ) -> list[Removal]:
-    """Everything that is taken out of one trace of at least two steps, one removal at a time.
+    """Return all removals of one trace of at least two steps.
 
-    name: what the random arm is drawn from beside its seed (the row number), so that a trace loses the same steps
-    whichever other traces are in the test. Of a trace, the random steps of a smaller share are among those of a larger.
+    name: seeds the random arm together with its seed (the row number), so that a trace loses the same steps whichever
+    other traces are in the test. The random steps of a smaller share are a subset of those of a larger one.
     controls: the scores by each set of random heads.
     """
     steps, ranked = len(scores), ranking(scores)
@@ -82,7 +82,7 @@ def plan_removals(
 def _both_ends(
     place: int, arms: tuple[str, str], share: float, seed: int | None, ranked: Sequence[int], count: int
 ) -> list[Removal]:
-    """The first and the last `count` of the ranked steps."""
+    """Return the removals of the first and of the last `count` ranked steps."""
     return [
         Removal(place, arm, share, seed, tuple(sorted(steps)))
         for arm, steps in zip(arms, (ranked[:count], ranked[-count:]), strict=True)
@@ -90,52 +90,52 @@ def _both_ends(
 
 
 def ranking(scores: Sequence[float]) -> list[int]:
-    """The steps from the highest score to the lowest; of equal ones, the earlier first."""
+    """Return the steps from the highest score to the lowest; of equal ones, the earlier first."""
     return sorted(range(len(scores)), key=lambda step: (-scores[step], step))
 
 
 def removed_count(steps: int, share: float) -> int:
-    """How many of at least two steps a share is: to the nearest whole number, a half down; never none or all.
+    """Return the number of steps in a share of at least two: rounded, a half down; never none or all.
 
-    A half goes down so that up to one half the highest- and the lowest-scored steps are different ones. The product is
-    rounded first: 0.29 · 50 is 14.499… as a float.
+    A half is rounded down so that for shares up to one half no step is among both the highest- and the lowest-scored.
+    The product is rounded first: 0.29 · 50 is 14.499… as a float.
     """
     assert steps >= 2
     return min(max(1, math.ceil(round(steps * share, 9) - 0.5)), steps - 1)
 
 
 def remaining_text(thinking: str, steps: Sequence[Mapping[str, Any]], removed: Iterable[int]) -> str:
-    """The thinking text without some of its steps, which cover it (`attnpo.traces.steps.check_tiling`).
+    """Return the thinking text without some of its steps, which cover it (`attnpo.traces.steps.check_tiling`).
 
-    White space belongs to the step it follows, so what stands between two kept neighbours stays. That around the whole
-    text is no step's: the model expects it behind the opening and before the closing tag, whichever steps are gone.
+    White space belongs to the step it follows, so the space between two kept neighbours stays. The space around the
+    text belongs to no step: the model expects it after the opening and before the closing tag, whichever steps remain.
     """
     gone = set(removed)
     bounds = [step["start"] for step in steps] + [len(thinking)]
     bounds[0] = 0
     pieces = (thinking[start:end] for start, end in pairwise(bounds))
     kept = "".join(piece for index, piece in enumerate(pieces) if index not in gone)
-    behind = thinking.lstrip()
-    before = thinking[: len(thinking) - len(behind)]
-    return before + kept.strip() + behind[len(behind.rstrip()) :]
+    body = thinking.lstrip()
+    before = thinking[: len(thinking) - len(body)]
+    return before + kept.strip() + body[len(body.rstrip()) :]
 
 
 def removed_share(spans: Sequence[tuple[int, int]], removed: Iterable[int]) -> float:
-    """The share of the steps' tokens that is taken out with some of them."""
+    """Return the share of the steps' tokens that the removed steps have."""
     sizes = [end - start for start, end in spans]
     return sum(sizes[step] for step in removed) / sum(sizes)
 
 
 def removed_essential(labels: Sequence[bool | None], removed: Iterable[int]) -> float | None:
-    """The share of the essential steps that is taken out; None where no step is labelled essential."""
+    """Return the share of the essential steps that is removed; None if no step is labelled essential."""
     essential = labels.count(True)
     return sum(labels[step] is True for step in removed) / essential if essential else None
 
 
 def draw_random_heads(network: nn.Module, chosen: Sequence[Head], sets: int, seed: int = 0) -> list[list[Head]]:
-    """Different sets of as many heads as chosen, none of them a chosen one.
+    """Draw different sets of as many heads as chosen, without the chosen ones.
 
-    Raises InputError where the model has too few other heads.
+    Raises InputError if the model has too few other heads.
     """
     others = [head for head in all_heads(network) if head not in set(chosen)]
     most = math.comb(len(others), len(chosen))
@@ -159,9 +159,9 @@ def score_sets(
     batch_size: int,
     progress: Callable[[int, int], None],
 ) -> list[list[list[float]]]:
-    """Scores by trace, set of heads and step: the mean over the heads of a set. No trace is a skipped one.
+    """Return scores by trace, set of heads and step: the mean over the heads of a set. No trace may be a skipped one.
 
-    One forward reads the heads of all sets. progress: called with (traces scored, all).
+    One forward per batch reads the heads of all sets. progress: called with (traces scored, all).
     """
     heads = list(dict.fromkeys(head for one in sets for head in one))
     rows = [[heads.index(head) for head in one] for one in sets]
@@ -174,7 +174,7 @@ def score_sets(
 
 
 LEAST_ROOM = 64
-"""Tokens that an answer may have at least, however short the trace's own is."""
+"""Tokens that an answer may always have, however short the trace's own answer is."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,9 @@ class Options:
     """Options of the test; InputError names one that is out of range.
 
     max_traces: use the first ones; None: all. max_length: tokens of a trace; None: what the model allows.
-    max_answer: tokens of an answer; None: twice those of the trace's own answer, at least `LEAST_ROOM`. Much more lets
-    a model think again behind the closing tag, and the test then says nothing about the steps.
-    random_heads: how many sets of random heads remove the highest- and the lowest-scored steps too.
+    max_answer: tokens of an answer; None: twice those of the trace's own answer, at least `LEAST_ROOM`. With
+    many more a model may think again after the closing tag, and the test then measures nothing about the steps.
+    random_heads: number of sets of random heads whose highest- and lowest-scored steps are removed too.
     """
 
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
@@ -209,14 +209,14 @@ class Options:
         load_lexicon(self.lexicon)
 
     def room(self, trace: PreparedTrace) -> int:
-        """How many tokens a new answer of a trace may have."""
+        """Return the number of tokens that a new answer of a trace may have."""
         return self.max_answer or max(LEAST_ROOM, 2 * trace.answer_tokens)
 
 
 @dataclass(frozen=True)
 class UsedTraces:
-    """The traces used, in order, with their rows and labels, how many tokens an answer of each may have, and how many
-    rows are "used" or, under the reason, left out."""
+    """The traces used, in order, with their rows and labels, the number of tokens that an answer of each may have, and
+    the number of rows "used" or left out, by reason."""
 
     rows: list[NumberedRow]
     traces: list[PreparedTrace]
@@ -226,14 +226,14 @@ class UsedTraces:
 
     @property
     def problems(self) -> list[str]:
-        """The problem that each trace answers."""
+        """The problem of each trace."""
         return [row["problem"] for _, row in self.rows]
 
 
 def read_rows(source: str | Path, lexicon: str = "paper") -> list[NumberedRow]:
-    """The rows of a file, checked as far as that needs no model.
+    """Return the rows of a file after all checks that need no model.
 
-    Raises InputError for bad files and rows, references and labels of another type, and steps that do not cover the
+    Raises InputError for bad files and rows, references and labels of a wrong type, and steps that do not cover the
     thinking text.
     """
     rows = []
@@ -259,7 +259,7 @@ def choose_traces(
     longest: int | None,
     options: Options,
 ) -> UsedTraces:
-    """The first `max_traces` usable rows as tokens of a model. Raises InputError when there are none.
+    """Return the first `max_traces` usable rows as tokens of a model. Raises InputError if there are none.
 
     unreadable: references that the verifier cannot read. longest: tokens of a trace, its new answer included.
     """
@@ -283,7 +283,7 @@ def choose_traces(
 
 
 def _why_not(row: dict[str, Any], trace: PreparedTrace, unreadable: Collection[str]) -> str | None:
-    """Why a trace cannot be used; None if it can."""
+    """Return why a trace cannot be used; None if it can."""
     if not row.get("reference"):
         return "no reference answer"
     if row["reference"] in unreadable:
@@ -294,7 +294,7 @@ def _why_not(row: dict[str, Any], trace: PreparedTrace, unreadable: Collection[s
 
 
 def _no_room(trace: PreparedTrace, longest: int | None, options: Options) -> str | None:
-    """Why a new answer behind the whole thinking text could get too long for the model; None if it cannot."""
+    """Return why a new answer after the complete thinking text might exceed the model's limit; None if it cannot."""
     if longest is None or len(trace.ids) - trace.answer_tokens + options.room(trace) <= longest:
         return None
     return f"no room for a new answer within {longest} tokens"

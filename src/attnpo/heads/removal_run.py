@@ -1,4 +1,4 @@
-"""The removal test: does the model still answer when the steps its heads look at, or those they pass over, are gone?"""
+"""Run the removal test: does the model still answer without the steps its heads attend to most, or least?"""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ from attnpo.traces.scores import heads_file
 
 ANSWERS, DIFFERENCES = "answers.jsonl.gz", "differences.csv"
 
-SAYS_LITTLE = 0.2
-"""Where all steps together cost less accuracy than this, no choice among them can tell much."""
+LEAST_LOSS = 0.2
+"""If removing all steps costs less accuracy than this, the choice of steps can show little."""
 
 Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
-"""What is done, and to what ("scoring", "traces") -> the function that is told (done, all) as long as it goes on."""
+"""Called with the activity and its unit ("scoring", "traces"); gives a function to call with (done, all)."""
 
 
 def _no_progress(what: str, unit: str) -> AbstractContextManager[Callable[[int, int], None]]:
@@ -59,8 +59,8 @@ def _no_progress(what: str, unit: str) -> AbstractContextManager[Callable[[int, 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Accuracies, paired differences, every answer; the heads, the sets of random ones; rows used or left out; tokens
-    an answer of each trace may have."""
+    """Accuracies, paired differences and every answer; the heads and the sets of random heads; the number of rows used
+    or left out; the tokens that an answer of each trace may have."""
 
     table: Table
     differences: Table
@@ -72,17 +72,17 @@ class Outcome:
 
     @property
     def right(self) -> int:
-        """Traces whose answer is right with nothing removed."""
+        """Number of traces whose answer is right with nothing removed."""
         return sum(one.removal.arm == NOTHING and one.right == 1 for one in self.answers)
 
     @property
     def without_steps(self) -> float | None:
-        """The accuracy with everything removed where it is little less than with nothing removed; else None."""
+        """The accuracy with everything removed if it is little less than with nothing removed; otherwise None."""
         of = {row[0]: row[self.table.columns.index("accuracy")] for row in self.table.rows}
-        whole, empty = of[NOTHING], of[EVERYTHING]
-        if not isinstance(whole, float) or not isinstance(empty, float):  # no verdict at all
+        complete, empty = of[NOTHING], of[EVERYTHING]
+        if not isinstance(complete, float) or not isinstance(empty, float):  # no verdict at all
             return None
-        return empty if empty > whole - SAYS_LITTLE else None
+        return empty if empty > complete - LEAST_LOSS else None
 
 
 def run_removal(
@@ -94,10 +94,10 @@ def run_removal(
     options: Options | None = None,
     progress: Progress = _no_progress,
 ) -> Outcome:
-    """Score the steps of the traces in `source`, take steps out, let the model answer again, verify the answers.
+    """Score the steps of the traces in `source`, remove steps, let the model answer again, verify the answers.
 
-    Writes into `folder`: table.csv, table.md, figure.png, differences.csv and answers.jsonl.gz. progress: told of the
-    scoring and of the answering. Raises InputError for bad files, rows, heads or models, and where no row can be used.
+    Writes into `folder`: table.csv, table.md, figure.png, differences.csv and answers.jsonl.gz. progress: reports the
+    scoring and the answering. Raises InputError for bad files, rows, heads or models, and if no row can be used.
     """
     options = options or Options()
     name = resolve_model(model)
@@ -113,10 +113,10 @@ def run_removal(
         others = draw_random_heads(network, chosen, options.random_heads)
         limit = longest(network.config.get_text_config(decoder=True), options.max_length)
         data = choose_traces(source, rows, tokenizer, unreadable=unreadable, longest=limit, options=options)
-        with progress("scoring", "traces") as told:
-            scores = score_sets(network, data.traces, [chosen, *others], options.batch_size, told)
-        with progress("answering", "texts") as told:
-            answers = _answer(network, tokenizer, data, scores, pool, options, told)
+        with progress("scoring", "traces") as report:
+            scores = score_sets(network, data.traces, [chosen, *others], options.batch_size, report)
+        with progress("answering", "texts") as report:
+            answers = _answer(network, tokenizer, data, scores, pool, options, report)
     outcome = Outcome(
         accuracy_table(answers, data.problems),
         difference_table(answers, data.problems),
@@ -142,21 +142,21 @@ def _answer(
     options: Options,
     progress: Callable[[int, int], None],
 ) -> list[Reanswer]:
-    """Every answer of the test, trace by trace. scores: by trace, set of heads (the first: the chosen one), step."""
+    """Return every answer of the test, trace by trace. scores: by trace, set of heads (the chosen one first), step."""
     plan, contexts = [], []
     for place, (own, *controls) in enumerate(scores):
         number, row = data.rows[place]
         thinking, steps = thinking_of(row["response"], BY_MARKS), data.traces[place].steps
         for removal in plan_removals(place, own, options.shares, options.random_seeds, number, controls):
-            left = remaining_text(thinking, steps, removal.removed)
+            remaining = remaining_text(thinking, steps, removal.removed)
             plan.append(removal)
-            contexts.append(answer_context(row["problem"], row["response"], left, tokenizer))
+            contexts.append(answer_context(row["problem"], row["response"], remaining, tokenizer))
     rooms = [data.rooms[removal.trace] for removal in plan]
     written = generate_answers(
         network, tokenizer, contexts, rooms=rooms, batch_size=options.batch_size, progress=progress
     )
     references = [data.rows[removal.trace][1]["reference"] for removal in plan]
-    # What was cut off is no final answer, though a number in it may happen to be the right one.
+    # A truncated text is no final answer, though a number in it may happen to be the right one.
     texts = (answer.text if answer.finished else None for answer in written)
     verdicts = pool.verify(zip(texts, references, strict=True))
     return [

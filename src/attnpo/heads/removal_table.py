@@ -1,5 +1,5 @@
-"""The answers of the removal test: the final answer written again behind a changed thinking text, the answers as
-tables with intervals, and as a figure.
+"""The answers of the removal test: generates final answers after a changed thinking text, and shows their accuracy as
+tables with intervals and as a figure.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from attnpo.traces.prepared import prompt_ids
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model wrote behind the closing tag; `finished`: it ended by itself."""
+    """The text that the model generated after the closing tag; `finished`: it ended with an end token."""
 
     text: str
     tokens: int
@@ -49,9 +49,10 @@ class Answer:
 def answer_context(
     problem: str, response: str, thinking: str, tokenizer: PreTrainedTokenizerBase, form: Form = BY_MARKS
 ) -> list[int]:
-    """Prompt, the response's own opening mark if it has one, another thinking text and what ended the thinking.
+    """Return the tokens of the prompt, the response's own opening mark if it has one, another thinking text, and the
+    mark that ended the thinking.
 
-    The text ends with that mark: the model writes all that follows, white space too.
+    The text ends with that mark: the model generates all that follows, white space too.
     """
     form = form.of(response)
     parts = split_response(response, form)
@@ -71,16 +72,16 @@ def generate_answers(
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Answer]:
-    """The greedy continuation of every context, in order. Equal contexts are continued once.
+    """Return the greedy continuation of every context, in order. Equal contexts are continued once.
 
-    rooms: tokens each continuation may have; one that has not ended by then is cut off there. progress: called with
+    rooms: the most tokens of each continuation; a longer one is cut off there. progress: called with
     (contexts continued, different contexts).
     """
     keys = [tuple(context) for context in contexts]
     widest: dict[tuple[int, ...], int] = {}
     for key, room in zip(keys, rooms, strict=True):
         widest[key] = max(room, widest.get(key, 0))
-    # A batch goes on for its largest room, so like rooms come together; then like lengths.
+    # A batch runs until its largest room is used up, so similar rooms are batched together; then similar lengths.
     different = sorted(widest, key=lambda ids: (-widest[ids], -len(ids), ids))
     ends = end_tokens(network.generation_config, tokenizer)
     padding = padding_token(tokenizer, ends)
@@ -122,7 +123,7 @@ DIFFERENCES = ("difference", "share", "accuracy", "low", "high", "traces")
 
 @dataclass(frozen=True)
 class Reanswer:
-    """One answer of the test. tokens: share of the steps' tokens taken out; essential: of the essential steps."""
+    """One answer of the test. tokens: share of the steps' tokens removed; essential: share of the essential steps."""
 
     removal: Removal
     tokens: float
@@ -132,7 +133,7 @@ class Reanswer:
 
     @property
     def right(self) -> float | None:
-        """1 or 0; None where the verifier failed, which is not a wrong answer."""
+        """1 or 0; None if the verifier failed, which does not make the answer wrong."""
         return REWARD_OF[self.verdict]
 
 
@@ -146,7 +147,7 @@ FIGURES: tuple[Callable[[Reanswer], float | None], ...] = (
 
 
 def accuracy_table(answers: Sequence[Reanswer], problems: Sequence[str]) -> Table:
-    """One row per arm and share; problems: of each trace, by its place."""
+    """Return the accuracies, one row per arm and share; problems: of each trace, by its index."""
     kinds = _by_kind(answers)
     right = [trace_means(chosen, lambda one: one.right, len(problems)) for chosen in kinds.values()]
     rows = []
@@ -157,7 +158,7 @@ def accuracy_table(answers: Sequence[Reanswer], problems: Sequence[str]) -> Tabl
 
 
 def difference_table(answers: Sequence[Reanswer], problems: Sequence[str]) -> Table:
-    """Paired differences of accuracy between arms: the same traces on both sides."""
+    """Return paired differences of accuracy between arms, over the same traces."""
     of = {kind: trace_means(chosen, lambda one: one.right, len(problems)) for kind, chosen in _by_kind(answers).items()}
     compared = [
         (first, second, share)
@@ -176,7 +177,7 @@ def difference_table(answers: Sequence[Reanswer], problems: Sequence[str]) -> Ta
 def trace_means(
     answers: Sequence[Reanswer], figure: Callable[[Reanswer], float | None], traces: int
 ) -> Float64[Tensor, "N"]:
-    """Mean of a figure over the answers of each trace (one per seed); not a number where there is none."""
+    """Return the mean of a figure over the answers of each trace (one per seed); NaN if there is none."""
     sums, counts = torch.zeros(2, traces, dtype=torch.float64)
     for one in answers:
         if (value := figure(one)) is not None:
@@ -186,7 +187,7 @@ def trace_means(
 
 
 def _by_kind(answers: Sequence[Reanswer]) -> dict[tuple[str, float], list[Reanswer]]:
-    """The answers of each arm and share, in the order in which they are shown."""
+    """Return the answers of each arm and share, in the order in which they are shown."""
     found: dict[tuple[str, float], list[Reanswer]] = {}
     for one in answers:
         found.setdefault((one.removal.arm, one.removal.share), []).append(one)
@@ -195,7 +196,7 @@ def _by_kind(answers: Sequence[Reanswer]) -> dict[tuple[str, float], list[Reansw
 
 
 def _estimates(values: Sequence[Float64[Tensor, "N"]], problems: Sequence[str]) -> list[tuple[float | None, ...]]:
-    """Mean, low, high and number of traces of each."""
+    """Return mean, low, high and number of traces of each."""
     if not values:
         return []
     ends = bootstrap_over_problems(torch.stack([*values], dim=1), number_problems(problems))
@@ -232,9 +233,9 @@ COLUMNS_OF_LEGEND = 4
 
 
 def draw_removal(table: Table, *, title: str) -> Figure:
-    """Two panels with the same accuracies: over the share of steps and over the share of thinking tokens taken out.
+    """Draw the same accuracies in two panels: against the share of steps and the share of thinking tokens removed.
 
-    The second one tells whether an arm does worse only because its steps are longer.
+    The second one shows whether an arm is worse only because its steps are longer.
     """
     figure = Figure(figsize=(9, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)

@@ -1,8 +1,8 @@
 """The scores of every head of a model on labelled traces, and how sets of heads rank the steps.
 
-What all tools but the removal of steps start from: one forward per batch, after which any set of heads can be judged by
-the mean score that training uses, against random sets: how many heads, of which layers, and whether heads found on easy
-problems serve on hard ones.
+All parts of `attnpo evidence` except the removal test start here: after one forward per batch, any set of heads can be
+measured by the mean score that training uses and compared with random sets: how many heads, from which layers, and
+whether heads found on easy problems work on hard ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from attnpo.traces.read import NumberedRow
 
 @dataclass(frozen=True)
 class ReadFile:
-    """A file of labelled traces, read and checked, not yet in the tokens of any model."""
+    """A file of labelled traces, read and checked, not yet tokenised for a model."""
 
     source: str
     rows: list[NumberedRow]
@@ -45,15 +45,15 @@ class ReadFile:
 class HeadScores:
     """Scores of all H = L · heads-per-layer heads on N traces, layer by layer; only labelled steps are kept.
 
-    scores[i]: S(l,h,s_k) in units of |F| / |o|, what uniform attention gives, of shape [H, S_i].
-    essential[i]: the labels, of shape [S_i].
+    scores[i]: S(l,h,s_k) in units of |F| / |o|, the score of uniform attention; shape [H, S_i].
+    essential[i]: the labels; shape [S_i].
     """
 
     scores: list[Float[Tensor, "H S_i"]]
     essential: list[Bool[Tensor, "S_i"]]
     layers: tuple[int, ...]
     problems: tuple[str, ...]
-    counts: Counter[str] = field(default_factory=Counter)  # rows "used" and, under the reason, left out
+    counts: Counter[str] = field(default_factory=Counter)  # rows "used" or left out, by reason
 
     @property
     def heads(self) -> list[Head]:
@@ -62,24 +62,24 @@ class HeadScores:
 
     @property
     def per_layer(self) -> int:
-        """Query heads of a layer."""
+        """Number of query heads of a layer."""
         return len(self.scores[0]) // len(self.layers)
 
     @cached_property
     def table(self) -> HeadTable:
-        """The figures of every head by itself."""
+        """The figures of every head alone."""
         shape = (3, len(self.layers), self.per_layer)
         figures = [self._figures(score, i).view(shape) for i, score in enumerate(self.scores)]
         return HeadTable(torch.stack(figures), self.layers, self.problems)
 
     def of_set(self, heads: Sequence[Head]) -> HeadTable:
-        """The figures of the mean score of some heads, which is what training uses, as a table of one head (0, 0)."""
+        """Return the figures of the mean score of some heads (as training uses it), as a table of one head (0, 0)."""
         places = [self.layers.index(layer) * self.per_layer + head for layer, head in heads]
         figures = [self._figures(score[places].mean(dim=0, keepdim=True), i) for i, score in enumerate(self.scores)]
         return HeadTable(torch.stack(figures)[..., None], (0,), self.problems)
 
     def part(self, traces: Sequence[int]) -> HeadScores:
-        """Some of the traces, given by their places."""
+        """Return the scores of some of the traces, given by their indices."""
         return HeadScores(
             [self.scores[i] for i in traces],
             [self.essential[i] for i in traces],
@@ -88,7 +88,7 @@ class HeadScores:
         )
 
     def halves(self, source: str) -> tuple[HeadScores, HeadScores]:
-        """The traces of the even and of the odd problems. Raises InputError, naming `source`, for fewer than two."""
+        """Return the traces of even and of odd problems. Raises InputError, naming `source`, for fewer than two."""
         places = self.table.half_places()
         if places is None:
             raise InputError(f"{source}: found usable traces of 1 problem, expected at least 2: one half chooses heads")
@@ -99,7 +99,7 @@ class HeadScores:
 
 
 def read_file(source: str | Path) -> ReadFile:
-    """Raises InputError for bad files, rows and labels."""
+    """Read a file of labelled traces. Raises InputError for bad files, rows and labels."""
     rows, labels = read_labelled(source)
     return ReadFile(str(source), rows, labels)
 
@@ -112,9 +112,9 @@ def score_file(
     max_length: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> HeadScores:
-    """All heads of a (model, tokenizer) on the usable traces of a file; `progress` is told (done, of how many).
+    """Score the usable traces of a file with all heads of a (model, tokenizer); `progress` is called with (done, all).
 
-    Raises InputError where no trace can be used.
+    Raises InputError if no trace can be used.
     """
     network, tokenizer = loaded
     length = longest(network.config.get_text_config(decoder=True), max_length)
@@ -133,24 +133,24 @@ def score_file(
 
 
 def load(model: str | None) -> tuple[Any, Any]:
-    """(model, tokenizer) of a folder or Hub name; None: the packaged overthinker."""
+    """Load (model, tokenizer) from a folder or Hub name; None: the packaged overthinker."""
     return load_model(resolve_model(model))
 
 
 def check_number(option: str, number: int, model: Any) -> None:
-    """Raise InputError, before anything is scored, for a number of heads that the model cannot give."""
+    """Raise InputError, before anything is scored, for a number of heads that the model does not have."""
     most = len(all_heads(model))
     if not 1 <= number <= most:
         raise InputError(f"{option}: found {number}, expected 1 to {most}, the heads of the model")
 
 
 def named_heads(heads: Sequence[Head]) -> str:
-    """(layer, head) pairs as they are read by people."""
+    """Return (layer, head) pairs as text."""
     return " ".join(f"({layer},{head})" for layer, head in heads)
 
 
 def notes(name: str, scores: HeadScores) -> list[str]:
-    """What has to be said of the traces behind a table: how many, what was left out, whether they are enough."""
+    """Return notes on the traces of a table: how many, how many were left out and why, whether they are too few."""
     left_out = "".join(f"; {count} left out ({why})" for why, count in scores.counts.items() if why != "used")
     lines = [f"{name}: {len(scores.scores)} traces of {scores.table.problem_count} problems{left_out}"]
     few = too_few(scores.table)
@@ -158,7 +158,7 @@ def notes(name: str, scores: HeadScores) -> list[str]:
 
 
 RANDOM_DRAWS = 100
-PROBLEMS, SETS = "problems", "sets"  # what varies between the low and the high figure of a row
+PROBLEMS, SETS = "problems", "sets"  # what is resampled for the low and high figure of a row
 ALONE = (0, 0)  # the one head of a set's table
 
 COLUMNS = ("heads", "of layers", "number", "SRA", "low", "high", "essential", "redundant", "interval")
@@ -175,14 +175,14 @@ class Measured(NamedTuple):
 
     @classmethod
     def of(cls, table: HeadTable) -> Measured:
-        """A set's table (`HeadScores.of_set`), with the 95 % bootstrap interval over problems."""
+        """Measure a set's table (`HeadScores.of_set`), with the 95 % bootstrap interval over problems."""
         return cls(
             table.mean()[ALONE], *table.intervals[ALONE], table.mean(ESSENTIAL)[ALONE], table.mean(REDUNDANT)[ALONE]
         )
 
 
 def cross_fitted(scores: HeadScores, count: int, source: str, among: Sequence[Head] | None = None) -> Measured:
-    """The best `count` heads of one half of the problems, measured on the other half, both ways.
+    """Measure the best `count` heads of one half of the problems on the other half, both ways.
 
     Raises InputError, naming `source`, for fewer than two problems.
     """
@@ -200,7 +200,7 @@ def cross_fitted(scores: HeadScores, count: int, source: str, among: Sequence[He
 
 
 def random_heads(scores: HeadScores, count: int, among: Sequence[Head], seed: int = 0) -> Measured:
-    """`RANDOM_DRAWS` sets of `count` different heads: the mean of each figure; 95 % of the sets lie in the interval."""
+    """Measure `RANDOM_DRAWS` sets of `count` different heads: mean figures; 95 % of the sets are in the interval."""
     rng = random.Random(seed)
     tables = [scores.of_set(rng.sample(list(among), count)) for _ in range(RANDOM_DRAWS)]
     accuracy = torch.tensor([table.mean()[ALONE] for table in tables], dtype=torch.float64)
@@ -212,22 +212,22 @@ def random_heads(scores: HeadScores, count: int, among: Sequence[Head], seed: in
 
 
 def layer_thirds(layers: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Early, middle and late layers; with fewer than three layers each is a group of its own."""
+    """Return early, middle and late layers; with fewer than three layers, one group per layer."""
     count = min(3, len(layers))
     bounds = [round(i * len(layers) / count) for i in range(count + 1)]
     return {_range(layers[start], layers[end - 1]): tuple(layers[start:end]) for start, end in pairwise(bounds)}
 
 
 def smallest_third(scores: HeadScores) -> int:
-    """The number of heads in the smallest of the thirds of the layers."""
+    """Return the number of heads in the smallest third of the layers."""
     return min(len(layers) for layers in layer_thirds(scores.layers).values()) * scores.per_layer
 
 
 def head_sets_table(scores: HeadScores, numbers: Sequence[int], top: int, source: str) -> Table:
-    """Rows for each number of heads of all layers, then for the best `top` of each third of the layers.
+    """Return rows for each number of heads of all layers, then for the best `top` of each third of the layers.
 
-    Each has a row of random heads beside it (`RANDOM_DRAWS` sets). "best" heads are measured on the problems that did
-    not choose them. "interval": what varies between low and high, 95 % of it: problems drawn again, or random sets.
+    Each is followed by a row of random heads (`RANDOM_DRAWS` sets). "best" heads are measured on the problems that did
+    not choose them. "interval": what the 95 % interval from low to high varies: resampled problems, or random sets.
     Raises InputError for fewer than two problems, and for more heads than there are.
     """
     for option, number, most in (
@@ -255,11 +255,11 @@ TRANSFER_COLUMNS = ("chosen on", "measured on", "SRA", "low", "high", "essential
 
 
 def transfer_table(easy: HeadScores, hard: HeadScores, top: int, names: tuple[str, str]) -> Table:
-    """SRA of sets of `top` heads on the hard traces: chosen on the easy ones, on others of the hard ones, at random.
+    """Return SRA of sets of `top` heads on the hard traces: chosen on easy traces, on other hard traces, or at random.
 
-    names: what the two files are called, for messages. The first row is the easy traces' own heads, at home. The files
-    must not share problems (`of_other_problems`): no set is measured on a problem that chose it. "interval": what
-    varies between low and high, 95 % of it: problems drawn again, or random sets (`head_sets.RANDOM_DRAWS` of them).
+    names: of the two files, for messages. The first row has the heads of the easy traces on easy traces. The files must
+    not share problems (`of_other_problems`): no set is measured on a problem that chose it. "interval": what the 95 %
+    interval from low to high varies: resampled problems, or random sets (`RANDOM_DRAWS` of them).
     Raises InputError for fewer than two problems in a file.
     """
     rows: list[tuple[Cell, ...]] = []
@@ -275,8 +275,10 @@ def transfer_table(easy: HeadScores, hard: HeadScores, top: int, names: tuple[st
 
 
 def of_other_problems(hard: HeadScores, easy: HeadScores, name: str) -> HeadScores:
-    """The hard traces whose problem is not among the easy ones. Raises InputError, naming the file, for none."""
+    """Return the hard traces whose problem is not among the easy ones. Raises InputError, naming the file, for none."""
     kept = [i for i, problem in enumerate(hard.problems) if problem not in set(easy.problems)]
     if not kept:
-        raise InputError(f"{name}: all problems are among the easy ones too, expected others: those chose the heads")
+        raise InputError(
+            f"{name}: all problems are among the easy ones too, expected other problems: the easy ones chose the heads"
+        )
     return replace(hard.part(kept), counts=hard.counts)

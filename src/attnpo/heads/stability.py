@@ -1,6 +1,6 @@
-"""How alike two tables of the same heads are (paper section 3: above 0.85 before and after training).
+"""Whether the heads stay the same during training: correlation of head accuracies along checkpoints.
 
-Do the heads stay the same while the model is trained? Head accuracies along checkpoints (paper section 3).
+Paper section 3 finds correlations above 0.85 between before and after training.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from attnpo.tables import Cell, Table
 
 
 def correlation(first: HeadTable, second: HeadTable) -> float | None:
-    """Pearson correlation of the step ranking accuracies of all heads; None where all heads of a table rank alike.
+    """Return the Pearson correlation of all heads' step ranking accuracies; None if all heads of a table rank equally.
 
-    Raises InputError where the heads are not the same.
+    Raises InputError if the tables have different heads.
     """
     _check(first, second)
     means = [table.figures[:, ACCURACY].flatten(1).mean(dim=0, keepdim=True) for table in (first, second)]
@@ -38,9 +38,9 @@ def correlation(first: HeadTable, second: HeadTable) -> float | None:
 def correlation_interval(
     first: HeadTable, second: HeadTable, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """95 % bootstrap interval of `correlation`, the same problems drawn for both.
+    """Return the 95 % bootstrap interval of `correlation`, with the same problems drawn for both tables.
 
-    None where the tables are not of the same problems trace by trace, or of fewer than two problems.
+    None if the tables are not of the same problems trace by trace, or of fewer than two problems.
     """
     _check(first, second)
     if first.traces != second.traces or first.problems != second.problems or first.problem_count < 2:
@@ -58,7 +58,7 @@ def correlation_interval(
 
 
 def _pearson(one: Float[Tensor, "D H"], two: Float[Tensor, "D H"]) -> Float[Tensor, "D"]:
-    """Row by row; not a number where a row is constant."""
+    """Correlate row by row; NaN for a constant row."""
     one, two = one - one.mean(dim=1, keepdim=True), two - two.mean(dim=1, keepdim=True)
     return ((one * two).sum(dim=1) / (one.norm(dim=1) * two.norm(dim=1))).clamp(-1, 1)  # rounding may exceed 1
 
@@ -75,16 +75,16 @@ COLUMNS = ("model", "traces", "Pearson", "low", "high", "before", "best", "media
 
 @dataclass(frozen=True)
 class Stage:
-    """A model along a training run: what it is called, and where it lies."""
+    """A model along a training run: its name in the table, and its folder or Hub name."""
 
     name: str
     model: str
 
 
 def stages_of_run(run: str | Path) -> list[Stage]:
-    """The starting model of a run folder (config.yaml) and its checkpoints in order.
+    """Return the starting model of a run folder (config.yaml) and its checkpoints in order.
 
-    Raises InputError where the folder has no checkpoint or does not say which model it started from.
+    Raises InputError if the folder has no checkpoint or its config.yaml does not name the starting model.
     """
     folder = Path(run)
     try:
@@ -102,7 +102,7 @@ def stages_of_run(run: str | Path) -> list[Stage]:
 
 
 def named(models: Sequence[str]) -> list[Stage]:
-    """Models by the last part of their names; by more parts where these are alike, by number where the names are."""
+    """Name models by the last part of their paths; by more parts if these are equal, by number if the paths are."""
     parts = [Path(model).parts for model in models]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-count:]) for own in parts]
@@ -114,8 +114,8 @@ def named(models: Sequence[str]) -> list[Stage]:
 
 
 def check_stages(stages: Sequence[Stage]) -> None:
-    """Look at all models before the first is scored. Raises InputError, naming the model, for one that is not there
-    or has other layers or heads than the first. LoRA folders are only looked for: their base says what they are.
+    """Check all models before the first is scored. Raises InputError, naming the model, for one that does not exist or
+    has other layers or heads than the first. Of a LoRA folder only the existence is checked: the base has the shape.
     """
     shapes: list[tuple[str, int, int]] = []
     for stage in stages:
@@ -135,11 +135,11 @@ def check_stages(stages: Sequence[Stage]) -> None:
 
 
 def stability_table(stages: Sequence[Stage], tables: Sequence[HeadTable], top: int) -> Table:
-    """One row per model; the first is what the others are compared with.
+    """Return one row per model; all are compared with the first.
 
     "Pearson", "low", "high": correlation of all heads' accuracies with those in the first model, and its 95 %
-    interval over problems; "before": with the model before. "best", "median": over the heads. "first's": mean accuracy,
-    now, of the `top` heads that were best in the first model; "kept": how many of them are among the best now.
+    interval over problems; "before": with the previous model. "best", "median": over the heads. "first's": mean
+    accuracy in this model of the `top` heads that were best in the first; "kept": how many of them are still best.
     """
     chosen = tables[0].best(top)
     rows: list[tuple[Cell, ...]] = []

@@ -1,6 +1,6 @@
 """How every head of a model ranks the steps of labelled traces, and which heads are the key-focus heads.
 
-Step ranking accuracy says how well the attention of a head tells essential from redundant steps (paper section 4).
+Step ranking accuracy measures how well a head's attention separates essential from redundant steps (paper section 4).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from attnpo.traces.prepared import PreparedTrace, score_traces
 
 @dataclass(frozen=True, eq=False)
 class MeanAccuracy:
-    """Step ranking accuracy of every head, averaged over `responses`; `excluded` ones had steps of one kind only."""
+    """Step ranking accuracy of every head, averaged over `responses`; `excluded`: responses with one kind of step."""
 
     accuracy: Float[Tensor, "H"]
     responses: int
@@ -33,9 +33,9 @@ class MeanAccuracy:
 
 
 def step_ranking_accuracy(scores: Float[Tensor, "H S"], essential: Bool[Tensor, "S"]) -> Float[Tensor, "H"]:
-    """Share of (essential, redundant) step pairs of one response with S(essential) > S(redundant), ties one half.
+    """Return the share of (essential, redundant) step pairs with S(essential) > S(redundant), ties one half.
 
-    scores: S(l,h,s_k) of H heads for S steps. Float64, in [0, 1].
+    scores: S(l,h,s_k) of H heads for the S steps of one response. The result is float64, in [0, 1].
     Raises InputError when the response has no essential or no redundant step, or the shapes do not fit.
     """
     if scores.ndim != 2 or essential.shape != scores.shape[1:]:
@@ -50,7 +50,7 @@ def step_ranking_accuracy(scores: Float[Tensor, "H S"], essential: Bool[Tensor, 
 
 
 def mean_step_ranking_accuracy(responses: Iterable[tuple[Tensor, Tensor]]) -> MeanAccuracy:
-    """Average over labelled responses, given as (scores [H, S_i], essential [S_i]); those without a pair are excluded.
+    """Average over labelled responses, pairs of scores [H, S_i] and essential [S_i]; those with one kind are excluded.
 
     Raises InputError when no response has both kinds of step.
     """
@@ -69,19 +69,19 @@ def mean_step_ranking_accuracy(responses: Iterable[tuple[Tensor, Tensor]]) -> Me
 
 
 ACCURACY, ESSENTIAL, REDUNDANT = range(3)
-"""The three figures of a head on a trace: its step ranking accuracy, and the mean score of the essential and of the
-redundant steps in units of |F| / |o|, what uniform attention would give (the baseline B at p = 1)."""
+"""The three figures of a head on a trace: its step ranking accuracy, and the mean scores of the essential and of the
+redundant steps in units of |F| / |o|, the score of uniform attention (the baseline B at p = 1)."""
 
 CHANCE = 0.5
 FEWEST = 16
-"""Traces with both kinds of step below which the ranking of heads means little."""
+"""With fewer traces with both kinds of step, the ranking of heads means little."""
 
 FEWEST_PROBLEMS = 8
-"""The same of different problems: responses to one problem are alike, and intervals resample problems."""
+"""The same for different problems: responses to one problem are similar, and intervals resample problems."""
 
 SEPARATES = 0.7
-"""A key-focus head ranks at least this share of the step pairs right, and the lower end of its interval is above
-chance. The paper's best heads reach 0.95; most heads of a model lie near 0.5 (paper section 3)."""
+"""A key-focus head ranks at least this share of the step pairs correctly, and the lower end of its interval is above
+chance. The paper's best heads reach 0.95; most heads of a model are near 0.5 (paper section 3)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +89,9 @@ class HeadTable:
     """The figures of every head on N labelled traces; layers and heads count from 0."""
 
     figures: Float[Tensor, "N 3 L H"]
-    layers: tuple[int, ...]  # which layer each index along L is
-    # Which problem each trace answers, as text or number; () where each has a problem of its own. Responses to one
-    # problem are alike: they are drawn together, and lie in one half together.
+    layers: tuple[int, ...]  # the layer of each index along L
+    # The problem of each trace, as text or number; () if all are different. Responses to one problem are similar:
+    # they are resampled together, and are in the same half.
     problems: tuple[str | int, ...] = ()
 
     @property
@@ -101,20 +101,20 @@ class HeadTable:
 
     @property
     def problem_count(self) -> int:
-        """How many different problems the traces answer."""
+        """Number of different problems of the traces."""
         return int(self.groups.max()) + 1
 
     def mean(self, figure: int = ACCURACY) -> dict[Head, float]:
-        """Mean over the traces of one figure, for every head."""
+        """Return the mean of one figure over the traces, for every head."""
         return self._by_head(self.figures[:, figure].mean(dim=0))
 
     @cached_property
     def intervals(self) -> dict[Head, tuple[float, float]]:
-        """`interval` with its defaults, computed once: seconds where a model has thousands of heads."""
+        """`interval` with its defaults, computed once: it takes seconds for thousands of heads."""
         return self.interval()
 
     def interval(self, draws: int = 2000, seed: int = 0) -> dict[Head, tuple[float, float]]:
-        """95 % bootstrap interval of the step ranking accuracy, problems resampled: a point for one problem alone."""
+        """Return 95 % bootstrap intervals of the step ranking accuracy over problems; points for a single problem."""
         accuracy = self.figures[:, ACCURACY].flatten(1)
         low, high = bootstrap_over_problems(accuracy, self.groups, draws, seed)
         shape = self.figures.shape[2:]
@@ -122,7 +122,7 @@ class HeadTable:
         return {head: (lows[head], highs[head]) for head in lows}
 
     def best(self, count: int, among: Sequence[Head] | None = None) -> list[Head]:
-        """The `count` heads of highest step ranking accuracy, best first; equal ones in order of layer and head.
+        """Return the `count` heads of highest step ranking accuracy, best first; equal ones in order of layer and head.
 
         among: default all. Raises InputError when there are fewer.
         """
@@ -133,10 +133,10 @@ class HeadTable:
         return sorted(among, key=lambda head: (-accuracy[head], head))[:count]
 
     def held_out_accuracy(self, count: int) -> float | None:
-        """Mean accuracy of the best `count` heads of one half of the problems, measured on the other half.
+        """Return the mean accuracy of the best `count` heads of one half of the problems, measured on the other half.
 
-        The best of many heads looks better than it is on the traces that chose it; this figure does not. Halves are
-        the even and the odd problems, both ways. None for fewer than two problems.
+        On the traces that chose it, the best of many heads looks better than it is; this figure avoids that. Halves
+        are the even and the odd problems, both ways. None for fewer than two problems.
         """
         halves = self.halves()
         if halves is None:
@@ -148,20 +148,20 @@ class HeadTable:
         return sum(found) / len(found)
 
     def halves(self) -> tuple[HeadTable, HeadTable] | None:
-        """The traces of the even and of the odd problems; None for fewer than two problems."""
+        """Return the traces of the even and of the odd problems; None for fewer than two problems."""
         places = self.half_places()
         return None if places is None else (self.part(places[0]), self.part(places[1]))
 
     def half_places(self) -> tuple[list[int], list[int]] | None:
-        """Places of the traces of the even and of the odd problems, which count in order of appearance; None for
-        fewer than two problems."""
+        """Return the indices of the traces of the even and of the odd problems, numbered in order of appearance; None
+        for fewer than two problems."""
         if self.problem_count < 2:
             return None
         half = self.groups % 2
         return torch.nonzero(half == 0).flatten().tolist(), torch.nonzero(half == 1).flatten().tolist()
 
     def part(self, traces: Sequence[int]) -> HeadTable:
-        """The table of some of the traces, given by their places."""
+        """Return the table of some of the traces, given by their indices."""
         problems = tuple(self.problems[i] for i in traces) if self.problems else ()
         return HeadTable(self.figures[list(traces)], self.layers, problems)
 
@@ -189,9 +189,9 @@ def probe_traces(
     layers: Sequence[int] | None = None,
     batch_size: int = 8,
 ) -> Iterator[tuple[int, Float[Tensor, "3 L H"]]]:
-    """(place in `traces`, the figures of every head) for each trace with both kinds of step, as batches are done.
+    """Yield (index in `traces`, the figures of every head) for each trace with both kinds of step, batch by batch.
 
-    essential[i][k]: the label of step k of trace i; None: unlabelled, left out. Skipped traces do not come. One
+    essential[i][k]: the label of step k of trace i; None: unlabelled, left out. Skipped traces are left out too. One
     forward per batch reads every head of every layer. Memory: that of a forward without gradient, at most 512 MiB of
     attention rows (`attnpo.attention.rows.CHUNK_ELEMENTS`; never a T×T matrix), and one number per head and step.
     """
@@ -207,17 +207,17 @@ def probe_traces(
 
 
 def head_figures(scores: Float[Tensor, "H S"], essential: Bool[Tensor, "S"], uniform: float) -> Float[Tensor, "3 H"]:
-    """The figures of H heads on one trace; `uniform` is |F| / |o|."""
+    """Return the figures of H heads on one trace; `uniform` is |F| / |o|."""
     shares = scores.double() / uniform
     kinds = [shares[:, essential].mean(dim=1), shares[:, ~essential].mean(dim=1)]
     return torch.stack([step_ranking_accuracy(scores, essential), *kinds])
 
 
 def parting_scale(table: HeadTable, heads: Sequence[Head]) -> float:
-    """Where the scores of essential and redundant steps part, in units of uniform attention |F| / |o|.
+    """Return a score that separates essential from redundant steps, in units of uniform attention |F| / |o|.
 
-    The geometric mean of the two kinds' mean scores over `heads`: as many times above the redundant as below the
-    essential. The measured threshold τ of the baseline (`attnpo.credit.attnpo`).
+    The geometric mean of the two kinds' mean scores over `heads`: its ratio to the redundant mean is that of the
+    essential mean to it. It is the measured threshold τ of the baseline (`attnpo.credit.attnpo`).
     """
     essential, redundant = (
         statistics.fmean(table.mean(figure)[head] for head in heads) for figure in (ESSENTIAL, REDUNDANT)
@@ -226,7 +226,7 @@ def parting_scale(table: HeadTable, heads: Sequence[Head]) -> float:
 
 
 def separating(table: HeadTable, heads: Sequence[Head]) -> list[Head]:
-    """Those of `heads` that tell essential from redundant steps (`SEPARATES`); none where one problem says it all."""
+    """Return those of `heads` that separate essential from redundant steps (`SEPARATES`); none for a single problem."""
     if table.problem_count < 2:
         return []
     accuracy = table.mean()
@@ -234,7 +234,7 @@ def separating(table: HeadTable, heads: Sequence[Head]) -> list[Head]:
 
 
 def too_few(table: HeadTable) -> str | None:
-    """What to tell a user whose traces, or the problems they answer, are too few to choose heads by; None: enough."""
+    """Return a warning if the traces, or their problems, are too few to choose heads by; otherwise None."""
     if table.traces < FEWEST:
         return f"{table.traces} traces are few to choose heads by (fewer than {FEWEST})"
     if table.problem_count < FEWEST_PROBLEMS:

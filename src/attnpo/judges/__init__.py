@@ -1,1 +1,1 @@
-"""Language models asked over chat endpoints: for labels of steps, and for the audit of repairs."""
+"""Language models at chat endpoints as judges: for labels of steps, the audit of repairs, and equal answers."""

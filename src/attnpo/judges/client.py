@@ -1,6 +1,6 @@
-"""Questions to OpenAI-compatible chat endpoints: many at a time, repeated where it can help, every outcome counted.
+"""Questions to OpenAI-compatible chat endpoints: concurrent, repeated if that can help, with every outcome counted.
 
-Valid answers are kept on disk (`AnswerCache`), so that none is paid for twice.
+Valid answers are stored on disk (`AnswerCache`), so that none is paid for twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BUSY_TIMEOUT = 60.0  # seconds to wait for another run that writes to the same f
 
 
 def answer_key(judge: Judge, prompt: str) -> str:
-    """What an answer depends on, hashed: endpoint, model, the whole prompt, the sampling settings. Not the API key."""
+    """Return a hash of all that an answer depends on: endpoint, model, prompt, sampling settings; not the API key."""
     asked = {"base_url": judge.base_url, "model": judge.model, "prompt": prompt, "sampling": judge.sampling}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -35,17 +35,17 @@ def answer_key(judge: Judge, prompt: str) -> str:
 class AnswerCache:
     """An SQLite file of votes by `answer_key`. Every answer is on disk when `put` returns. A context manager.
 
-    It holds hashes and votes only: no text of a trace, no address, no key.
+    It contains hashes and votes only: no text of a trace, no address, no key.
 
     Raises:
-        InputError: the file cannot be opened or is something else.
-        RunError: reading or writing failed later on (disk full, …).
+        InputError: the file cannot be opened or is not an SQLite file.
+        RunError: reading or writing failed later (disk full, …).
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            # No transaction spans two statements: an answer is kept at once, whatever happens to the run.
+            # No transaction spans two statements: an answer is stored at once, whatever happens to the run.
             self._connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
         except sqlite3.Error as error:
             raise InputError(f"--cache {path}: cannot be opened ({error})") from None
@@ -56,7 +56,7 @@ class AnswerCache:
             raise InputError(f"--cache {path}: cannot be used for judges' answers ({error})") from None
 
     def get(self, key: str, steps: int) -> Votes | None:
-        """The votes on `steps` steps, None where there are none (or what is there cannot be an answer)."""
+        """Return the votes on `steps` steps; None if there are none, or the stored text cannot be an answer."""
         try:
             row = self._connection.execute("SELECT votes FROM judge_answers WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
@@ -66,6 +66,7 @@ class AnswerCache:
         return tuple(letter == "E" for letter in row[0])
 
     def put(self, key: str, votes: Votes) -> None:
+        """Store votes."""
         letters = "".join("E" if vote else "R" for vote in votes)
         try:
             self._connection.execute("INSERT OR REPLACE INTO judge_answers VALUES (?, ?)", (key, letters))
@@ -92,7 +93,7 @@ CHARACTERS_PER_TOKEN = 4  # a rough rule for English; formulas and code have few
 
 
 def require_client() -> None:
-    """Raises InputError where the package that talks to the endpoints is not installed."""
+    """Raise InputError if the client package is not installed."""
     try:
         import openai  # noqa: F401
     except ImportError:
@@ -100,11 +101,11 @@ def require_client() -> None:
 
 
 def make_client(judge: Judge, key: str | None, *, retries: int, timeout: float) -> AsyncOpenAI:
-    """A client that retries by itself: time-outs, broken connections, HTTP 408, 409, 429 and 5xx, with exponential
-    back-off or as long as Retry-After says (at most two minutes)."""
+    """Return a client that retries time-outs, broken connections, HTTP 408, 409, 429 and 5xx, with exponential back-off
+    or after the time in Retry-After (at most two minutes)."""
     from openai import AsyncOpenAI, Omit
 
-    # The client fills what is not given from OPENAI_* variables. Only OpenAI itself may see those.
+    # The client takes missing values from OPENAI_* variables. Only OpenAI itself may get those.
     headers: dict[str, Any] = {} if judge.is_openai else {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
     return AsyncOpenAI(
         api_key=key or "",
@@ -117,9 +118,9 @@ def make_client(judge: Judge, key: str | None, *, retries: int, timeout: float) 
 
 
 async def request_answer(client: AsyncOpenAI, judge: Judge, prompt: str) -> tuple[str | None, tuple[int, int] | None]:
-    """The text of the answer and its (prompt, completion) tokens; None for what the reply does not have.
+    """Return the text of the answer and its (prompt, completion) tokens; None for values missing in the reply.
 
-    The reply is read by hand: the client does not check that what it got is a completion.
+    The reply is parsed here because the client does not check that it is a completion.
 
     Raises:
         openai.APIError: after the client's own retries.
@@ -140,7 +141,7 @@ async def request_answer(client: AsyncOpenAI, judge: Judge, prompt: str) -> tupl
 
 
 def estimated_tokens(characters: int) -> int:
-    """Rounded up: a quarter of the characters."""
+    """Return a quarter of the characters, rounded up."""
     return -(-characters // CHARACTERS_PER_TOKEN)
 
 
@@ -152,7 +153,7 @@ def _json(text: str) -> Any:
 
 
 def _at(value: Any, *path: str | int) -> Any:
-    """What stands at a path in parsed JSON; None where there is no such place."""
+    """Return the value at a path in parsed JSON; None if there is no such path."""
     for part in path:
         if isinstance(part, int):
             value = value[part] if isinstance(value, list) and len(value) > part else None
@@ -161,18 +162,18 @@ def _at(value: Any, *path: str | int) -> Any:
     return value
 
 
-# What will not get better by asking again: the key, the money, the permission, the address or model.
+# Asking again does not help: wrong key, no money, no permission, wrong address or model.
 HOPELESS = frozenset({401, 402, 403, 404})
 GIVE_UP_AFTER = 25  # traces in a row without a vote: the endpoint is down, or the model cannot do it
-LONGEST_PAUSE = 120.0  # seconds between two attempts; an endpoint that wants a longer one is not asked again
+LONGEST_PAUSE = 120.0  # seconds between two attempts; an endpoint that requests a longer pause is not asked again
 
 Store = Callable[[Judge, "Question", Votes | None], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One prompt, on so many steps. `key`: under which its answer is kept. `parse`: how its answer is read, where that
-    is not as votes on steps; raises InvalidAnswer."""
+    """One prompt about `steps` steps. `key`: of its answer in the cache. `parse`: reads an answer that is not votes on
+    steps, or raises InvalidAnswer."""
 
     key: str
     prompt: str
@@ -185,11 +186,11 @@ class Question:
 
 @dataclass
 class Tally:
-    """What became of the questions to one judge."""
+    """Counts of the outcomes of the questions to one judge."""
 
     votes: int = 0  # valid answers received
     cached: int = 0  # valid answers found on disk
-    invalid: int = 0  # answers that were no valid ones, paid for all the same
+    invalid: int = 0  # invalid answers, which were paid for too
     failures: Counter[str] = field(default_factory=Counter)  # questions that got no vote, by reason
     last_error: str = ""
     tokens_in: int = 0
@@ -200,8 +201,8 @@ class Tally:
 
 @dataclass(frozen=True)
 class Patience:
-    """retries: after the first attempt, of a request that fails and, apart from these, of an answer that is not
-    valid. concurrency: requests at a time, per judge. timeout: seconds of one attempt."""
+    """retries: after the first attempt, for failed requests and, counted separately, for invalid answers.
+    concurrency: requests at a time, per judge. timeout: seconds of one attempt."""
 
     retries: int = 3
     concurrency: int = 8
@@ -214,13 +215,13 @@ def ask_judges(
     patience: Patience,
     store: Store,
 ) -> None:
-    """Ask every judge its questions; `store` gets each valid answer as it arrives, None where there is none.
+    """Ask every judge its questions; `store` is called with each valid answer as it arrives, or None without one.
     `tallies` (by name) are updated.
 
     Raises:
-        InputError: a judge's key is missing, or the client's package.
-        RunError: an endpoint refuses for good, or `GIVE_UP_AFTER` questions in a row got no vote. All else under way
-            is stopped; what was stored stays.
+        InputError: a judge's key or the client package is missing.
+        RunError: an endpoint refuses permanently, or `GIVE_UP_AFTER` questions in a row got no vote. All other requests
+            are stopped; stored answers stay.
     """
     require_client()
     keys = {judge.name: judge.api_key() for judge, _ in questions}
@@ -245,7 +246,7 @@ async def _ask_all(
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
-    finally:  # after an error or an interrupt nothing more is sent
+    finally:  # after an error or an interrupt, send no more requests
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -254,16 +255,16 @@ async def _ask_all(
 
 
 class OneJudge(ABC):
-    """Yes-or-no questions to one judge, whose valid answers are kept, so that none is paid for twice.
+    """Yes-or-no questions to one judge; valid answers are stored, so that none is paid for twice.
 
-    A subclass says with `parse` how an answer is read as one vote; it raises InvalidAnswer.
+    A subclass defines `parse`, which reads an answer as one vote or raises InvalidAnswer.
 
     Args:
         judge: `URL#MODEL`. api_key_env: the environment variable with its key.
-        cache: an SQLite file of valid answers; None keeps none.
+        cache: an SQLite file of valid answers; None stores none.
 
     Attributes:
-        tally: what became of the questions.
+        tally: counts of the outcomes.
 
     Raises:
         InputError: a malformed judge, a missing key or package, a cache that cannot be opened.
@@ -286,13 +287,13 @@ class OneJudge(ABC):
         require_client()
         self.judge.api_key()
         with self._answers():
-            pass  # said now rather than at the first question
+            pass  # a bad cache raises now rather than at the first question
 
     def ask(self, prompts: Sequence[str]) -> list[bool | None]:
-        """The votes in order; None where there is no valid answer. Equal prompts are asked once.
+        """Return the votes in order; None without a valid answer. Equal prompts are asked once.
 
         Raises:
-            RunError: the endpoint refuses for good or stays silent question after question.
+            RunError: the endpoint refuses permanently, or `GIVE_UP_AFTER` questions in a row got no vote.
         """
         keys = [answer_key(self.judge, prompt) for prompt in prompts]
         found: dict[str, bool] = {}
@@ -347,7 +348,7 @@ class _Asker:
     store: Store
 
     async def work(self, pending: Iterator[Question]) -> None:
-        """Ask what no other worker of the same judge has taken, until nothing is left."""
+        """Ask questions that no other worker of the same judge has taken, until there are none."""
         for question in pending:
             votes = await self._votes(question)
             self.store(self.judge, question, votes)
@@ -363,11 +364,11 @@ class _Asker:
                 )
 
     async def _votes(self, question: Question) -> Votes | None:
-        """None: no vote, counted under its reason. An answer that is not valid is asked for again."""
+        """Return the votes; None after a failure, which is counted by reason. Invalid answers are requested again."""
         import openai
 
         prompt = question.prompt
-        # The client's time-out starts anew with every byte; a trickle must end too.
+        # The client's time-out restarts with every byte; a very slow stream of bytes must end too.
         limit = (self.patience.retries + 1) * (self.patience.timeout + LONGEST_PAUSE)
         try:
             for _ in range(self.patience.retries + 1):
@@ -397,7 +398,7 @@ class _Asker:
         return None
 
     async def _answer(self, prompt: str) -> str:
-        """The text of one answer; its tokens are counted."""
+        """Return the text of one answer and count its tokens."""
         text, tokens = await request_answer(self.client, self.judge, prompt)
         if tokens is None:
             self.tally.estimated = True

@@ -1,4 +1,4 @@
-"""Which judges are asked: chat endpoints, from `URL#MODEL` or a YAML file. Keys stay in the environment."""
+"""Configuration of judges: chat endpoints from `URL#MODEL` or a YAML file. Keys stay in the environment."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Judge:
     """One OpenAI-compatible chat endpoint and model.
 
     Attributes:
-        name: what its votes are called in the output.
+        name: the name of its votes in the output.
         base_url: up to and without `/chat/completions`, such as `https://api.openai.com/v1`.
         api_key_env: the environment variable that holds its key. None: no key is sent, except that OpenAI's own
-            endpoint gets OPENAI_API_KEY; a key never goes to an endpoint it was not named for.
+            endpoint gets OPENAI_API_KEY; a key is never sent to an endpoint it was not named for.
         price_in, price_out: per million tokens, in any one currency; None: not known.
         temperature: None: not sent (some models refuse it).
-        max_tokens: of an answer; None: not sent, the endpoint's own limit holds.
+        max_tokens: of an answer; None: not sent, the endpoint's own limit applies.
         extra_body: further fields of every request (`max_completion_tokens`, `reasoning_effort`, …).
     """
 
@@ -47,20 +47,20 @@ class Judge:
 
     @property
     def is_openai(self) -> bool:
-        """Whether OpenAI itself is asked, rather than a compatible endpoint."""
+        """Whether the endpoint is OpenAI's own rather than a compatible one."""
         return urlsplit(self.base_url).hostname == OPENAI_HOST
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Fields of a request besides model and messages."""
+        """Fields of a request other than model and messages."""
         given = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         return {**{name: value for name, value in given.items() if value is not None}, **self.extra_body}
 
     def api_key(self) -> str | None:
-        """The key, read from the environment now; None: none is to be sent.
+        """Return the key, read from the environment now; None: no key is sent.
 
         Raises:
-            InputError: the variable is not set, or holds what cannot be a key. The value is not shown.
+            InputError: the variable is not set, or its value cannot be a key. The value is not shown.
         """
         variable = self.api_key_env or (OPENAI_KEY if self.is_openai else None)
         if variable is None:
@@ -73,7 +73,7 @@ class Judge:
         return key
 
     def cost(self, tokens_in: float, tokens_out: float) -> float | None:
-        """In the currency of the prices; None without both of them."""
+        """Return the cost in the currency of the prices; None without both of them."""
         if self.price_in is None or self.price_out is None:
             return None
         return (self.price_in * tokens_in + self.price_out * tokens_out) / 1e6
@@ -82,10 +82,10 @@ class Judge:
 def collect_judges(
     given: Sequence[str] = (), file: str | Path | None = None, api_key_env: str | None = None
 ) -> list[Judge]:
-    """The judges of the options --judge (each `URL#MODEL`, all with the key in `api_key_env`) and --judges (a file).
+    """Return the judges of the options --judge (`URL#MODEL`, all with the key in `api_key_env`) and --judges (a file).
 
     Raises:
-        InputError: none is given, one is malformed, two have one name; names option or file and what was expected.
+        InputError: none is given, one is malformed, two have the same name; names option or file and what was expected.
     """
     if api_key_env is not None and not given:
         raise InputError("--api-key-env goes with --judge; a file for --judges has a key api_key_env per judge")
@@ -105,7 +105,7 @@ def collect_judges(
 
 
 def parse_judge(text: str, api_key_env: str | None = None) -> Judge:
-    """A judge from `URL#MODEL`, named after its model."""
+    """Return a judge from `URL#MODEL`, named after its model."""
     where = f"--judge {_without_password(text)}"
     url, _, model = text.partition("#")
     if not model.strip():
@@ -114,7 +114,7 @@ def parse_judge(text: str, api_key_env: str | None = None) -> Judge:
 
 
 def load_judges(path: str | Path) -> list[Judge]:
-    """Judges from a YAML file: a list under `judges` of mappings with the fields of `Judge`."""
+    """Return judges from a YAML file: a list under `judges` of mappings with the fields of `Judge`."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -173,7 +173,7 @@ def _checked_url(url: str, where: str) -> str:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, half an IPv6 address
+    except ValueError:  # a port that is not a number, an incomplete IPv6 address
         valid = False
     else:
         if parts.username is not None or parts.password is not None:
@@ -186,12 +186,12 @@ def _checked_url(url: str, where: str) -> str:
 
 
 def _without_password(text: str) -> str:
-    """An address as it may be shown: a password may stand before an @."""
+    """Return an address without the part before an @, which may contain a password."""
     return re.sub(r"//[^/#]*@", "//…@", text)
 
 
 def scrubbed(text: str, keys: Iterable[str | None]) -> str:
-    """`text` without any of the keys: endpoints like to repeat the key they refuse."""
+    """Return `text` without any of the keys: endpoints often repeat a refused key in their message."""
     for key in keys:
         if key:
             text = text.replace(key, "***")

@@ -1,1 +1,1 @@
-"""Which steps of a trace are essential: judged by language models, or measured by hiding them."""
+"""Labels of essential and redundant steps: judged by language models, or measured by hiding steps."""

@@ -1,4 +1,4 @@
-"""Label the steps of traces on disk by the consensus of language models: what `attnpo label --by judges` does.
+"""Label the steps of traces in a file by the consensus of language models (`attnpo label --by judges`).
 
 Source: ATTNPO (arXiv 2602.09953), which takes the consensus of three judges on an easy subset. Its prompt is not
 published; ours is in `attnpo.judges.questions`.
@@ -38,7 +38,7 @@ _ACCURACY_FIELDS = ("group_accuracy", "correct")
 
 @dataclass(frozen=True)
 class JudgedTrace:
-    """One row. `skipped`: why it is not judged (then it has no prompt)."""
+    """One row. `skipped`: why it is not judged (in which case it has no prompt)."""
 
     row: dict[str, Any]
     steps: list[dict[str, Any]]
@@ -55,13 +55,13 @@ def prepare_traces(
     min_accuracy: float | None = None,
     form: Form = BY_MARKS,
 ) -> list[JudgedTrace]:
-    """Steps and prompts of numbered rows, in order. Existing steps keep their offsets, other traces are segmented.
+    """Return steps and prompts of numbered rows, in order. Existing steps keep their offsets; other rows are segmented.
 
-    min_accuracy: only traces of problems that are solved at least that often, after "group_accuracy" of the row or,
-    without that, the share of rows with the same problem that are "correct". max_traces: the first that remain.
+    min_accuracy: keep problems that are solved at least that often, according to "group_accuracy" of the row or,
+    without it, the share of rows with the same problem that are "correct". max_traces: judge the first that remain.
 
     Raises:
-        InputError: a malformed field; names file, row and field. No row has an accuracy, and one is asked for.
+        InputError: a malformed field (names file, row and field), or `min_accuracy` without any row with an accuracy.
     """
     accuracies = [None] * len(rows) if min_accuracy is None else _accuracies(rows, source)
     traces, judged = [], 0
@@ -137,22 +137,23 @@ def label_file(
     thinking_format: str = AUTO,
     say: Callable[[str], None] = lambda line: None,
 ) -> JudgeReport:
-    """Write the rows of `source`, in the same order, to `target` with "essential" and "votes" per step of the traces
-    that were judged; other rows have no labels, and the reason in "skipped".
+    """Write the rows of `source` to `target`, in the same order, with "essential" and "votes" in every step of the
+    traces that were judged. The other rows have no labels, and the reason in "skipped".
 
     Args:
-        approve: gets the estimate of requests, tokens and cost; unless it returns True, nothing is sent. Not called
-            where every answer is in the cache.
+        approve: called with the estimate of requests, tokens and cost; unless it returns True, nothing is sent. Not
+            called if every answer is in the cache.
         rule, quorum: see `consensus`; quorum: default all judges.
         retries, concurrency, timeout: see `Patience`.
         max_traces, min_accuracy: see `prepare_traces`.
-        thinking_format: a format's name or file; auto: every response by its own marks. `say` is told which.
-        cache: default: CACHE_NAME beside `target`. Every valid answer is in it as soon as it arrives, so that a run
-            that was stopped goes on where it was.
+        thinking_format: a format's name or file; auto: every response by its own marks. `say` is called with
+            the formats found.
+        cache: default: CACHE_NAME in the folder of `target`. Every valid answer is stored as soon as it arrives, so
+            that an interrupted run resumes where it stopped.
 
     Raises:
         InputError: a bad option, file, row or key, or a missing package.
-        RunError: not approved, or an endpoint refuses for good. `target` is left as it was.
+        RunError: not approved, or an endpoint refuses permanently. `target` is not changed.
     """
     judges = list(judges)
     quorum = len(judges) if quorum is None else quorum
@@ -169,7 +170,7 @@ def label_file(
     report = JudgeReport(judges=judges, tallies={judge.name: Tally() for judge in judges})
 
     def labelled() -> Iterator[dict[str, Any]]:
-        # Runs once write_jsonl has opened its file: a target that cannot be written is noticed before anything is paid.
+        # Runs after write_jsonl has opened its file: an unwritable target is noticed before anything is paid.
         path = Path(target).resolve().parent / CACHE_NAME if cache is None else Path(cache)
         with AnswerCache(path) as answers:
             votes = _collect_votes(traces, judges, answers, report.tallies, patience, approve)
@@ -191,13 +192,13 @@ def label_file(
 def _not_judged(trace: JudgedTrace) -> dict[str, Any]:
     assert trace.skipped is not None
     row = {**trace.row, "skipped": trace.skipped}
-    if "steps" in row:  # labels from elsewhere must not pass for these
+    if "steps" in row:  # earlier labels must not be taken for labels of this run
         row["steps"] = [without(step, "essential", "votes") for step in trace.steps]
     return row
 
 
 def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
-    """A row without these fields."""
+    """Return a row without these fields."""
     return {name: value for name, value in row.items() if name not in names}
 
 
@@ -217,8 +218,8 @@ def _collect_votes(
     patience: Patience,
     approve: Callable[[str], bool],
 ) -> list[TraceVotes]:
-    """The votes on every trace, from the cache and from the judges. Judges come in their order, equal traces share
-    one question."""
+    """Return the votes on every trace, from the cache and from the judges, by judge in the given order. Equal traces
+    share one question."""
     known: dict[str, Votes] = {}
     asked: list[dict[str, str]] = [{} for _ in traces]  # per trace: judge -> key of its answer
     todo: list[tuple[Judge, list[Question]]] = []
@@ -235,7 +236,7 @@ def _collect_votes(
     if any(unanswered for _, unanswered in todo):
         for judge, unanswered in todo:
             if unanswered:
-                judge.api_key()  # a key that is missing is said before the cost is
+                judge.api_key()  # a missing key is reported before the cost
         if not approve(estimate(todo, tallies)):
             raise RunError("not confirmed: nothing was sent")
         with _progress(todo) as advance:
@@ -250,14 +251,14 @@ def _collect_votes(
                 ask_judges([item for item in todo if item[1]], tallies, patience, store)
             except RunError as error:
                 raise RunError(
-                    f"{error}. Stopped; answers so far are kept in {cache.path}: run the same command again to go on"
+                    f"{error}. Stopped; answers so far are kept in {cache.path}: run the same command again to resume"
                 ) from error
     return [{name: known[key] for name, key in keys.items() if key in known} for keys in asked]
 
 
 @contextmanager
 def _progress(todo: Sequence[tuple[Judge, Sequence[Question]]]) -> Iterator[Callable[[Judge], None]]:
-    """One bar per judge on standard error, if that is a terminal."""
+    """Show one bar per judge on standard error, if that is a terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     options = {"disable": not sys.stderr.isatty(), "speed_estimate_period": TIME_LEFT_FROM}
     with Progress(*columns, console=Console(stderr=True), **options) as bars:

@@ -1,4 +1,4 @@
-"""Labels without a judge: a step is essential if the final answer needs to see it."""
+"""Label steps without a judge: a step is essential if the final answer becomes less likely without seeing it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from attnpo.traces.prepared import PreparedTrace, Span, prepare_trace
 from attnpo.traces.read import read_traces, rows_for_model
 
 SHARE = 0.01
-"""A step is essential if its drop is above this share of the trace's largest drop. Why: docs/labels.md."""
+"""A step is essential if its drop is above this share of the trace's largest drop; docs/labels.md has the reason."""
 
 
 def label_steps(drops: Float[Tensor, "S"], threshold: float = SHARE) -> Bool[Tensor, "S"]:
-    """Which steps are essential: those whose drop is positive and above `threshold` times the trace's largest drop.
+    """Return which steps are essential: their drop is positive and above `threshold` times the trace's largest drop.
 
-    drops: d_k of every step of one trace, in nats (`attnpo.labels.hiding.step_drops`). A share rather than a number of
-    nats, because drops are large in a model that is sure of its answers and small in one that is not.
+    drops: d_k of every step of one trace, in nats (`attnpo.labels.hiding.step_drops`). The threshold is a share and not
+    a number of nats because drops are large in a model with confident answers and small in others.
     Raises InputError for a threshold outside [0, 1) and for drops that are not finite.
     """
     if not 0 <= threshold < 1:
@@ -49,11 +49,11 @@ def label_steps(drops: Float[Tensor, "S"], threshold: float = SHARE) -> Bool[Ten
 
 
 def without_endings(trace: PreparedTrace, tokenizer: PreTrainedTokenizerBase) -> PreparedTrace:
-    """The trace with every step's span cut short of the tokens at its end that hold no letter or digit.
+    """Return the trace with spans that exclude the tokens at a step's end without a letter or digit.
 
-    The line break that ends a step is punctuation which the model steers by. Where the last step is hidden together
-    with its line break, the packaged model loses its place in the answer, whatever the step said. So the endings stay
-    in sight; they cannot see the hidden step either, so they tell nothing about it.
+    The model relies on the line break that ends a step as punctuation: if the last step is hidden together with its
+    line break, the packaged model makes errors in the answer whatever the step contains. The endings therefore stay
+    visible; they cannot attend to the hidden step either, so they carry no information about it.
     """
     return replace(trace, spans=[_without_ending(trace.ids, span, tokenizer) for span in trace.spans])
 
@@ -73,13 +73,13 @@ def label_file(
 ) -> Counter[str]:
     """Write the rows of `source` to `target` with "essential" (true or false) and "drop" (nats) in every step.
 
-    Same order, all other fields kept; returns how many rows were "labelled" and, under the reason, how many were
-    skipped: no closing tag, an empty answer, fewer than two steps, too long, tokens that do not decode to the response.
-    Those are written with the reason in "skipped" and without these two fields. The file is written at the end, whole.
+    The order and all other fields are kept. Returns the number of rows "labelled" and skipped, by reason: no closing
+    tag, an empty answer, fewer than two steps, too long, tokens that do not decode to the response. Skipped rows are
+    written with the reason in "skipped" and without these two fields. The file is written at the end, in one go.
 
-    model: default the packaged one; any that has learned to write such traces. batch_size: rows per forward, one row
+    model: any that has learned to write such traces; default: the packaged one. batch_size: rows per forward, one row
     per step (memory: `iterate_drops`). threshold: see `label_steps`; default 0.01. max_length: tokens of prompt and
-    response; default what the model's configuration allows. thinking_format, say: as in `score_file`.
+    response; default: what the model's configuration allows. thinking_format, say: as in `score_file`.
     Raises InputError for bad files, rows, options or models.
     """
     if batch_size < 1:
@@ -101,7 +101,7 @@ def label_file(
     share = SHARE if threshold is None else threshold
 
     def labelled() -> Iterator[dict[str, Any]]:
-        # Runs once write_jsonl has opened its file: a target that cannot be written is noticed before the work.
+        # Runs after write_jsonl has opened its file: an unwritable target is noticed before the work.
         drops = _measure(network, prepared, batch_size, [row_name(source, number) for number, _ in rows])
         for place, ((_, row), trace) in enumerate(zip(rows, prepared, strict=True)):
             yield _result(row, trace, drops.get(place), share)
@@ -111,7 +111,7 @@ def label_file(
 
 
 def _prepare(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, **options: Any) -> PreparedTrace:
-    """Tokens and spans of one trace, its skipping reason, and what of each step is to be hidden."""
+    """Return tokens of one trace, why it is skipped, and the span of each step that is to be hidden."""
     trace = prepare_trace(row, tokenizer, **options)
     if trace.skipped is None and trace.answer is not None:
         answer = tokenizer.decode(trace.ids[slice(*trace.answer)], skip_special_tokens=True)
@@ -125,7 +125,7 @@ def _prepare(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase, **options:
 def _measure(
     network: Any, prepared: Sequence[PreparedTrace], batch_size: int, names: list[str]
 ) -> dict[int, list[float]]:
-    """d_k by place of the trace; with a bar on the terminal, if there is one."""
+    """Return d_k by index of the trace; shows a bar if standard error is a terminal."""
     drops: dict[int, list[float]] = {}
     for place, drop in track(
         iterate_drops(network, prepared, batch_size),
@@ -137,8 +137,8 @@ def _measure(
         summed = drop.sum(dim=1)
         if not torch.isfinite(summed).all():
             raise InputError(
-                f"{names[place]}: the model gives log-probabilities that are not finite there; is it damaged, or its "
-                "number type too small?"
+                f"{names[place]}: the model gives log-probabilities that are not finite there; is it damaged, or the "
+                "range of its number type too small?"
             )
         drops[place] = summed.tolist()
     return drops
@@ -146,7 +146,7 @@ def _measure(
 
 def _result(row: dict[str, Any], trace: PreparedTrace, drops: list[float] | None, share: float) -> dict[str, Any]:
     result = {key: value for key, value in row.items() if key != "skipped"}
-    # Labels from elsewhere must not pass for these.
+    # Earlier labels must not be taken for labels of this run.
     steps = [{key: step[key] for key in step if key not in ("essential", "drop")} for step in trace.steps]
     if drops is None:
         assert trace.skipped is not None

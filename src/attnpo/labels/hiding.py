@@ -1,15 +1,15 @@
-"""How much less likely the final answer gets when one step is hidden from attention.
+"""How much less likely the final answer becomes when one step is hidden from attention.
 
 For the answer tokens F of a trace and a step s_k, the drop of the answer is, in nats,
 
     d_k = Σ_{t∈F} log π(t | everything before t)  -  Σ_{t∈F} log π(t | the same, s_k hidden).
 
-Hidden means: no position behind the step attends to the step's positions, in any layer. The text stays as it is and
-all other tokens keep their positions. What later steps repeat of the hidden one can still be read there.
+Hidden means that no position after the step attends to the step's positions, in any layer. The text does not change
+and all other tokens keep their positions. Content of the hidden step that later steps repeat can still be read there.
 
-Each hidden step is one more row of a batch, with an attention mask that is 0 on the step's tokens. Positions are given
-explicitly: where they are missing, models number the tokens that the mask shows, and everything behind the step would
-move. (The step's own tokens are still computed; nobody reads them.)
+Each hidden step is one more row of a batch, with an attention mask that is 0 on the step's tokens. Positions are passed
+explicitly: otherwise models number the tokens that the mask shows, and everything after the step would move. (The
+step's own tokens are still computed; no other position reads them.)
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Variant:
 def step_drops(
     model: nn.Module, prepared: Sequence[PreparedTrace], batch_size: int = 8
 ) -> list[Float[Tensor, "S"] | None]:
-    """d_k of every step, in nats: what `iterate_drops` gives, summed over the answer's tokens, in the order given.
+    """Return d_k of every step, in nats, in the order given: `iterate_drops` summed over the answer's tokens.
 
-    None where a trace is skipped. Raises InputError as `iterate_drops` does.
+    None for a skipped trace. Raises InputError as `iterate_drops` does.
     """
     drops: list[Tensor | None] = [None] * len(prepared)
     for place, drop in iterate_drops(model, prepared, batch_size):
@@ -54,10 +54,10 @@ def step_drops(
 def iterate_drops(
     model: nn.Module, prepared: Sequence[PreparedTrace], batch_size: int = 8
 ) -> Iterator[tuple[int, Float[Tensor, "S F"]]]:
-    """(place in `prepared`, drop of every answer token for every step), on the host, longest trace first.
+    """Yield (index in `prepared`, drop of every answer token for every step), on the host, longest trace first.
 
-    Float32, in nats; the sum over F is d_k, the mean is d_k per token. A step without tokens drops nothing: 0. Skipped
-    traces do not come.
+    Float32, in nats; the sum over F is d_k, the mean is d_k per token. The drop of a step without tokens is 0. Skipped
+    traces are left out.
 
     Costs S + 1 rows of T tokens for a trace with S steps, `batch_size` rows per forward, of one trace or of several.
     Logits are computed at the answers' positions only and taken to float32 row by row: batch_size · |F| · vocabulary
@@ -90,7 +90,7 @@ def iterate_drops(
 
 
 def answer_log_probs(model: nn.Module, variants: Sequence[Variant]) -> list[Float[Tensor, "F_i"]]:
-    """log π of every answer token of every variant, float32, on the host; one forward of a batch padded right."""
+    """Return log π of every answer token of every variant, float32, on the host; one forward, rows padded right."""
     device = next(model.parameters()).device
     ids, shown = pad_right([variant.ids for variant in variants])
     width = ids.shape[1]
@@ -130,7 +130,7 @@ def check_model(model: nn.Module, longest: int) -> None:
     if "position_ids" not in inspect.signature(inner.forward).parameters or getattr(config, "alibi", False):
         raise InputError(
             f"model: {name} takes no positions but counts the tokens that the mask shows; hiding a step would move all "
-            "later ones"
+            "later tokens"
         )
     attention = getattr(config, "_attn_implementation", None) or "eager"
     window = getattr(config, "sliding_window", None)
@@ -150,7 +150,7 @@ def check_hiding(model: nn.Module, variant: Variant) -> None:
     """
     assert variant.hidden is not None
     start, end = variant.hidden
-    other = [variant.ids[-1]] * (end - start)  # any token that the model knows: the last one, mostly the end token
+    other = [variant.ids[-1]] * (end - start)  # any token that the model knows: the last one, usually the end token
     changed = replace(variant, ids=[*variant.ids[:start], *other, *variant.ids[end:]])
     (before,), (after,) = answer_log_probs(model, [variant]), answer_log_probs(model, [changed])
     # Exactly equal in most models; a mixture of experts may add its tokens up in another order.
@@ -171,7 +171,7 @@ def _variants(trace: PreparedTrace, place: int) -> list[Variant]:
     if not (fitting and 0 < start <= end <= len(trace.ids)):
         raise InputError(
             f"prepared[{place}]: steps {trace.spans}, answer {trace.answer} in {len(trace.ids)} tokens; expected steps "
-            "that end before the answer, and the answer behind at least one token"
+            "that end before the answer, and at least one token before the answer"
         )
     hidden: list[Span | None] = [None, *(span for span in trace.spans if span[0] < span[1])]
     return [Variant(trace.ids, (start, end), span) for span in hidden]

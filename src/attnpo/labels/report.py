@@ -1,4 +1,4 @@
-"""From single votes to labels; how far judges agree; what judging will cost and what came of it, in lines of text."""
+"""The consensus of votes, the agreement of judges, and lines of text with the expected cost and the outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RULES = ("unanimous", "majority")
 
 
 def consensus(votes: Sequence[bool], rule: str, quorum: int) -> bool | None:
-    """The label of one step from the votes of the judges that gave a valid answer; None without a consensus.
+    """Return the label of one step from the votes of the judges that gave a valid answer; None without a consensus.
 
     unanimous: all agree; majority: more than half agree. Fewer than `quorum` votes (at least 1) are no consensus.
     """
@@ -32,17 +32,17 @@ def consensus(votes: Sequence[bool], rule: str, quorum: int) -> bool | None:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of two judges, over the steps that both judged."""
+    """Agreement of two judges over the steps that both judged."""
 
     judges: tuple[str, str]
     steps: int
-    share: float | None  # of those steps: same vote; None without steps
+    share: float | None  # of those steps with the same vote; None without steps
     kappa: float | None  # Cohen's kappa; None where it is not defined
 
 
 def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
-    """(observed - expected) / (1 - expected) agreement; expected: of two who vote by chance, each with its own share
-    of "essential" (Cohen, 1960). None without votes, or where both always gave the same one word."""
+    """Return (observed - expected) / (1 - expected) agreement; expected: of two that vote by chance, each with its own
+    share of "essential" (Cohen, 1960). None without votes, or if both gave one and the same vote on every step."""
     if not first:
         return None
     total = len(first)
@@ -53,7 +53,7 @@ def cohen_kappa(first: Sequence[bool], second: Sequence[bool]) -> float | None:
 
 
 def pairwise_agreement(names: Sequence[str], traces: Sequence[Mapping[str, Votes]]) -> list[Agreement]:
-    """Every pair of judges; `traces` has per trace the votes of the judges that answered."""
+    """Return the agreement of every pair of judges; `traces` has per trace the votes of the judges that answered."""
     found = []
     for pair in combinations(names, 2):
         shared = [(votes[pair[0]], votes[pair[1]]) for votes in traces if pair[0] in votes and pair[1] in votes]
@@ -67,7 +67,7 @@ def pairwise_agreement(names: Sequence[str], traces: Sequence[Mapping[str, Votes
 
 @dataclass
 class JudgeReport:
-    """Of one run. `traces`: how many were "labelled" and, under the reason, how many were not."""
+    """The outcome of one run. `traces`: how many were "labelled" or not, by reason."""
 
     traces: Counter[str] = field(default_factory=Counter)
     essential: int = 0
@@ -78,7 +78,7 @@ class JudgeReport:
     agreements: list[Agreement] = field(default_factory=list)
 
     def count_steps(self, steps: Iterable[Mapping[str, Any]]) -> None:
-        """The labels of one judged trace."""
+        """Add the labels of one judged trace."""
         labels = Counter(step["essential"] for step in steps)
         self.essential += labels[True]
         self.redundant += labels[False]
@@ -86,7 +86,7 @@ class JudgeReport:
         self.traces["labelled" if labels[True] or labels[False] else "no step with a consensus"] += 1
 
     def lines(self) -> list[str]:
-        """Agreement figures, and per judge answers, failures, tokens and cost."""
+        """Return agreement figures, and answers, failures, tokens and cost per judge."""
         total = self.essential + self.redundant + self.undecided
         lines = []
         if total:
@@ -105,7 +105,7 @@ class JudgeReport:
 
 
 def estimate(questions: Sequence[tuple[Judge, Sequence[Question]]], tallies: Mapping[str, Tally]) -> str:
-    """Requests, tokens and money ahead, without repeats and without what a judge thinks before it answers."""
+    """Return the expected requests, tokens and cost, without repeated requests and thinking tokens of judges."""
     lines, total, unpriced = [], 0.0, False
     for judge, todo in questions:
         tokens_in = sum(estimated_tokens(len(question.prompt)) for question in todo)
@@ -131,7 +131,7 @@ def _agreement_line(agreement: Agreement) -> str:
     pair = " and ".join(agreement.judges)
     if agreement.share is None:
         return f"{pair}: no step that both judged"
-    kappa = "not defined (both always said the same)" if agreement.kappa is None else f"{agreement.kappa:.3f}"
+    kappa = "not defined (both always voted the same)" if agreement.kappa is None else f"{agreement.kappa:.3f}"
     return f"{pair}: agree on {agreement.share:.1%} of {agreement.steps} steps, Cohen's kappa {kappa}"
 
 

@@ -35,14 +35,12 @@ ANTLR_WHEEL = Path(__file__).parent / "runtime" / f"antlr4_python3_runtime-{ANTL
 START_TIMEOUT = 120.0
 """Seconds a worker may take to import math-verify (about one on an idle machine)."""
 
-
 READINGS = 3
-"""How often an answer is read whose worker dies: one death may be that of a worker killed from outside before it was
-given the answer, and so may that of the warm one in its place."""
+"""How often an answer whose worker dies is tried: the worker may have been killed from outside before it got the
+answer, and so may the warm spare that replaced it."""
 
 STARTS = 3
-"""Workers in a row that may die before they are ready, of which each is replaced; then the verifier cannot run here."""
-
+"""After this many workers in a row that die before they are ready, the verifier fails."""
 
 KEPT = (
     "HOME",
@@ -54,16 +52,16 @@ KEPT = (
     "PYTHONDONTWRITEBYTECODE",
     "TMPDIR",
 )
-"""Variables that a worker gets of its parent's: what Python needs to start and find packages. No token, no key."""
+"""Environment variables that a worker inherits: those Python needs to start and find packages. No token, no key."""
 
 
 def parser_path() -> list[str]:
-    """What has to stand first in a verifying process's module path; nothing where that release is installed."""
+    """Return the first entries of a worker's module path: the wheel, or nothing if that release is installed."""
     return [] if installed_antlr() == ANTLR_RELEASE else [str(ANTLR_WHEEL)]
 
 
 def installed_antlr() -> str | None:
-    """The release of the runtime that other processes get; None: there is none."""
+    """Return the installed release of the runtime; None if there is none."""
     try:
         return version("antlr4-python3-runtime")
     except PackageNotFoundError:
@@ -71,7 +69,7 @@ def installed_antlr() -> str | None:
 
 
 def worker_environment() -> dict[str, str]:
-    """All variables of a worker."""
+    """Return all environment variables of a worker."""
     found = {name: os.environ[name] for name in KEPT if name in os.environ}
     path = [*parser_path(), str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**found, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
@@ -81,11 +79,11 @@ class VerifierPool:
     """Verifies answers in N worker processes; safe to use from several threads; a context manager.
 
     Args:
-        workers: processes; default: the machine's cores shared among the ranks on it, at most 8.
-        timeout: seconds one answer may take. Default 10: it takes milliseconds; the rest is for a busy machine.
+        workers: number of processes; default: the machine's cores divided among the ranks on it, at most 8.
+        timeout: seconds one answer may take. Usually it takes milliseconds; 10, the default, allows for a busy machine.
         memory_mb: address space of one worker (Linux).
-        spares: warm workers that wait to replace a killed one.
-        judge: verdicts on (answer, reference) pairs that the rules could not decide (`AnswerJudge`); default: none.
+        spares: number of warm workers that wait to replace a killed one.
+        judge: gives verdicts on (answer, reference) pairs that the rules cannot decide (`AnswerJudge`); default: none.
 
     Raises:
         InputError: an option out of range; names it.
@@ -118,9 +116,9 @@ class VerifierPool:
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="verify")
 
     def verify(self, items: Iterable[tuple[str | None, str | None]]) -> list[Verdict]:
-        """Verdicts on (answer, reference) pairs, in order.
+        """Return verdicts on (answer, reference) pairs, in order.
 
-        `answer` is the text after the closing tag, None without one; a reference of None is one that cannot be read.
+        `answer`: the text after the closing tag, None without one. `reference`: None if it cannot be read.
 
         Raises:
             RunError: the pool is closed, or a worker cannot even start.
@@ -128,9 +126,9 @@ class VerifierPool:
         return [judgement.verdict for judgement in self.judge((answer, reference, {}) for answer, reference in items)]
 
     def judge(self, items: Iterable[tuple[str | None, str | None, Rules]]) -> list[Judgement]:
-        """Like :meth:`verify` on (answer, reference, rules); also says what was read out of the answers.
+        """Like :meth:`verify`, for (answer, reference, rules); also returns the extracted answers.
 
-        `rules`: how close a number must come to its reference; {} for "equal".
+        `rules`: how close a number must be to its reference; {} for "equal".
 
         Raises:
             RunError: the pool is closed, or a worker cannot even start.
@@ -176,7 +174,7 @@ class VerifierPool:
         return found
 
     def validate_references(self, references: Sequence[str]) -> list[str]:
-        """Those of `references` that cannot be read, once each, in order. Every distinct one is read once per pool."""
+        """Return the references that cannot be read, once each, in order. Each distinct one is read once per pool."""
         new = [reference for reference in dict.fromkeys(references) if reference not in self._readable]
         replies = self._ask_all([{"reference": reference} for reference in new])
         for reference, reply in zip(new, replies, strict=True):
@@ -188,12 +186,12 @@ class VerifierPool:
         futures = [self._threads.submit(self._ask, {"id": index, **request}) for index, request in enumerate(requests)]
         try:
             return [future.result() for future in futures]
-        finally:  # after an interrupt, what has not started must not run
+        finally:  # after an interrupt, pending requests must not run
             for future in futures:
                 future.cancel()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | Verdict:
-        """The reply of a worker, or the verdict that follows from its having none."""
+        """Return the reply of a worker, or the verdict if there is no reply."""
         worker = self._idle.get()
         deaths = failed_starts = 0
         try:

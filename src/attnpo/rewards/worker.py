@@ -1,10 +1,10 @@
-"""One verifying process: reads a JSON request per line, answers with a JSON line. :mod:`attnpo.rewards.pool` starts it.
+"""One verifying process: reads a JSON request per line, replies with a JSON line. :mod:`attnpo.rewards.pool` starts it.
 
-It is run as a plain script and imports only the standard library, math-verify and a few files of this folder and of
-`attnpo.data` that do the same, so that it starts in about a second beside a trainer of any size. It has no time limit
-of its own in Python: sympy can spend hours inside one C call, where no signal handler runs. The pool kills a worker
-that is late; should the pool itself be gone, the kernel does (SIGALRM with its default action). math-verify's own
-timeouts, which are such handlers, are switched off.
+It runs as a plain script and imports only the standard library, math-verify and a few files of this folder and of
+`attnpo.data` that do the same, so that it starts in about a second, whatever the trainer has loaded. It has no time
+limit of its own in Python: sympy can spend hours inside one C call, where no signal handler runs. The pool kills a
+late worker; if the pool no longer exists, the kernel does (SIGALRM with its default action). math-verify's own
+timeouts are such handlers, and are switched off.
 
 Requests: {"id", "reference"} → {"id", "readable"}; {"id", "reference", "answer", "rules"} → {"id", "verdict",
 "extracted", "fired"}; rules are optional.
@@ -29,19 +29,20 @@ from attnpo.rewards.reading import REFERENCE, Reading, read
 from attnpo.rewards.verdict import Rules
 
 LONGEST_ANSWER = 20_000
-"""Characters. Of a longer answer the end is read: math-verify's patterns are quadratic in unclosed delimiters."""
+"""Characters. Only the end of a longer answer is read: math-verify's patterns are quadratic in unclosed delimiters."""
 
 LONGEST_TEXT = 2_000
-"""Characters of what is taken for the answer; a longer one is no answer that is looked for."""
+"""Characters of an extracted answer; longer candidates are skipped."""
 
 LONGEST_EXTRACT = 500
-"""Characters of the extracted answer that are handed back."""
+"""Characters of the extracted answer that are returned."""
 
 
 def judge(answer: str, reference: str, rules: Rules | None = None) -> tuple[str, str | None, list[str]]:
-    """The verdict on one answer (right, wrong, no_answer or unverifiable), what was read, and by which rules.
+    """Return the verdict on one answer (right, wrong, no_answer or unverifiable), the extracted answer, and the rules
+    used.
 
-    Where the reference stands for several answers, the verdict on the one that the answer comes nearest to.
+    If the reference has several alternatives, the first verdict of right, unverifiable, wrong, no_answer counts.
     """
     verdicts = [_judge_one(answer, one, rules or {}) for one in alternatives(reference) or [reference]]
     return min(verdicts, key=lambda verdict: _NEAREST.index(verdict[0]))
@@ -53,11 +54,11 @@ _NEAREST = ("right", "unverifiable", "wrong", "no_answer")
 def _judge_one(answer: str, reference: str, rules: Rules) -> tuple[str, str | None, list[str]]:
     off = frozenset(rules.get("off", ()))
     if len(answer) > LONGEST_ANSWER:
-        # From the start of a line, where there is one: an inline formula ends in the line it began in.
+        # From the start of a line, if there is one: an inline formula ends in the line it began in.
         answer = answer[-LONGEST_ANSWER:]
         answer = answer[answer.find("\n") + 1 :]
     gold, gold_fired = read_reference(reference, rules.get("unit") or "", off)
-    # Where the reference has letters, a letter of the answer is one of them and no unit.
+    # If the reference has letters, a letter of the answer is one of them and not a unit.
     letters = (
         {REFERENCE} if gold is not None and re.search(r"(?<![A-Za-z\\])[A-Za-z]", gold.text + gold.name) else set()
     )
@@ -71,7 +72,7 @@ def _judge_one(answer: str, reference: str, rules: Rules) -> tuple[str, str | No
             continue
         reading, fired = read(text, rules.get("unit") or "", off | letters)
         if not text.is_final and reading.kind == "words" != gold.kind:
-            continue  # a sentence about the answer, which comes later
+            continue  # a sentence about the answer, which follows later
         comparison = Comparison(tolerance_of(reference, rules), off)
         if comparison.same(gold, reading):
             kind = "right"
@@ -89,10 +90,10 @@ def _judge_one(answer: str, reference: str, rules: Rules) -> tuple[str, str | No
 def read_reference(
     reference: str, unit: str = "", off: frozenset[str] = frozenset()
 ) -> tuple[Reading | None, tuple[str, ...]]:
-    r"""What a reference says, which may still be no formula; None for nothing, and for a worked solution.
+    r"""Read a reference; the result need not be a formula. None for an empty reference and for a worked solution.
 
-    References come bare (``\frac{1}{2}``, ``(3, \pi)``), delimited (``$12$``, ``$x = 1$ and $y = 2$``, ``\boxed{…}``),
-    with a unit (``12 units``), as words (``even``) or as a sentence. Of a sentence with formulas none is the answer.
+    References are bare (``\frac{1}{2}``, ``(3, \pi)``), delimited (``$12$``, ``$x = 1$ and $y = 2$``, ``\boxed{…}``),
+    with a unit (``12 units``), words (``even``) or a sentence. No formula in a sentence is taken for the answer.
     """
     text = reference.strip()
     if not text or len(text) > LONGEST_ANSWER or is_solution(text):
@@ -103,8 +104,8 @@ def read_reference(
 
 
 def answer_request(request: dict[str, Any]) -> dict[str, Any]:
-    """The reply to one request; never raises for what a model or a data set can put into a string."""
-    # Lone surrogates come out of broken decoding; no parser downstream accepts them and none means anything.
+    """Return the reply to one request; never raises for any string from a model or a data set."""
+    # Lone surrogates come from broken decoding; no later parser accepts them, and they have no meaning.
     texts = {key: request[key].encode("utf-8", "replace").decode() for key in ("reference", "answer") if key in request}
     reply: dict[str, Any] = {"id": request["id"]}
     if "answer" in texts:
@@ -117,7 +118,7 @@ def answer_request(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def limit_memory(megabytes: int) -> None:
-    """Make allocations beyond the limit fail, so that one answer cannot take the machine down."""
+    """Make allocations beyond the limit fail, so that one answer cannot exhaust the machine's memory."""
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -135,7 +136,7 @@ def main() -> None:
     args = parser.parse_args()
     limit_memory(args.memory_mb)
     logging.disable(logging.CRITICAL)
-    # Replies go through a private descriptor: parsers print, and a stray line would be taken for a reply.
+    # Replies use a separate descriptor: parsers print, and a printed line would be taken for a reply.
     replies = os.fdopen(os.dup(1), "w", encoding="ascii")
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
@@ -146,7 +147,7 @@ def main() -> None:
 
     send({"ready": True})
     os.dup2(silence, 2)
-    for line in sys.stdin.buffer:  # ends when the pool closes the pipe, or dies
+    for line in sys.stdin.buffer:  # ends when the pool closes the pipe or dies
         signal.setitimer(signal.ITIMER_REAL, 2 * args.timeout + 2)
         send(answer_request(json.loads(line)))
         signal.setitimer(signal.ITIMER_REAL, 0)

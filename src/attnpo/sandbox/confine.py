@@ -1,13 +1,13 @@
-"""What a run gives up before its program is read: limits, privileges, files, system calls. Nothing brings them back.
+"""Confinement of a run before its program is read: limits, privileges, files, system calls. It cannot be undone.
 
-Landlock (Linux, see landlock(7)) makes a list of folders all that a run can read of the file system. The rules are made
-once and put in force by every run for itself; no privilege is needed, and nothing can lift them.
+Landlock (Linux, see landlock(7)) restricts a run to reading a list of folders. The rules are made once, and every run
+puts them in force for itself; no privilege is needed, and nothing can lift them.
 
-Which system calls it may make is a seccomp filter, a classic BPF program. Calls that are not listed fail with ENOSYS,
-as on a kernel too old to have them: libraries fall back (clone3 to clone) and Python raises OSError. The listed ones
-are what a computing Python program with threads needs; there are none that create, change or remove files, open
-sockets, start processes or reach another process. Calls that are harmless for some arguments only are compared with
-those; the kernel reads these arguments as 32-bit numbers or flags, so the lower half is what counts. See seccomp(2) and
+A seccomp filter, a classic BPF program, restricts the system calls. Calls that are not listed fail with ENOSYS, as on a
+kernel too old to have them: libraries fall back (clone3 to clone) and Python raises OSError. The listed calls are those
+that a computing Python program with threads needs; none of them creates, changes or removes files, opens sockets,
+starts processes or reaches another process. Calls that are harmless only with some arguments are allowed with those;
+the kernel reads these arguments as 32-bit numbers or flags, so only the lower half is compared. See seccomp(2) and
 the kernel's Documentation/userspace-api/seccomp_filter.rst.
 """
 
@@ -30,20 +30,20 @@ VERSION_FLAG, RULE_PATH_BENEATH = 1, 1
 READ_FILE, READ_DIR = 1 << 2, 1 << 3
 
 RIGHTS_OF_VERSION = {1: 13, 2: 14, 3: 15, 4: 15}
-"""How many kinds of access to files a landlock_version of Landlock knows; 16 since landlock_version 5."""
+"""Number of kinds of file access that a version of Landlock knows; 16 since version 5."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def landlock_version() -> int:
-    """Version of Landlock on this kernel; 0 where it is absent or switched off."""
+    """Return the version of Landlock on this kernel; 0 if it is absent or disabled."""
     return max(0, _libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(VERSION_FLAG)))
 
 
 def make_ruleset(readable: Iterable[str]) -> int:
-    """A descriptor of rules: these files and folders can be read, nothing else can be done with any file.
+    """Return a descriptor of rules: these files and folders can be read, no other access to any file is possible.
 
-    Connections, abstract Unix sockets and signals to outside are refused too where the landlock_version knows of them.
+    Connections, abstract Unix sockets and signals to other processes are refused too if the version supports it.
     """
     known = landlock_version()
     handled = (1 << RIGHTS_OF_VERSION.get(known, 16)) - 1
@@ -65,7 +65,7 @@ def make_ruleset(readable: Iterable[str]) -> int:
 
 
 def restrict_files(ruleset: int) -> None:
-    """Put the rules in force for this thread, for good; needs no_new_privs."""
+    """Put the rules in force for this thread, permanently; needs no_new_privs."""
     _landlock(RESTRICT_SELF, ruleset, ctypes.c_uint32(0))
 
 
@@ -79,7 +79,7 @@ def _landlock(number: int, *arguments: object) -> int:
 
 DESCRIPTORS = 64
 STACK = 128 * 2**20
-"""Bytes of the main thread's stack: what the kernel keeps free below it in any case."""
+"""Bytes of the main thread's stack: the space that the kernel keeps free below it in any case."""
 
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 SECCOMP_MODE_FILTER = 2
@@ -91,9 +91,9 @@ class _Program(ctypes.Structure):
 
 
 def set_limits(seconds: float, memory_mb: int) -> None:
-    """CPU time, address space, files, descriptors, core dumps and stack."""
-    # The server keeps the exact time. This is for when it cannot: whole seconds, and measured by samples.
-    # Hard and soft limits are the same: at the soft one comes SIGXCPU, which a program can ignore.
+    """Limit CPU time, address space, files, descriptors, core dumps and stack."""
+    # The server enforces the exact time; this is a second limit, in whole seconds and measured by samples.
+    # Hard and soft limits are equal: at the soft limit the kernel sends SIGXCPU, which a program can ignore.
     _lower(resource.RLIMIT_CPU, math.ceil(1.5 * seconds))
     _lower(resource.RLIMIT_FSIZE, 0)  # pipes are not files
     _lower(resource.RLIMIT_NOFILE, DESCRIPTORS)
@@ -112,7 +112,7 @@ def die_with(parent: int) -> None:
 
 
 def drop_privileges(ruleset: int | None) -> None:
-    """Give up all capabilities (root has them) and the right to gain any; then all files but the ruleset's."""
+    """Drop all capabilities (root has them) and the right to gain any; then access to all files not in the ruleset."""
     header = struct.pack("<Ii", CAPABILITY_VERSION_3, 0)
     if _libc.capset(header, struct.pack("<6I", *[0] * 6)) != 0:
         raise OSError(ctypes.get_errno(), "capset")
@@ -122,14 +122,14 @@ def drop_privileges(ruleset: int | None) -> None:
 
 
 def filter_system_calls() -> None:
-    """Keep the listed system calls only."""
+    """Allow the listed system calls only."""
     instructions = build_filter(os.getpid())
     program = _Program(len(instructions) // 8, instructions)
     _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program))
 
 
 def be_first_to_go() -> None:
-    """When the machine runs out of memory, this process shall be ended and no other (Linux)."""
+    """Have the kernel end this process before all others if the machine runs out of memory (Linux)."""
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
@@ -151,7 +151,7 @@ def _prctl(option: int, *values: int) -> None:
         raise OSError(code, f"prctl {option}: {os.strerror(code)}")
 
 
-# name, number on x86-64, number on ARM64 (- where it has none). The most frequent ones stand in front.
+# name, number on x86-64, number on ARM64 (-: none). The most frequent ones come first.
 UNCONDITIONAL = """
     read 0 63, write 1 64, mmap 9 222, munmap 11 215, mprotect 10 226, mremap 25 216, brk 12 214, madvise 28 233,
     futex 202 98, lseek 8 62, close 3 57, fstat 5 80, newfstatat 262 79, stat 4 -, lstat 6 -, statx 332 291,
@@ -184,7 +184,7 @@ NUMBER_AT, ARCH_AT, ARGUMENTS_AT = 0, 4, 16  # struct seccomp_data
 
 CLONE_THREAD = 0x10000
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-FCNTL = (  # not F_SETOWN and F_SETSIG, which send signals to others, nor locks, which others would wait for
+FCNTL = (  # not F_SETOWN and F_SETSIG, which send signals to other processes, nor locks, which block other processes
     fcntl.F_DUPFD,
     fcntl.F_DUPFD_CLOEXEC,
     fcntl.F_GETFD,
@@ -200,12 +200,12 @@ Instruction = tuple[int, int, int, int]
 
 
 def supported() -> bool:
-    """Whether there is a filter for this system; the kernel may still refuse it."""
+    """Return whether there is a filter for this system; the kernel may still refuse it."""
     return platform.system() == "Linux" and platform.machine() in MACHINES and struct.calcsize("P") == 8
 
 
 def build_filter(pid: int, machine: str | None = None) -> bytes:
-    """The filter for the process `pid` (struct sock_filter, one after another)."""
+    """Return the filter for the process `pid`, a sequence of struct sock_filter."""
     machine = machine or platform.machine()
     plain, number = _numbers(UNCONDITIONAL, machine), _numbers(CONDITIONAL, machine)
     program: list[Instruction] = [
@@ -225,13 +225,13 @@ def build_filter(pid: int, machine: str | None = None) -> bytes:
         rule(name, [_argument(flags), (ANY_BIT, 0, 1, WRITING), _answer(ERRNO | errno.EROFS), _answer(ALLOW)])
     for name, option, values in (("fcntl", 1, FCNTL), ("ioctl", 1, IOCTL), ("prctl", 0, PRCTL)):
         rule(name, [_argument(option), *_allow_only(values)])
-    # abort() and raise() are allowed. SIGKILL is not: who sees it knows that it came from outside.
+    # abort() and raise() are allowed, SIGKILL is not: a run that ended by SIGKILL was killed from outside.
     for name, signal_at in (("kill", 1), ("tgkill", 2)):
         to_itself = [_argument(0), (EQUAL, 1, 0, pid), _answer(ERRNO | errno.EPERM)]
         not_killing = [_argument(signal_at), (EQUAL, 0, 1, signal.SIGKILL), _answer(ERRNO | errno.EPERM)]
         rule(name, [*to_itself, *not_killing, _answer(ALLOW)])
     rule("clone", [_argument(0), (ANY_BIT, 1, 0, CLONE_THREAD), _answer(ERRNO | errno.EPERM), _answer(ALLOW)])
-    # Programs like to raise their stack limit, and it is high already: they are told that it worked (errno 0).
+    # Programs often raise their stack limit, which is high already: the call does nothing and succeeds (errno 0).
     rule("setrlimit", [_answer(ERRNO)])
     reads_only = [
         _load(ARGUMENTS_AT + 8 * 2), (EQUAL, 0, 3, 0),

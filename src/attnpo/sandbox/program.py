@@ -1,4 +1,4 @@
-"""What happens in the forked process: streams, confinement, the program, its end. Nothing here returns."""
+"""The forked process: sets up streams and confinement, runs the program, and exits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any, NoReturn
 from attnpo.sandbox import confine
 
 READY = b"ready\n"
-"""First bytes on the result descriptor: the confinement is in force and the program is about to start."""
+"""First bytes on the result descriptor, when the confinement is in force and the program is about to start."""
 RESULT = 3
 RECURSION_LIMIT = INTEGER_DIGITS = 50_000
 """As in LiveCodeBench's checker."""
 MOST_FRAMES = 5
-"""Of a traceback, the innermost: writing down 50,000 takes longer than most programs."""
+"""Innermost frames of a traceback that are printed: printing 50,000 takes longer than most programs."""
 
-# Answers are written for a judge that has imported all this, as LiveCodeBench's checker has.
+# Answers are written for a checker that has imported all of this, as LiveCodeBench's has.
 PRELUDE = """
 from string import *
 from re import *
@@ -48,7 +48,7 @@ import itertools, functools, operator, io, sys, json
 
 
 def import_prelude() -> dict[str, Any]:
-    """The names that every program finds defined."""
+    """Return the names that are defined in every program."""
     builtins.exit = builtins.quit = sys.exit  # site defines them otherwise
     names: dict[str, Any] = {}
     exec(PRELUDE, names)
@@ -63,7 +63,7 @@ def become(
     Args:
         request: program, function, arguments and limits, as in :mod:`.server`.
         descriptors: of standard input, output, errors, and the result; all above 3, like the ruleset.
-        ruleset: of Landlock, where there is one.
+        ruleset: descriptor of the Landlock rules, if there are any.
     """
     status = 1
     try:
@@ -96,13 +96,13 @@ def _open_streams() -> None:
 
 
 def _run(request: dict[str, Any], names: dict[str, Any]) -> int:
-    """Run the program to its end; the exit status. sys.exit is an end like any other, as in LiveCodeBench."""
+    """Run the program to its end and return the exit status. sys.exit is a normal end, as in LiveCodeBench."""
     stdout = sys.stdout
     sys.argv = ["program.py"]
     sys.setrecursionlimit(RECURSION_LIMIT)
     sys.set_int_max_str_digits(INTEGER_DIGITS)
     function = request["function"]
-    # A program for a function often ends in examples, which are not to run.
+    # A program for a function often ends with examples under __main__, which must not run.
     module = ModuleType("__main__" if function is None else "solution")
     module.__dict__.update(names, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
     sys.modules[module.__name__] = module
@@ -113,7 +113,7 @@ def _run(request: dict[str, Any], names: dict[str, Any]) -> int:
             _send(_find(module, function)(*request["arguments"]))
     except SystemExit:
         pass
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the program ends with it
+    except BaseException as error:  # noqa: BLE001 - any exception ends the program
         status = 1
         traceback.print_exception(error, limit=-MOST_FRAMES)
     threading._shutdown()  # type: ignore[attr-defined] - waits for threads, as at the end of any program
@@ -124,13 +124,13 @@ def _run(request: dict[str, Any], names: dict[str, Any]) -> int:
 
 
 def _find(module: ModuleType, function: str) -> Any:
-    """The function under test: a method of class Solution (LeetCode's form), or one of the module."""
+    """Return the function under test: a method of class Solution (LeetCode's form), or a function of the module."""
     holder = module.Solution() if hasattr(module, "Solution") else module
     return getattr(holder, function)
 
 
 def _send(value: Any) -> None:
-    """Write what the function returned. Arrays and numbers of numpy are sent as lists and numbers."""
+    """Write the function's return value. Arrays and numbers of numpy are sent as lists and numbers."""
     payload = json.dumps(value, default=lambda other: other.tolist()).encode()
     while payload:
         payload = payload[os.write(RESULT, payload) :]

@@ -1,4 +1,4 @@
-"""The sandbox as the rest of the package sees it: give it a program, get a :class:`Run`."""
+"""The interface of the sandbox: runs a program and returns a :class:`Run`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ time that a run waits for a core."""
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Limits of one run, that is of one test. The defaults are LiveCodeBench's time and memory.
+    """Limits of one run, which is one test. The default time and memory are those of LiveCodeBench.
 
     Attributes:
-        seconds: CPU time, all threads together. The time that passes is limited to twice as much and two seconds more,
-            for programs that sleep; waiting for a core does not count, so that a busy machine makes no program wrong.
-        memory_mb: address space, interpreter included (about 100 MB).
-        output_bytes: of standard output; as much again of standard error and of a function's result.
+        seconds: CPU time of all threads together. Wall time is limited to twice as much plus two seconds, for programs
+            that sleep; waiting for a core does not count, so that a busy machine makes no program wrong.
+        memory_mb: address space, including the interpreter (about 100 MB).
+        output_bytes: of standard output; the same limit holds for standard error and for a function's result.
 
     Raises:
         InputError: a limit out of range; names it.
@@ -65,12 +65,12 @@ class End(StrEnum):
 
     FINISHED = "finished"
     CRASHED = "crashed"
-    """An exception (MemoryError included), an exit status of its own, or a signal such as SIGSEGV."""
+    """An exception (including MemoryError), an exit status other than 0, or a signal such as SIGSEGV."""
     TOO_SLOW = "too slow"
     TOO_MUCH_OUTPUT = "too much output"
     TOO_MANY_THREADS = "too many threads"
     KILLED = "killed"
-    """From outside, in practice by the kernel because the machine ran out of memory."""
+    """Killed from outside, in practice by the kernel because the machine ran out of memory."""
     NOT_STARTED = "not started"
     """The sandbox failed, not the program."""
 
@@ -81,13 +81,13 @@ class End(StrEnum):
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """The outcome of one run.
 
     Attributes:
-        output: what it printed.
-        result: JSON of what the function returned; None where it returned nothing in time, or none was called.
-        error: the end of what it wrote to standard error, e.g. a traceback.
-        seconds: of CPU time.
+        output: its standard output.
+        result: the function's return value as JSON; None if it did not return in time, or no function was called.
+        error: the end of its standard error, e.g. a traceback.
+        seconds: CPU time.
     """
 
     end: End
@@ -104,15 +104,15 @@ class Sandbox:
     """Runs programs, `workers` at a time; safe to use from several threads; a context manager.
 
     Args:
-        workers: servers, each with one run at a time; default: the cores this process may use.
+        workers: number of servers, each with one run at a time; default: the cores this process may use.
         limits: of every run.
-        allow_weaker: run programs also where the system cannot confine them; only for programs you trust.
+        allow_weaker: run programs even if the system cannot confine them; only for programs you trust.
 
     Attributes:
-        isolation: what confines the runs here; see the package's docstring.
+        isolation: the isolation in force; see the package's docstring.
 
     Raises:
-        InputError: an option out of range, or a system without seccomp and `allow_weaker` not set.
+        InputError: an option out of range, or a system without seccomp if `allow_weaker` is not set.
         RunError: the sandbox does not start.
     """
 
@@ -142,7 +142,7 @@ class Sandbox:
         return self._ask({"program": program, "stdin": stdin, "function": None, "arguments": []})
 
     def call(self, program: str, function: str, arguments: list[Any]) -> Run:
-        """Run a program and call a function of it, or a method of its class Solution, with arguments (JSON values).
+        """Run a program and call one of its functions, or a method of its class Solution, with JSON values.
 
         Raises:
             RunError: the sandbox is closed.
@@ -165,7 +165,7 @@ class Sandbox:
         if not allow_weaker:
             raise InputError(
                 f"programs cannot be confined here ({failure}); expected Linux with seccomp on x86-64 or ARM64. "
-                "allow_weaker runs them all the same, with your rights: only for programs you trust"
+                "allow_weaker runs them unconfined, with your rights: only for programs you trust"
             )
         self._confined = False
         self._idle.put(self._start())

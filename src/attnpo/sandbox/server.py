@@ -28,22 +28,22 @@ from attnpo.sandbox import confine
 from attnpo.sandbox.program import READY, become, import_prelude
 
 TICK = 0.02
-"""Seconds between two looks at processor time and threads."""
+"""Seconds between two checks of processor time and threads."""
 MOST_THREADS = 256
 ERROR_BYTES = 4000
-"""Bytes of standard error that are kept, from its end."""
+"""Bytes of standard error that are reported, from its end."""
 
 Descriptors = tuple[int, int, int, int]
-"""Of standard input, output, errors, and the result."""
+"""Descriptors of standard input, output, errors, and the result."""
 
 
 class Supervised:
-    """A process that becomes a run.
+    """A forked process that becomes a run, and its supervision.
 
     Args:
         request: as above.
-        become: what the process does; it does not return.
-        control: a descriptor on which nothing is due during a run; when it ends, so do the run and this process.
+        become: called in the forked process; it does not return.
+        control: a descriptor on which nothing arrives during a run; when it is closed, the run and this process end.
     """
 
     def __init__(self, request: dict[str, Any], become: Callable[[Descriptors], NoReturn], control: int) -> None:
@@ -62,14 +62,16 @@ class Supervised:
         for descriptor in (stdin, output_end, errors_end, result_end):
             os.close(descriptor)
 
-    def see_to_its_end(self) -> dict[str, Any]:
-        """The reply to the request, but for its id."""
+    def supervise(self) -> dict[str, Any]:
+        """Wait for the end of the run, or end it, and return the reply without its id."""
         cause = self._watch()
-        os.kill(self.pid, signal.SIGKILL)  # one that has ended does not mind, and keeps its number until it is reaped
+        os.kill(
+            self.pid, signal.SIGKILL
+        )  # no effect on one that has ended, whose number is not reused before it is reaped
         _, status, usage = os.wait4(self.pid, 0)
         if not self.request["confined"]:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)  # what the run left behind, unless in a session of its own
+                os.killpg(self.pid, signal.SIGKILL)  # processes that the run started, unless in another session
         for descriptor in self.written:
             os.close(descriptor)
         seconds = usage.ru_utime + usage.ru_stime
@@ -86,7 +88,7 @@ class Supervised:
         }
 
     def _watch(self) -> str | None:
-        """Read until the process has ended (None), or there is a cause to end it."""
+        """Read until the process has ended (None), or until it has to be ended, and return the cause."""
         with selectors.DefaultSelector() as selector:
             for descriptor in (self.control, *self.written):
                 selector.register(descriptor, selectors.EVENT_READ)
@@ -119,7 +121,7 @@ class Supervised:
 
 
 def _end(cause: str | None, status: int, started: bool, late: bool) -> str:
-    """How the run ended: a value of :class:`.records.End`."""
+    """Return how the run ended: a value of :class:`.sandbox.End`."""
     if not started:
         return "not started"
     if cause is not None:
@@ -132,15 +134,15 @@ def _end(cause: str | None, status: int, started: bool, late: bool) -> str:
 
 
 def _processor_seconds(pid: int) -> float:
-    """Of all threads of a process; see clock_getcpuclockid(3) and, for the number, the kernel's posix-timers.h."""
+    """Return the CPU time of all threads; see clock_getcpuclockid(3), for the number the kernel's posix-timers.h."""
     try:
         return time.clock_gettime((~pid << 3) | 2)
-    except OSError:  # not Linux: the limit of the kernel, in whole seconds, has to do
+    except OSError:  # not Linux: only the kernel's limit, in whole seconds, applies
         return 0.0
 
 
 def _waited(pid: int) -> float:
-    """Seconds that a process was ready to run and had no core: no fault of the program's. See proc_pid_schedstat(5)."""
+    """Return the seconds that a process was ready to run and had no core; see proc_pid_schedstat(5)."""
     try:
         with open(f"/proc/{pid}/schedstat") as file:
             return int(file.read().split()[1]) / 1e9
@@ -156,7 +158,7 @@ def _threads(pid: int) -> int:
 
 
 def _in_memory(data: bytes) -> int:
-    """A descriptor to read `data` from."""
+    """Return a descriptor to read `data` from."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("stdin")
     else:
@@ -170,7 +172,7 @@ def _in_memory(data: bytes) -> int:
 
 
 def readable() -> list[str]:
-    """What importing modules needs: Python's folders, shared libraries, time zones; and the empty current folder."""
+    """Return the paths needed to import modules: Python, libraries, time zones; and the empty current folder."""
     python = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")] + [f"{sys.base_prefix}/lib", *sys.path]
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache"]
     devices = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
@@ -180,7 +182,7 @@ def readable() -> list[str]:
 def main() -> None:
     """Command line: the folders to import from, then "confined" or "limits only"."""
     *folders, mode = sys.argv[1:]
-    home = os.environ.pop("PYTHONPATH")  # where this package is, which programs have no use for
+    home = os.environ.pop("PYTHONPATH")  # the path of this package, not needed by programs
     sys.path[:] = [*(path for path in sys.path if path != home), *folders]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (confine.DESCRIPTORS, most))
@@ -189,7 +191,7 @@ def main() -> None:
     confined = mode == "confined"
     ruleset = confine.make_ruleset(readable()) if confined and confine.landlock_version() else None
     names = import_prelude()
-    gc.freeze()  # never collected, so that the forks go on sharing it
+    gc.freeze()  # never collected, so that the forks keep sharing these pages
 
     def send(reply: dict[str, Any]) -> None:
         replies.write(json.dumps(reply) + "\n")
@@ -199,7 +201,7 @@ def main() -> None:
     for line in sys.stdin:
         request = {**json.loads(line), "parent": os.getpid(), "confined": confined}
         run = Supervised(request, lambda ends: become(request, names, ends, ruleset), sys.stdin.fileno())  # noqa: B023
-        send({"id": request["id"], **run.see_to_its_end()})
+        send({"id": request["id"], **run.supervise()})
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Traces of a file as tokens of a model: the steps, labels and scores that the commands read and write."""
+"""Traces in files: reading, tokenising for a model, and the steps, labels and scores that commands read and write."""

@@ -1,4 +1,4 @@
-"""Files of traces seen as a whole: how well a lexicon fits each model's responses, and what lexicon would."""
+"""How well a lexicon fits the responses of each model in a file of traces, and a lexicon suggested from them."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def fits_of_file(
     thinking_format: str = AUTO,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Fit]:
-    """How a lexicon fits the responses of each model that the field "model" names; `count` counts the tokens of a text,
-    `say` is told where they do not end their thinking.
+    """Return how a lexicon fits the responses of each model (field "model"); `count` counts the tokens of a text.
+
+    `say` gets a warning if responses do not end their thinking.
 
     Raises:
         InputError: bad file, row or lexicon.
@@ -57,7 +58,7 @@ def fits_of_file(
 
 
 def table_of(fits: dict[str, Fit]) -> Table:
-    """The fits, a model a row."""
+    """Return the fits as a table, one row per model."""
     return Table(
         COLUMNS,
         [
@@ -87,7 +88,7 @@ def suggest_file(
     """Propose a lexicon from the responses of a file and write it to `target`; `say` as for `fits_of_file`.
 
     Raises:
-        InputError: bad file or row, nothing to propose, or `target` cannot be written to.
+        InputError: bad file or row, nothing to propose, or `target` cannot be written.
     """
     form = format_of_rows(thinking_format)
     thinkings = [thinking_of(row["response"], form) for row in _rows(source, origin, form, say)]
@@ -113,12 +114,12 @@ def _rows(
 
 
 def write_table(table: Table, target: str | os.PathLike[str]) -> None:
-    """The table as CSV. Raises InputError where `target` cannot be written to."""
+    """Write the table as CSV. Raises InputError if `target` cannot be written."""
     _write(target, table.csv())
 
 
 def token_counter(model: str) -> Callable[[str], int]:
-    """Counts the tokens of a text with the tokenizer of a model. Raises InputError where there is none."""
+    """Return a function that counts the tokens of a text for a model. Raises InputError without a tokenizer."""
     from attnpo.models.loading import find_model
 
     tokenizer = find_model(model).tokenizer()

@@ -1,4 +1,4 @@
-"""Labelled traces on disk, ready to be probed: read, checked, and the usable ones counted."""
+"""Read labelled traces from a file, check them, and select and tokenise the usable ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Labels = list[bool | None]
 class LabelledTraces:
     """The usable traces of a file, in order, with their rows and the label of each step (None: not counted).
 
-    counts: how many rows are "used" and, under the reason, how many are left out.
+    counts: how many rows are "used" or left out, by reason.
     """
 
     source: str
@@ -42,14 +42,14 @@ class LabelledTraces:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The problem that each trace answers: several responses to one problem are not independent."""
+        """The problem of each trace: several responses to one problem are not independent."""
         return tuple(row["problem"] for row in self.rows)
 
 
 def read_labelled(
     source: str | Path, origin: str = AUTO, form: Form = BY_MARKS
 ) -> tuple[list[NumberedRow], list[Labels]]:
-    """The rows of a file and their labels, checked before any model is loaded. origin: see `read_traces`.
+    """Return the rows of a file and their labels, checked without a model. origin: see `read_traces`.
 
     Raises InputError for bad files and rows, labels that are not true, false or null, and labelled steps that do not
     cover the thinking text.
@@ -73,7 +73,7 @@ def prepare_labelled(
     max_traces: int | None = None,
     form: Form = BY_MARKS,
 ) -> LabelledTraces:
-    """The first `max_traces` usable rows as tokens of a model. Raises InputError when there are none."""
+    """Return the first `max_traces` usable rows as tokens of a model. Raises InputError if there are none."""
     traces = [
         prepare_trace(row, tokenizer, max_length=max_length, where=row_name(source, number), form=form)
         for number, row in rows
@@ -100,7 +100,7 @@ def has_both_kinds(essential: Tensor) -> bool:
 
 
 def step_labels(steps: Sequence[Any], where: str) -> Labels:
-    """The labels of a row; None where a step has none. Raises InputError for anything but true, false and null."""
+    """Return the labels of a row, None for a step without one. Raises InputError unless true, false or null."""
     labels: Labels = []
     for index, step in enumerate(steps):
         label = step.get("essential") if isinstance(step, dict) else None
@@ -111,12 +111,12 @@ def step_labels(steps: Sequence[Any], where: str) -> Labels:
 
 
 def longest(config: Any, given: int | None) -> int | None:
-    """The most tokens of a row: what was asked for, or what the model's configuration allows."""
+    """Return the most tokens of a row: the given number, or what the model's configuration allows."""
     return given if given is not None else getattr(config, "max_position_embeddings", None)
 
 
 def _why_not(trace: PreparedTrace, labels: Labels) -> str | None:
-    """Why a trace cannot be used; None if it can."""
+    """Return why a trace cannot be used; None if it can."""
     if usable(trace, labels):
         return None
     given = [label for label in labels if label is not None]

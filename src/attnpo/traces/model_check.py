@@ -1,8 +1,8 @@
-"""`attnpo check MODEL`: what this package makes of a model, before anyone pays for a GPU hour.
+"""`attnpo check MODEL`: whether this package can handle a model, before a GPU is paid for.
 
-A few problems are answered once. Then: which thinking format, whether the lexicon finds steps, which layers can be
-scored, whether scores agree with eager attention on this model's own tokens, what its prompts and end tokens are,
-and the memory that a run's parts take per token.
+The model answers a few problems once. The check reports the thinking format, whether the lexicon finds steps, which
+layers can be scored, whether scores agree with eager attention on the model's own tokens, the prompt and end tokens,
+and the memory per token.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ PROBLEMS = (
     "What is the sum of the first ten odd numbers?",
 )
 AGREES = {torch.float32: 1e-5, torch.float64: 1e-5}
-"""Largest difference from eager attention; half-precision weights round in both."""
+"""Largest accepted difference from eager attention; half-precision weights round in both."""
 AGREES_HALF = 3e-2
 SHORT = 256
-"""Tokens of the input on which attention is compared: eager attention needs T x T numbers of every head."""
+"""Tokens of the input on which attention is compared: eager attention needs T x T numbers per head."""
 
 
 @dataclass
 class ModelCheck:
-    """Lines for the screen, by name, and what stands against using the model with credit per step."""
+    """Lines for the screen, by name; `against`: reasons not to use the model with credit per step."""
 
     lines: dict[str, str] = field(default_factory=dict)
     against: list[str] = field(default_factory=list)
@@ -58,15 +58,15 @@ def check_model(
     max_new_tokens: int = 1024,
     problems: Sequence[str] = PROBLEMS,
 ) -> ModelCheck:
-    """Look at everything once. Samples at temperature 1 from torch's own random state.
+    """Run all checks. Samples at temperature 1 from torch's global random state.
 
     Raises:
-        InputError: for a format or lexicon that does not exist.
+        InputError: a format or lexicon does not exist.
     """
     found = ModelCheck()
     prompts = [_prompt(tokenizer, problem) for problem in problems]
     ends = end_tokens(network.generation_config, tokenizer)
-    _tell_prompt(found, tokenizer, prompts[0], ends)
+    _check_prompt(found, tokenizer, prompts[0], ends)
     chosen = choose_format(thinking_format, tokenizer, prompt=prompts[0])
     found.lines["thinking format"] = str(chosen).removeprefix("thinking format: ")
     ids, completions = _sample(network, tokenizer, prompts, max_new_tokens, ends)
@@ -82,11 +82,11 @@ def check_model(
         f"{len(texts)} sampled, {closed} with thinking and an answer, {cut} cut off at {max_new_tokens} tokens"
     )
     if not closed and 2 * cut >= len(texts):
-        found.notes.append("no response got to its answer: a larger --max_completion_length says more")
+        found.notes.append("no response reached its answer: a larger --max_completion_length shows more")
     elif not closed:
         found.against.append(
             "the model ends its responses without an end of the thinking: it thinks in other marks "
-            "(--thinking_format), or not at all, and then there is nothing between thinking and answer to score"
+            "(--thinking_format), or not at all, and then there are no steps to score"
             + ("" if (unclosed := never_closed(texts, chosen.form)) is None else f". {unclosed}")
         )
     thinkings = [text[part.thinking_start : part.thinking_end] for text, part in zip(texts, parts, strict=True)]
@@ -97,8 +97,8 @@ def check_model(
     warning = fit.warning(lexicon)
     if warning is not None:
         found.notes.append(warning)
-    _tell_attention(found, network, ids[0] + completions[0])
-    _tell_memory(found, network)
+    _check_attention(found, network, ids[0] + completions[0])
+    _check_memory(found, network)
     return found
 
 
@@ -111,7 +111,7 @@ def _prompt(tokenizer: Any, problem: str) -> str:
     return text
 
 
-def _tell_prompt(found: ModelCheck, tokenizer: Any, prompt: str, ends: Sequence[int]) -> None:
+def _check_prompt(found: ModelCheck, tokenizer: Any, prompt: str, ends: Sequence[int]) -> None:
     if tokenizer.chat_template is None:
         found.notes.append("the tokenizer has no chat template: prompts are the bare text (--prompt_template in train)")
     found.lines["prompt"] = repr(prompt)
@@ -128,7 +128,7 @@ def _tell_prompt(found: ModelCheck, tokenizer: Any, prompt: str, ends: Sequence[
 def _sample(
     network: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, ends: Sequence[int]
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids of the prompts and of one response to each, its end token included."""
+    """Return token ids of the prompts and of one response to each, including its end token."""
     encoded: Any = tokenizer(list(prompts), add_special_tokens=tokenizer.chat_template is None)
     rows = [list(row) for row in encoded["input_ids"]]
     padding = padding_token(tokenizer, ends)
@@ -148,8 +148,8 @@ def _sample(
     return rows, completions
 
 
-def _tell_attention(found: ModelCheck, network: Any, ids: list[int]) -> None:
-    """Which layers can be scored, and whether what is read equals eager attention."""
+def _check_attention(found: ModelCheck, network: Any, ids: list[int]) -> None:
+    """Report which layers can be scored, and whether the scores agree with eager attention."""
     try:
         layers = scorable_layers(network)
     except InputError as error:
@@ -166,9 +166,7 @@ def _tell_attention(found: ModelCheck, network: Any, ids: list[int]) -> None:
     heads = all_heads(network, layers)
     found.lines["heads"] = f"{len(heads)} ({len(heads) // len(layers)} a layer)"
     if depends_on_positions(network):
-        found.notes.append(
-            "attention depends on the number of a position: left-padded rows are numbered as in generation"
-        )
+        found.notes.append("attention depends on position numbers: left-padded rows are numbered as in generation")
     try:
         difference = largest_difference(network, ids[:SHORT], heads, layers)
     except InputError as error:
@@ -186,9 +184,9 @@ def _tell_attention(found: ModelCheck, network: Any, ids: list[int]) -> None:
 
 @torch.no_grad()
 def largest_difference(network: Any, ids: Sequence[int], heads: list[Head], layers: Sequence[int]) -> float | None:
-    """Between `score_steps` and S(l,h,s_k) summed from `output_attentions`, for three made-up steps and an answer.
+    """Compare `score_steps` with S(l,h,s_k) summed from `output_attentions`, for three artificial steps and an answer.
 
-    None: with eager attention the model gives no weights. The attention implementation is put back.
+    Returns None if the model gives no weights with eager attention. The attention implementation is restored.
     """
     length = len(ids)
     if length < 8:
@@ -220,7 +218,7 @@ def largest_difference(network: Any, ids: Sequence[int], heads: list[Head], laye
     return float((mine - slow).abs().max())
 
 
-def _tell_memory(found: ModelCheck, network: Any) -> None:
+def _check_memory(found: ModelCheck, network: Any) -> None:
     config = network.config.get_text_config(decoder=True)
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
     size = next(network.parameters()).element_size()

@@ -1,8 +1,8 @@
-"""Rows of other tools as traces: lm-eval samples, lighteval details, inspect logs, Every Eval Ever, conversations.
+"""Convert rows of other tools to traces: lm-eval samples, lighteval details, inspect logs, Every Eval Ever, messages.
 
-A converter takes one row of its tool and gives a trace per response in it: {"id", "problem", "response", "reference",
-"model", "correct"}, the last three where the row says them. Thinking that a tool keeps apart from the answer is put in
-front of it between <think> and </think>. Field names are those of the tools' releases named in docs/data.md.
+A converter takes one row of its tool and yields a trace per response in it: {"id", "problem", "response", "reference",
+"model", "correct"}, the last three if the row has them. Thinking that a tool stores separately from the answer is put
+before it, between <think> and </think>. Field names are those of the tools' releases named in docs/data.md.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from attnpo.steps.formats import THINK, ThinkingFormat
 
 Row = dict[str, Any]
 Converter = Callable[[Row, str, ThinkingFormat], Iterator[Row]]
-"""A row, what errors call it, and the marks for thinking that it keeps apart -> traces."""
+"""(row, its name in errors, marks for thinking that the row stores separately) -> traces."""
 
 AUTO, OWN = "auto", "attnpo"
 
 
 def origin_of(row: Mapping[str, Any]) -> str:
-    """Which tool wrote a row, by the fields it has; `OWN` for a row that is a trace, and for one of no known tool."""
+    """Return which tool wrote a row, by its fields; `OWN` for a row that is a trace, and for one of no known tool."""
     if isinstance(row.get("response"), str):
         return OWN
     if "resps" in row and "doc" in row:
@@ -47,10 +47,10 @@ def origin_of(row: Mapping[str, Any]) -> str:
 
 
 def lm_eval(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
-    """``samples_*.jsonl`` of lm-eval (``--log_samples``).
+    """Convert a row of lm-eval's ``samples_*.jsonl`` (``--log_samples``).
 
-    The problem is the last message of the user where the model was asked by a chat API, else the question of the
-    document, else the prompt as it was sent (few-shot examples and instructions included).
+    The problem is the last user message if the model was called through a chat API, otherwise the question of the
+    document, otherwise the prompt that was sent (with few-shot examples and instructions).
     """
     asked = cell(row, "arguments.gen_args_0.arg_0")
     if asked is None:
@@ -75,7 +75,8 @@ def lm_eval(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row
 
 
 def lighteval(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
-    """``details_*.parquet`` of lighteval: doc, model_response and metric; before 0.9 full_prompt, predictions, gold."""
+    """Convert a row of lighteval's ``details_*.parquet``: doc, model_response, metric; before 0.9 full_prompt,
+    predictions, gold."""
     metric = row.get("metric") or row.get("metrics") or {}
     name, score = next(iter(metric.items())) if len(metric) == 1 else ("", None)
     correct, of_each = _correct(score), is_share(name)
@@ -97,8 +98,8 @@ _OF_A_GROUP = re.compile(r"pass@(?!(?:k:k=)?1(?!\d))|maj@|cons@|best@", re.IGNOR
 
 
 def is_share(metric: str) -> bool:
-    """Whether a score of several responses is the share of them that is right, by the metric's name: that of a group
-    (one of them is right, or most) says nothing about each.
+    """Return whether a score of several responses is the share of right ones, according to the metric's name. The score
+    of a group (at least one of them is right, or most) does not apply to each.
 
     >>> [is_share(name) for name in ("extractive_match", "math_pass@1:4_samples", "pass@k:k=1", "pass@16", "maj@4")]
     [True, True, True, False, False]
@@ -107,7 +108,7 @@ def is_share(metric: str) -> bool:
 
 
 def every_eval_ever(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
-    """Instance records of Every Eval Ever (``*_samples.jsonl``, schema 0.2 and 0.3)."""
+    """Convert an instance record of Every Eval Ever (``*_samples.jsonl``, schema 0.2 and 0.3)."""
     asked, result = _object(row, "input", where), row.get("evaluation") or {}
     common = {**_reference(asked.get("reference")), **_correct(result.get("is_correct"))}
     if isinstance(row.get("model_id"), str):
@@ -128,7 +129,7 @@ def every_eval_ever(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iter
 
 
 def inspect(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
-    """A sample of an inspect log (``.eval``, or ``.json``)."""
+    """Convert a sample of an inspect log (``.eval``, or ``.json``)."""
     asked, output = row.get("input"), _object(row, "output", where)
     if is_conversation(asked):
         asked = split_conversation(read_messages(asked, where), where)[1]
@@ -148,9 +149,9 @@ CONVERSATIONS = ("messages", "conversations", "conversation", "prompt")
 
 
 def conversation(row: Row, where: str, marks: ThinkingFormat = THINK) -> Iterator[Row]:
-    """A row with messages in OpenAI's or ShareGPT's form; its last reply is the response. Other fields are kept.
+    """Convert a row with messages in OpenAI's or ShareGPT's form; the last reply is the response. Other fields stay.
 
-    Also TRL's prompt and completion. The problem is the last message of the user before the reply.
+    Also converts TRL's prompt and completion. The problem is the last user message before the reply.
     """
     name = next((name for name in CONVERSATIONS if is_conversation(row.get(name))), None)
     messages = list(row[name]) if name is not None else []
@@ -183,8 +184,8 @@ CONVERTERS: dict[str, Converter] = {
 def _several(
     identity: Any, problem: Any, texts: Any, common: Row, where: str, *, of_each: bool = False
 ) -> Iterator[Row]:
-    """One trace per response. of_each: what `common` says of several is true of each; else it is not known which of
-    them was graded, and only a single one is said to be correct or not."""
+    """Yield one trace per response. of_each: "correct" in `common` applies to each of several responses; otherwise it
+    is not known which of them was graded, and "correct" is kept for a single response only."""
     if not isinstance(problem, str) or not problem.strip():
         raise InputError(f"{where}: found no question of the row ({type_name(problem)}), expected a text")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -197,7 +198,7 @@ def _several(
 
 
 def _with_reasoning(texts: Any, reasonings: Any, marks: ThinkingFormat) -> Any:
-    """Each response with its thinking in front, where that is kept apart and not part of the text already."""
+    """Return each response with its thinking before it, if that is stored separately and not yet part of the text."""
     if not isinstance(texts, list):
         return texts
     traces = list(reasonings) if isinstance(reasonings, list) else [reasonings] * len(texts)
@@ -213,19 +214,19 @@ def _with_reasoning(texts: Any, reasonings: Any, marks: ThinkingFormat) -> Any:
 def _reply(
     messages: Sequence[Mapping[str, Any]], where: str, marks: ThinkingFormat
 ) -> tuple[list[Mapping[str, Any]], str]:
-    """The messages before the last reply of the assistant, and its text with thinking."""
+    """Return the messages before the last reply of the assistant, and its text with thinking."""
     roles = [str(message.get("role", message.get("from"))).lower() for message in messages]
     last = max((i for i, role in enumerate(roles) if role in ("assistant", "gpt", "model")), default=None)
     if last is None:
         found = ", ".join(roles) or "nobody"
         raise InputError(f"{where}: found messages of {found}, expected a reply of the assistant")
     message = messages[last]
-    said = {**message, "role": "assistant"} | ({} if "content" in message else {"content": message.get("value")})
-    return list(messages[:last]), completion_text([said], marks)
+    reply = {**message, "role": "assistant"} | ({} if "content" in message else {"content": message.get("value")})
+    return list(messages[:last]), completion_text([reply], marks)
 
 
 def _question(doc: Row, where: str) -> str | None:
-    """The question of a document, by the names that data sets have for it; None where it has none of these."""
+    """Return the question of a document, by the names that data sets use for it; None if it has none of these."""
     try:
         return read_problem(doc, find_problem_column([doc], where, None, "--from"), where)[1]
     except InputError:
@@ -233,13 +234,13 @@ def _question(doc: Row, where: str) -> str | None:
 
 
 def _reference(value: Any) -> Row:
-    """The right answer, as a field of the trace; no field where there is none to read."""
+    """Return the right answer as a field of the trace; no field if there is none."""
     found = read_reference(value)
     return {} if found is None else {"reference": found.text}
 
 
 def _correct(score: Any) -> Row:
-    """Whether a tool took the response for right, as a field: 1, "C" (inspect) or true; no field for shares."""
+    """Return whether a tool graded the response as right, as a field: 1, "C" (inspect) or true; no field for shares."""
     if isinstance(score, str):
         return {"correct": score == "C"} if score in ("C", "I") else {}
     return {"correct": bool(score)} if isinstance(score, int | float) and score in (0, 1) else {}
@@ -253,7 +254,7 @@ def _object(row: Row, name: str, where: str) -> Row:
 
 
 def _as_json(value: Any) -> Any:
-    """What a text of JSON stands for; any other value as it is."""
+    """Parse a text of JSON; return any other value unchanged."""
     if not isinstance(value, str) or not value.startswith(("[", "{")):
         return value
     try:

@@ -1,4 +1,4 @@
-"""A trace on disk as tokens: the model, the prompt, where its steps and its final answer lie."""
+"""A trace as tokens of a model: prompt and response, the positions of its steps and of its final answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Span = tuple[int, int]
 class PreparedTrace:
     """One trace as tokens: prompt and response `ids`, spans as positions in them. `skipped`: why it is not scored.
 
-    `where`: what errors call it. `form`: how it marks its thinking.
+    `where`: its name in errors. `form`: its thinking format.
     """
 
     ids: list[int]
@@ -39,7 +39,7 @@ class PreparedTrace:
 
     @property
     def answer_tokens(self) -> int:
-        """|F|, every token after what ends the thinking and opens the answer, the end token included."""
+        """|F|, the number of tokens after the marks that end the thinking and open the answer, end token included."""
         return 0 if self.answer is None else self.answer[1] - self.answer[0]
 
 
@@ -52,8 +52,8 @@ def prepare_trace(
     where: str = "row",
     form: Form = BY_MARKS,
 ) -> PreparedTrace:
-    """Tokens and spans of one trace. "completion_ids" of the row are taken as sampled; else the response is tokenised
-    and the end token added. Existing steps keep their offsets. Raises InputError for malformed fields."""
+    """Return tokens and spans of one trace. "completion_ids" of the row are used if present; otherwise the response is
+    tokenised and the end token added. Existing steps keep their offsets. Raises InputError for malformed fields."""
     response: str = row["response"]
     form = form.of(response)
     steps = steps_of(row, lexicon, where=where, form=form)
@@ -83,8 +83,8 @@ def prepare_trace(
 def prompt_ids(
     problem: str, tokenizer: PreTrainedTokenizerBase, *, opens_itself: bool, form: ThinkingFormat = THINK
 ) -> list[int]:
-    """The problem in the tokenizer's chat template. `opens_itself`: the response brings its own opening mark, so one
-    that the template ends with is left out."""
+    """Return the problem in the tokenizer's chat template as token ids. `opens_itself`: the response has its own
+    opening mark, so an opening mark at the end of the template is left out."""
     if tokenizer.chat_template is None:
         raise InputError("--model: its tokenizer has no chat template, which the prompt needs")
     message = [{"role": "user", "content": problem}]
@@ -96,11 +96,12 @@ def prompt_ids(
 def score_traces(
     network: nn.Module, traces: Sequence[PreparedTrace], heads: Sequence[tuple[int, int]], batch_size: int
 ) -> Iterator[tuple[int, Float[Tensor, "H S_i"]]]:
-    """(place in `traces`, S(l,h,s_k) of every head and step), on the host, in batches of like length, longest first.
+    """Yield (index in `traces`, S(l,h,s_k) of every head and step), on the host, in batches of similar length, longest
+    first.
 
-    Skipped traces do not come. One forward per batch; of its attention, only the answers' rows are computed, layer by
+    Skipped traces are left out. One forward per batch; only the answers' rows of its attention are computed, layer by
     layer inside the forward (`attnpo.attention.capture`).
-    Raises InputError, naming trace and head, for scores that are not finite: compared, they would pass for low ones.
+    Raises InputError, naming trace and head, for scores that are not finite: in comparisons they would count as low.
     """
     todo = [i for i, trace in enumerate(traces) if trace.skipped is None]
     todo.sort(key=lambda i: len(traces[i].ids), reverse=True)
@@ -134,7 +135,7 @@ def _check_finite(scores: Float[Tensor, "H S"], heads: Sequence[tuple[int, int]]
 
 
 def pad_right(rows: Sequence[Sequence[int]]) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
-    """Token ids and attention mask of a batch, on the host. What padding holds does not matter."""
+    """Return token ids and attention mask of a batch, on the host; the padding's ids are arbitrary."""
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Files of traces, whoever wrote them: the one way in for the commands that read traces."""
+"""Read files of traces, of this package and of other tools; all commands that read traces use it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def read_traces(
     marks: ThinkingFormat = THINK,
     on_bad_row: Callable[[InputError], None] | None = None,
 ) -> Iterator[NumberedRow]:
-    """Stream (row number, trace) of a file. A row with several responses gives as many traces with its number.
+    """Stream (row number, trace) of a file. A row with several responses yields several traces with its number.
 
     Args:
         source: JSON Lines (.gz too), .json, .parquet, or a log of inspect (.eval).
         required: fields every trace must have, as for `read_numbered_jsonl`.
-        origin: who wrote the file, one of `ORIGINS`; auto: the first row says.
-        marks: the format whose marks are put around thinking that a file keeps apart from the answer.
-        on_bad_row: told of every bad row, which is then left out; without it the first one is raised.
+        origin: which tool wrote the file, one of `ORIGINS`; auto: recognised by the first row.
+        marks: the format whose marks are put around thinking that a file stores separately from the answer.
+        on_bad_row: called with the error of every bad row, which is left out; without it the first error is raised.
 
     Raises:
         InputError: the file or a row cannot be read, or lacks a required field; names file, row and field.
@@ -74,9 +74,10 @@ def rows_for_model(
     tokenizer: Any,
     say: Callable[[str], None],
 ) -> tuple[Form, list[NumberedRow]]:
-    """The format of a file's rows for a model that reads them (`format_of_file`), and the rows.
+    """Return the format of a file's rows for a model that reads them (`format_of_file`), and the rows.
 
-    Thinking that a tool keeps apart is put between the marks that this model writes, for which the file is read again.
+    Thinking that a tool stores separately is put between the marks that this model writes; the file is read again for
+    that.
 
     Raises:
         InputError: as `read_traces` and `format_of_file`.
@@ -102,7 +103,7 @@ def _rows(
 
 
 def _json_file(path: Path) -> Iterator[NumberedRow]:
-    """A log of inspect, else rows: one array, or lines."""
+    """Yield the samples of an inspect log, otherwise rows: one array, or lines."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError:
@@ -120,7 +121,7 @@ def _table(path: Path) -> Iterator[NumberedRow]:
 
 
 def _inspect_archive(path: Path) -> Iterator[NumberedRow]:
-    """The samples of an inspect log, a zip file with one JSON file each, by id and epoch."""
+    """Yield the samples of an inspect log, a zip file with one JSON file per id and epoch."""
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.startswith("samples/") and name.endswith(".json")]
         if not names:

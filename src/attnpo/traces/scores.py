@@ -1,4 +1,4 @@
-"""Score the steps of traces on disk: what `attnpo score` does."""
+"""Score the steps of traces in a file (`attnpo score`)."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def score_file(
     thinking_format: str = AUTO,
     say: Callable[[str], None] = lambda line: None,
 ) -> Counter[str]:
-    """Write the rows of `source` with scores to `target`, in the same order; returns how many rows were "scored" and,
-    under the reason, how many were skipped.
+    """Write the rows of `source` with scores to `target`, in the same order; return how many rows were "scored" or
+    skipped, by reason.
 
     heads: a head file; default: heads.json in the model's folder. max_length: tokens of prompt and response; default:
     what the model's configuration allows. origin: see `read_traces`. thinking_format: see `format_of_file`;
-    with auto a response with the marks of another format than the model's is read by that. `say` is told the format.
+    with auto, a response with marks of another format than the model's is read in that format. `say` gets the format.
     Raises InputError for bad files, rows, heads, options or models.
     """
     if not 0 <= group_accuracy <= 1:
@@ -75,22 +75,22 @@ def score_file(
 
 
 def heads_file(folder: str, heads: str | Path | None) -> str | Path:
-    """The head file given, or the one in the model's folder. Raises InputError where there is none."""
+    """Return the given head file, or the one in the model's folder. Raises InputError if there is none."""
     if heads is not None:
         return heads
-    beside = Path(folder) / HEADS
-    if not beside.is_file():
+    own = Path(folder) / HEADS
+    if not own.is_file():
         raise InputError(
-            f"model {folder} has no {HEADS} beside it: give --heads, a JSON file such as "
+            f"model {folder} has no {HEADS} in its folder: give --heads, a JSON file such as "
             '{"heads": [[16, 2], [20, 9]]} with (layer, head) pairs counted from zero'
         )
-    return beside
+    return own
 
 
 def score_prepared(
     network: nn.Module, traces: Sequence[PreparedTrace], heads: Sequence[tuple[int, int]], batch_size: int
 ) -> list[list[float] | None]:
-    """S(s_k), the mean over the heads, per trace in the order given; None where skipped."""
+    """Return S(s_k), the mean over the heads, per trace in the order given; None for a skipped one."""
     scores: list[list[float] | None] = [None] * len(traces)
     for i, per_head in score_traces(network, traces, heads, batch_size):
         scores[i] = per_head.mean(dim=0).tolist()

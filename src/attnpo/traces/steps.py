@@ -1,4 +1,4 @@
-"""Steps of traces on disk: segment a file, and keep the labels its steps carry."""
+"""Steps of traces in files: segmentation that keeps existing labels, reading and checks."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def segment_file(
     thinking_format: str = AUTO,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, int]:
-    """Write the rows of `source` with steps to `target`; returns the numbers of rows and of steps.
+    """Write the rows of `source` with steps to `target`; return the numbers of rows and of steps.
 
-    origin: who wrote the file; see `read_traces`. thinking_format: a format's name or file; auto: every response by its
-    own marks. `say` is told which were found.
+    origin: which tool wrote the file; see `read_traces`. thinking_format: a format's name or file; auto: every response
+    by its own marks. `say` gets the formats found.
 
     Raises:
         InputError: bad file, row, lexicon or format, or labelled steps that do not fit (see `segment_row`).
@@ -66,12 +66,12 @@ def segment_row(
     discard_labels: bool = False,
     form: Form = BY_MARKS,
 ) -> dict[str, Any]:
-    """A copy of a trace row with the field ``steps`` set; `where` names the row in errors.
+    """Return a copy of a trace row with the field ``steps`` set; `where` names the row in errors.
 
-    Fields of existing steps besides start, end and kind (labels, scores) are carried over if every span is equal.
+    Other fields of existing steps than start, end and kind (labels, scores) are copied if all spans are equal.
 
     Raises:
-        InputError: existing steps carry such fields and their spans differ from the new ones, or they are malformed;
+        InputError: existing steps have such fields and their spans differ from the new ones, or they are malformed;
             with `discard_labels` they are replaced instead.
     """
     steps = found_steps(thinking_of(row["response"], form), lexicon)
@@ -91,14 +91,14 @@ def segment_row(
 
 
 def found_steps(thinking: str, lexicon: str = "paper") -> list[dict[str, Any]]:
-    """The segmented steps of a thinking text, as they stand in a trace file."""
+    """Segment a thinking text and return the steps in the form of a trace file."""
     return [{"start": step.start, "end": step.end, "kind": step.kind} for step in segment_steps(thinking, lexicon)]
 
 
 def steps_of(
     row: Mapping[str, Any], lexicon: str = "paper", *, where: str = "row", form: Form = BY_MARKS
 ) -> list[dict[str, Any]]:
-    """The steps a trace row has, with its own offsets; segmented where it has none. `where` names the row in errors.
+    """Return the steps of a trace row with their offsets; segment it if it has none. `where` names it in errors.
 
     Raises:
         InputError: existing steps are not objects with offsets into the thinking text, in order and without overlap.
@@ -120,9 +120,9 @@ def steps_of(
 
 
 def check_tiling(steps: Sequence[Mapping[str, Any]], thinking: str, where: str) -> None:
-    """Raise InputError where text of the thinking part lies in no step: a labelled trace says of all of it what it is.
+    """Raise InputError if text of the thinking part is in no step: a labelled trace must cover all of it.
 
-    White space between steps does not matter. The offsets are taken as checked (`steps_of`).
+    White space between steps does not matter. The offsets must have been checked (`steps_of`).
     """
     bounds = [0, *(bound for step in steps for bound in (step["start"], step["end"])), len(thinking)]
     for index, (end, start) in enumerate(zip(bounds[::2], bounds[1::2], strict=True)):

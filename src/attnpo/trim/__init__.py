@@ -1,1 +1,1 @@
-"""Shorter traces without reinforcement learning: steps taken out of right traces, thinking ended early."""
+"""Shorter traces without reinforcement learning: right traces with steps removed, and thinking ended early."""

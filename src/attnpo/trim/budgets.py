@@ -1,8 +1,8 @@
-"""Thinking budgets for vLLM, learned per difficulty from trimmed traces: what `attnpo budget` does.
+"""Thinking budgets for vLLM, learned per difficulty from trimmed traces (`attnpo budget`).
 
-A budget is a quantile of the tokens of thinking that trimming has left: the smallest length that at least this share of
-a group's traces do not exceed. vLLM (from 0.22 on) counts the tokens behind the opening mark and writes the closing one
-itself where the budget is used up: `SamplingParams.thinking_token_budget`, the field of the same name in a request, and
+A budget is a quantile of the tokens of trimmed thinking: the smallest length that at least this share of a group's
+traces do not exceed. vLLM (from 0.22 on) counts the tokens after the opening mark and inserts the closing mark when the
+budget is used up: `SamplingParams.thinking_token_budget`, the field of the same name in a request, and
 `ReasoningConfig.reasoning_start_str` and `reasoning_end_str` (`--reasoning-config`) for the marks.
 """
 
@@ -22,7 +22,7 @@ from attnpo.steps.formats import ThinkingFormat, format_of_rows
 from attnpo.tables import Cell, Table, writing
 
 FIELDS = ("difficulty", "level")
-"""Fields that are taken for a difficulty where none is named, the first one that a row has."""
+"""Fields that hold a difficulty, if none is named: the first of these that a row has is used."""
 QUANTILE = 0.9
 
 
@@ -35,13 +35,13 @@ class Group:
     short: list[int]
 
     def budget(self, share: float) -> int:
-        """As vLLM takes it: a whole number of tokens."""
+        """Return the budget as vLLM takes it: a whole number of tokens."""
         return quantile(self.short, share)
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """What was learned. field: what the groups go by, None where rows have no difficulty. whole: all rows.
+    """Learned budgets. field: the field that defines the groups, None if rows have no difficulty. whole: all rows.
 
     start, end: the marks as vLLM takes them.
     """
@@ -55,7 +55,7 @@ class Budgets:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is written: `reasoning_config` for the server; the others are extra fields of a request."""
+        """The content of the file: `reasoning_config` is for the server, the others are extra fields of a request."""
         return {
             "reasoning_config": {"reasoning_start_str": self.start, "reasoning_end_str": self.end},
             "field": self.field,
@@ -86,7 +86,7 @@ class Budgets:
 
 
 def quantile(lengths: Sequence[int], share: float) -> int:
-    """The smallest of these sorted lengths that at least so large a share of them do not exceed.
+    """Return the smallest of these sorted lengths that at least this share of them do not exceed.
 
     >>> quantile([10, 20, 30, 40], 0.5), quantile([10, 20, 30, 40], 0.51), quantile([10, 20, 30, 40], 1)
     (20, 30, 40)
@@ -97,12 +97,12 @@ def quantile(lengths: Sequence[int], share: float) -> int:
 def learn_budgets(
     source: str | Path, *, share: float = QUANTILE, by: str | None = None, thinking_format: str = "auto"
 ) -> Budgets:
-    """Budgets from a file that `attnpo trim` wrote, pairs too.
+    """Learn budgets from a file that `attnpo trim` wrote, also with pairs.
 
-    share: above 0, up to 1. by: the field of a row that names its difficulty; default: the first of `FIELDS` that any
-    row has, else one budget for all.
-    Raises InputError for a share out of range, an unreadable file, rows that `attnpo trim` did not write, those without
-    a difficulty where others have one, thinking formats that vLLM cannot count, and rows of several formats.
+    share: above 0, up to 1. by: the field of a row with its difficulty; default: the first of `FIELDS` that any row
+    has, otherwise one budget for all.
+    Raises InputError for a share out of range, an unreadable file, rows that `attnpo trim` did not write, rows without
+    a difficulty if others have one, thinking formats that vLLM cannot count, and rows of several formats.
     """
     if not 0 < share <= 1:
         raise InputError(f"--quantile: found {share:g}, expected a share of the traces above 0 and up to 1")
@@ -120,7 +120,7 @@ def learn_budgets(
         found = reasoning_marks(form.of(row["response"]), where)
         if marks not in (None, found):
             raise InputError(
-                f"{where}: its thinking is marked {' … '.join(found)}, that of the rows before {' … '.join(marks)}; "
+                f"{where}: its thinking is marked {' … '.join(found)}, that of earlier rows {' … '.join(marks)}; "
                 "expected one format (--thinking-format)"
             )
         marks = found
@@ -142,10 +142,10 @@ def learn_budgets(
 
 
 def reasoning_marks(form: ThinkingFormat, where: str) -> tuple[str, str]:
-    """What opens the thinking and what a server writes to end it, without white space: vLLM looks for the same tokens
-    to see that a response has ended its thinking by itself.
+    """Return the marks that open the thinking and that a server writes to end it, without white space. vLLM detects by
+    the same tokens that a response has ended its own thinking.
 
-    Raises InputError, which begins with `where`, for a format without an opening mark: vLLM counts from there.
+    Raises InputError, which begins with `where`, for a format without an opening mark: vLLM counts from that mark.
     """
     ends = [form.bridge] if form.channels else [*form.closing, *form.answer_opening]
     if not form.opening or not ends:
@@ -157,6 +157,6 @@ def reasoning_marks(form: ThinkingFormat, where: str) -> tuple[str, str]:
 
 
 def write_budgets(file: str | Path, budgets: Budgets) -> None:
-    """`Budgets.settings` as JSON. Raises as `attnpo.tables.writing` does."""
+    """Write `Budgets.settings` as JSON. Raises as `attnpo.tables.writing` does."""
     with writing(Path(file)) as path:
         path.write_text(json.dumps(budgets.settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,19 +1,19 @@
-"""Thinking ended as soon as the answer is there: short branches at step boundaries, for transformers' `generate`.
+"""End thinking as soon as the answer is known: short branches at step boundaries, for transformers' `generate`.
 
-At the end of a step the thinking is closed in a branch of its own, the model writes its answer greedily, and a rule
-looks at the answers of all boundaries so far. Where it is content, the response ends there with that answer; otherwise
-thinking goes on as if nothing had been asked. Rules:
+At the end of each step the thinking is closed in a separate branch, the model generates its answer greedily, and a rule
+is applied to the answers of all boundaries so far. If it is met, the response ends there with that answer; otherwise
+thinking continues and the branch has no influence on it. Rules:
 
 - `confident(c)`: the geometric mean of the probabilities of the answer's tokens is at least c ("Dynamic Early Exit in
-  Reasoning Models", DEER, arXiv 2504.15895; asked at every step rather than at words such as "Wait").
+  Reasoning Models", DEER, arXiv 2504.15895; applied after every step rather than at words such as "Wait").
 - `agreeing(n)`: the last n boundaries gave the same answer.
 - `never`: a plain budget; thinking that has not ended at the limit is closed and answered.
 
-The marks are those of the model's thinking format (`attnpo.steps.formats`): by default the one that its tokenizer
-shows. Only thinking is asked: not a response that answers without any, nor the calls of tools behind its end.
+The marks are those of the model's thinking format (`attnpo.steps.formats`), by default the one detected from its
+tokenizer. Branches are made only during thinking: not in a response without thinking, nor in tool calls after its end.
 
-A branch reads its prefix again (one forward of the rows at a boundary) and decodes an answer; that is the price, and
-`Response` says it.
+The cost of a branch is one forward of its prefix (with the other rows at a boundary) and the decoding of an answer;
+`Response` has the counts.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from attnpo.steps.offsets import token_offsets
 from attnpo.steps.response import ResponseParts, split_response
 
 BOUNDARY = "\n\n"
-"""What the text of a step ends with."""
+"""End of a step's text."""
 TAIL = 4
-"""Tokens that are decoded to see a boundary."""
+"""Number of last tokens that are decoded to detect a boundary."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """An answer written before thinking has ended.
+    """An answer generated before thinking has ended.
 
     Attributes:
-        ids: its tokens, the end token included where it has one; closing: those that closed the thinking.
-        confidence: geometric mean of their probabilities; 0 where it did not end within its room.
-        thinking: sampled tokens before what closes them.
+        ids: its tokens, including the end token if it has one; closing: the tokens that closed the thinking.
+        confidence: geometric mean of the probabilities of `ids`; 0 if the answer did not end within its room.
+        thinking: number of sampled tokens before `closing`.
     """
 
     ids: list[int]
@@ -68,13 +68,13 @@ Rule = Callable[[Sequence[Branch]], bool]
 
 
 def confident(threshold: float) -> Rule:
-    """Raises InputError for a threshold that is no probability."""
+    """Return a rule: the last answer has at least this confidence. Raises InputError unless it is a probability."""
     check_number("threshold", threshold, low=0, high=1)
     return lambda branches: branches[-1].confidence >= threshold
 
 
 def agreeing(count: int) -> Rule:
-    """The last `count` answers are equal, as far as `attnpo.steps.answers.final_answer` reads them.
+    """Return a rule: the last `count` answers are equal, as read by `attnpo.steps.answers.final_answer`.
 
     Raises InputError for a count below 1.
     """
@@ -88,23 +88,24 @@ def agreeing(count: int) -> Rule:
 
 
 def never(branches: Sequence[Branch]) -> bool:
+    """Never end thinking before the limit."""
     return False
 
 
 def at_boundary(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> bool:
-    """Whether these tokens end with a step."""
+    """Return whether these tokens end at the end of a step."""
     return str(tokenizer.decode(list(ids[-TAIL:]))).rstrip(" ").endswith(BOUNDARY)
 
 
 @dataclass(frozen=True)
 class Closing:
-    """How an answer is asked for: `text` closes the thinking, then the model has `room` tokens.
+    """How a branch requests an answer: `text` closes the thinking, then the model may generate `room` tokens.
 
-    form: how the model marks its thinking; default: as its tokenizer shows (`choose_format`), its chat template saying
-    whether prompts open it. text: default: as a response of that format ends its thinking and opens its answer.
+    form: the model's thinking format; default: detected from its tokenizer (`choose_format`); the chat template shows
+    whether prompts open the thinking. text: default: the format's marks that end the thinking and open the answer.
 
-    White space at the end of the thinking is left out, because the text brings its own. Where it is part of a token (a
-    full stop with the empty line behind it), the rest of that token is tokenised with the text, as the model writes it.
+    White space at the end of the thinking is left out, because `text` has its own. If it is part of a token (a full
+    stop and the empty line after it), the rest of that token is tokenised with the text, as the model writes it.
 
     Raises:
         InputError: a format without thinking, or one whose marks the tokenizer cannot write.
@@ -124,12 +125,12 @@ class Closing:
 
     @cached_property
     def marks(self) -> ThinkingFormat:
-        """The format given, else the one that the tokenizer shows."""
+        """The given format, otherwise the one detected from the tokenizer."""
         return self.form or choose_format(AUTO, self.tokenizer).form
 
     @property
     def closing(self) -> str:
-        """What is written behind the thinking."""
+        """The text that is written after the thinking."""
         return self.marks.ending if self.text is None else self.text
 
     @property
@@ -138,11 +139,11 @@ class Closing:
         return list(encoded["input_ids"])
 
     def read(self, ids: Sequence[int]) -> ResponseParts:
-        """The parts of a response, or of its beginning, by its sampled tokens."""
+        """Return the parts of a response, or of its beginning, given by its sampled tokens."""
         return split_response(self.decode(ids), self.marks)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Its text, without end and padding tokens behind it."""
+        """Return its text, without end and padding tokens after it."""
         return decode_completion(self.tokenizer, ids, self.marks)
 
     @property
@@ -151,7 +152,7 @@ class Closing:
 
     @torch.no_grad()
     def answers(self, rows: Sequence[tuple[Sequence[int], int]]) -> list[Branch]:
-        """The greedy answers to prompts with some thinking, each given with the number of its thinking tokens."""
+        """Return the greedy answers after (prompt with some thinking, number of its thinking tokens) pairs."""
         padding = padding_token(self.tokenizer, self.ends)
         closed = [self._closed(row, thinking) for row, thinking in rows]
         ids, mask = pad_left([[*row, *closing] for row, _, closing in closed], padding)
@@ -179,11 +180,12 @@ class Closing:
         return branches
 
     def _closed(self, row: Sequence[int], thinking: int) -> tuple[Sequence[int], int, list[int]]:
-        """Prompt and thinking without white space or an end mark behind, its tokens, and what closes it."""
+        """Return prompt and thinking without white space or an end mark at the end, the number of thinking tokens, and
+        the tokens that close it."""
         last = ""
         while thinking:
             last = str(self.tokenizer.decode([row[-1]]))
-            if last.strip() and last not in self.marks.closing:  # the end of a channel, behind which another may begin
+            if last.strip() and last not in self.marks.closing:  # the end of a channel, after which another may begin
                 break
             row, thinking = row[:-1], thinking - 1
         if not thinking or last == last.rstrip():
@@ -194,7 +196,7 @@ class Closing:
 
 @dataclass
 class _Thinking:
-    """One row of a batch: where its prompt begins in the padded row, and its branches."""
+    """The state of one row of a batch. start: first position of its prompt in the padded row."""
 
     start: int
     closed: bool = False
@@ -203,10 +205,10 @@ class _Thinking:
 
 
 class EarlyExit(StoppingCriteria):
-    """Ends rows of a running `generate`; hand it over in `stopping_criteria` (`generate_with_exit` does).
+    """Ends rows of a running `generate`; passed in `stopping_criteria` (`generate_with_exit` does it).
 
     mask: the attention mask of the padded prompts. Afterwards `exit_of(row)` is the branch that a row ended with, None
-    where it ended by itself or went on to the limit; `branches_of(row)` are all.
+    if it ended with an end token or reached the limit; `branches_of(row)` returns all branches.
     """
 
     def __init__(self, closing: Closing, rule: Rule, mask: Int64[Tensor, "B P"]):
@@ -226,7 +228,7 @@ class EarlyExit(StoppingCriteria):
             state.closed = state.closed or row[-1] in self._ends
             if state.exit is not None or state.closed or not at_boundary(self.closing.tokenizer, row[self.width :]):
                 continue
-            # Marks may be several tokens, which a model may write in more ways than one: the text so far says it.
+            # Marks may be several tokens, in more than one tokenisation: the text is checked.
             state.closed = self.closing.read(row[self.width :]).has_close
             if not state.closed:
                 waiting.append((row, state))
@@ -242,12 +244,12 @@ class EarlyExit(StoppingCriteria):
 
 @dataclass(frozen=True)
 class Response:
-    """A response as it would be read.
+    """A complete response.
 
     Attributes:
-        text: thinking, what closes it, and answer.
-        tokens: of it; thinking: those before what closes it.
-        asked: branches; spent: tokens of answers that were written in them and are not in the response.
+        text: thinking, the text that closes it, and answer.
+        tokens: number of its tokens; thinking: number of those before the closing text.
+        asked: number of branches; spent: tokens of answers generated in branches that are not in the response.
         exited: whether thinking was ended, by the rule or at the limit.
     """
 
@@ -262,10 +264,10 @@ class Response:
 def generate_with_exit(
     closing: Closing, prompts: Sequence[Sequence[int]], rule: Rule, *, max_new_tokens: int, **sampling: Any
 ) -> list[Response]:
-    """Responses of a batch whose thinking ends where the rule says so, at the latest after `max_new_tokens`.
+    """Generate responses of a batch whose thinking ends according to the rule, at the latest after `max_new_tokens`.
 
-    prompts: token ids, up to where the response begins. sampling: options of `generate`, such as do_sample and
-    temperature. Rows share one batch, so what is sampled depends on it as with `generate`.
+    prompts: token ids up to the response. sampling: options of `generate`, such as do_sample and temperature. Rows
+    share one batch, so samples depend on the batch as with `generate`.
     """
     network, tokenizer, ends = closing.network, closing.tokenizer, closing.ends
     padding = padding_token(tokenizer, ends)
@@ -312,5 +314,5 @@ def _response(closing: Closing, written: list[int], branch: Branch | None, branc
 
 
 def _length(row: list[int], ends: Sequence[int]) -> int:
-    """Tokens of a response up to its end token; all where it has none."""
+    """Return the number of tokens up to and including the end token; all without one."""
     return next((i + 1 for i, token in enumerate(row) if token in ends), len(row))

@@ -1,7 +1,7 @@
-"""What is written of a trimmed trace: an example for fine-tuning, or a pair for preference training.
+"""The rows that trimming writes: examples for fine-tuning, or pairs for preference training; and their summary.
 
-Prompt and completion stand there as text by default. As a conversation, many chat templates would drop the thinking of
-an assistant's message (those of the DeepSeek-R1 distillations do).
+Prompt and completion are text by default. Of a conversation, many chat templates drop the thinking of an assistant's
+message (those of the DeepSeek-R1 distillations do).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from attnpo.trim.trimmer import CONVERSATION, Trimmed
 from attnpo.trim.verify import Candidate
 
 KEPT = ("id", "problem", "reference", "difficulty", "level")
-"""Fields of a trace that its example has too."""
+"""Fields of a trace that are copied to its example."""
 
 
 class Writer:
@@ -30,7 +30,7 @@ class Writer:
         self.tokenizer, self.ranking, self.verify, self.format = tokenizer, ranking, verify, format
 
     def example(self, one: Candidate, found: Trimmed, *, preference: bool) -> dict[str, Any]:
-        """A row of OUT.jsonl. It is a trace as well: "problem" and "response", the short one."""
+        """Return a row of OUT.jsonl. It is also a trace: "problem" and the short "response"."""
         long = one.row["response"]
         short = shorter_response(one, found.removed)
         problem, form = one.row["problem"], one.trace.form
@@ -75,7 +75,7 @@ class Writer:
         text = self._template(problem)
         if form.opened(response) is not None:
             text = form.without_opening(text)
-        # Trainers tokenise the text as any other, so a start token would be there twice.
+        # Trainers tokenise this text and add the start token, so it would be there twice.
         start: Any = self.tokenizer.bos_token
         if start is None or self.tokenizer("")["input_ids"][:1] != [self.tokenizer.bos_token_id]:
             return text
@@ -102,7 +102,7 @@ class Writer:
 
 
 def shorter_response(one: Candidate, removed: list[int]) -> str:
-    """The response with its opening mark, what is left of the thinking, and its own final answer."""
+    """Return the response with its opening mark, the remaining thinking, and its own final answer."""
     response = one.row["response"]
     parts = split_response(response, one.trace.form)
     assert parts.answer_start is not None
@@ -111,14 +111,15 @@ def shorter_response(one: Candidate, removed: list[int]) -> str:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts and means over the right traces. `written`: rows of the file; None: not known.
+    """Counts and means over the right traces.
 
     Attributes:
-        traces, shortened: right traces that fit, and those that lost a step.
+        traces, shortened: number of right traces that fit, and of those that lost a step.
+        written: number of rows of the file.
         long, short: mean tokens of thinking, before and after.
-        steps, removed: of all traces together.
-        with_kept, kept: traces in which steps stayed for their value though their turn had come, and those steps.
-        essential, essential_removed: steps labelled essential, where the input has labels.
+        steps, removed: over all traces.
+        with_kept, kept: number of traces in which steps were kept for their value, and number of those steps.
+        essential, essential_removed: number of steps labelled essential, if the input has labels.
         checks: verified answers per trace.
     """
 
@@ -156,7 +157,7 @@ class Summary:
 
 
 def summarise(examples: Sequence[dict[str, Any]], written: int) -> Summary:
-    """Of rows as `attnpo trim` writes them, at least one."""
+    """Summarise rows as `attnpo trim` writes them, at least one."""
     trims = [example["trim"] for example in examples]
     steps = [step for trim in trims for step in trim["steps"]]
     essential = [step for step in steps if step["essential"] is True]

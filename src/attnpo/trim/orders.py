@@ -9,19 +9,19 @@ from attnpo.heads.removal import ranking
 from attnpo.steps.answers import final_answer, stated_values, states_answer, used_values
 
 Check = Callable[[list[tuple[int, int]]], list[bool]]
-"""(trace, number of removed steps) pairs -> whether the answer stays right; one call is one batch."""
+"""(trace, number of removed steps) pairs -> whether each answer stays right; one call is one batch."""
 
 SHORTEST_VALUE = 2
-"""Characters of a number that counts as a value: those of one digit stand everywhere, for anything."""
+"""Fewest characters of a number that counts as a value: single digits occur everywhere with many meanings."""
 
 
 def lowest_first(scores: Sequence[float]) -> list[int]:
-    """The steps from the lowest score to the highest; of equal ones, the later first."""
+    """Return the steps from the lowest score to the highest; of equal ones, the later first."""
     return ranking(scores)[::-1]
 
 
 def random_order(steps: int, seed: int, name: str | int) -> list[int]:
-    """Any order; `name`: what it is drawn from beside the seed, so that a trace loses the same steps in any file."""
+    """Return a random order, seeded by `seed` and `name`, so that a trace loses the same steps in any file."""
     return random.Random(f"{seed} {name}").sample(range(steps), steps)
 
 
@@ -29,10 +29,10 @@ def last_first(steps: int) -> list[int]:
     return list(range(steps))[::-1]
 
 
-def behind_first_answer(texts: Sequence[str], answer: str) -> list[int]:
-    """The steps behind the first one that states the final answer, last first; none where no step states it.
+def after_first_answer(texts: Sequence[str], answer: str) -> list[int]:
+    """Return the steps after the first one that states the final answer, last first; none if no step states it.
 
-    answer: the text behind the closing tag.
+    answer: the text after the closing tag.
     """
     wanted = final_answer(answer)
     if wanted is None:
@@ -42,14 +42,14 @@ def behind_first_answer(texts: Sequence[str], answer: str) -> list[int]:
 
 
 def kept_for_values(texts: Sequence[str], removed: Sequence[int], problem: str) -> set[int]:
-    """The steps among those to be removed that have to stay, or a value that a remaining step uses comes from nowhere.
+    """Return the steps of `removed` that must stay because a remaining step uses a value that only they state.
 
-    A value is a number of two characters or more that a step gives as its result (`stated_values`) and the problem does
-    not give. Where all earlier steps that state a value used later would go, the one stays that goes last in the order
-    of `removed`; what that one uses is looked for in turn. Numbers are compared as they are written.
+    A value is a number of two characters or more that a step states as its result (`stated_values`) and that is not in
+    the problem. If all earlier steps that state a value used later would be removed, the one that is last in the order
+    of `removed` stays; the values that it uses are then treated in the same way. Numbers are compared as text.
     """
     given = used_values(problem) | stated_values(problem)
-    stated, used = [stated_values(text) for text in texts], [used_values(text) for text in texts]
+    results, used = [stated_values(text) for text in texts], [used_values(text) for text in texts]
     late = {step: place for place, step in enumerate(removed)}
     kept: set[int] = set()
     for step in reversed(range(len(texts))):
@@ -58,7 +58,7 @@ def kept_for_values(texts: Sequence[str], removed: Sequence[int], problem: str) 
         for value in used[step]:
             if len(value) < SHORTEST_VALUE or value in given:
                 continue
-            sources = [k for k in range(step) if value in stated[k]]
+            sources = [k for k in range(step) if value in results[k]]
             if sources and all(k in late and k not in kept for k in sources):
                 kept.add(max(sources, key=lambda k: late[k]))
     return kept
@@ -67,11 +67,11 @@ def kept_for_values(texts: Sequence[str], removed: Sequence[int], problem: str) 
 def most_removable(
     most: Sequence[int], check: Check, progress: Callable[[int], None] = lambda done: None
 ) -> list[int | None]:
-    """For each trace a number of steps, up to `most`, that passes the check while one more does not.
+    """Find by bisection, for each trace, a number of steps up to `most` that passes the check while one more does not.
 
-    None: not even the whole trace passes. That is the largest such number where fewer removed steps always pass when
-    more do; otherwise it is one of several, and the number found has passed itself in any case. First the whole trace
-    and the most are tried: log2(most) + 2 checks of a trace. progress: told how many traces are done.
+    None: not even the complete trace passes. The result is the largest passing number if fewer removed steps always
+    pass when more do; otherwise it is one of several, but it has passed itself in any case. The complete trace and
+    `most` are tried first: log2(most) + 2 checks of a trace. progress: called with the number of traces done.
     """
     found: list[int | None] = [None] * len(most)
     for i, passed in _checked(check, [(i, 0) for i in range(len(most))]):

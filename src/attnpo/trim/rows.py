@@ -1,4 +1,4 @@
-"""Where traces come from: a file of them, or the samples of an evaluation; what is no trace is named."""
+"""Read the rows to trim from a file of traces or from the samples of an evaluation, and name unusable rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attnpo.traces.read import read_traces
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A row that gives no example. `where`: file and row."""
+    """A row without an example. `where`: file and row."""
 
     row: int
     id: Any
@@ -28,18 +28,18 @@ class LeftOut:
 
     @classmethod
     def of(cls, source: str | Path, row: NumberedRow, reason: str) -> LeftOut:
-        """A reason that begins with file and row is cut short of them."""
+        """Return a row left out; file and row are removed from the beginning of the reason."""
         number, fields = row
         where = row_name(source, number)
         return cls(number, fields.get("id"), where, reason.removeprefix(where).lstrip(":, "))
 
 
 def read_source(source: str | Path, marks: ThinkingFormat = THINK) -> tuple[list[NumberedRow], list[LeftOut]]:
-    """The rows that have what a trace needs, with their numbers from 1, and the others.
+    """Return the rows with all fields of a trace, with their numbers from 1, and the others.
 
-    source: a file of traces, whoever wrote it (`attnpo.traces.read`), or a folder of `attnpo eval`, whose samples are
-    traces of the model evaluated. marks: as for `read_traces`.
-    Raises InputError for an unreadable file or folder, and for benchmarks whose answers are no mathematics.
+    source: a file of traces of any known tool (`attnpo.traces.read`), or a folder of `attnpo eval`, whose samples are
+    traces of the evaluated model. marks: as for `read_traces`.
+    Raises InputError for an unreadable file or folder, and for benchmarks whose answers are not mathematical.
     """
     return _read_samples(Path(source)) if Path(source).is_dir() else _read_file(source, marks)
 
@@ -64,7 +64,7 @@ def _read_file(source: str | Path, marks: ThinkingFormat) -> tuple[list[Numbered
 
 
 def _number_in(message: str, source: str | Path) -> int:
-    """The row that a message of `read_traces` begins with."""
+    """Return the row number at the beginning of a message of `read_traces`."""
     found = re.match(r"\d+", message.removeprefix(row_name(source, 0)[:-1]))
     assert found is not None
     return int(found[0])
@@ -81,7 +81,7 @@ def _read_samples(folder: Path) -> tuple[list[NumberedRow], list[LeftOut]]:
             number = len(rows) + len(without) + 1
             row = {"id": f"{sample.id}/{sample.sample}", "response": sample.text, "reference": sample.reference}
             if sample.id not in places:
-                without.append(LeftOut.of(folder, (number, row), "its question is not in the benchmark any more"))
+                without.append(LeftOut.of(folder, (number, row), "its question is no longer in the benchmark"))
                 continue
             question = questions[places[sample.id]]
             if question.kind != "math":

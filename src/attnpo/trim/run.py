@@ -1,8 +1,8 @@
-"""A file of traces shortened: what `attnpo trim` does. Read, looked through, trimmed in portions, written.
+"""Shorten the traces of a file (`attnpo trim`): read, check, trim in portions, write.
 
-Portions that are done stand in TARGET.partial until the end, one line each, so that an interrupted call goes on where
-it stopped. They are cut by the rows of the input alone and what is computed of one does not depend on the others, so
-the file comes out the same. What was left out stands in TARGET.left-out, with the reason.
+Finished portions are kept in TARGET.partial until the end, one line each, so that an interrupted call resumes where it
+stopped. Portions depend on the rows of the input only, and the results of one do not depend on the others, so the file
+is the same after an interruption. Rows left out are listed in TARGET.left-out, with the reason.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from attnpo.trim.trimmer import ATTENTION, SAMPLE, Options, Trimmer
 from attnpo.trim.verify import Candidate, Model
 
 PORTION = 128
-"""Traces that are trimmed together, and lost together where the work is interrupted."""
+"""Number of traces that are trimmed together, and whose results are lost if the work is interrupted."""
 
 Row = dict[str, Any]
 Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
-"""What is done, and to what -> the function that is told (done, all) as long as it goes on."""
+"""Called with the activity and its unit; gives a function to call with (done, all)."""
 
 
 def _no_progress(what: str, unit: str) -> AbstractContextManager[Callable[[int, int], None]]:
@@ -57,7 +57,7 @@ def _no_progress(what: str, unit: str) -> AbstractContextManager[Callable[[int, 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call came to. `continued`: rows that an earlier, interrupted call had done."""
+    """The outcome of a call. `continued`: number of rows that an earlier, interrupted call had done."""
 
     summary: Summary
     left_out: list[LeftOut]
@@ -75,11 +75,11 @@ def trim_file(
     progress: Progress = _no_progress,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Write examples with shorter thinking, made of the right traces of `source`, to `target`, in the same order.
+    """Write the right traces of `source` with shorter thinking to `target` as examples, in the same order.
 
     Bad rows, wrong traces and those that do not fit are left out and named. heads: a head file; default: heads.json in
-    the model's folder; read for the attention ranking alone. progress: told of the rows. say: told in a line what
-    matters while it goes on. Raises InputError for bad files, heads, options or models, and where no row can be used.
+    the model's folder; read for the attention ranking only. progress: reports the rows. say: called with lines on
+    notable events. Raises InputError for bad files, heads, options or models, and if no row can be used.
     """
     check_target(target, read=source)
     options = options or Options()
@@ -90,7 +90,7 @@ def trim_file(
     rows, without = read_source(source, marks_of(written))
     rows = rows[: options.max_traces]
     target, partial = Path(target), Path(f"{target}.partial")
-    with _going_on(partial, _settings(rows, name, chosen, options), say) as (file, done), VerifierPool() as pool:
+    with _resumed(partial, _settings(rows, name, chosen, options), say) as (file, done), VerifierPool() as pool:
         portions = [rows[first : first + PORTION] for first in range(0, len(rows), PORTION)]
         continued = sum(len(portion) for portion in portions[: len(done)])
         if len(done) < len(portions):
@@ -100,11 +100,11 @@ def trim_file(
                 warn_of_other_model(head_file, name)
             form = format_of_file(options.thinking_format, tokenizer, rows, say)
             worker = _Worker(source, Model(network, tokenizer, options.batch_size), chosen, pool, options, form)
-            with progress("trimming", "rows") as told:
+            with progress("trimming", "rows") as report:
                 for portion in portions[len(done) :]:
                     before = sum(map(len, portions[: len(done)]))
-                    told(before, len(rows))
-                    done.append(worker.portion(portion, lambda count, at=before: told(at + count, len(rows))))
+                    report(before, len(rows))
+                    done.append(worker.portion(portion, lambda count, at=before: report(at + count, len(rows))))
                     file.write(json_line(done[-1]))
                     file.flush()
     examples = [example for portion in done for example in portion["examples"]]
@@ -117,18 +117,18 @@ def trim_file(
     if options.preference:
         written = [example for example in written if example["response"] != example["trim"]["response"]]
     write_jsonl(target, written)
-    beside = Path(f"{target}.left-out")
+    left_out_file = Path(f"{target}.left-out")
     if without:
-        write_jsonl(beside, map(asdict, without))
+        write_jsonl(left_out_file, map(asdict, without))
     else:
-        beside.unlink(missing_ok=True)
+        left_out_file.unlink(missing_ok=True)
     partial.unlink(missing_ok=True)
-    return Outcome(summarise(examples, len(written)), without, beside, continued)
+    return Outcome(summarise(examples, len(written)), without, left_out_file, continued)
 
 
 @dataclass(frozen=True)
 class _Worker:
-    """Does portions of rows."""
+    """Trims portions of rows."""
 
     source: str | Path
     model: Model
@@ -138,7 +138,7 @@ class _Worker:
     form: Form
 
     def portion(self, rows: list[NumberedRow], progress: Callable[[int], None]) -> Row:
-        """The examples made of some rows, and what was left out of them."""
+        """Return the examples made from some rows, and the rows left out."""
         without: list[LeftOut] = []
         traces = self._right(self._candidates(rows, without), without)
         trimmer = Trimmer(self.model, self.heads, self.pool, self.options)
@@ -152,7 +152,7 @@ class _Worker:
         return {"examples": examples, "left_out": list(map(asdict, without))}
 
     def _candidates(self, rows: Iterable[NumberedRow], without: list[LeftOut]) -> list[Candidate]:
-        """The rows as tokens, those that cannot be trimmed left out."""
+        """Return the rows as tokens, without those that cannot be trimmed."""
         found = []
         limit = longest(self.model.network.config.get_text_config(decoder=True), self.options.max_length)
         for number, row in rows:
@@ -184,7 +184,7 @@ class _Worker:
         return found
 
     def _no_sample(self, row: Row, length: int, limit: int | None) -> str | None:
-        """Why an answer cannot be sampled and verified; None if it can."""
+        """Return why an answer cannot be sampled and verified; None if it can."""
         if not row.get("reference"):
             return "no reference answer, which --verify sample needs"
         if limit is not None and length > limit:
@@ -192,7 +192,7 @@ class _Worker:
         return None
 
     def _right(self, traces: list[Candidate], without: list[LeftOut]) -> list[Candidate]:
-        """The traces whose own answer is right; those without a reference are taken as they are."""
+        """Return the traces whose own answer is right, and those without a reference."""
         known = [one for one in traces if one.row.get("reference")]
         unreadable: Collection[str] = self.pool.validate_references([one.row["reference"] for one in known])
         verdicts = self.pool.verify(
@@ -212,7 +212,7 @@ class _Worker:
 
 
 def _shortest(examples: list[Row], count: int) -> list[Row]:
-    """Of every problem the `count` examples with the fewest tokens of thinking, in order; of equals, the first."""
+    """Return for every problem the `count` examples with the fewest thinking tokens, in order; of equals, the first."""
     by_problem: dict[str, list[int]] = {}
     for i, example in enumerate(examples):
         by_problem.setdefault(example["problem"], []).append(i)
@@ -225,23 +225,23 @@ def _shortest(examples: list[Row], count: int) -> list[Row]:
 
 
 def _settings(rows: list[NumberedRow], model: str, heads: list[Head], options: Options) -> Row:
-    """What the portions depend on."""
+    """Return everything that the portions depend on."""
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-    told = {name: value for name, value in asdict(options).items() if name != "shortest"}
-    return {"attnpo": __version__, "input": digest, "model": model, "heads": heads, "options": told}
+    relevant = {name: value for name, value in asdict(options).items() if name != "shortest"}
+    return {"attnpo": __version__, "input": digest, "model": model, "heads": heads, "options": relevant}
 
 
 @contextmanager
-def _going_on(partial: Path, settings: Row, say: Callable[[str], None]) -> Iterator[tuple[IO[bytes], list[Row]]]:
-    """The file of portions, open for more, and those in it that were made with the same settings.
+def _resumed(partial: Path, settings: Row, say: Callable[[str], None]) -> Iterator[tuple[IO[bytes], list[Row]]]:
+    """Yield the file of portions, open for appending, and the portions in it if they have the same settings.
 
-    Raises InputError where it cannot be written.
+    Raises InputError if it cannot be written.
     """
     settings = json.loads(json.dumps(settings))
     try:
         kept = list(read_jsonl(partial)) if partial.is_file() and drop_unfinished_line(partial) else []
         if kept and kept[0] != settings:
-            say(f"{partial}: is of other options, another model or another input; begun anew")
+            say(f"{partial}: has other options, another model or another input; starting anew")
             kept = []
         with open(partial, "ab" if kept else "wb") as file:
             if not kept:

@@ -1,4 +1,4 @@
-"""Some traces shortened together: ranked, cut by bisection, verified."""
+"""The options of trimming, and the trimmer: ranks the steps of traces, removes them by bisection, verifies answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attnpo.steps.response import answer_of
 from attnpo.traces.prepared import PreparedTrace
 from attnpo.traces.scores import score_prepared
 from attnpo.trim.orders import (
-    behind_first_answer,
+    after_first_answer,
     kept_for_values,
     last_first,
     lowest_first,
@@ -34,24 +34,23 @@ TEXT, CONVERSATION = "text", "conversation"
 FORMATS = (TEXT, CONVERSATION)
 
 TOLERANCE = 0.1
-"""Nats per token that the answer may lose."""
+"""Largest accepted loss of the answer, in nats per token."""
 
-WHOLE_FAILS = "whole: the answer sampled from all of its steps is not right"
-ONE_STEP = "whole: no step may go"
-NOTHING_BEHIND = "whole: nothing stands behind the first step that states the answer, or none does"
+OWN_FAILS = "unchanged: the answer sampled from all of its steps is not right"
+ONE_STEP = "unchanged: no step may be removed"
+NOTHING_AFTER = "unchanged: there is no step after the first one that states the answer, or none states it"
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of trimming; InputError names one that is out of range.
 
-    ranking: what goes first (`attnpo.trim.orders`). verify: how it is seen that the answer stays right.
+    ranking: the order in which steps are removed (`attnpo.trim.orders`). verify: how the answer is verified.
     tolerance: of verify likelihood, nats per answer token. keep, least: the share and the number of steps that stay.
-    values: whether a step stays whose stated value a later step uses. shortest: traces of a problem that are written.
+    values: whether a step stays if a later step uses its value. shortest: number of traces written per problem.
     preference: pairs of short and long instead of examples. format: of prompt and completion.
     max_length: tokens of a trace; None: what the model allows. max_answer: tokens of a sampled answer; None: twice
-    those of the trace's own, at least `LEAST_ROOM`. seed: of the random ranking. thinking_format: how the traces mark
-    their thinking.
+    those of the trace's own, at least `LEAST_ROOM`. seed: of the random ranking. thinking_format: of the traces.
     """
 
     ranking: str = ATTENTION
@@ -82,18 +81,18 @@ class Options:
             _expect(name, value, value is None or value >= 1, "at least 1")
         if self.verify == NONE and self.keep == 0 and self.ranking != FIRST_ANSWER:
             raise InputError(
-                "--verify none: nothing says how much may go; expected --keep, a share of the steps above 0 (as "
-                "--keep 0.3)"
+                "--verify none: nothing limits how many steps are removed; expected --keep, a share of the steps above "
+                "0 (as --keep 0.3)"
             )
         load_lexicon(self.lexicon)
         format_of_rows(self.thinking_format)
 
     def most_removed(self, steps: int) -> int:
-        """How many of so many steps may go: --keep is rounded up, so that at least that share stays."""
+        """Return how many of these steps may be removed: --keep is rounded up, so that at least that share stays."""
         return max(0, steps - max(self.least, math.ceil(round(self.keep * steps, 9))))
 
     def room(self, trace: PreparedTrace) -> int:
-        """How many tokens a sampled answer of a trace may have."""
+        """Return the number of tokens that a sampled answer of a trace may have."""
         return self.max_answer or max(LEAST_ROOM, 2 * trace.answer_tokens)
 
 
@@ -104,15 +103,15 @@ def _expect(name: str, found: Any, fine: bool, expected: str) -> None:
 
 @dataclass(frozen=True)
 class Trimmed:
-    """What trimming came to.
+    """The result of trimming one trace.
 
     Attributes:
-        removed: steps that are gone; kept_for_values: steps whose turn to go had come, which stayed for their value.
-        scores: what the steps were ranked by, None for a ranking that has none.
-        reason: in words why so many and no more.
-        answer: as sampled from what is left; None where none was.
-        drop: log-likelihood per token that the answer has lost, in nats; None where it was not measured.
-        checks: how often the answer was verified.
+        removed: the removed steps; kept_for_values: steps that would have been removed but stayed for their value.
+        scores: the scores of the ranking; None for a ranking without scores.
+        reason: why no more steps were removed, in words.
+        answer: sampled from the remaining steps; None if none was.
+        drop: log-likelihood per token that the answer has lost, in nats; None if it was not measured.
+        checks: number of verified answers.
     """
 
     removed: list[int]
@@ -126,9 +125,9 @@ class Trimmed:
 
 @dataclass
 class _Case:
-    """A trace on its way: in which order its steps go, and what the checks found by number of steps.
+    """The state of one trace: the order in which its steps are removed, and the checks' results by number of steps.
 
-    kept: by number of steps whose turn has come, those of them that stay for their value.
+    kept: of the first so many steps of the order, those that stay for their value.
     """
 
     one: Candidate
@@ -142,7 +141,7 @@ class _Case:
 
 @dataclass(frozen=True)
 class Trimmer:
-    """Shortens traces of one model. `heads`: those that rank; not needed by other rankings than attention."""
+    """Shortens traces of one model. `heads`: for the attention ranking only."""
 
     model: Model
     heads: Sequence[Head]
@@ -150,7 +149,7 @@ class Trimmer:
     options: Options
 
     def trim(self, traces: Sequence[Candidate], progress: Callable[[int], None] = lambda done: None) -> list[Trimmed]:
-        """What is taken out of each trace, in order. progress: told how many traces are done."""
+        """Trim the traces and return the results in order. progress: called with the number of traces done."""
         cases = self._cases(traces)
         most = [min(len(case.order), self.options.most_removed(len(case.one.trace.steps))) for case in cases]
         counts = most_removable(most, lambda pairs: self._check(cases, pairs), progress)
@@ -173,16 +172,16 @@ class Trimmer:
         if self.options.ranking == RANDOM:
             return random_order(steps, self.options.seed, one.number)
         if self.options.ranking == FIRST_ANSWER:
-            return behind_first_answer(one.texts, answer_of(one.row["response"], one.trace.form) or "")
+            return after_first_answer(one.texts, answer_of(one.row["response"], one.trace.form) or "")
         return last_first(steps)
 
     def _removed(self, case: _Case, count: int) -> list[int]:
-        """The first `count` steps of the order but for those that stay."""
-        turn = case.order[:count]
+        """Return the first `count` steps of the order except those that stay for their value."""
+        first = case.order[:count]
         if count not in case.kept:
             values = self.options.values and count > 0
-            case.kept[count] = kept_for_values(case.one.texts, turn, case.one.row["problem"]) if values else set()
-        return sorted(set(turn) - case.kept[count])
+            case.kept[count] = kept_for_values(case.one.texts, first, case.one.row["problem"]) if values else set()
+        return sorted(set(first) - case.kept[count])
 
     def _check(self, cases: Sequence[_Case], pairs: list[tuple[int, int]]) -> list[bool]:
         if self.options.verify == NONE:
@@ -219,16 +218,16 @@ class Trimmer:
 
     def _reason(self, case: _Case, limit: int, count: int | None, removed: int) -> str:
         if count is None:
-            return WHOLE_FAILS
+            return OWN_FAILS
         if limit == 0:
-            return NOTHING_BEHIND if self.options.ranking == FIRST_ANSWER and not case.order else ONE_STEP
+            return NOTHING_AFTER if self.options.ranking == FIRST_ANSWER and not case.order else ONE_STEP
         steps = len(case.one.trace.steps)
-        end = "all that may go" if count == limit else f"with one more {self._failure}"
+        end = "all that may be removed" if count == limit else f"with one more {self._failure}"
         if removed == 0:
             return (
-                "whole: without the first step that would go " + self._failure
+                "unchanged: without the first step in the order " + self._failure
                 if count == 0
-                else ("whole: every step that may go stays for its value")
+                else ("unchanged: every step that may be removed stays for its value")
             )
         return f"{removed} of {steps} steps removed: {end}"
 

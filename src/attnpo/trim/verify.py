@@ -1,4 +1,4 @@
-"""Does the final answer stay right without some steps? Sampled again, or by its likelihood."""
+"""Check whether the final answer stays right without some steps, by sampling it again or by its likelihood."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from attnpo.traces.prepared import PreparedTrace
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trace that is going to be shortened: its row with the row's number, and its tokens."""
+    """A trace to be shortened: its row with the row's number, and its tokens."""
 
     number: int
     row: dict[str, Any]
@@ -35,25 +35,25 @@ class Candidate:
 
     @property
     def texts(self) -> list[str]:
-        """The text of every step, that before the first and behind it up to the next one included."""
+        """The text of every step, including the text before the first and up to the next one."""
         bounds = [0, *(step["start"] for step in self.trace.steps[1:]), len(self.thinking)]
         return [self.thinking[start:end] for start, end in pairwise(bounds)]
 
     def without(self, removed: Sequence[int]) -> str:
-        """The thinking text without some steps."""
+        """Return the thinking text without some steps."""
         return remaining_text(self.thinking, self.trace.steps, removed)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model with its tokenizer, and how many rows it is given at a time."""
+    """A model with its tokenizer and batch size."""
 
     network: Any
     tokenizer: PreTrainedTokenizerBase
     batch_size: int
 
     def context(self, one: Candidate, removed: Sequence[int]) -> list[int]:
-        """Prompt and what is left of the thinking, up to the closing tag."""
+        """Return the tokens of prompt and remaining thinking, up to the closing tag."""
         row = one.row
         return answer_context(row["problem"], row["response"], one.without(removed), self.tokenizer, one.trace.form)
 
@@ -61,9 +61,9 @@ class Model:
 def sampled_right(
     model: Model, pool: VerifierPool, cases: Sequence[tuple[Candidate, Sequence[int], int]]
 ) -> list[tuple[bool, str]]:
-    """For (trace, removed steps, tokens of room): whether the greedy answer is right, and its text.
+    """Return for (trace, removed steps, tokens of room) whether the greedy answer is right, and its text.
 
-    One that was cut off is not right, though a number in it may happen to be.
+    A truncated answer is not right, though a number in it may happen to be.
     """
     contexts = [model.context(one, removed) for one, removed, _ in cases]
     with fast_rollouts(model.network):
@@ -80,9 +80,9 @@ def sampled_right(
 
 
 def answer_likelihoods(model: Model, cases: Sequence[tuple[Candidate, Sequence[int]]]) -> list[float]:
-    """For (trace, removed steps): mean log-probability of the trace's own answer per token, in nats.
+    """Return for (trace, removed steps) the mean log-probability of the trace's own answer per token, in nats.
 
-    Raises InputError, naming row, for one that is not finite.
+    Raises InputError, naming the row, for one that is not finite.
     """
     variants = []
     for one, removed in cases:
@@ -104,14 +104,14 @@ def answer_likelihoods(model: Model, cases: Sequence[tuple[Candidate, Sequence[i
 
 
 def leave_one_out(model: Model, traces: Sequence[Candidate]) -> list[list[float]]:
-    """For every step of every trace, how much log-likelihood per token the answer loses when the step alone is removed.
+    """Return for every step of every trace the answer's loss of log-likelihood per token if only that step is removed.
 
-    S + 1 forwards of a trace. Unlike `attnpo label --by causal` the step is taken out of the text, as trimming does.
+    S + 1 forwards per trace. Unlike in `attnpo label --by causal`, the step is removed from the text, as in trimming.
     """
     cases = [(one, removed) for one in traces for removed in [(), *((k,) for k in range(len(one.trace.steps)))]]
     found = iter(answer_likelihoods(model, cases))
     drops = []
     for one in traces:
-        whole = next(found)
-        drops.append([whole - next(found) for _ in one.trace.steps])
+        complete = next(found)
+        drops.append([complete - next(found) for _ in one.trace.steps])
     return drops
