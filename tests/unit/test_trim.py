@@ -350,7 +350,7 @@ def test_the_samples_of_an_evaluation(model, tmp_path):
     reasons = {row["id"]: row["reason"] for row in read(tmp_path / "o.left-out")}
     assert reasons["p1/0"] == "cut off"
     assert reasons["p1/1"] == "answer is wrong"
-    assert "not in the benchmark" in reasons["gone/0"]
+    assert "no longer in the benchmark" in reasons["gone/0"]
 
 
 def test_a_partial_file_of_other_options_is_not_used(model, tmp_path, capsys):
