@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 from plotly.offline import get_plotlyjs
 
-from attnpo.report.elements import embedded_json, esc, visible
+from attnpo.report.elements import Table, embedded_json, esc, render, visible
 from attnpo.report.page import report_html, write_report
 
 EVIL = "</script><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&lt;$title ${body}\u2028"
@@ -187,6 +188,26 @@ def test_escaped_text_comes_back_as_text(text):
     (_, attributes) = page.elements[0]
     assert len(page.elements) == 1
     assert page.text == attributes["title"] == visible(text)
+
+
+def traces_with(text: str) -> Page:
+    """The view of traces with `text` in every place that takes one."""
+    table = Table(("", text), [(text, text), ("row", f"{text} [{text}]")], text)
+    return Page(str(render("traces.html", files=[{"name": text, "numbers": table, "kinds": table}])))
+
+
+@given(st.text(min_size=1))
+def test_templates_print_text_and_no_markup(text):
+    # An interval is the one part of a cell that becomes an element.
+    found, plain = traces_with(text), traces_with("x")
+    assert [tag for tag, _ in found.elements if tag != "small"] == [tag for tag, _ in plain.elements if tag != "small"]
+    assert found.text.count(visible(text)) >= plain.text.count("x") == 13
+    assert {a["aria-label"] for a in found.all("div")} == {visible(text), f"{visible(text)}, kinds of steps"}
+
+
+def test_a_value_that_a_template_lacks_is_an_error():
+    with pytest.raises(UndefinedError, match="'curves' is undefined"):
+        render("behaviour.html")
 
 
 @given(st.text())

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from plotly.offline import get_plotlyjs
@@ -17,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from attnpo import __version__
 from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
-from attnpo.report.elements import View, embedded_json, esc
+from attnpo.report.elements import View, embedded_json, render
 from attnpo.report.evaluated import Sampled, read_sampled
 from attnpo.report.evaluation import Evaluation, is_evaluation, read_evaluations
 from attnpo.report.packing import Shelf
@@ -114,40 +113,24 @@ def report_html(paths: list[Path]) -> str:
 
 
 def _assemble(title: str, views: list[View], shelves: list[Shelf]) -> str:
-    plotly, digest = _plotly()
+    plotly, plotly_digest = _plotly()
     temml, temml_digest = _temml()
     script = '"use strict";\n(() => {\n' + "\n".join(_resource(name) for name in SCRIPTS) + "})();\n"
     assert "</script" not in script.lower()
-    chunks = "".join(
-        f'<script type="text/plain" id="chunk-{index}-{chunk.key}">{chunk.data}</script>\n'
-        for index, shelf in enumerate(shelves)
-        for chunk in shelf.chunks
-    )
-    # Only these three scripts may run, whatever a response contains; nothing may be fetched.
-    allowed = f"'sha256-{digest}' 'sha256-{temml_digest}' 'sha256-{_digest(script)}'"
-    has_texts = bool(chunks) or any(view.id == "trimmed" for view in views)
-    policy = (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
-        "form-action 'none'"
-    )
-    tabs = "".join(f'<a href="#{view.id}" id="tab-{view.id}">{view.title}</a>' for view in views)
-    sections = "".join(
-        f'<section id="{view.id}" class="view"><h2 class="title">{view.title}</h2>\n{view.html}</section>\n'
-        for view in views
-    )
-    return Template(_resource("page.html")).substitute(
-        title=esc(title),
-        policy=policy,
+    packed = {f"chunk-{index}-{chunk.key}": chunk.data for index, shelf in enumerate(shelves) for chunk in shelf.chunks}
+    has_texts = bool(packed) or any(view.id == "trimmed" for view in views)
+    page = render(
+        "page.html",
+        title=title,
+        digests=[plotly_digest, temml_digest, _digest(script)],
         css="".join(_resource(name) for name in STYLES),
-        tabs=tabs,
-        sections=sections,
-        version=esc(__version__),
+        views=views,
+        version=__version__,
         data=embedded_json(_data(views, shelves)),
-        chunks=chunks,
-        plotly=plotly,
-        temml=f'\n<script type="text/plain" id="temml">{temml}</script>' if has_texts else "",
+        packed=packed | {"plotly": plotly} | ({"temml": temml} if has_texts else {}),
         script=script,
     )
+    return str(page)
 
 
 def _data(views: list[View], shelves: list[Shelf]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from attnpo.data.jsonl import number, read_numbered_jsonl, row_name
 from attnpo.errors import InputError
-from attnpo.report.elements import Table, View, count, esc, percent, plural, small, table_html
+from attnpo.report.elements import Table, View, count, percent, plural, render, small
 from attnpo.report.packing import Shelf, evenly, fitting
 from attnpo.report.rollouts import Response, response_of
 from attnpo.steps.formats import BY_MARKS
@@ -57,10 +57,10 @@ def _as_rollout(row: dict[str, Any], index: int, where: str) -> dict[str, Any]:
 
 def traced(files: list[TracedFile]) -> View:
     """The figures of every file; the traces themselves are among the responses."""
-    return View("traces", "Traces", "".join(map(_file, files)))
+    return View("traces", "Traces", render("traces.html", files=[_figures(file) for file in files]))
 
 
-def _file(file: TracedFile) -> str:
+def _figures(file: TracedFile) -> dict[str, Any]:
     steps = [(trace, step) for trace in file.traces for step in trace.steps]
     scored = [(trace, step) for trace, step in steps if step.score is not None]
     rows = [
@@ -72,10 +72,8 @@ def _file(file: TracedFile) -> str:
     below = [step.score < trace.baseline for trace, step in scored if step.score is not None and trace.baseline]
     if below:
         rows.append(("steps below the baseline: redundant by the method", percent(fmean(below))))
-    table = table_html(Table(("", "result"), rows), file.name, "plain")
     kinds = _kinds([(step.kind, step.score, trace.even_share) for trace, step in steps])
-    by_kind = table_html(kinds, f"{file.name}, kinds of steps")
-    return f"<h2>{esc(file.name)}</h2>\n{table}<h3>Kinds of steps</h3>\n{by_kind}"
+    return {"name": file.name, "numbers": Table(("", "result"), rows), "kinds": kinds}
 
 
 def _kinds(steps: list[tuple[str, float | None, float | None]]) -> Table:

@@ -14,13 +14,13 @@ from attnpo.report.elements import (
     Key,
     Table,
     View,
-    charts_html,
     colour,
     count,
     dash,
     error_bars,
     mark,
     percent,
+    render,
     short,
     small,
     symbol,
@@ -251,4 +251,4 @@ def _table(series: list[Series], shown: Format) -> Table:
 
 def behaviour(runs: list[Run]) -> View:
     charts = curves(runs, BEHAVIOUR)
-    return View("behaviour", "Behaviour", charts_html(charts), charts)
+    return View("behaviour", "Behaviour", render("behaviour.html", curves=charts), charts)

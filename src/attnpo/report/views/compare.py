@@ -14,20 +14,16 @@ from attnpo.report.elements import (
     Key,
     Table,
     View,
-    charts_html,
     colour,
     dash,
     error_bars,
-    esc,
     mark,
-    nothing,
-    notices_html,
     percent,
     plural,
+    render,
     short,
     small,
     symbol,
-    table_html,
 )
 from attnpo.report.elements import score as score_text
 from attnpo.report.evaluated import Sampled
@@ -254,29 +250,24 @@ def _lengths(sampled: Sampled, name: str) -> list[float]:
 
 def compare(runs: list[Run], evaluations: list[Evaluation], sampled: Sequence[Sampled] = ()) -> View:
     """Held-out problems of the runs first, then every benchmark of the evaluations."""
-    parts: list[str] = []
-    charts: list[Chart] = []
-    if runs:
-        parts.append("<h2>Held-out problems of training</h2>\n")
-        groups = {run.name: points for run in runs if (points := run_points(run))}
-        if groups:
-            chart = frontier_chart("frontier-runs", "Accuracy and length", groups)
-            charts.append(chart)
-            parts += [f'<div class="wide">{charts_html([chart])}</div>', table_html(runs_table(runs), "Runs")]
-        else:
-            parts.append(nothing("Nothing to compare: no evaluation recorded both accuracy and length."))
-    parts.append(notices_html(sampled_differently(evaluations), "How the evaluations differ"))
+    groups = {run.name: points for run in runs if (points := run_points(run))}
+    of_runs = frontier_chart("frontier-runs", "Accuracy and length", groups) if groups else None
     mean = mean_chart(evaluations)
-    if mean is not None:
-        charts.append(mean)
-        parts.append(f'<h2>All benchmarks</h2>\n<div class="wide">{charts_html([mean])}</div>')
-        parts.append(table_html(mean_table(evaluations), "All benchmarks"))
+    benchmarks = []
     for index, name in enumerate(benchmark_names(evaluations)):
-        drawn = benchmark_charts(evaluations, name, index)
         lengths = {one.evaluation.name: _lengths(one, name) for one in sampled}
         spread = lengths_chart(f"lengths-of-{index}", "Lengths", lengths)
-        drawn += [] if spread is None else [spread]
-        charts += drawn
-        table = table_html(benchmark_table(evaluations, name), f"{name}, numbers")
-        parts.append(f'<h2>{esc(name)}</h2>\n{table}<div class="thirds">{charts_html(drawn)}</div>')
-    return View("compare", "Compare", "".join(parts), charts)
+        charts = [*benchmark_charts(evaluations, name, index), *([] if spread is None else [spread])]
+        benchmarks.append({"name": name, "table": benchmark_table(evaluations, name), "charts": charts})
+    html = render(
+        "compare.html",
+        has_runs=bool(runs),
+        of_runs=of_runs,
+        runs=runs_table(runs),
+        differences=sampled_differently(evaluations),
+        mean=mean,
+        means=None if mean is None else mean_table(evaluations),
+        benchmarks=benchmarks,
+    )
+    charts = [*(chart for chart in (of_runs, mean) if chart is not None)]
+    return View("compare", "Compare", html, [*charts, *(chart for one in benchmarks for chart in one["charts"])])

@@ -9,7 +9,7 @@ import re
 import shlex
 from typing import Any
 
-from attnpo.report.elements import Table, View, esc, table_html
+from attnpo.report.elements import Table, View, render
 from attnpo.report.run import Run
 
 MAPPED = ("sra", "sra_interval")  # one number or pair per head: the map shows them
@@ -30,9 +30,8 @@ ADDRESS = re.compile(r"(://)[^/\s:@]+:[^/\s@]+@")
 
 def configuration(runs: list[Run]) -> View:
     """Where runs differ, then the command, the configuration, the environment and the head file of each."""
-    parts = [_differences(runs)] if len(runs) > 1 else []
-    parts += [_run_html(run, several=len(runs) > 1) for run in runs]
-    return View("configuration", "Configuration", "".join(parts))
+    html = render("configuration.html", differences=_differences(runs), runs=[_started_with(run) for run in runs])
+    return View("configuration", "Configuration", html)
 
 
 def hide(text: str) -> str:
@@ -49,17 +48,16 @@ def shown(key: str, value: Any) -> str:
     return ", ".join(shown(key, item) for item in value) if isinstance(value, list) else hide(str(value))
 
 
-def _differences(runs: list[Run]) -> str:
+def _differences(runs: list[Run]) -> Table | None:
+    """The options that differ between runs; None where none does."""
     keys = list(dict.fromkeys(key for run in runs for key in run.config))
     rows = [(key, *(shown(key, run.config[key]) if key in run.config else "–" for run in runs)) for key in keys]
     differing = [row for row in rows if len(set(row[1:])) > 1]
-    if not differing:
-        return ""
-    table = Table(("Option", *(run.name for run in runs)), differing)
-    return f"<h2>Where the runs differ</h2>\n{table_html(table, 'Options that differ', 'plain')}"
+    return Table(("Option", *(run.name for run in runs)), differing) if differing else None
 
 
-def _run_html(run: Run, *, several: bool) -> str:
+def _started_with(run: Run) -> dict[str, Any]:
+    """What the template shows of one run."""
     command = run.environment.get("command")
     if isinstance(command, list):
         command = shlex.join(str(word) for word in command)
@@ -69,20 +67,14 @@ def _run_html(run: Run, *, several: bool) -> str:
     if BUILT_IN not in (run.config.get("dataset_name", BUILT_IN), run.config.get("eval_dataset_name")):
         main = {key: value for key, value in main.items() if not key.startswith(OF_THE_TASK)}
     parts = {"Main options": main, "All options": run.config, "Environment": environment, "Head file": heads}
-    tables = "".join(
-        _mapping(name, values, run.name, is_open=not several and name != "All options")
-        for name, values in parts.items()
-        if values
-    )
-    title = f"<h2>{esc(run.name)}</h2>\n" if several else ""
-    said = f"<h3>Command</h3>\n<pre><code>{esc(hide(str(command)))}</code></pre>\n" if command else ""
-    card = " (its model card: <code>README.md</code>)" if (run.path / "README.md").is_file() else ""
-    return f'{title}{said}{tables}<p class="aside">Run folder: <code>{esc(run.path)}</code>{card}</p>\n'
+    return {
+        "name": run.name,
+        "command": hide(str(command)) if command else None,
+        "tables": {title: _table(values) for title, values in parts.items() if values},
+        "folder": run.path,
+        "has_card": (run.path / "README.md").is_file(),
+    }
 
 
-def _mapping(name: str, values: dict[str, Any], run: str, *, is_open: bool) -> str:
-    table = Table(("Name", "Value"), [(str(key), shown(str(key), value)) for key, value in values.items()])
-    return (
-        f"<details{' open' if is_open else ''}><summary>{name} of {esc(run)}</summary>"
-        f"{table_html(table, f'{name} of {run}', 'plain')}</details>\n"
-    )
+def _table(values: dict[str, Any]) -> Table:
+    return Table(("Name", "Value"), [(str(key), shown(str(key), value)) for key, value in values.items()])

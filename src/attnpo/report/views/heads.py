@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpo.errors import InputError
-from attnpo.report.elements import Chart, Key, Table, View, charts_html, error_bars, esc, short, table_html
+from attnpo.report.elements import Chart, Key, Table, View, error_bars, render, short
 from attnpo.report.run import Run
 
 Head = tuple[int, int]
@@ -259,19 +259,18 @@ def _shown(cell: str) -> str:
 
 
 def heads(runs: list[Run], stabilities: list[Stability]) -> View:
-    """A map, an order and a table per run that says which heads it used; then their stability, where measured."""
-    parts: list[str] = []
-    charts: list[Chart] = []
-    for index, run in enumerate(runs):
-        if run.heads:
-            drawn = head_charts(run, index)
-            charts += drawn
-            title = f"<h2>{esc(run.name)}</h2>\n" if len(runs) > 1 else ""
-            said = f'<p class="lead">{esc(described(run))}</p>\n' if drawn else ""
-            parts.append(f"{title}{said}{charts_html(drawn)}{table_html(chosen_table(run), 'Chosen heads')}")
-    for index, stability in enumerate(stabilities):
-        chart = stability_chart(stability, index)
-        charts.append(chart)
-        title = f": {esc(stability.name)}" if len(stabilities) > 1 else ""
-        parts.append(f'<h2>Along the run{title}</h2>\n<div class="wide">{charts_html([chart])}</div>')
-    return View("heads", "Heads", "".join(parts), charts)
+    """A map, an order and a table per run that recorded its heads; then their stability, where measured."""
+    shown = [
+        {
+            "name": run.name,
+            "charts": head_charts(run, index),
+            "described": described(run),
+            "chosen": chosen_table(run),
+        }
+        for index, run in enumerate(runs)
+        if run.heads
+    ]
+    stable = [(stability.name, stability_chart(stability, index)) for index, stability in enumerate(stabilities)]
+    html = render("heads.html", runs=shown, several_runs=len(runs) > 1, stabilities=stable)
+    charts = [chart for one in shown for chart in one["charts"]]
+    return View("heads", "Heads", html, [*charts, *(chart for _, chart in stable)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from attnpo.report.elements import (
@@ -14,18 +15,13 @@ from attnpo.report.elements import (
     Table,
     View,
     change,
-    charts_html,
     count,
     duration,
-    esc,
-    facts_html,
-    nothing,
-    notices_html,
     percent,
     plural,
     points,
+    render,
     small,
-    table_html,
 )
 from attnpo.report.evaluated import Sampled, flips_between
 from attnpo.report.evaluation import Evaluation
@@ -229,10 +225,23 @@ def _change(before: float | None, after: float | None, unit: str) -> str:
     return points(after - before) if unit == "share" else change(before, after)
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What the page shows of one run above the curves."""
+
+    run: str
+    warnings: list[str]
+    sentence: str
+    facts: list[tuple[str, str]]
+    table: Table | None
+    findings: list[str]
+    notices: list[str]
+
+
 def overview(
     runs: list[Run], evaluations: list[Evaluation], sampled: Sequence[Sampled] = (), shelves: Sequence[Shelf] = ()
 ) -> View:
-    """The summary of every run, what the evaluations found, then the curves of all runs together.
+    """The summary of every run, the results of the evaluations, then the curves of all runs together.
 
     `shelves`: the responses of the runs first, in their order.
     """
@@ -240,22 +249,23 @@ def overview(
     flips = [shelf.flips for shelf in own] or [None] * len(runs)
     found = [run_lengths(shelf, index, several=len(runs) > 1) for index, shelf in enumerate(own)]
     lengths = [chart for chart in found if chart is not None]
-    if len(runs) == 1:
-        summary = _summary(runs[0], flips[0])
-    else:
-        cards = (
-            f'<article class="run"><h2>{esc(run.name)}</h2>{_summary(run, counts)}</article>'
-            for run, counts in zip(runs, flips, strict=True)
-        )
-        summary = f'<div class="runs">{"".join(cards)}</div>' if runs else ""
-    said = _evaluated(evaluations, sampled) if evaluations else ""
-    drawn = charts_html(charts) or (nothing("No curves: no metrics and no evaluations were found.") if runs else "")
-    spread = f'<div class="wide">{charts_html(lengths)}</div>' if len(lengths) == 1 else charts_html(lengths)
-    return View("overview", "Overview", f"{summary}{said}{drawn}{spread}", [*charts, *lengths])
+    html = render(
+        "overview.html",
+        summaries=[_summary(run, counts) for run, counts in zip(runs, flips, strict=True)],
+        evaluated=_evaluated(evaluations) if evaluations else None,
+        missing=[notice for one in evaluations for notice in one.notices],
+        flips=[
+            counts.sentence(f"problems of {name}, from {base} to {other},")
+            for name, base, other, counts in flips_between(list(sampled))
+        ],
+        curves=charts,
+        lengths=lengths,
+    )
+    return View("overview", "Overview", html, [*charts, *lengths])
 
 
-def _evaluated(evaluations: list[Evaluation], sampled: Sequence[Sampled]) -> str:
-    """What every evaluation reached on every benchmark, and how many problems flipped between them."""
+def _evaluated(evaluations: list[Evaluation]) -> Table:
+    """The results of every evaluation on every benchmark."""
     rows = [
         (
             one.name,
@@ -268,31 +278,11 @@ def _evaluated(evaluations: list[Evaluation], sampled: Sequence[Sampled]) -> str
         for name, found in one.benchmarks.items()
     ]
     caption = "95 % intervals in brackets. More under Compare; single responses under Responses."
-    columns = ("Evaluated", "Benchmark", "Problems", "Accuracy", "Tokens")
-    table = table_html(Table(columns, rows, caption), "Evaluations")
-    flips = [
-        counts.sentence(f"problems of {name}, from {base} to {other},")
-        for name, base, other, counts in flips_between(list(sampled))
-    ]
-    listed = "".join(f"<li>{esc(said)}</li>" for said in flips)
-    table += notices_html([notice for one in evaluations for notice in one.notices])
-    return f'{table}<ul class="findings">{listed}</ul>\n' if listed else table
+    return Table(("Evaluated", "Benchmark", "Problems", "Accuracy", "Tokens"), rows, caption)
 
 
-def _summary(run: Run, flips: Flips | None) -> str:
-    table, said = before_after(run), findings(run)
+def _summary(run: Run, flips: Flips | None) -> Summary:
+    sentences = findings(run)
     if flips is not None and flips.problems:
-        said = [flips.sentence("recorded held-out problems"), *said]
-    numbers = f"<div>{table_html(table, 'Before and after', 'summary')}</div>" if table else ""
-    listed = "".join(f"<li>{esc(finding)}</li>" for finding in said)
-    found = f'<ul class="findings">{listed}</ul>' if listed else ""
-    return (
-        f'{_banner(run.warnings)}<p class="sentence">{esc(sentence(run))}</p>\n{facts_html(facts(run))}'
-        f'<div class="summaries">{numbers}{found}</div>{notices_html(run.notices)}'
-    )
-
-
-def _banner(warnings: list[str]) -> str:
-    """What the run warned of, above everything else: a table of numbers must not look like a success."""
-    said = "".join(f"<p>{esc(warning)}</p>" for warning in warnings)
-    return f'<div class="banner" role="alert">{said}</div>\n' if said else ""
+        sentences = [flips.sentence("recorded held-out problems"), *sentences]
+    return Summary(run.name, run.warnings, sentence(run), facts(run), before_after(run), sentences, run.notices)

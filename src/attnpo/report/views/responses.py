@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from attnpo.report import evaluated, traced
-from attnpo.report.elements import View, esc, nothing, notices_html, plural
+from attnpo.report.elements import View, plural, render
 from attnpo.report.evaluated import Sampled
 from attnpo.report.packing import (
     EVALUATIONS,
@@ -106,36 +108,36 @@ def _left_out(run: Run, chunks: list[Chunk]) -> list[str]:
     return said
 
 
-LEVELS = ("under ⅛", "⅛ – ¼", "¼ – ½", "½ – 1", "1 – 2", "2 – 4", "over 4")
-EFFECTS = (
-    ("attenuated", "▽", "counts less: redundant in a response that is encouraged"),
-    ("protected", "◆", "does not count: essential in a response that is discouraged"),
-    ("untouched", "=", "keeps the response's advantage"),
-)
-RULE = (
-    "Evaluations and training steps are taken at even distances over the run, first and last always; of an evaluation "
-    "its scored responses, of the first and the last one also other problems, at even distances of how much their "
-    "responses changed, and of those whose verdict changed; of a training step its first responses. Where they do not "
-    "fit into the page's size, the middle of the run is thinned out."
-)
-RULE_OF_BENCHMARKS = (
-    "Of a benchmark the same problems of every evaluation: up to 32 whose verdict is not that of the first evaluation, "
-    "and others at even distances, 64 in all."
-)
 FILTERS = {
-    "Verdict": (("right", "✓ right"), ("wrong", "✗ wrong"), ("no_answer", "∅ no answer")),
-    "Change": (("gained", "✗→✓ gained"), ("lost", "✓→✗ lost")),
-    "With": (("attenuated", "▽ attenuated"), ("protected", "◆ protected"), ("truncated", "✂ cut off")),
+    "Verdict": {"right": "✓ right", "wrong": "✗ wrong", "no_answer": "∅ no answer"},
+    "Change": {"gained": "✗→✓ gained", "lost": "✓→✗ lost"},
+    "With": {"attenuated": "▽ attenuated", "protected": "◆ protected", "truncated": "✂ cut off"},
 }
+CREDIT = {"attenuated", "protected"}
 
 
 def responses(shelves: list[Shelf]) -> View:
     """An explorer over `shelves`, and a note on what they do not hold."""
-    notices = notices_html([notice for shelf in shelves for notice in shelf.notices])
-    if not any(shelf.chunks for shelf in shelves):
-        has_runs = any(shelf.kind == "run" for shelf in shelves)
-        return View("responses", "Responses", notices + nothing("No responses were recorded.") if has_runs else "")
-    return View("responses", "Responses", f"{notices}{_controls(shelves)}{_legend(shelves)}{EXPLORER}")
+    kinds = {shelf.kind for shelf in shelves}
+    if "run" not in kinds and not any(shelf.chunks for shelf in shelves):
+        return View("responses", "Responses", Markup())
+    several = len(shelves) > 1
+    filters = {
+        title: {name: label for name, label in boxes.items() if "run" in kinds or name not in CREDIT}
+        for title, boxes in FILTERS.items()
+        if title != "Change" or _has_pairs(shelves)
+    }
+    html = render(
+        "responses.html",
+        missing=[notice for shelf in shelves for notice in shelf.notices],
+        sources=[shelf.run for shelf in shelves] if any(shelf.chunks for shelf in shelves) else [],
+        kinds=kinds,
+        only_runs=kinds == {"run"},
+        steps_have_colours=kinds != {"evaluation"},
+        filters=filters,
+        left_out=[f"{f'{shelf.run}: ' if several else ''}{'; '.join(shelf.left_out)}." for shelf in shelves],
+    )
+    return View("responses", "Responses", html)
 
 
 def _has_pairs(shelves: list[Shelf]) -> bool:
@@ -143,62 +145,3 @@ def _has_pairs(shelves: list[Shelf]) -> bool:
     benchmarks = [chunk.title for shelf in shelves for chunk in shelf.chunks if chunk.split == "bench"]
     held_out = (sum(chunk.split == "eval" for chunk in shelf.chunks) for shelf in shelves)
     return len(set(benchmarks)) < len(benchmarks) or any(count > 1 for count in held_out)
-
-
-def _controls(shelves: list[Shelf]) -> str:
-    runs = "".join(f'<option value="{index}">{esc(shelf.run)}</option>' for index, shelf in enumerate(shelves))
-    no_credit = not any(shelf.kind == "run" for shelf in shelves)
-    groups = "".join(
-        f"<fieldset><legend>{name}</legend>"
-        + "".join(
-            f'<label class="chip"><input type="checkbox" name="{key}">{label}</label>'
-            for key, label in items
-            if not (no_credit and key in ("attenuated", "protected"))
-        )
-        + "</fieldset>"
-        for name, items in FILTERS.items()
-        if name != "Change" or _has_pairs(shelves)
-    )
-    hidden = "" if len(shelves) > 1 else " hidden"
-    only_runs = all(shelf.kind == "run" for shelf in shelves)
-    source, part = ("Run", "Step") if only_runs else ("Source", "Part")
-    return (
-        f'<form id="controls" role="search" aria-label="Choose responses"><label{hidden}>{source} <select id="run">'
-        f'{runs}</select></label><label>{part} <select id="step"></select></label><label class="find">Text <input '
-        f'id="find" type="search" placeholder="in problem, thinking or answer" autocomplete="off"></label>'
-        f"{groups}</form>\n"
-        '<noscript><p class="notice">Responses are unpacked by a script; this view needs one.</p></noscript>\n'
-    )
-
-
-def _legend(shelves: list[Shelf]) -> str:
-    levels = "".join(f'<li class="s{index}">{label}</li>' for index, label in enumerate(LEVELS))
-    effects = "".join(
-        f'<li><span class="effect {name}">{mark} {name}</span> {meaning}</li>' for name, mark, meaning in EFFECTS
-    )
-    several = len(shelves) > 1
-    left_out = "".join(
-        f"<li>{esc(f'{shelf.run}: ' if several else '')}{esc('; '.join(shelf.left_out))}.</li>" for shelf in shelves
-    )
-    kinds = {shelf.kind for shelf in shelves}
-    rules = "".join(
-        f"<p>{rule}</p>" for kind, rule in (("run", RULE), ("evaluation", RULE_OF_BENCHMARKS)) if kind in kinds
-    )
-    if kinds == {"evaluation"}:
-        said = f'<ul class="effects">{left_out}</ul>{rules}'
-        return f'<details class="more"><summary>What is not here</summary>{said}</details>\n'
-    return (
-        '<div class="scale"><p>Attention of the final answer to a step, as a multiple of an even spread over all tokens'
-        f'</p><ol aria-label="Colour scale, from little to much attention">{levels}</ol></div>\n'
-        f'<details class="more"><summary>What the marks mean, and what is not here</summary><ul class="effects">'
-        f'{effects}</ul><p>This page carries:</p><ul class="effects">{left_out}</ul>{rules}</details>\n'
-    )
-
-
-EXPLORER = """\
-<div class="explorer">
-<div class="picker"><p id="found" aria-live="polite"></p>
-<ul id="list" role="listbox" tabindex="0" aria-label="Responses"></ul></div>
-<div id="reader" aria-live="off"></div>
-</div>
-"""

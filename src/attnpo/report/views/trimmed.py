@@ -9,7 +9,7 @@ from typing import Any
 
 from attnpo.data.jsonl import number, read_numbered_jsonl, row_name, whole
 from attnpo.errors import InputError
-from attnpo.report.elements import Table, View, change, count, esc, percent, plural, small, table_html
+from attnpo.report.elements import Table, View, change, count, percent, plural, render
 from attnpo.report.packing import evenly
 from attnpo.steps.formats import BY_MARKS
 from attnpo.steps.response import answer_of, thinking_of
@@ -42,6 +42,10 @@ class TrimmedTrace:
     long: int
     short: int
     steps: tuple[Step, ...]
+
+    @property
+    def heading(self) -> str:
+        return f"{self.id}: {self.long:,} → {self.short:,} tokens, {plural(len(self.steps), 'step')}. {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,10 @@ def _trace(row: dict[str, Any], trim: dict[str, Any], index: int, where: str) ->
 
 def trimmed(files: list[TrimmedFile]) -> View:
     """All files, each with its figures and its traces."""
-    return View("trimmed", "Trimmed", "".join(map(_file, files)))
+    return View("trimmed", "Trimmed", render("trimmed.html", files=[_figures(file) for file in files]))
 
 
-def _file(file: TrimmedFile) -> str:
+def _figures(file: TrimmedFile) -> dict[str, Any]:
     steps = [step for trace in file.traces for step in trace.steps]
     long, short = (fmean(getattr(trace, name) for trace in file.traces) for name in ("long", "short"))
     rows = [
@@ -116,37 +120,10 @@ def _file(file: TrimmedFile) -> str:
         ("steps removed", percent(sum(step.removed for step in steps) / len(steps)) if steps else "–"),
         ("steps kept for their value", count(sum(step.kept_for_value for step in steps))),
     ]
-    chosen = [file.traces[i] for i in evenly(len(file.traces), SHOWN)]
-    said = "" if len(chosen) == len(file.traces) else f'<p class="aside">{len(chosen)} at even distances.</p>\n'
-    table = table_html(Table(("", "result"), rows), file.name, "plain")
-    return f"<h2>{esc(file.name)}</h2>\n{table}{said}{''.join(map(_details, chosen))}"
-
-
-def _details(trace: TrimmedTrace) -> str:
-    head = f"{trace.id}: {trace.long:,} → {trace.short:,} tokens, {plural(len(trace.steps), 'step')}. {trace.reason}"
-    blocks = "".join(_step(place, step) for place, step in enumerate(trace.steps, 1))
-    answers = _answer("final answer", trace.final)
-    if trace.answer is not None:
-        answers += _answer("answer sampled from what is left", trace.answer)
-    if trace.drop is not None:
-        answers += f'<p class="aside">log-likelihood lost per token of the answer: {esc(small(trace.drop))} nats</p>'
-    return (
-        f'<details class="trimmed"><summary>{esc(head)}</summary><p class="problem" data-maths>{esc(trace.problem)}</p>'
-        f"{blocks}{answers}</details>\n"
-    )
-
-
-def _step(place: int, step: Step) -> str:
-    tag = "del" if step.removed else "span"
-    state = "removed" if step.removed else "kept: a later step uses its value" if step.kept_for_value else "kept"
-    words = f"<{tag} data-maths>{esc(step.text.strip())}</{tag}>"
-    score = "" if step.score is None else f"score {small(step.score)}"
-    return (
-        f'<div class="step{" removed" if step.removed else ""}"><p class="label"><span class="kind">{place} · '
-        f'{esc(step.kind)}</span><span>{esc(score)}</span><span class="effect">{state}</span></p>'
-        f'<div class="words">{words}</div></div>'
-    )
-
-
-def _answer(label: str, text: str) -> str:
-    return f'<div class="answer"><p class="label">{esc(label)}</p><div class="words" data-maths>{esc(text)}</div></div>'
+    shown = [file.traces[index] for index in evenly(len(file.traces), SHOWN)]
+    return {
+        "name": file.name,
+        "numbers": Table(("", "result"), rows),
+        "shown": shown,
+        "left_out": len(shown) < len(file.traces),
+    }
