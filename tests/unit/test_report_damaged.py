@@ -14,7 +14,7 @@ from attnpo.data.jsonl import read_unfinished_jsonl
 from attnpo.errors import InputError
 from attnpo.report.page import report_html
 from attnpo.report.run import read_run
-from attnpo.report.views.responses import collect
+from attnpo.report.selection import collect
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnpo.report.packing import HEAD, PIECE, ends_first, evenly, level, pack, pick_evaluated, pick_pairs
+from attnpo.report import selection
+from attnpo.report.packing import HEAD, PIECE, level, pack
 from attnpo.report.rollouts import Response, response_of
 from attnpo.report.run import read_run
-from attnpo.report.views import responses as library
-from attnpo.report.views.responses import collect
+from attnpo.report.selection import collect, ends_first, evenly, pick_evaluated, pick_pairs
 
 
 def response(**changes) -> Response:
@@ -161,18 +161,18 @@ def test_all_of_a_small_run_is_there(example_run, tmp_path):
 def test_a_small_budget_keeps_the_ends(example_run, tmp_path, monkeypatch):
     run = read_run(example_run.write_run(tmp_path / "run", steps=20))
     whole = sum(len(chunk.data) for chunk in collect([run])[0].chunks)
-    monkeypatch.setattr(library, "BUDGET", whole // 4)
+    monkeypatch.setattr(selection, "BUDGET", whole // 4)
     (shelf,) = collect([run])
     assert sum(len(chunk.data) for chunk in shelf.chunks) <= whole // 4
     assert {"eval-0", "eval-20", "train-1", "train-20"} <= {chunk.key for chunk in shelf.chunks}
     assert len(shelf.chunks) < 23
     assert "of 20 recorded training steps" in shelf.left_out[1]
-    monkeypatch.setattr(library, "BUDGET", 0)
+    monkeypatch.setattr(selection, "BUDGET", 0)
     assert collect([run])[0].chunks == []
 
 
 def test_only_chosen_rollouts_are_read(example_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "TRAIN_STEPS", 3)
+    monkeypatch.setattr(selection, "TRAIN_STEPS", 3)
     folder = example_run.write_run(tmp_path / "run", steps=20)
     for step in set(range(1, 21)) - {1, 11, 20}:  # the indices 0, 9.5 → 10 and 19
         (folder / "rollouts" / f"train-{step:06d}.jsonl.gz").write_bytes(b"reading this would fail")

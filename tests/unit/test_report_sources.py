@@ -11,13 +11,20 @@ from attnpo.errors import InputError
 from attnpo.evaluation.folder import write_questions
 from attnpo.evaluation.results import write_results
 from attnpo.evaluation.samples import Question
-from attnpo.report.evaluated import flips_between, read_sampled, shelve
-from attnpo.report.evaluation import read_evaluations
-from attnpo.report.packing import FLIPS, PROBLEMS, Flips, count_flips, flip, pick_pairs
+from attnpo.report.evaluation import read_evaluations, read_sampled
 from attnpo.report.page import report_html
-from attnpo.report.rollouts import response_of
-from attnpo.report.traced import read_traced
-from attnpo.report.views.lengths import bin_width, lengths_chart
+from attnpo.report.rollouts import read_traced, response_of
+from attnpo.report.selection import (
+    FLIPS,
+    PROBLEMS,
+    Flips,
+    count_flips,
+    flip,
+    flips_between,
+    pick_pairs,
+    shelve_evaluations,
+)
+from attnpo.report.views.frontier import bin_width, lengths_chart
 from example_evaluation import sample_row, write_evaluation, write_samples
 
 
@@ -79,7 +86,7 @@ def two(tmp_path):
 def test_an_evaluation_has_its_responses_and_the_flips_first(tmp_path):
     sampled = [read_sampled(one) for one in read_evaluations(two(tmp_path))]
     assert flips_between(sampled) == [("math500", "base", "short", Flips(both=1, gained=1, lost=1, neither=0))]
-    shelves = shelve(sampled, 1_000_000)
+    shelves = shelve_evaluations(sampled, 1_000_000)
     assert [[row["id"] for row in shelf.chunks[0].catalogue] for shelf in shelves] == [["p1", "p2", "p0"]] * 2
     assert shelves[0].left_out == ["math500: 3 of 3 problems, of each the first response"]
     (first, *_) = [one for one in sampled[0].responses["math500"] if one.id == "p1"]

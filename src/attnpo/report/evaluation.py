@@ -1,4 +1,5 @@
-"""What one model reached on each benchmark: an evaluation folder, as `attnpo eval` leaves it, or a file of others."""
+"""An evaluation of one model: its results on each benchmark and its responses, from a folder of `attnpo eval` or a file
+of another project."""
 
 from __future__ import annotations
 
@@ -9,12 +10,16 @@ from typing import Any
 
 import yaml
 
-from attnpo.data.jsonl import number
+from attnpo.data.jsonl import number, read_unfinished_jsonl
 from attnpo.errors import InputError
+from attnpo.report.rollouts import Response, response_of
 from attnpo.report.run import distinct
+from attnpo.steps.formats import Form, recorded_format
+from attnpo.steps.response import split_response
 
 RESULTS, OPTIONS = "results.json", "eval.yaml"
 EVALUATION_FILES = (RESULTS, OPTIONS, "samples")
+NO_TEXT = "(The text of this problem was not recorded: evaluate again to have questions.jsonl.)"
 
 
 @dataclass(frozen=True)
@@ -191,3 +196,78 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: found {value!r:.80}, expected an object")
     return value
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The responses of one evaluation by benchmark, in the order of its files, without steps."""
+
+    evaluation: Evaluation
+    responses: dict[str, list[Response]]
+    notices: list[str]
+
+
+def read_sampled(evaluation: Evaluation) -> Sampled:
+    """Every sample of an evaluation. Raises InputError, with file, row and field, for rows that are no samples."""
+    path, notices = evaluation.path, []
+    if is_exchanged(path):
+        from attnpo.evaluation.exchange import read_exchanged  # takes torch
+
+        rows = {
+            name: [(index, sample.as_json()) for index, sample in enumerate(samples, 1)]
+            for name, samples in read_exchanged(path).samples.items()
+        }
+        files = dict.fromkeys(rows, path)
+    else:
+        files = {name: path / "samples" / f"{name}.jsonl" for name in evaluation.benchmarks}
+        rows = {}
+        for name, file in files.items():
+            if file.is_file():
+                rows[name], notice = read_unfinished_jsonl(file)
+                notices += [notice] if notice else []
+            else:
+                notices.append(f"{evaluation.name}: no samples/{name}.jsonl: there are no responses of it to show.")
+    problems, form = _problems(path / "questions.jsonl"), recorded_format(path / "environment.json")
+    found: dict[str, list[Response]] = {}
+    for name, numbered in rows.items():
+        found[name] = []
+        for index, row in numbered:
+            where, problem = f"{files[name]}, row {index}", problems.get((name, str(row.get("id"))), NO_TEXT)
+            found[name].append(response_of(_as_rollout(row, problem, form, where), where))
+    return Sampled(evaluation, {name: responses for name, responses in found.items() if responses}, notices)
+
+
+def _problems(file: Path) -> dict[tuple[str, str], str]:
+    """The text of each question by benchmark and id, with its choices; empty where they were not recorded."""
+    if not file.is_file():
+        return {}
+    found = {}
+    for index, row in read_unfinished_jsonl(file)[0]:
+        if not isinstance(row.get("problem"), str) or not isinstance(row.get("choices") or [], list):
+            raise InputError(f"{file}, row {index}: expected a text as 'problem' and a list as 'choices'")
+        choices = [f"({chr(ord('A') + place)}) {text}" for place, text in enumerate(row.get("choices") or [])]
+        found[str(row.get("benchmark")), str(row.get("id"))] = "\n".join([row["problem"], *choices])
+    return found
+
+
+def _as_rollout(row: dict[str, Any], problem: str, form: Form, where: str) -> dict[str, Any]:
+    """A sample as a row of rollouts, without steps."""
+    text = row.get("text")
+    if not isinstance(text, str):
+        raise InputError(f"{where}: 'text' is {text!r:.80}, expected a text")
+    counts = {name: number(row, f"{name}tokens", where) for name in ("", "prompt_", "thinking_", "answer_")}
+    parts = split_response(text, form)
+    start, end, answer = parts.thinking_start, parts.thinking_end, parts.answer_start
+    if counts["thinking_"] == 0 and answer is None:
+        start, end, answer = 0, 0, 0  # all of it is the answer of a model that does not think
+    elif counts["answer_"] == 0 and counts["thinking_"] and not end - start:
+        start, end, answer = 0, len(text), None  # thinking that was cut off before any mark
+    return {
+        **{"id": row.get("id", ""), "index": row.get("sample", 0), "problem": problem, "text": text},
+        **{"reference": row.get("reference"), "verdict": row.get("verdict"), "truncated": row.get("truncated")},
+        **{"thinking_start": start, "thinking_end": end, "answer_start": answer, "answer_end": parts.answer_end},
+        "tokens": {
+            **{"completion": counts[""], "prompt": counts["prompt_"]},
+            **{"thinking": counts["thinking_"], "answer": counts["answer_"]},
+        },
+    }

@@ -17,17 +17,17 @@ from attnpo import __version__
 from attnpo.data.jsonl import write_whole
 from attnpo.errors import InputError
 from attnpo.report.elements import View, embedded_json, render
-from attnpo.report.evaluated import Sampled, read_sampled
-from attnpo.report.evaluation import Evaluation, is_evaluation, read_evaluations
-from attnpo.report.packing import Shelf
+from attnpo.report.evaluation import Evaluation, Sampled, is_evaluation, read_evaluations, read_sampled
+from attnpo.report.rollouts import TracedFile, read_traced
 from attnpo.report.run import Run, read_runs
-from attnpo.report.traced import TracedFile, read_traced, traced
+from attnpo.report.selection import Shelf, collect
 from attnpo.report.views.behaviour import behaviour
 from attnpo.report.views.compare import compare
 from attnpo.report.views.configuration import configuration
 from attnpo.report.views.heads import Stability, find_stability, heads
 from attnpo.report.views.overview import overview
-from attnpo.report.views.responses import collect, responses
+from attnpo.report.views.responses import responses
+from attnpo.report.views.traces import traced
 from attnpo.report.views.trimmed import TrimmedFile, is_trimmed, read_trimmed, trimmed
 
 STYLES = ("colours.css", "page.css", "responses.css")

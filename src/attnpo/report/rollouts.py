@@ -1,4 +1,4 @@
-"""One recorded response with its steps, as rollouts/*.jsonl.gz carries it."""
+"""Recorded responses with their steps: of rollouts/*.jsonl.gz, and of files of `attnpo score` and `attnpo segment`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from attnpo.data.jsonl import number, read_unfinished_jsonl, whole
+from attnpo.data.jsonl import number, read_numbered_jsonl, read_unfinished_jsonl, row_name, whole
 from attnpo.errors import InputError
-from attnpo.steps.response import CLOSE_TAG
+from attnpo.steps.formats import BY_MARKS
+from attnpo.steps.response import CLOSE_TAG, split_response
 
 Effect = Literal["attenuated", "protected", "untouched"]
 
@@ -152,3 +153,40 @@ def _steps(row: dict[str, Any], length: int, where: str) -> tuple[ScoredStep, ..
         values = (number(item, key, here) for key in ("tokens", "score", "scale"))
         steps.append(ScoredStep(start, end, str(item.get("kind", "step")), *values))
     return tuple(steps)
+
+
+@dataclass(frozen=True)
+class TracedFile:
+    """A file of traces. `skipped`: how many could not be scored, by the reason that stands in them."""
+
+    name: str
+    traces: list[Response]
+    skipped: dict[str, int]
+
+
+def read_traced(path: Path) -> TracedFile:
+    """Raises InputError, with row and field, for rows that are not what `attnpo score` or `attnpo segment` writes."""
+    traces: list[Response] = []
+    skipped: dict[str, int] = {}
+    for index, row in read_numbered_jsonl(path, required=("response", "steps")):
+        where = row_name(path, index)
+        traces.append(response_of(_trace_as_rollout(row, index, where), where))
+        if row.get("skipped") is not None:
+            skipped[str(row["skipped"])] = skipped.get(str(row["skipped"]), 0) + 1
+    return TracedFile(path.name, traces, skipped)
+
+
+def _trace_as_rollout(row: dict[str, Any], index: int, where: str) -> dict[str, Any]:
+    """A trace as a row of rollouts. Of its tokens only those of the final answer and of all are recorded."""
+    text = row["response"]
+    parts = split_response(text, BY_MARKS)
+    answer, total = number(row, "answer_tokens", where), number(row, "total_tokens", where)
+    if answer is not None and total is None:
+        raise InputError(f"{where}: 'answer_tokens' without 'total_tokens', expected both, as `attnpo score` has them")
+    return {
+        **{"id": row.get("id", f"row {index}"), "index": index, "problem": row.get("problem"), "text": text},
+        **{"reference": row.get("reference"), "verdict": row.get("verdict"), "steps": row["steps"]},
+        **{"thinking_start": parts.thinking_start, "thinking_end": parts.thinking_end},
+        **{"answer_start": parts.answer_start, "answer_end": parts.answer_end, "baseline": row.get("baseline")},
+        "tokens": {"answer": answer, "prompt": None if total is None else 0, "completion": total},
+    }

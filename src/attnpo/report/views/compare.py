@@ -26,20 +26,19 @@ from attnpo.report.elements import (
     symbol,
 )
 from attnpo.report.elements import score as score_text
-from attnpo.report.evaluated import Sampled
-from attnpo.report.evaluation import Evaluation, Measure
+from attnpo.report.evaluation import Evaluation, Measure, Sampled
 from attnpo.report.run import Run
 from attnpo.report.views.frontier import (
     EXPLAINED,
     Point,
     aes,
     frontier_chart,
+    lengths_chart,
     run_points,
     runs_table,
     share_of,
     tokens_of,
 )
-from attnpo.report.views.lengths import lengths_chart
 
 
 def benchmark_names(evaluations: list[Evaluation]) -> list[str]:

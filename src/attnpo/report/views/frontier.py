@@ -1,10 +1,11 @@
-"""Accuracy against length: who is shorter and no worse."""
+"""Charts of length that several views share: accuracy against length, and how lengths are distributed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from attnpo.evaluation.aes import aes as score_of
@@ -16,6 +17,7 @@ from attnpo.report.elements import (
     change,
     colour,
     count,
+    dash,
     error_bars,
     mark,
     percent,
@@ -26,6 +28,7 @@ from attnpo.report.elements import (
 )
 from attnpo.report.evaluation import Measure
 from attnpo.report.run import Measured, Run
+from attnpo.report.selection import Shelf
 
 EXPLAINED = "Up and to the left is better. Bars: 95 % intervals. Dotted: what nothing else here beats in both."
 
@@ -175,3 +178,67 @@ def interval(measure: Measure, shown: Callable[[float], str]) -> str:
     if measure.low is None or measure.high is None:
         return ""
     return f" [{shown(measure.low)}, {shown(measure.high)}]"
+
+
+BINS = 20
+NICE = (1, 2, 5)
+
+
+def bin_width(longest: float, bins: int = BINS) -> int:
+    """The least width of 1, 2 or 5 times a power of ten with which `bins` ranges reach beyond `longest`.
+
+    >>> bin_width(512), bin_width(19), bin_width(20)
+    (50, 1, 2)
+    """
+    power = 0
+    while True:
+        for nice in NICE:
+            if nice * 10**power * bins > longest:
+                return nice * 10**power
+        power += 1
+
+
+def lengths_chart(name: str, title: str, groups: dict[str, list[float]]) -> Chart | None:
+    """One line of steps per group of lengths, over shared ranges; None where fewer than two lengths are known."""
+    groups = {label: values for label, values in groups.items() if values}
+    every = [value for values in groups.values() for value in values]
+    if len(every) < 2:
+        return None
+    width = bin_width(max(every))
+    last = math.floor(max(every) / width)
+    shares = {
+        label: [sum(math.floor(value / width) == place for value in values) / len(values) for place in range(last + 1)]
+        for label, values in groups.items()
+    }
+    traces = [
+        {
+            "name": label,
+            "x": [width * place for place in range(last + 2)],
+            "y": [*(short(share) for share in found), 0],
+            "mode": "lines",
+            "fill": "tozeroy" if len(groups) <= 2 else "none",
+            "opacity": 0.9,
+            "line": {"color": colour(index), "width": 2, "dash": dash(index), "shape": "hv"},
+            "hovertemplate": "from %{x:,} tokens: %{y:.1%}<extra>%{fullData.name}</extra>",
+        }
+        for index, (label, found) in enumerate(shares.items())
+    ]
+    ranges = [f"{width * place:,}{NBSP}–{NBSP}{width * (place + 1) - 1:,}" for place in range(last + 1)]
+    rows = [(said, *(percent(found[place], 1) for found in shares.values())) for place, said in enumerate(ranges)]
+    medians = "; ".join(f"{label} {count(median(values))}" for label, values in groups.items())
+    layout = {
+        "xaxis": {"title": {"text": "tokens of a response"}, "rangemode": "tozero", "showgrid": False},
+        "yaxis": {"tickformat": ".0%", "rangemode": "tozero"},
+        "hovermode": "x unified",
+    }
+    legend = [Key(label, colour(index), dash=dash(index)) for index, label in enumerate(groups)]
+    said = f"Share of responses by length. Medians: {medians}."
+    return Chart(name, title, said, traces, layout, legend, Table(("Tokens", *groups), rows))
+
+
+def run_lengths(shelf: Shelf, index: int, *, several: bool) -> Chart | None:
+    """The lengths at the first and the last evaluation of a run, all of its problems."""
+    if len(shelf.lengths) < 2:
+        return None
+    of = f" of {shelf.run}" if several else ""
+    return lengths_chart(f"lengths-{index}", f"Lengths before and after{of}", shelf.lengths)

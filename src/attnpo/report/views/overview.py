@@ -23,13 +23,11 @@ from attnpo.report.elements import (
     render,
     small,
 )
-from attnpo.report.evaluated import Sampled, flips_between
-from attnpo.report.evaluation import Evaluation
-from attnpo.report.packing import Flips, Shelf
+from attnpo.report.evaluation import Evaluation, Sampled
 from attnpo.report.run import Measured, Run
+from attnpo.report.selection import Flips, Shelf, flips_between
 from attnpo.report.views.behaviour import OVERVIEW, curves
-from attnpo.report.views.frontier import share_of, tokens_of
-from attnpo.report.views.lengths import run_lengths
+from attnpo.report.views.frontier import run_lengths, share_of, tokens_of
 
 ROWS = (
     ("Accuracy", "accuracy", "share"),

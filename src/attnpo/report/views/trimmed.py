@@ -10,7 +10,7 @@ from typing import Any
 from attnpo.data.jsonl import number, read_numbered_jsonl, row_name, whole
 from attnpo.errors import InputError
 from attnpo.report.elements import Table, View, change, count, percent, plural, render
-from attnpo.report.packing import evenly
+from attnpo.report.selection import evenly
 from attnpo.steps.formats import BY_MARKS
 from attnpo.steps.response import answer_of, thinking_of
 
