@@ -79,6 +79,6 @@ def reader_at(browser, place: str) -> None:
 
 
 def listed(browser) -> int:
-    """How many responses the list says it has; −1 before it says anything."""
+    """The number of responses that the list reports; −1 before it reports one."""
     first = (browser.find_element(By.ID, "found").text.split() or ["-1"])[0]
     return int(first.replace(",", "").replace("No", "0"))

@@ -1,4 +1,4 @@
-"""The report as a reader meets it: opened from disk in Chromium, without a network."""
+"""The page in Chromium, opened from disk without a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VIEWS = ["overview", "compare", "responses", "heads", "behaviour", "configuratio
 
 @pytest.fixture(scope="module")
 def report(example_run, tmp_path_factory) -> Path:
-    """One page over two runs; the responses of the first evaluation of the first try to break out of the page."""
+    """A page of two runs; the responses of the first run's first evaluation try to inject markup and scripts."""
     folder = tmp_path_factory.mktemp("runs")
     runs = [example_run.write_run(folder / name, steps=20, name=name) for name in ("attnpo", "tlmre")]
     accuracy = {f"{layer},{head}": (layer + head) / 12 for layer in range(4) for head in range(8)}
@@ -51,7 +51,7 @@ def visible_views(browser) -> list[str]:
     return [view.get_attribute("id") for view in find(browser, ".view") if view.is_displayed()]
 
 
-def test_no_text_of_a_model_acts(opened):
+def test_no_text_of_a_model_is_active(opened):
     until(opened, lambda b: b.execute_script(DRAWN))
     assert opened.title == "Training report · attnpo report"  # so none of it ran as a script
     fetched = opened.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)")
@@ -120,7 +120,7 @@ def test_responses_by_keyboard(browser, report):
     assert browser.execute_script("return location.hash") == "#responses/1/train-7/2"
     active = browser.find_element(By.ID, "list").get_attribute("aria-activedescendant")
     assert browser.find_element(By.ID, active).get_attribute("aria-selected") == "true"
-    # From step to step with Tab: the numbers of the one in focus are said.
+    # From step to step with Tab: the numbers of the focused step are shown.
     step = find(browser, "#reader .step")[0]
     browser.execute_script("arguments[0].focus()", step)
     readout = find(browser, ".readout")[0].text
@@ -178,7 +178,7 @@ def test_every_step_can_be_searched_at_once(browser, report):
     assert len(find(browser, "#list li")) == 200
 
 
-def test_before_and_after_stand_side_by_side(browser, report):
+def test_before_and_after_are_side_by_side(browser, report):
     show(browser, report, "responses/1/eval-20/1")
     reader_at(browser, "eval-20/1")
     assert [head.text for head in find(browser, ".pair h3")] == ["Before, step 0", "After, step 20"]
@@ -212,7 +212,7 @@ def test_hostile_responses_are_text(browser, report):
     assert browser.title == "Training report · attnpo report"
 
 
-def test_steps_are_visible_in_several_colours_that_can_be_read(browser, report):
+def test_steps_have_several_legible_colours(browser, report):
     pairs: dict[str, set[tuple[str, str]]] = {}
     for scheme in ("light", "dark"):
         pairs[scheme] = set()

@@ -1,4 +1,4 @@
-"""What helps to read a report: formulas, flips, cues, evaluations and traces, as a reader meets them in Chromium."""
+"""Formulas, flips, scroll cues, evaluations and traces of the page in Chromium."""
 
 from __future__ import annotations
 
@@ -47,10 +47,15 @@ def formulas(example_run, tmp_path_factory) -> Path:
     return folder / "page.html"
 
 
+def math_parts(browser, script: str, *arguments):
+    """Run `script` with the page's `mathParts` and return its result."""
+    source = resources.files("attnpo.report").joinpath("static", "maths.js").read_text(encoding="utf-8")
+    return browser.execute_script(f"const base = {{}}; {source}; const {{ mathParts }} = maths; {script}", *arguments)
+
+
 def parts(browser, text: str) -> list[str]:
     """The formulas that `text` has; the parts joined are the text."""
-    script = resources.files("attnpo.report").joinpath("static", "maths.js").read_text(encoding="utf-8")
-    found = browser.execute_script(f"{script}; return mathParts(arguments[0]);", text)
+    found = math_parts(browser, "return mathParts(arguments[0]);", text)
     assert "".join(part["text"] for part in found) == text
     return [part["formula"] for part in found if "formula" in part]
 
@@ -87,12 +92,11 @@ def test_no_text_is_lost_and_no_text_takes_long(browser, formulas):
     rng = random.Random(0)
     for _ in range(100):
         parts(browser, "".join(rng.choices([*"$$$\\()[]` \n5ax{}", "$$", r"\(", r"\]"], k=40)))
-    script = resources.files("attnpo.report").joinpath("static", "maths.js").read_text(encoding="utf-8")
     timed = "const t = performance.now(); arguments[0].forEach((a) => mathParts(a)); return performance.now() - t"
     hostile = [
         unit * (10_000 // len(unit)) for unit in ("$", "$a ", "`", "`a", r"\(", r"\[x", "$$x", "$x aa ", r"\boxed{")
     ]
-    assert browser.execute_script(f"{script}; {timed}", hostile) < 5000
+    assert math_parts(browser, timed, hostile) < 5000
 
 
 def test_formulas_are_drawn_and_money_is_not(browser, formulas):
@@ -114,7 +118,7 @@ def test_formulas_are_drawn_and_money_is_not(browser, formulas):
     assert steps[1].find_elements(By.CSS_SELECTOR, ".words")[0].text.startswith("b$ or")
 
 
-def test_formulas_can_be_read_as_they_were_written(browser, formulas):
+def test_formulas_can_be_shown_as_text(browser, formulas):
     show(browser, formulas, "responses/0/eval-0/0?mode=one")
     until(browser, lambda b: find(b, ".problem math"))
     browser.find_element(By.ID, "formulas").click()
@@ -227,16 +231,16 @@ def test_scored_traces_have_their_colours(browser, evaluations):
     assert "scored.jsonl" in find(browser, "#traces h2")[1].text
 
 
-def test_a_wide_table_says_that_it_scrolls(browser, evaluations):
+def test_a_wide_table_has_a_cue_that_it_scrolls(browser, evaluations):
     show(browser, evaluations, "compare", width=480)
     until(browser, lambda b: find(b, "#compare .cue"))
     wide = "(e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1"
     boxes = browser.execute_script(f"return [...document.querySelectorAll('#compare .scroll')].filter({wide})")
     assert len(boxes) == len([cue for cue in find(browser, "#compare .cue") if cue.is_displayed()]) > 0
-    said = "return arguments[0].nextElementSibling.textContent"
-    assert "scroll sideways" in browser.execute_script(said, boxes[0])
+    cue = "return arguments[0].nextElementSibling.textContent"
+    assert "scroll sideways" in browser.execute_script(cue, boxes[0])
     browser.execute_script("arguments[0].scrollLeft = 1e6", boxes[0])
-    until(browser, lambda b: "sideways" not in b.execute_script(said, boxes[0]))
+    until(browser, lambda b: "sideways" not in b.execute_script(cue, boxes[0]))
     show(browser, evaluations, "overview", width=1280)
     assert not [cue for cue in find(browser, "#overview .cue") if cue.is_displayed()]
 

@@ -1,4 +1,4 @@
-"""The page of `attnpo report`: what it says, and that nothing a model wrote can act in it."""
+"""The page of `attnpo report`: its content, and that text from models is never active in it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def page(run_folder) -> Page:
     return Page(report_html([run_folder]))
 
 
-def test_the_page_says_what_the_run_was(page):
+def test_the_page_names_model_and_method(page):
     for part in ("attnpo-demo", "tiny-overthinker", "AttnPO", "rloo", "tlmre", "Response length", "Mean scale γ"):
         assert part in page.text
     assert page.all("html", lang="en")
@@ -104,7 +104,7 @@ def test_credentials_are_not_shown(example_run, tmp_path):
         assert kept in text
 
 
-def test_heading_levels_leave_nothing_out(page):
+def test_no_heading_level_is_skipped(page):
     levels = [int(tag[1]) for tag, _ in page.elements if len(tag) == 2 and tag[0] == "h" and tag[1].isdigit()]
     assert levels[0] == 1
     assert all(deeper <= level + 1 for level, deeper in pairwise(levels))
@@ -142,7 +142,7 @@ def test_views_without_content_have_no_tab(tmp_path):
     assert views == ["overview", "compare", "responses", "configuration"]
 
 
-def test_options_that_differ_stand_first(example_run, tmp_path):
+def test_options_that_differ_come_first(example_run, tmp_path):
     folders = [example_run.write_run(tmp_path / name, name=name, steps=1, groups=1) for name in ("a", "b")]
     page = Page(report_html(folders))
     assert "Where the runs differ" in page.text
@@ -154,7 +154,7 @@ def test_options_that_differ_stand_first(example_run, tmp_path):
 # --- escaping
 
 
-def test_text_from_a_model_is_never_markup(example_run, tmp_path):
+def test_text_of_a_model_is_never_markup(example_run, tmp_path):
     folder = example_run.write_run(tmp_path / "run", steps=2, groups=1)
     ordinary = Page(report_html([folder]))
     for path in (folder / "rollouts").iterdir():
@@ -211,7 +211,7 @@ def test_a_value_that_a_template_lacks_is_an_error():
 
 
 @given(st.text())
-def test_characters_that_act_on_their_surroundings_are_shown_by_name(text):
+def test_characters_that_affect_the_text_around_them_are_shown_by_name(text):
     shown = visible(text)
     assert all(ord(c) >= 32 or c in "\t\n" for c in shown)
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\x7f")
@@ -241,7 +241,7 @@ def test_lone_surrogates_do_not_stop_the_page(example_run, tmp_path):
     assert json.loads(page.unpacked("chunk-0-train-1"))["problems"] == ["x?y"]
 
 
-def test_watching_writes_the_page_when_a_run_gets_on(example_run, tmp_path, monkeypatch, capsys):
+def test_watching_writes_the_page_when_a_run_continues(example_run, tmp_path, monkeypatch, capsys):
     from attnpo.cli import report
     from attnpo.cli.main import main
 
@@ -249,7 +249,7 @@ def test_watching_writes_the_page_when_a_run_gets_on(example_run, tmp_path, monk
     page, sizes = tmp_path / "page.html", []
 
     def sleep(seconds: float) -> None:
-        """In place of waiting: the first look finds nothing new, the second one a metrics line, the third ends it."""
+        """Replace waiting: the second call adds a line of metrics, the fourth ends watching."""
         sizes.append(page.stat().st_mtime_ns)
         if len(sizes) == 2:
             with open(run / "metrics.jsonl", "a") as file:
@@ -277,7 +277,7 @@ def test_temml_is_there_with_its_licence_and_only_where_there_are_texts(page, tm
     assert "temml" not in Page(report_html([tmp_path])).scripts
 
 
-def test_watching_sees_samples_and_traces_and_outlives_a_half_written_file(example_run, tmp_path, monkeypatch, capsys):
+def test_watching_sees_samples_and_traces_and_survives_a_half_written_file(example_run, tmp_path, monkeypatch, capsys):
     from attnpo.cli import report
     from attnpo.cli.main import main
     from example_evaluation import sample_row, write_samples
@@ -289,11 +289,11 @@ def test_watching_sees_samples_and_traces_and_outlives_a_half_written_file(examp
 
     def sleep(seconds: float) -> None:
         times.append(page.stat().st_mtime_ns)
-        whole = file.read_text(encoding="utf-8")
+        complete = file.read_text(encoding="utf-8")
         if len(times) == 1:
-            file.write_text(whole + json.dumps(sample_row(id="b"))[:40], encoding="utf-8")
+            file.write_text(complete + json.dumps(sample_row(id="b"))[:40], encoding="utf-8")
         if len(times) == 2:
-            file.write_text(whole.splitlines()[0] + "\n" + json.dumps(sample_row(id="b")) + "\n", encoding="utf-8")
+            file.write_text(complete.splitlines()[0] + "\n" + json.dumps(sample_row(id="b")) + "\n", encoding="utf-8")
         if len(times) == 3:
             example_run.write_jsonl(traces, [{"id": 1, "response": "anew</think>b", "steps": []}])
         if len(times) == 5:

@@ -46,7 +46,7 @@ def write_results(folder: Path, changes: dict | None = None) -> Path:
     return folder
 
 
-def test_curves_carry_the_recorded_numbers_and_a_table(run_folder, example_run):
+def test_curves_have_the_recorded_numbers_and_a_table(run_folder, example_run):
     charts = curves(read_runs([run_folder]), OVERVIEW)
     assert [chart.id for chart in charts] == ["length", "accuracy", "reward", "scale"]
     training, held_out = charts[0].traces
@@ -101,7 +101,7 @@ def test_a_tiny_range_does_not_fill_the_plot(run_folder, reward, span):
     assert chart.layout["yaxis"].get("range") == span
 
 
-def test_a_share_has_no_axis_far_beyond_one(run_folder):
+def test_the_axis_of_a_share_ends_near_one(run_folder):
     rows = [{"step": 0.0, "accuracy": 1.0}, {"step": 1.0, "accuracy": 1.0}]
     (chart,) = curves([replace(read_runs([run_folder])[0], metrics=rows, evaluations=[])], OVERVIEW)
     assert chart.layout["yaxis"]["range"] == [0.895, 1.005]
@@ -121,12 +121,12 @@ def test_aes_is_that_of_the_evaluation(accuracy, tokens, expected):
     assert found == pytest.approx(reference_aes(accuracy, tokens, 45.21, 9340))
 
 
-def test_aes_needs_something_to_divide_by():
+def test_aes_of_a_base_of_zero_is_none():
     assert aes(0.5, 100, 0.0, 100) is None
     assert aes(0.5, 100, 0.5, 0) is None
 
 
-def test_the_frontier_is_what_nothing_beats_in_both():
+def test_the_frontier_has_the_points_that_none_beats_in_both():
     def point(name: str, accuracy: float, tokens: float) -> Point:
         return Point(name, Measure(accuracy), Measure(tokens))
 
@@ -209,10 +209,10 @@ def test_the_same_questions_are_compared_whatever_the_limit(tmp_path):
     for folder, limit in zip(folders, (None, 100), strict=True):
         write_options(folder, benchmarks=asked("a1"), limit=limit)
     table = benchmark_table([read_evaluation(folder) for folder in folders], "math500")
-    assert [row[4] for row in table.rows] == ["–", "0.00"]  # the base itself, and one that is no different
+    assert [row[4] for row in table.rows] == ["–", "0.00"]  # the base, and an evaluation equal to it
 
 
-def test_different_sampling_is_said_on_the_page(tmp_path):
+def test_different_sampling_is_reported_on_the_page(tmp_path):
     folders = [write_results(tmp_path / name, {"name": "model", "aes": None}) for name in ("cool", "hot")]
     for folder, temperature in zip(folders, (0.6, 1.0), strict=True):
         write_options(folder, temperature=temperature, top_p=0.95)
@@ -227,14 +227,14 @@ def test_a_model_without_a_benchmark_has_no_row(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("budgets", "drawn", "said"),
+    ("budgets", "drawn", "note"),
     [
         ((512, 1024), [512, 1024], "counts as wrong."),
         ((512, 1024, 2048), [512, 1024], "Only budgets that all were measured at."),
         ((1024, 2048), [1024, 2048], "Not all were measured at the same budgets."),
     ],
 )
-def test_one_chart_has_budgets_that_all_have(tmp_path, budgets, drawn, said):
+def test_a_chart_has_the_budgets_that_all_share(tmp_path, budgets, drawn, note):
     folders = [
         write_results(
             tmp_path / name,
@@ -245,10 +245,10 @@ def test_one_chart_has_budgets_that_all_have(tmp_path, budgets, drawn, said):
     charts = benchmark_charts([read_evaluation(folder) for folder in folders], "math500", 0)
     (chart,) = (chart for chart in charts if chart.id == "at-budget-0")
     assert chart.traces[1]["x"] == drawn
-    assert chart.explained.endswith(said)
+    assert chart.explained.endswith(note)
 
 
-def test_a_page_over_runs_and_evaluations_is_a_report(run_folder, tmp_path):
+def test_a_page_of_runs_and_evaluations_has_a_neutral_title(run_folder, tmp_path):
     assert "<title>Report · attnpo report</title>" in report_html([run_folder, write_results(tmp_path / "short")])
 
 
@@ -272,7 +272,7 @@ def test_the_written_results_can_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"benchmarks": 3}, "benchmarks: found 3, expected an object"),
         ({"benchmarks": {"x": {"accuracy": {"value": "high"}}}}, "x, accuracy: 'value' is 'high'"),
@@ -280,11 +280,11 @@ def test_the_written_results_can_be_read(tmp_path):
         ({"aes": [1]}, "aes: found [1], expected an object"),
     ],
 )
-def test_malformed_results_are_named(tmp_path, change, said):
+def test_malformed_results_are_named(tmp_path, change, message):
     with pytest.raises(InputError) as caught:
         read_evaluation(write_results(tmp_path / "e", change))
     assert "results.json" in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_an_evaluation_that_has_not_ended(tmp_path):

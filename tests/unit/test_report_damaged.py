@@ -1,4 +1,4 @@
-"""Partial runs still give a page that says what is missing; malformed files are named with their row."""
+"""Partial runs give a page that lists what is missing; errors about malformed files name file and row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_folder(example_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "consequence"),
     [
         ("config.yaml", "the model and the method are not known"),
         ("environment.json", "versions and seeds are not known"),
@@ -31,12 +31,12 @@ def run_folder(example_run, tmp_path):
         ("evaluations.jsonl", "nothing was measured on held-out problems"),
     ],
 )
-def test_a_missing_or_empty_file_is_a_notice(run_folder, name, said):
+def test_a_missing_or_empty_file_is_a_notice(run_folder, name, consequence):
     (run_folder / name).unlink()
-    assert f"No {name}: {said}." in report_html([run_folder])
+    assert f"No {name}: {consequence}." in report_html([run_folder])
     (run_folder / name).write_text("")
     if name.endswith(".jsonl"):
-        assert f"{name} is empty: {said}." in report_html([run_folder])
+        assert f"{name} is empty: {consequence}." in report_html([run_folder])
 
 
 def test_without_rollouts(run_folder):
@@ -74,7 +74,7 @@ def test_null_scores_and_missing_counts(run_folder, example_run):
         assert {step["level"] for step in steps} == {step["score"] for step in steps} == {None}
 
 
-def test_an_unfinished_last_line_is_tolerated_and_said(run_folder):
+def test_an_unfinished_last_line_is_tolerated_and_reported(run_folder):
     path = run_folder / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     run = read_run(run_folder)
@@ -83,7 +83,7 @@ def test_an_unfinished_last_line_is_tolerated_and_said(run_folder):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (b'{"step": 3, "accuracy"', "not valid JSON"),
         (b"[3]", "found a list, expected one JSON object per line"),
@@ -95,14 +95,14 @@ def test_an_unfinished_last_line_is_tolerated_and_said(run_folder):
     ],
 )
 @pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations.jsonl"])
-def test_a_malformed_line_is_named(run_folder, name, line, said):
+def test_a_malformed_line_is_named(run_folder, name, line, message):
     path = run_folder / name
     first, *rest = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + line + b"\n" + b"".join(rest))
     with pytest.raises(InputError) as caught:
         read_run(run_folder)
     assert f"{name}, row 2" in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     # The same at the end, but finished with a newline: no crash while writing does that.
     path.write_bytes(first + line + b"\n")
     with pytest.raises(InputError, match="row 2"):
@@ -126,7 +126,7 @@ def test_a_resumed_run_counts_the_later_record(run_folder):
 
 @pytest.mark.parametrize("keep", [0, 5, 0.5, 0.9])
 @pytest.mark.parametrize("name", ["eval-000010.jsonl.gz", "train-000010.jsonl.gz"])
-def test_a_truncated_rollout_file_is_tolerated_and_said(run_folder, name, keep):
+def test_a_truncated_rollout_file_is_tolerated_and_reported(run_folder, name, keep):
     path = run_folder / "rollouts" / name
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data)) if keep < 1 else int(keep)])
@@ -143,7 +143,7 @@ def test_a_rollout_file_of_several_gzip_members(run_folder):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"text": None}, "'text' is None"),
         ({"thinking_end": 10**6}, "expected to lie in a text of"),
@@ -156,7 +156,7 @@ def test_a_rollout_file_of_several_gzip_members(run_folder):
         ({"advantage": []}, "'advantage' is []"),
     ],
 )
-def test_a_rollout_row_that_does_not_fit_is_named(run_folder, example_run, change, said):
+def test_a_rollout_row_that_does_not_fit_is_named(run_folder, example_run, change, message):
     path = run_folder / "rollouts" / "eval-000010.jsonl.gz"
     rows = example_run.read_jsonl(path)
     rows[4] |= change
@@ -164,7 +164,7 @@ def test_a_rollout_row_that_does_not_fit_is_named(run_folder, example_run, chang
     with pytest.raises(InputError) as caught:
         report_html([run_folder])
     assert "eval-000010.jsonl.gz, row 5" in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_no_run_folder(tmp_path):
@@ -192,8 +192,8 @@ def test_any_cut_leaves_the_rows_before_it(rows, cut, zipped, tmp_path_factory):
     lines = [json.dumps(row, ensure_ascii=False).encode() for row in rows]
     data = b"".join(line + b"\n" for line in lines)
     path = tmp_path_factory.mktemp("cut") / ("a.jsonl.gz" if zipped else "a.jsonl")
-    whole = gzip.compress(data) if zipped else data
-    path.write_bytes(whole[:cut])
+    complete = gzip.compress(data) if zipped else data
+    path.write_bytes(complete[:cut])
     found, notice = read_unfinished_jsonl(path)
     assert [row for _, row in found] == rows[: len(found)]
     if len(found) < len(rows) and zipped:
@@ -201,7 +201,7 @@ def test_any_cut_leaves_the_rows_before_it(rows, cut, zipped, tmp_path_factory):
     if not zipped:
         assert len(found) >= data[:cut].count(b"\n")
         rest = data[:cut].rpartition(b"\n")[2]
-        # A row that has lost nothing but its line break is whole.
+        # A row that lacks only its line break is complete.
         assert (notice is not None) == (rest not in (b"", *lines))
 
 
@@ -219,7 +219,7 @@ LATER = (
 
 @pytest.mark.parametrize("absent", [*LATER, "steps", "tokens"])
 def test_records_of_an_earlier_version(absent, run_folder, example_run):
-    """A field that a version did not write yet leaves a gap, not an error."""
+    """A field that an earlier version did not write is a gap, not an error."""
     for path in (run_folder / "rollouts").iterdir():
         rows = example_run.read_jsonl(path)
         example_run.write_jsonl(path, [{k: v for k, v in row.items() if k != absent} for row in rows])

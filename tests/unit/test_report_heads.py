@@ -1,4 +1,4 @@
-"""The heads of a run on its page."""
+"""The Heads view of the page."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_heads_without_figures_have_a_table_and_no_map(folder):
     assert "plot-heads" not in report_html([folder])
 
 
-def test_a_run_without_heads_has_no_such_view(folder):
+def test_a_run_without_heads_has_no_view_of_heads(folder):
     (folder / "heads.json").unlink()
     assert 'id="heads"' not in report_html([folder])
 
@@ -63,7 +63,7 @@ STABILITY = "model,traces,Pearson,low,high,first's\nstart,200,,,,0.96\ncheckpoin
 
 
 @pytest.mark.parametrize("place", ["stability", "evidence/stability", "../elsewhere"])
-def test_stability_is_found_in_the_run_or_given_beside_it(folder, place):
+def test_stability_is_found_in_the_run_or_in_a_separate_folder(folder, place):
     (folder / place).mkdir(parents=True)
     (folder / place / "table.csv").write_text(STABILITY)
     page = report_html([folder] if ".." not in place else [folder, folder / place])
@@ -71,7 +71,7 @@ def test_stability_is_found_in_the_run_or_given_beside_it(folder, place):
     assert "checkpoint-12" in page
 
 
-def test_stability_carries_the_recorded_numbers(tmp_path):
+def test_stability_has_the_recorded_numbers(tmp_path):
     (tmp_path / "table.csv").write_text(STABILITY)
     stability = find_stability(tmp_path, "s")
     assert stability is not None
@@ -80,7 +80,7 @@ def test_stability_carries_the_recorded_numbers(tmp_path):
     assert trace["error_y"]["arrayminus"] == pytest.approx([0.002])
 
 
-def test_tables_of_other_tools_are_left_alone_and_bad_ones_named(tmp_path):
+def test_tables_of_other_tools_are_ignored_and_bad_ones_named(tmp_path):
     (tmp_path / "table.csv").write_text("heads,SRA\nbest,0.9\n")
     assert find_stability(tmp_path, "s") is None
     (tmp_path / "table.csv").write_text(STABILITY.replace("0.994", "low"))

@@ -1,4 +1,4 @@
-"""Which responses the page carries, and in which form."""
+"""Which responses the page contains, and in which form."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_effects_follow_from_scale_and_advantage(advantage, effects):
     assert chunk.catalogue[0]["marks"] == [name for name in effects[:1] if name != "untouched"]
 
 
-def test_steps_and_gaps_hold_the_whole_thinking_in_order():
+def test_steps_and_gaps_are_the_complete_thinking_in_order():
     one = packed(response(steps=[{"start": 2, "end": 7, "kind": "forward", "score": None, "scale": None}]))
     assert [piece["text"] for piece in one["pieces"]] == ["Fi", "rst s", "tep.\nSecond."]
     assert ["kind" in piece for piece in one["pieces"]] == [False, True, False]
@@ -78,7 +78,7 @@ def test_a_response_without_closing_tag_or_steps():
     assert unpacked(chunk)["responses"][0]["answer"] == ""
 
 
-def test_of_a_long_response_the_middle_is_left_out_and_said():
+def test_the_middle_of_a_long_response_is_left_out_and_reported():
     text = "".join(f"{number:04d}" + "x" * 996 for number in range(100))
     steps = [{"start": 1000 * k, "end": 1000 * k + 1000, "kind": "forward"} for k in range(100)]
     pieces = packed(response(text=text, thinking_end=len(text), steps=steps))["pieces"]
@@ -96,7 +96,7 @@ def test_one_piece_of_100k_characters_is_clipped(steps):
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 4 * HEAD), max_size=12))
-def test_nothing_is_lost_without_a_word(lengths):
+def test_every_omission_is_reported(lengths):
     ends = [sum(lengths[: k + 1]) for k in range(len(lengths))]
     steps = [{"start": end - n, "end": end, "kind": "k"} for end, n in zip(ends, lengths, strict=True)]
     pieces = packed(response(text="z" * sum(lengths), thinking_end=sum(lengths), steps=steps))["pieces"]
@@ -116,7 +116,7 @@ def test_ends_first_is_an_order_of_all(count):
 
 
 @given(st.integers(0, 200), st.integers(1, 30))
-def test_evenly_takes_the_ends_and_as_many_as_wanted(count, wanted):
+def test_evenly_includes_the_ends_and_as_many_as_wanted(count, wanted):
     found = evenly(count, wanted)
     assert len(found) == len(set(found)) == min(count, wanted)
     assert found == sorted(found)
@@ -137,13 +137,13 @@ def test_pairs_go_from_the_strongest_change_to_the_weakest():
     assert pick_pairs(first, []) == []
 
 
-def test_of_an_evaluation_the_pairs_come_first_then_other_scored_ones():
+def test_pairs_of_an_evaluation_come_before_other_scored_responses():
     rows = [response(id=k) for k in "ab"] + [response(id=k, steps=[]) for k in "cd"]
     assert [r.id for r in pick_evaluated(rows, ["d", "b"])] == ["d", "b", "a"]
     assert [r.id for r in pick_evaluated(rows[2:], [])] == ["c", "d"]
 
 
-def test_all_of_a_small_run_is_there(example_run, tmp_path):
+def test_the_page_contains_all_of_a_small_run(example_run, tmp_path):
     run = read_run(example_run.write_run(tmp_path / "run", steps=20))
     (shelf,) = collect([run])
     assert [chunk.key for chunk in shelf.chunks] == [
@@ -160,10 +160,10 @@ def test_all_of_a_small_run_is_there(example_run, tmp_path):
 
 def test_a_small_budget_keeps_the_ends(example_run, tmp_path, monkeypatch):
     run = read_run(example_run.write_run(tmp_path / "run", steps=20))
-    whole = sum(len(chunk.data) for chunk in collect([run])[0].chunks)
-    monkeypatch.setattr(selection, "BUDGET", whole // 4)
+    complete = sum(len(chunk.data) for chunk in collect([run])[0].chunks)
+    monkeypatch.setattr(selection, "BUDGET", complete // 4)
     (shelf,) = collect([run])
-    assert sum(len(chunk.data) for chunk in shelf.chunks) <= whole // 4
+    assert sum(len(chunk.data) for chunk in shelf.chunks) <= complete // 4
     assert {"eval-0", "eval-20", "train-1", "train-20"} <= {chunk.key for chunk in shelf.chunks}
     assert len(shelf.chunks) < 23
     assert "of 20 recorded training steps" in shelf.left_out[1]

@@ -41,7 +41,7 @@ def response(id: str, verdict: str | None):
         ("right", "no_answer", "lost"),
         ("right", "right", None),
         ("wrong", "no_answer", None),
-        ("timed_out", "right", None),  # it says nothing of the answer
+        ("timed_out", "right", None),  # it is not about the answer
         ("right", None, None),
     ],
 )
@@ -61,7 +61,7 @@ def test_flips_are_counted_over_the_first_response_of_each_problem():
     assert counts.sentence("problems").startswith("Of 4 problems 1 went from not right to right and 1 from right")
 
 
-def test_flips_are_carried_beside_the_others():
+def test_flips_are_added_to_the_other_problems():
     first = [response(f"{k:03d}", "wrong") for k in range(200)]
     last = [response(f"{k:03d}", "right" if k % 4 == 0 else "wrong") for k in range(200)]
     chosen = pick_pairs(first, last)
@@ -71,7 +71,7 @@ def test_flips_are_carried_beside_the_others():
 
 
 def two(tmp_path):
-    """Evaluations of one problem each way, with the question of the first written down."""
+    """Two evaluations with a flip in each direction; questions.jsonl of the first has one question."""
     for name, verdicts in (("base", "right wrong right"), ("short", "right right wrong")):
         rows = [sample_row(id=f"p{k}", verdict=v, tokens=100 * (k + 1)) for k, v in enumerate(verdicts.split())]
         write_samples(tmp_path / name, "math500", rows)
@@ -100,7 +100,7 @@ def test_an_evaluation_has_its_responses_and_the_flips_first(tmp_path):
     assert 'id="plot-lengths-of-0"' in page
 
 
-def test_a_response_that_was_cut_off_is_all_thinking_and_one_without_thinking_all_answer(tmp_path):
+def test_a_truncated_response_is_all_thinking_and_one_without_thinking_all_answer(tmp_path):
     rows = [
         sample_row(id="cut", text="Still going", truncated=True, verdict="no_answer", tokens=9),
         sample_row(id="plain", text="It is 4.", thinking_tokens=0, answer_tokens=4),

@@ -1,4 +1,4 @@
-"""`attnpo report` as a command, and the sentence and the table that head its page."""
+"""`attnpo report` as a command, and the sentence and the table at the top of its page."""
 
 from __future__ import annotations
 
@@ -86,17 +86,17 @@ def test_without_evaluations_the_sentence_names_training_as_its_source(run_folde
 @pytest.mark.parametrize(
     ("lengths", "clear"),
     [
-        ([366, 326], False),  # one update each: nothing says how much they differ by chance
+        ([366, 326], False),  # one update each: their variation by chance is unknown
         ([102, 98, 82, 78], False),  # 20 apart; half an interval is 12.71 × √8/√2 = 25.4 at both ends, together 36 …
         ([101, 99, 81, 79], True),  # … and here 18
         ([100, 100, 80, 80], True),
     ],
 )
-def test_the_headline_of_training_updates_says_what_they_can_show(run_folder, lengths, clear):
+def test_the_headline_of_training_updates_is_clear_only_beyond_their_spread(run_folder, lengths, clear):
     metrics = [{"step": float(s), "length/completion": float(n), "accuracy": 0.5} for s, n in enumerate(lengths, 1)]
-    said = sentence(replace(read_run(run_folder), evaluations=[], metrics=metrics))
-    assert ("shows no clear change" in said) != clear
-    assert ("shorter" in said) == clear
+    text = sentence(replace(read_run(run_folder), evaluations=[], metrics=metrics))
+    assert ("shows no clear change" in text) != clear
+    assert ("shorter" in text) == clear
 
 
 def test_the_table_has_intervals_and_changes(run_folder):
@@ -117,15 +117,15 @@ def test_the_table_has_intervals_and_changes(run_folder):
 def test_findings_name_what_changed(run_folder):
     run = read_run(run_folder)
     steps = [{"step": float(s), "steps/per_response": 9.0 - s, "steps/attenuated": s / 10} for s in (1, 2, 3, 4)]
-    said = findings(replace(run, evaluations=[], metrics=steps))
-    assert [text.replace("\xa0", " ") for text in said] == [
+    found = findings(replace(run, evaluations=[], metrics=steps))
+    assert [text.replace("\xa0", " ") for text in found] == [
         "A response takes 5.5 steps in training batches, instead of 7.5.",  # means of two and two
         "The method attenuated 35 % of the steps in the last training batches (15 % in the first).",
     ]
     assert findings(replace(run, evaluations=[], metrics=[])) == []
 
 
-def test_numbers_as_words():
+def test_formatted_numbers():
     assert (percent(0.7149), percent(-0.001), percent(None)) == ("71\xa0%", "0\xa0%", "–")
     assert (points(-0.004), points(0.0)) == ("−0.4\xa0points", "0.0\xa0points")
     assert (small(-0.12345, signed=True), small(0.5, signed=True), small(0.0), small(None)) == (
@@ -136,7 +136,7 @@ def test_numbers_as_words():
     )
 
 
-def test_the_command_writes_one_page_and_says_where(run_folder, tmp_path, capsys):
+def test_the_command_writes_one_page_and_prints_its_path(run_folder, tmp_path, capsys):
     output = tmp_path / "new" / "page.html"
     assert main(["report", str(run_folder), "-o", str(output)]) == 0
     printed = capsys.readouterr().out
@@ -146,7 +146,7 @@ def test_the_command_writes_one_page_and_says_where(run_folder, tmp_path, capsys
     assert output.stat().st_size < 3_000_000
 
 
-def test_a_failed_report_leaves_the_page_that_was_there(run_folder, tmp_path, capsys):
+def test_a_failed_report_keeps_the_existing_page(run_folder, tmp_path, capsys):
     output = tmp_path / "page.html"
     output.write_text("old")
     assert main(["report", str(run_folder), str(tmp_path / "nowhere"), "-o", str(output)]) == 2

@@ -1,4 +1,4 @@
-"""Trimmed traces on the page: struck through, escaped, and refused where they are something else."""
+"""The Trimmed view: removed steps struck through, text escaped, other files refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_removed_steps_are_struck_through(tmp_path):
     assert 'href="#overview"' not in page
 
 
-def test_beside_a_run(tmp_path, example_run):
+def test_a_page_of_a_run_and_a_trimmed_file(tmp_path, example_run):
     folder = example_run.write_run(tmp_path / "run", steps=1, groups=1)
     page = report_html([folder, write(tmp_path / "short.jsonl", row())])
     assert page.index('href="#overview"') < page.index('href="#trimmed"')

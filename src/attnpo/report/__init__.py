@@ -1,1 +1,1 @@
-"""Run folders in, one self-contained HTML page out. Reads files only: no torch, no TRL, nothing from training."""
+"""Write one self-contained HTML page from run folders. Reads files only: no torch, no TRL, no import of training."""

@@ -1,4 +1,4 @@
-"""What the tabs of the page are made of: words and numbers as people read them, charts and tables, and their HTML."""
+"""Elements of the views: numbers as readable text, charts and tables, and the templates that turn them into HTML."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from markupsafe import Markup
 
 NBSP = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
-# A control character has no glyph and some end the parsing of a page: show its picture instead (U+2400 …).
+# Control characters have no glyph, and some end the parsing of a page: replaced by their pictures (U+2400 …).
 _CONTROLS: dict[int, int | str] = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _CONTROLS[0x7F] = 0x2421
-# Embeddings, overrides and isolates reverse what follows them: show their names instead.
+# Embeddings, overrides and isolates reverse the text after them: replaced by their code points.
 _CONTROLS |= {code: f"⟨U+{code:04X}⟩" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def visible(text: str) -> str:
-    """`text` with a visible sign for each character that has none and acts on the text around it."""
+    """Return `text` with a visible sign in place of each invisible character that affects the text around it."""
     return text.translate(_CONTROLS)
 
 
 def esc(value: object) -> Markup:
-    """`value` as HTML text or attribute value; never markup, unless it is Markup already."""
+    """Return `value` escaped as HTML text or attribute value; Markup is returned unchanged."""
     return value if isinstance(value, Markup) else Markup(html.escape(visible(str(value)), quote=True))
 
 
 def embedded_json(value: Any) -> str:
-    """JSON that can stand inside a <script> element: no `</`, no `<!--`, no NaN."""
+    """Return JSON that is safe inside a <script> element: no `</`, no `<!--`, no NaN."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
@@ -43,12 +43,12 @@ def percent(share: float | None, digits: int = 0) -> str:
 
 
 def points(share: float) -> str:
-    """A difference of two shares, in percentage points, with its sign."""
+    """Format a difference of two shares in percentage points, with its sign."""
     return f"{_plus(100 * share, 1)}{NBSP}points"
 
 
 def change(before: float, after: float) -> str:
-    """The relative change from `before` to `after`, with its sign."""
+    """Format the relative change from `before` to `after`, with its sign."""
     return "–" if not before else f"{_plus(100 * (after - before) / before, 0)}{NBSP}%"
 
 
@@ -57,7 +57,7 @@ def count(value: float | None) -> str:
 
 
 def small(value: float | None, signed: bool = False, digits: int = 3) -> str:
-    """A few significant digits, without an exponent for the sizes that occur here."""
+    """Format with a few significant digits, without an exponent for the sizes that occur here."""
     if value is None:
         return "–"
     text = f"{abs(value):.{digits}g}"
@@ -66,7 +66,7 @@ def small(value: float | None, signed: bool = False, digits: int = 3) -> str:
 
 
 def score(value: float | None) -> str:
-    """An accuracy–efficiency score: two decimals and its sign."""
+    """Format an accuracy–efficiency score: two decimals and its sign."""
     return "–" if value is None else _plus(value, 2)
 
 
@@ -92,7 +92,7 @@ def _plus(value: float, digits: int) -> str:
     return text if text.startswith(MINUS) or not float(text) else f"+{text}"
 
 
-COLOURS = 6  # --run-0 … in page.css: Okabe and Ito's, darkened or lightened until they can be read
+COLOURS = 6  # --run-0 … in colours.css: Okabe and Ito's, darkened or lightened until they are legible
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 MARKS = ("●", "■", "◆", "▲", "✚", "★")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -111,7 +111,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are read; the first of every row names it."""
+    """Cells as formatted text; the first cell of a row is its heading."""
 
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
@@ -120,7 +120,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A titled plot; `layout` is laid over what all plots of the page share."""
+    """A titled plot; `layout` overrides the layout that all plots of the page share."""
 
     id: str
     title: str
@@ -131,7 +131,7 @@ class Chart:
     table: Table | None = None
 
     def figure(self) -> dict[str, Any]:
-        """What the page hands to plotly."""
+        """Return the arguments that the page's script passes to plotly."""
         return {"id": f"plot-{self.id}", "traces": self.traces, "layout": self.layout}
 
 
@@ -152,14 +152,14 @@ def dash(index: int) -> str:
 
 
 def short(value: float | None) -> float | None:
-    """Six digits are more than a plot can show."""
+    """Round to six significant digits: more than a plot can show."""
     return None if value is None else float(f"{value:.6g}")
 
 
 def error_bars(
     values: Sequence[float | None], low: Sequence[float | None], high: Sequence[float | None], colour: str
 ) -> dict[str, Any]:
-    """plotly's error bars from the ends of intervals."""
+    """Return plotly's error bars for intervals [low, high] around values."""
     return {
         "type": "data",
         "symmetric": False,
@@ -181,7 +181,7 @@ INTERVAL = re.compile(r" (\[[^\[\]]*\])")
 
 @dataclass(frozen=True)
 class View:
-    """One tab of the page; without `html` there is nothing to show and no tab."""
+    """One tab of the page; a view with empty `html` gets no tab."""
 
     id: str
     title: str
@@ -191,7 +191,7 @@ class View:
 
 @cache
 def _templates() -> Environment:
-    """The templates of the page. Every value they print is escaped by `esc`; an undefined one is an error."""
+    """The environment of the templates. `esc` escapes every value they print; an undefined value is an error."""
     templates = Environment(
         loader=PackageLoader("attnpo.report"),
         autoescape=True,
@@ -205,10 +205,10 @@ def _templates() -> Environment:
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A file of templates/ with `values`, without whitespace around it."""
+    """Render a file of templates/ with `values`; surrounding whitespace is removed."""
     return Markup(_templates().get_template(template).render(values).strip())
 
 
 def _cell(text: str) -> Markup:
-    """A cell of a table, with its interval in smaller type."""
+    """Return the HTML of a table cell, with its interval in smaller type."""
     return Markup(INTERVAL.sub(r" <small>\1</small>", str(esc(text))))

@@ -24,7 +24,7 @@ NO_TEXT = "(The text of this problem was not recorded: evaluate again to have qu
 
 @dataclass(frozen=True)
 class Measure:
-    """A mean with the ends of its 95 % interval over problems; None: not recorded."""
+    """A mean with the ends of its 95 % interval over problems; None if not recorded."""
 
     value: float
     low: float | None = None
@@ -33,7 +33,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One model on one benchmark. `at_k` and `at_budget` have a measure per number of samples and of tokens."""
+    """One model on one benchmark. `at_k` has a measure per number of samples, `at_budget` one per number of tokens."""
 
     problems: int
     ungraded: int
@@ -45,9 +45,9 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on several benchmarks; `aes` by benchmark and under "all", against the model `base`.
+    """One model on several benchmarks; `aes` by benchmark and under "all", relative to the model `base`.
 
-    `options`: what eval.yaml holds.
+    `options`: the contents of eval.yaml.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Evaluation:
     notices: tuple[str, ...] = ()
 
     def same_problems(self, other: Evaluation, benchmark: str) -> bool:
-        """Whether both answered the same: as many problems, and one hash of the questions or, without it, one limit."""
+        """Whether both answered the same problems: equal counts, and equal question hashes or (without them) limits."""
         if self.benchmarks[benchmark].problems != other.benchmarks[benchmark].problems:
             return False
         ours, theirs = self._questions(benchmark), other._questions(benchmark)
@@ -68,14 +68,14 @@ class Evaluation:
         return ours == theirs
 
     def _questions(self, benchmark: str) -> Any:
-        """The hash of the questions in eval.yaml; None where it is not recorded."""
+        """The hash of the questions in eval.yaml; None if not recorded."""
         recorded = self.options.get("benchmarks")
         found = recorded.get(benchmark) if isinstance(recorded, dict) else None
         return found.get("questions") if isinstance(found, dict) else None
 
 
 def is_exchanged(path: Path) -> bool:
-    """Whether this may be an evaluation in the form of others (`attnpo.evaluation.exchange`), by its name."""
+    """Whether the name is that of an evaluation in another project's format (`attnpo.evaluation.exchange`)."""
     return path.is_file() and (path.suffix in (".json", ".parquet") or path.name.endswith("_samples.jsonl"))
 
 
@@ -84,12 +84,12 @@ def is_evaluation(path: Path) -> bool:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Read the results in an evaluation folder, or those of a file of Every Eval Ever or lighteval, computed alike.
+    """Read the results of an evaluation folder, or compute them from a file of Every Eval Ever or lighteval.
 
-    Raises InputError where there are none or they do not fit.
+    Raises InputError if there are none or they are malformed.
     """
     if path.is_file():
-        # Takes torch, which pages of one's own runs do without.
+        # Imports torch, which a page of runs does not need.
         from attnpo.evaluation.exchange import read_exchanged
         from attnpo.evaluation.results import benchmark_results
 
@@ -120,10 +120,10 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 def _unfinished(path: Path) -> Evaluation:
-    """An evaluation that is still being sampled, as far as it goes. Raises InputError where it has no sample yet."""
+    """Read an evaluation that is still sampling, as far as it got. Raises InputError if it has no sample yet."""
     if not any(file.stat().st_size for file in (path / "samples").glob("*.jsonl")):
         raise InputError(f"{path}: no {RESULTS}: the evaluation has not ended; run `attnpo eval` again")
-    from attnpo.evaluation.folder import read_evaluation as read_samples  # takes torch
+    from attnpo.evaluation.folder import read_evaluation as read_samples  # imports torch
     from attnpo.evaluation.results import benchmark_results
 
     theirs = read_samples(path)
@@ -136,14 +136,14 @@ def _unfinished(path: Path) -> Evaluation:
 
 
 def read_evaluations(paths: list[Path]) -> list[Evaluation]:
-    """Several evaluation folders; those that share a name are told apart by their folder, or else by a count."""
+    """Read several evaluations; equal names are distinguished by their folders or else by a number."""
     evaluations = [read_evaluation(path) for path in paths]
     names = distinct([(one.name, one.path) for one in evaluations])
     return [replace(one, name=name) for one, name in zip(evaluations, names, strict=True)]
 
 
 def _options(file: Path) -> dict[str, Any]:
-    """The options the evaluation was made with; none where the file is not there."""
+    """The options of the evaluation; empty if the file is missing."""
     if not file.exists():
         return {}
     try:
@@ -200,7 +200,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The responses of one evaluation by benchmark, in the order of its files, without steps."""
+    """The responses of one evaluation by benchmark, in the order of its files; they have no steps."""
 
     evaluation: Evaluation
     responses: dict[str, list[Response]]
@@ -208,10 +208,10 @@ class Sampled:
 
 
 def read_sampled(evaluation: Evaluation) -> Sampled:
-    """Every sample of an evaluation. Raises InputError, with file, row and field, for rows that are no samples."""
+    """Read all samples of an evaluation. Raises InputError, with file, row and field, for rows that are not samples."""
     path, notices = evaluation.path, []
     if is_exchanged(path):
-        from attnpo.evaluation.exchange import read_exchanged  # takes torch
+        from attnpo.evaluation.exchange import read_exchanged  # imports torch
 
         rows = {
             name: [(index, sample.as_json()) for index, sample in enumerate(samples, 1)]
@@ -238,7 +238,7 @@ def read_sampled(evaluation: Evaluation) -> Sampled:
 
 
 def _problems(file: Path) -> dict[tuple[str, str], str]:
-    """The text of each question by benchmark and id, with its choices; empty where they were not recorded."""
+    """The text of each question with its choices, by benchmark and id; empty if questions were not recorded."""
     if not file.is_file():
         return {}
     found = {}
@@ -251,7 +251,7 @@ def _problems(file: Path) -> dict[tuple[str, str], str]:
 
 
 def _as_rollout(row: dict[str, Any], problem: str, form: Form, where: str) -> dict[str, Any]:
-    """A sample as a row of rollouts, without steps."""
+    """Convert a sample to a row of a rollout file, without steps."""
     text = row.get("text")
     if not isinstance(text, str):
         raise InputError(f"{where}: 'text' is {text!r:.80}, expected a text")
@@ -259,7 +259,7 @@ def _as_rollout(row: dict[str, Any], problem: str, form: Form, where: str) -> di
     parts = split_response(text, form)
     start, end, answer = parts.thinking_start, parts.thinking_end, parts.answer_start
     if counts["thinking_"] == 0 and answer is None:
-        start, end, answer = 0, 0, 0  # all of it is the answer of a model that does not think
+        start, end, answer = 0, 0, 0  # a model that does not think: all of the text is the answer
     elif counts["answer_"] == 0 and counts["thinking_"] and not end - start:
         start, end, answer = 0, len(text), None  # thinking that was cut off before any mark
     return {

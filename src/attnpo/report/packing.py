@@ -1,4 +1,4 @@
-"""The compact form of the responses that the page carries: JSON, gzipped, base64, one chunk per rollout file."""
+"""The compact form of the responses in the page: gzipped JSON in base64, one chunk per rollout file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from attnpo.report.elements import short, visible
 from attnpo.report.rollouts import Response, ScoredStep
 
-HEAD, TAIL = 30_000, 10_000  # characters kept of a long thinking text, from its start and its end
+HEAD, TAIL = 30_000, 10_000  # characters kept from the start and the end of a long thinking text
 PIECE = 10_000  # of one step, the problem or the answer
 EDGES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)  # of the seven colour levels, in multiples of an even spread
 
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Chunk:
-    """One rollout file's responses: `catalogue` is what lists and filters need, `data` the rest."""
+    """Responses of one rollout file: `catalogue` has what lists and filters need, `data` the rest."""
 
     key: str
     split: str
@@ -30,13 +30,13 @@ class Chunk:
     catalogue: list[Json]
     data: str
     title: str = ""
-    """What the chunk is called where `split` and `step` do not say it: a benchmark, a file."""
+    """The benchmark or the file, for chunks without a split and a step of a run."""
 
 
 def fitting(
     key: str, split: str, step: int, responses: list[Response], recorded: int, room: int, title: str = ""
 ) -> Chunk | None:
-    """The chunk, with fewer responses if it takes more than `room` bytes; None if not even a few fit."""
+    """Pack responses, fewer of them if the chunk exceeds `room` bytes; None if not even a few fit."""
     most = len(responses)
     while True:
         chunk = pack(key, split, step, responses[:most], recorded, title)
@@ -48,7 +48,7 @@ def fitting(
 
 
 def pack(key: str, split: str, step: int, responses: list[Response], recorded: int, title: str = "") -> Chunk:
-    """A chunk of `responses`, which are in the order they are shown, out of `recorded` in the file."""
+    """Pack `responses`, which are in the order shown; `recorded` is how many the file has."""
     problems = list(dict.fromkeys(response.problem for response in responses))
     number = {problem: index for index, problem in enumerate(problems)}
     content = {
@@ -56,13 +56,13 @@ def pack(key: str, split: str, step: int, responses: list[Response], recorded: i
         "responses": [_packed(response, number[response.problem]) for response in responses],
     }
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # Level 9 and no time of day: small, and the same for the same run. Half a character pair becomes "?".
+    # Level 9 and no time stamp: small, and the same for the same run. A lone surrogate becomes "?".
     data = base64.b64encode(gzip.compress(text.encode("utf-8", errors="replace"), 9, mtime=0)).decode("ascii")
     return Chunk(key, split, step, recorded, [_listed(response) for response in responses], data, title)
 
 
 def level(response: Response, step: ScoredStep) -> int | None:
-    """The colour level of a step: its score in multiples of an even spread, in seven classes; None: no colour."""
+    """The colour level of a step: its score in multiples of an even spread, in seven classes; None without a score."""
     share = response.even_share
     if step.score is None or not share:
         return None
@@ -100,7 +100,7 @@ def _packed(response: Response, problem: int) -> Json:
 
 
 def _pieces(response: Response) -> Iterator[Json]:
-    """The thinking in order: steps, text that is in none, and how much was left out of the middle."""
+    """Yield the thinking in order: steps, text outside of steps, and how much was left out of the middle."""
     left_out = [0, 0]
     for start, end, step in _spans(response):
         if end > HEAD and start < len(response.thinking) - TAIL and end - start <= len(response.thinking) - HEAD:

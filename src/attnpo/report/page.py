@@ -1,4 +1,4 @@
-"""The page as a whole: views in order, everything inlined, written atomically."""
+"""The complete page: views in order, everything inlined, written atomically."""
 
 from __future__ import annotations
 
@@ -31,16 +31,13 @@ from attnpo.report.views.traces import traced
 from attnpo.report.views.trimmed import TrimmedFile, is_trimmed, read_trimmed, trimmed
 
 STYLES = ("colours.css", "page.css", "responses.css")
-# In this order, in one function: each file may use what those before it define.
-SCRIPTS = (
-    *("base.js", "data.js", "theme.js", "plots.js", "maths.js", "cues.js", "library.js", "trace.js", "pair.js"),
-    *("explorer.js", "tabs.js", "keys.js", "start.js"),
-)
+# In this order: each file is one function and uses what the functions before it return.
+SCRIPTS = ("base.js", "maths.js", "responses.js", "explorer.js", "tabs.js")
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the page is made from."""
+    """Everything that was read for the page."""
 
     runs: list[Run]
     evaluations: list[Evaluation]
@@ -51,10 +48,10 @@ class Sources:
 
 
 def write_report(paths: list[Path], output: Path) -> int:
-    """Write one HTML page from run and evaluation folders and trimmed files; returns its size in bytes.
+    """Write one HTML page from run folders, evaluations and files of traces; return its size in bytes.
 
-    The page appears whole or not at all. Raises InputError for folders that are neither, malformed files (with the
-    row), and an output that cannot be written.
+    The page is written completely or not at all. Raises InputError for other folders, malformed files (with the row),
+    and an output that cannot be written.
     """
     page = report_html(paths).encode("utf-8", errors="replace")
     try:
@@ -66,8 +63,8 @@ def write_report(paths: list[Path], output: Path) -> int:
 
 
 def read_sources(paths: list[Path]) -> Sources:
-    """Everything as what it is: a training run, an evaluation, or the output of `attnpo evidence stability`, which are
-    folders, a file of `attnpo trim`, `attnpo score` or `attnpo segment`, or an evaluation in the form of others."""
+    """Read each path by its kind: the folder of a training run, of an evaluation or of `attnpo evidence stability`, a
+    file of `attnpo trim`, `attnpo score` or `attnpo segment`, or an evaluation in another project's format."""
     files = [path for path in paths if path.is_file() and not is_evaluation(path)]
     paths = [path for path in paths if path not in files]
     evaluations = [path for path in paths if is_evaluation(path)]
@@ -86,7 +83,7 @@ def read_sources(paths: list[Path]) -> Sources:
 
 
 def report_html(paths: list[Path]) -> str:
-    """The whole page as a string."""
+    """Return the complete page."""
     sources = read_sources(paths)
     runs, evaluations = sources.runs, sources.evaluations
     shelves = collect(runs, sources.sampled, sources.traced)
@@ -134,7 +131,7 @@ def _assemble(title: str, views: list[View], shelves: list[Shelf]) -> str:
 
 
 def _data(views: list[View], shelves: list[Shelf]) -> dict[str, Any]:
-    """What the scripts read at once; the chunks of responses stand beside it, packed."""
+    """The data that the scripts read when the page opens; the chunks of responses are separate and packed."""
     return {
         "figures": [chart.figure() for view in views for chart in view.charts],
         "shelves": [
@@ -153,13 +150,13 @@ def _data(views: list[View], shelves: list[Shelf]) -> dict[str, Any]:
 
 @cache
 def _plotly() -> tuple[str, str]:
-    """plotly.js gzipped in base64, and the digest of what is unpacked from it."""
+    """plotly.js, gzipped and in base64, and the digest of the unpacked script."""
     return _library(_own_line_ends(get_plotlyjs()))
 
 
 @cache
 def _temml() -> tuple[str, str]:
-    """Temml, which draws formulas as MathML, in the same form; its licence stands beside it."""
+    """Temml, which draws formulas as MathML, in the same form; its licence is in the same folder."""
     return _library(_resource("temml.min.js"))
 
 

@@ -28,7 +28,7 @@ class ScoredStep:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A sampled response. `prompt_tokens` … are counts; None marks what was not recorded."""
+    """A sampled response. `prompt_tokens` … are counts; None: not recorded."""
 
     id: str
     step: int
@@ -54,7 +54,7 @@ class Response:
 
     @property
     def even_share(self) -> float | None:
-        """|F| / |o|: the score every step would have if attention were spread evenly (paper section 3.3)."""
+        """|F| / |o|: the score of every step if attention were spread evenly (paper section 3.3)."""
         if not self.answer_tokens or self.tokens is None or self.prompt_tokens is None:
             return None
         return self.answer_tokens / (self.prompt_tokens + self.tokens)
@@ -64,7 +64,7 @@ class Response:
         return any(step.score is not None for step in self.steps)
 
     def effect(self, step: ScoredStep) -> Effect | None:
-        """What the rescaling did to `step`; None where the method gave no scale."""
+        """How rescaling changed `step`; None if the method produced no scale."""
         if step.scale is None:
             return None
         if step.scale >= 1 or not self.advantage:
@@ -76,9 +76,9 @@ class Response:
 
 
 def read_responses(path: Path) -> tuple[list[Response], str | None]:
-    """Every response of one rollout file, and a notice if the file's end is missing.
+    """Read all responses of one rollout file; also return a notice if the end of the file is missing.
 
-    Raises InputError with file, row and field for rows that do not fit the format.
+    Raises InputError with file, row and field for malformed rows.
     """
     rows, notice = read_unfinished_jsonl(path)
     return [response_of(row, f"{path}, row {index}") for index, row in rows], notice
@@ -98,7 +98,7 @@ def _mapping(row: dict[str, Any], key: str, where: str) -> dict[str, Any]:
 
 
 def response_of(row: dict[str, Any], where: str) -> Response:
-    """One row as a Response. Raises InputError, beginning with `where`."""
+    """Convert one row to a Response. Raises InputError, with a message that begins with `where`."""
     text = _text(row, "text", where)
     start, end = whole(row, "thinking_start", where), whole(row, "thinking_end", where)
     if not start <= end <= len(text):
@@ -130,7 +130,7 @@ def response_of(row: dict[str, Any], where: str) -> Response:
 
 
 def _answer(row: dict[str, Any], text: str, end: int, where: str) -> str:
-    """The final answer; of runs that did not write down where it stands, what follows the thinking's ``</think>``."""
+    """The final answer; in runs that did not record its offsets, the text after ``</think>``."""
     if "answer_start" not in row:
         return text[end:].lstrip().removeprefix(CLOSE_TAG)
     if row["answer_start"] is None:
@@ -157,7 +157,7 @@ def _steps(row: dict[str, Any], length: int, where: str) -> tuple[ScoredStep, ..
 
 @dataclass(frozen=True)
 class TracedFile:
-    """A file of traces. `skipped`: how many could not be scored, by the reason that stands in them."""
+    """A file of traces. `skipped`: how many could not be scored, by the recorded reason."""
 
     name: str
     traces: list[Response]
@@ -165,7 +165,7 @@ class TracedFile:
 
 
 def read_traced(path: Path) -> TracedFile:
-    """Raises InputError, with row and field, for rows that are not what `attnpo score` or `attnpo segment` writes."""
+    """Read a file of `attnpo score` or `attnpo segment`. Raises InputError, with row and field, for any other rows."""
     traces: list[Response] = []
     skipped: dict[str, int] = {}
     for index, row in read_numbered_jsonl(path, required=("response", "steps")):
@@ -177,7 +177,7 @@ def read_traced(path: Path) -> TracedFile:
 
 
 def _trace_as_rollout(row: dict[str, Any], index: int, where: str) -> dict[str, Any]:
-    """A trace as a row of rollouts. Of its tokens only those of the final answer and of all are recorded."""
+    """Convert a trace to a row of a rollout file. Its only token counts are those of the final answer and the total."""
     text = row["response"]
     parts = split_response(text, BY_MARKS)
     answer, total = number(row, "answer_tokens", where), number(row, "total_tokens", where)

@@ -1,7 +1,4 @@
-"""Names by which the page tells its sources apart.
-
-A run folder as dataclasses: what was configured, what was measured, where the rollouts lie.
-"""
+"""A run folder as dataclasses: configuration, measurements, and the paths of its rollouts."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from attnpo.report.elements import plural
 
 
 def distinct(named: list[tuple[str, Path]]) -> list[str]:
-    """One name for each (name, folder): those that share a name get their folder's, or else a count, beside it.
+    """Return a unique name for each (name, folder): equal names get their folder's name, or else a number, appended.
 
     >>> distinct([("same", Path("one")), ("same", Path("two")), ("same", Path("two")), ("own", Path("three"))])
     ['same (one)', 'same (two)', 'same (two) #2', 'own']
@@ -41,7 +38,7 @@ METHODS = {
     ("rloo", "tlmre", "outcome"): "TLMRE",
     ("rloo", "tlmre", "attnpo"): "AttnPO",
 }
-# Fields the page reads: in these, anything but a number or null is an error.
+# Fields that the page reads: anything but a number or null in them is an error.
 KNOWN = frozenset(
     [
         *(f"{name}{end}" for name in ("accuracy", "length/completion") for end in ("", "_low", "_high")),
@@ -57,7 +54,7 @@ Measured = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. `metrics` and `evaluations` are sorted by step, one entry each; None marks a missing value."""
+    """One run folder. `metrics` and `evaluations` are sorted by step, one entry per step; None: a missing value."""
 
     path: Path
     name: str
@@ -70,7 +67,7 @@ class Run:
     eval_files: list[Path]
     notices: list[str]
     warnings: list[str] = field(default_factory=list)
-    """What the run itself warned of (warnings.jsonl), in order."""
+    """The warnings of the run (warnings.jsonl), in order."""
 
     @property
     def model(self) -> str:
@@ -83,7 +80,7 @@ class Run:
 
     @property
     def method(self) -> str | None:
-        """The common name of this combination of choices, if it has one."""
+        """The usual name of this combination of choices; None if it has none."""
         choices = self.choices
         return METHODS.get((choices.get("advantage", ""), choices.get("length_reward", ""), choices.get("credit", "")))
 
@@ -96,7 +93,7 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read a run folder without its rollouts. Missing parts become notices.
 
-    Raises InputError when `path` is no run folder, and for malformed files (with the row).
+    Raises InputError if `path` is not a run folder, and for malformed files (with the row).
     """
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
@@ -117,12 +114,12 @@ def read_run(path: Path) -> Run:
     if not eval_files:
         notices.append("No rollouts/eval-*.jsonl.gz: there are no held-out responses to show.")
     name = str(config.get("run_name") or path.resolve().name)
-    warnings = _read_warnings(path / "warnings.jsonl", notices)  # those before the first step become notices
+    warnings = _read_warnings(path / "warnings.jsonl", notices)  # warnings before the first step become notices
     return Run(path, name, config, environment, heads, metrics, evaluations, train_files, eval_files, notices, warnings)
 
 
 def read_runs(paths: list[Path]) -> list[Run]:
-    """Several run folders; runs that share a name are told apart by their folder, or else by a count."""
+    """Read several run folders; equal names are distinguished by their folders or else by a number."""
     runs = [read_run(path) for path in paths]
     names = distinct([(run.name, run.path) for run in runs])
     return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
@@ -133,7 +130,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _read_mapping(path: Path, notices: list[str] | None, consequence: str) -> dict[str, Any]:
-    """A YAML or JSON object; an absent file is an empty one and a notice (None: the file is optional)."""
+    """Read a YAML or JSON object; a missing file gives {} and a notice (`notices` None: the file is optional)."""
     if not path.exists():
         if notices is not None:
             notices.append(f"No {path.name}: {consequence}.")
@@ -170,10 +167,10 @@ def _read_measured(path: Path, notices: list[str], consequence: str) -> list[Mea
         step = whole(row, "step", where)
         if step in by_step:
             repeated.add(step)
-        # Other fields may hold what they like: they are not read here.
+        # Other fields are not read and may hold anything.
         by_step[step] = {key: number(row, key, where) for key in row if key in KNOWN} | {"step": float(step)}
     if repeated:
-        # A resumed run repeats the steps after its checkpoint: what counts is what it went on from.
+        # A resumed run repeats the steps after its checkpoint: the later record belongs to the run that continued.
         notices.append(
             f"{path.name}: records of {plural(len(repeated), 'step')} ({min(repeated)} to {max(repeated)}) occur more "
             "than once (a resumed run); the later one counts."
@@ -182,13 +179,13 @@ def _read_measured(path: Path, notices: list[str], consequence: str) -> list[Mea
 
 
 def _read_warnings(path: Path, notices: list[str]) -> list[str]:
-    """What a run warned of, with its step and example; an absent file is a run without warnings."""
+    """Read the warnings of a run, with their steps and examples; none if the file is missing."""
     if not path.exists():
         return []
     rows, notice = read_unfinished_jsonl(path)
     if notice:
         notices.append(notice)
-    said = []
+    warnings = []
     for index, row in rows:
         where = f"{path}, row {index}"
         message, step = row.get("message"), whole(row, "step", where)
@@ -197,10 +194,10 @@ def _read_warnings(path: Path, notices: list[str]) -> list[str]:
         if not step:
             notices.append(message)
             continue
-        said.append(f"Step {step}: {message}")
+        warnings.append(f"Step {step}: {message}")
         if isinstance(row.get("example"), str):
-            said[-1] += f"\n{row['example']}"
-    return said
+            warnings[-1] += f"\n{row['example']}"
+    return warnings
 
 
 def _rollout_files(folder: Path, split: str) -> list[Path]:
@@ -208,5 +205,5 @@ def _rollout_files(folder: Path, split: str) -> list[Path]:
         return []
     found = [(match, path) for path in folder.iterdir() if (match := ROLLOUT_NAME.fullmatch(path.name))]
     found = [(match, path) for match, path in found if match[1] == split]
-    first = min((match[3] or "" for match, _ in found), default="")  # of several held-out sets, as in evaluations.jsonl
+    first = min((match[3] or "" for match, _ in found), default="")  # one of several held-out sets, as _read_measured
     return [path for _, path in sorted((int(m[2]), path) for m, path in found if (m[3] or "") == first)]

@@ -261,7 +261,7 @@ def bases(sampled: list[Sampled]) -> dict[str, Sampled]:
 
 
 def flips_between(sampled: list[Sampled]) -> list[tuple[str, str, str, Flips]]:
-    """(benchmark, first evaluation, other one, counts) for each other evaluation that shares problems with the first."""
+    """(benchmark, first evaluation, other one, counts) for each other evaluation that has problems of the first."""
     return [
         (name, base.evaluation.name, one.evaluation.name, counts)
         for name, base in bases(sampled).items()

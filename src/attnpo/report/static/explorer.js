@@ -1,10 +1,96 @@
-// The response explorer: what is chosen, the list of what fits, and the reading pane. The address holds all of it.
+// The response explorer: what is selected, the list of the responses that match, and the reading pane. The address of
+// the page holds the complete selection.
 
-const LISTED = 200; // entries of the list; more would be slow and nobody would read them
+const explorer = (() => {
+const { byId, make, known, count, plural, shelves, unpack, themed, draw, currentView } = base;
+const { VERDICTS, CHANGES, MARKS, verdictOf, verdictClass, oneResponse, twoResponses } = responses;
+const { typeset } = maths;
+
+// --- chunks of responses
+
+const opened = new Map(); // id of a chunk → the promise of its content
+
+function openChunk(run, key) {
+  const id = `chunk-${run}-${key}`;
+  if (!opened.has(id)) opened.set(id, unpack(id).then(JSON.parse));
+  return opened.get(id);
+}
+
+// A response with its entry in the catalogue: {id, group, index, verdict, tokens, marks, step, split, …}
+async function readResponse(run, chunk, index) {
+  const content = await openChunk(run, chunk.key);
+  const response = content.responses[index];
+  return { ...chunk.rows[index], ...response, problem: content.problems[response.problem], step: chunk.step, split: chunk.split, source: shelves[run].run };
+}
+
+// The searchable text of every response of a chunk, in lower case.
+async function searchable(run, chunk) {
+  const content = await openChunk(run, chunk.key);
+  content.texts ??= content.responses.map((response) =>
+    [content.problems[response.problem], ...response.pieces.map((piece) => piece.text ?? ""), response.answer].join("\n").toLowerCase());
+  return content.texts;
+}
+
+// --- which responses there are, and which of them match the filters
+
+const RIGHT = { right: true, wrong: false, no_answer: false }; // other verdicts are not about the answer
+const chunkOf = (run, key) => shelves[run]?.chunks.find((chunk) => chunk.key === key);
+const setName = (chunk) => chunk.title || `${chunk.split === "eval" ? "Held-out, after" : "Training,"} step ${chunk.step}`;
+
+// "gained" (only right after), "lost" (only right before), or null (unchanged, or a verdict is missing).
+function changeOf(pair) {
+  const [before, after] = (pair ?? []).map((end) => RIGHT[end.chunk.rows[end.index].verdict]);
+  if (!known(before) || !known(after) || before === after) return null;
+  return after ? "gained" : "lost";
+}
+
+// Whether a response has one of the ticked verdicts, one of the ticked marks and one of the ticked changes; a group in
+// which nothing is ticked accepts every response.
+function fits(run, chunk, row, shown) {
+  const marks = Object.keys(MARKS).filter((mark) => shown.has(mark));
+  const verdicts = [...shown].filter((name) => name in VERDICTS);
+  const changes = [...shown].filter((name) => name in CHANGES);
+  if (changes.length && !changes.includes(changeOf(pairOf(run, chunk, row)))) return false;
+  return (!verdicts.length || verdicts.includes(row.verdict)) && (!marks.length || marks.some((mark) => row.marks.includes(mark)));
+}
+
+// [{chunk, row, index}] of one step, or of every step ("all"), in the order of the run.
+async function matching({ run, set, query, shown }) {
+  const found = [];
+  for (const chunk of shelves[run].chunks) {
+    if (set !== "all" && set !== chunk.key) continue;
+    const texts = query ? await searchable(run, chunk) : null;
+    chunk.rows.forEach((row, index) => {
+      if (fits(run, chunk, row, shown) && (!texts || texts[index].includes(query.toLowerCase()))) found.push({ chunk, row, index });
+    });
+  }
+  return found;
+}
+
+// The pair of chunks that `chunk` belongs to: both ends of a run, or the first and another evaluation of one benchmark;
+// null if there is none.
+function endsOf(run, chunk) {
+  const all = chunk.split === "eval"
+    ? shelves[run].chunks.filter((other) => other.split === "eval").map((other) => ({ run, chunk: other }))
+    : shelves.flatMap((shelf, place) => shelf.chunks.filter((other) => other.split === "bench" && other.title === chunk.title).map((other) => ({ run: place, chunk: other })));
+  if (!["eval", "bench"].includes(chunk.split) || all.length < 2) return null;
+  const here = all.find((end) => end.chunk === chunk);
+  return here === all[0] ? [here, all.at(-1)] : [all[0], here];
+}
+
+// The same problem at the other end: [before, after] as {run, chunk, index}, or null.
+function pairOf(run, chunk, row) {
+  const ends = endsOf(run, chunk)?.map((end) => ({ ...end, index: end.chunk.rows.findIndex((other) => (end.chunk === chunk ? other === row : other.id === row.id)) }));
+  return ends?.every((end) => end.index >= 0) ? ends : null;
+}
+
+// --- what is selected, and the list
+
+const LISTED = 200; // entries of the list; more would be slow and unread
 
 const chosen = { run: 0, set: "", key: "", index: 0, pair: true, query: "", shown: new Set() };
-let listed = []; // what the list shows now: [{chunk, row, index}]
-let asked = 0; // the number of the latest request: an answer to an older one is dropped
+let listed = []; // the current list: [{chunk, row, index}]
+let latest = 0; // the number of the latest request: results of older ones are dropped
 
 function address() {
   const query = new URLSearchParams();
@@ -30,7 +116,7 @@ function follow({ path, query }) {
   choose(chosen.run);
 }
 
-// Take a run: keep the step if it has it, else its last evaluation, or its last training step.
+// Select a run: keep the step if the run has it, else take its last evaluation, or its last training step.
 function choose(run) {
   const chunks = shelves[run].chunks;
   chosen.run = run;
@@ -53,11 +139,11 @@ function fillControls() {
 }
 
 async function refresh() {
-  const request = ++asked;
+  const request = ++latest;
   const found = await matching(chosen);
-  if (request !== asked) return;
+  if (request !== latest) return;
   const here = found.findIndex(({ chunk, index }) => chunk.key === chosen.key && index === chosen.index);
-  // The chosen one stays in the list, however long that is.
+  // The selected response stays in the list, however long that is.
   const first = Math.max(0, Math.min(here - LISTED / 2, found.length - LISTED));
   listed = found.slice(first, first + LISTED);
   const more = found.length > listed.length ? `, ${count(listed.length)} listed` : "";
@@ -81,7 +167,7 @@ function entry({ chunk, row }, position) {
   return item;
 }
 
-async function select(position, request = ++asked) {
+async function select(position, request = ++latest) {
   const list = byId("list");
   list.querySelector("[aria-selected=true]")?.setAttribute("aria-selected", "false");
   const item = list.children[position];
@@ -104,7 +190,7 @@ async function read({ chunk, row, index }, request) {
   const both = pairOf(run, chunk, row);
   const wanted = both && chosen.pair ? both : [{ chunk, index }];
   const responses = await Promise.all(wanted.map((end) => readResponse(end.run ?? run, end.chunk, end.index)));
-  if (request !== asked) return;
+  if (request !== latest) return;
   const { node, figure } = responses.length === 2 ? { node: twoResponses(...responses), figure: null } : oneResponse(responses[0]);
   const title = make("h3", {}, responses.length === 2 && !chunk.title ? "Held-out problem" : chunk.split !== "train" ? setName(chunk) : `${setName(chunk)}, group ${row.group}, response ${row.index}`, " ", make("small", {}, row.id));
   const modes = both && make("div", { class: "modes", role: "group", "aria-label": "How to read" },
@@ -164,3 +250,6 @@ function startExplorer() {
     if (byId("plot-scores") && listed.length) select(selected()); // its bars have the colours of the steps
   });
 }
+
+return { chosen, follow, move, setPair, startExplorer };
+})();

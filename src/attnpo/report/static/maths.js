@@ -1,12 +1,14 @@
-// Formulas in the text of problems and responses, drawn as MathML by Temml. What an element marked data-maths holds is
-// one text: a formula never goes on in another one, so steps keep their borders, and what is no formula stays as it is.
+// Formulas in the text of problems and responses, drawn as MathML by Temml. Each element marked data-maths has one text: no
+// formula continues in another element, so steps keep their borders. Other text is unchanged.
 
-const LONGEST = 2000; // characters of a formula; what is longer stays text
-const MOST = 1500; // formulas of one response: a hostile text cannot keep the page busy
+const maths = (() => {
+const { byId, make, unpack } = base;
+const LONGEST = 2000; // characters of a formula; longer ones stay text
+const MOST = 1500; // formulas of one response, so that a hostile text cannot keep the page busy
 const DELIMITERS = [["$$", "$$", true], ["\\[", "\\]", true], ["\\(", "\\)", false], ["$", "$", false]];
 const sources = new WeakMap(); // element → its text as the model wrote it
 
-// Parts of a text: {text}, or {text, formula, display} where a formula stands; the texts joined are the whole again.
+// Splits a text into parts: {text}, or {text, formula, display} for a formula. The texts joined are the original text.
 function mathParts(text) {
   const parts = [];
   let [kept, at] = [0, 0];
@@ -24,7 +26,7 @@ function mathParts(text) {
   return parts;
 }
 
-// Where code that begins with the backticks at `at` ends; behind these where no others like them follow.
+// The end of the code that begins with the backticks at `at`; the end of these backticks if no equal run follows.
 function codeEnd(text, at) {
   const runOf = (from) => {
     let end = from;
@@ -47,12 +49,12 @@ function formulaAt(text, at) {
     const end = closing(text, start, close);
     const formula = end < 0 ? "" : text.slice(start, end);
     const taken = formula.trim() && !/\n\s*\n/.test(formula) && (open !== "$" || isInline(formula, text[end + 1] ?? ""));
-    return taken ? { formula, display, end: end + close.length } : null; // "$$" that closes nowhere is no "$" either
+    return taken ? { formula, display, end: end + close.length } : null; // an unclosed "$$" is not a "$" either
   }
   return null;
 }
 
-// A box outside of any formula, as most final answers have it.
+// A \boxed{} outside of any formula, as in most final answers.
 function boxedAt(text, at) {
   if (!text.startsWith("\\boxed{", at)) return null;
   let depth = 0;
@@ -64,7 +66,7 @@ function boxedAt(text, at) {
   return null;
 }
 
-// Where `close` stands next, not behind a backslash of its own; −1 where it does not.
+// The position of the next `close` that no backslash precedes, or −1.
 function closing(text, start, close) {
   const last = Math.min(text.length, start + LONGEST);
   for (let at = start; at < last; at++) {
@@ -74,15 +76,15 @@ function closing(text, start, close) {
   return -1;
 }
 
-// Whether what stands between two dollars is a formula and not two amounts of money, by pandoc's rule (no space inside at
-// either end, no digit behind), and without two words of prose in a row.
+// Whether the text between two dollars is a formula rather than two amounts of money: by pandoc's rule (no space inside
+// at either end, no digit after it), and without two consecutive words of prose.
 function isInline(formula, next) {
   if (/^\s|\s$/.test(formula) || /\d/.test(next)) return false;
   const bare = formula.replace(/\\(?:text|mbox|mathrm|operatorname|textbf|textit|mathbf)\s*\{[^{}]*\}|\\[a-zA-Z]+/g, " · ");
   return !/[A-Za-z]{2,}[,;:]?\s+[A-Za-z]{2,}/.test(bare) && !/^\d[\d,.]*[\s-]+[A-Za-z]{2,}/.test(bare);
 }
 
-let temmlRead = null; // the promise of the library, once a formula wants it
+let temmlRead = null; // the promise of the library, once a formula needs it
 let asFormulas = true;
 
 function loadTemml() {
@@ -96,12 +98,12 @@ function formulaNode({ text, formula, display }) {
     temml.render(formula, node, { displayMode: display, throwOnError: true, trust: false, maxExpand: 500, maxSize: [20, 20] });
   } catch (error) {
     if (!(error instanceof temml.ParseError || error instanceof RangeError || error instanceof TypeError)) throw error;
-    return document.createTextNode(text); // not LaTeX that can be drawn
+    return document.createTextNode(text); // not valid LaTeX
   }
   return node;
 }
 
-// Draw the formulas in `root`, or put the texts back, as the reader has chosen.
+// Draw the formulas in `root` or restore their texts, depending on the reader's choice.
 async function typeset(root) {
   if (!byId("temml")) return;
   const places = [...root.querySelectorAll("[data-maths]")];
@@ -116,23 +118,26 @@ async function typeset(root) {
   let left = MOST;
   for (const [place, parts] of wanted) {
     const nodes = parts.map((part) => (part.formula && left-- > 0 ? formulaNode(part) : part.text));
-    // A displayed formula stands in lines of its own: the end of the line behind it would be an empty one.
+    // A displayed formula is a block: the line break after it would make an empty line.
     place.replaceChildren(...nodes.map((node, k) => (typeof node === "string" && parts[k - 1]?.display ? node.replace(/^[ \t]*\n?/, "") : node)));
   }
-  // Where a formula is wider than its line, it scrolls by itself.
+  // A formula that is wider than its line scrolls separately.
   const wide = wanted.flatMap(([place]) => [...place.querySelectorAll(".formula")].filter((node) => node.firstChild.getBoundingClientRect().width > place.clientWidth));
   for (const node of wide) node.classList.add("wide");
 }
 
-function setFormulas(on) {
-  asFormulas = on;
-  byId("formulas").setAttribute("aria-pressed", String(on));
+function toggleFormulas() {
+  asFormulas = !asFormulas;
+  byId("formulas").setAttribute("aria-pressed", String(asFormulas));
   for (const root of document.querySelectorAll("#reader, details.trimmed[open]")) typeset(root);
 }
 
 function startMaths() {
   if (!byId("temml")) return;
   byId("formulas").hidden = false;
-  byId("formulas").addEventListener("click", () => setFormulas(!asFormulas));
+  byId("formulas").addEventListener("click", toggleFormulas);
   for (const one of document.querySelectorAll("details.trimmed")) one.addEventListener("toggle", () => one.open && typeset(one));
 }
+
+return { mathParts, typeset, toggleFormulas, startMaths };
+})();

@@ -1,8 +1,9 @@
-// Views as tabs. The address names the view, and what it shows: #heads, #responses/0/eval-30/2?mode=one
+// Views as tabs, and keys. The address names the view and what it shows: #heads, #responses/0/eval-30/2?mode=one
 
-const tabs = [...document.querySelectorAll("#tabs a")];
-const viewOf = (tab) => tab.hash.slice(1);
-const currentView = () => tabs.map(viewOf).find((id) => !byId(id).hidden);
+(() => {
+const { byId, tabs, viewOf, currentView, nextTheme, startTheme, startPlots, startCues } = base;
+const { chosen, follow, move, setPair, startExplorer } = explorer;
+const { toggleFormulas, startMaths } = maths;
 
 function parsed(hash) {
   const [before, after = ""] = hash.replace(/^#/, "").split("?");
@@ -54,3 +55,50 @@ function startTabs() {
   addEventListener("hashchange", route);
   route();
 }
+
+// --- keyboard shortcuts; `?` lists them
+
+const KEYS = {
+  j: () => currentView() === "responses" && move(1),
+  k: () => currentView() === "responses" && move(-1),
+  b: () => currentView() === "responses" && setPair(!chosen.pair),
+  m: () => byId("temml") && toggleFormulas(),
+  t: nextTheme,
+  "?": () => byId("help").showModal(),
+  "/": () => {
+    if (!byId("find")) return;
+    if (currentView() !== "responses") location.hash = "responses";
+    requestAnimationFrame(() => byId("find").focus());
+  },
+};
+
+function onKey(event) {
+  const typing = event.target.closest("input:not([type=checkbox]), select, textarea, dialog");
+  if (event.key === "Escape" && event.target.id === "find") {
+    event.target.value = "";
+    event.target.dispatchEvent(new Event("input"));
+    event.target.blur();
+  }
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const view = /^[1-9]$/.test(event.key) ? tabs[Number(event.key) - 1] : null;
+  if (view) goTo(view);
+  else if (KEYS[event.key]) {
+    event.preventDefault();
+    KEYS[event.key]();
+  }
+}
+
+function startKeys() {
+  byId("help-open").hidden = false;
+  byId("help-open").addEventListener("click", KEYS["?"]);
+  document.addEventListener("keydown", onKey);
+}
+
+startTheme();
+startMaths();
+startCues();
+startPlots();
+startExplorer();
+startTabs();
+startKeys();
+})();

@@ -1,1 +1,1 @@
-"""The views of the page, as HTML that also reads without its scripts."""
+"""The views of the page, one file per tab; their HTML is readable without scripts."""

@@ -1,7 +1,4 @@
-"""What was measured while a run trained, as curves over its steps.
-
-How the responses are written: phrases, steps, length of their parts, what the method did to them.
-"""
+"""Curves over training steps, and the Behaviour view: phrases, steps, lengths of the parts, effects of the method."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ TICKS: dict[Format, str] = {share: ".0%"}
 
 @dataclass(frozen=True)
 class Quantity:
-    """One chart over training; `keys` are (key in the metrics, its label, a colour of its own or "")."""
+    """One chart over training; `keys` are (key in the metrics, label, colour or "" for the default)."""
 
     id: str
     title: str
@@ -56,7 +53,7 @@ class Quantity:
     format: Format
     from_zero: bool = True
     least_span: float = 0.1
-    """What the y axis spans at least where it does not begin at 0, so that noise is not drawn as a change."""
+    """The smallest range of a y axis that does not begin at 0, so that noise does not look like a change."""
 
     @property
     def own_colours(self) -> bool:
@@ -108,7 +105,7 @@ BEHAVIOUR = (
 
 @dataclass(frozen=True)
 class Series:
-    """One line. Held-out points stand out with marks and intervals; training stands back behind them."""
+    """One line. Held-out points have marks and intervals; training is drawn fainter."""
 
     label: str
     rows: list[Measured]
@@ -144,10 +141,10 @@ class Series:
 
 
 def curves(runs: list[Run], quantities: tuple[Quantity, ...]) -> list[Chart]:
-    """A chart per quantity of which at least one run has a value.
+    """Return a chart per quantity that at least one run recorded.
 
-    Of several runs, the lines of several keys could not be told apart: each key gets its own chart, unless the keys
-    have colours of their own and the dashes are free for the runs.
+    With several runs, lines of several keys would be indistinguishable: each key gets its own chart, unless the keys
+    have fixed colours, which leaves the dashes for the runs.
     """
     charts = []
     for quantity in quantities:
@@ -207,14 +204,14 @@ def _chart(quantity: Quantity, series: list[Series]) -> Chart:
 
 
 def _whole_steps(series: list[Series]) -> dict[str, Any]:
-    """Ticks at whole steps: of a few steps plotly would name halves."""
+    """Ticks at integer steps: with few steps plotly would also label halves."""
     steps = [step for one in series for row in one.rows if (step := row["step"]) is not None]
     span = max(steps) - min(steps)
     return {} if span > 20 else {"tick0": 0, "dtick": 1 if span <= 10 else 2}
 
 
 def _spanning(series: list[Series], quantity: Quantity) -> dict[str, Any]:
-    """The range of an axis over the least span around values that lie closer together; nothing where they do not."""
+    """The range of an axis whose values span less than `least_span`, centred on them; empty for a wider span."""
     least = quantity.least_span
     ends = ("", "_low", "_high")
     values = [value for one in series for end in ends for value in one.column(end) if value is not None]
@@ -226,7 +223,7 @@ def _spanning(series: list[Series], quantity: Quantity) -> dict[str, Any]:
 
 
 def _legend(series: list[Series]) -> list[Key]:
-    """An entry per line, or where that would name each source again and again, one per pair of lines."""
+    """One entry per line, or one per pair of lines if each pair has a training and a held-out line."""
     held_out = [one for one in series if one.held_out]
     if len(held_out) < 2 or len(series) != 2 * len(held_out):
         return [one.legend() for one in series]

@@ -1,7 +1,4 @@
-"""Several evaluated models side by side, benchmark by benchmark.
-
-Runs and evaluated models against each other: length, accuracy, and both in one score.
-"""
+"""The Compare view: accuracy, length and AES of runs and of evaluated models, per benchmark."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ def benchmark_names(evaluations: list[Evaluation]) -> list[str]:
 
 
 def sampled_differently(evaluations: list[Evaluation]) -> list[str]:
-    """What to say of options that differ between evaluations of the same benchmark."""
+    """Notices about options that differ between evaluations of the same benchmark."""
     having = {
         name: [one.name for one in evaluations if name in one.benchmarks] for name in benchmark_names(evaluations)
     }
@@ -54,15 +51,15 @@ def sampled_differently(evaluations: list[Evaluation]) -> list[str]:
 
 
 def on_other_problems(evaluations: list[Evaluation], name: str) -> list[Evaluation]:
-    """Those whose problems are not those of the first that has the benchmark."""
+    """The evaluations whose problems differ from those of the first one that has the benchmark."""
     having = [one for one in evaluations if name in one.benchmarks]
     return [one for one in having[1:] if not one.same_problems(having[0], name)]
 
 
 def score(evaluation: Evaluation, base: Evaluation, name: str) -> float | None:
-    """AES on one benchmark: as recorded in the folder (there paired), or else against `base`, the first one given.
+    """AES on one benchmark: as recorded in the folder (which is paired), else relative to `base`, the first one given.
 
-    None where the two did not answer the same problems.
+    None if the two did not answer the same problems.
     """
     if name in evaluation.aes or evaluation is base:
         return evaluation.aes.get(name)
@@ -73,7 +70,7 @@ def score(evaluation: Evaluation, base: Evaluation, name: str) -> float | None:
 
 
 def bases(evaluations: list[Evaluation]) -> str:
-    """Against what the AES of the tables is, in words; empty where there is none."""
+    """A sentence that names the baselines of the AES in the tables; empty without AES."""
     recorded = list(dict.fromkeys(one.base for one in evaluations if one.base is not None))
     own = [one for one in evaluations[1:] if not one.aes]
     parts = [*recorded, *([evaluations[0].name] if own else [])]
@@ -81,7 +78,7 @@ def bases(evaluations: list[Evaluation]) -> str:
 
 
 def mean_chart(evaluations: list[Evaluation]) -> Chart | None:
-    """Means over the benchmarks that all have, without intervals; None where fewer than two are shared."""
+    """A chart of means over the benchmarks that all share, without intervals; None if there are fewer than two."""
     names = _shared(evaluations)
     if len(names) < 2:
         return None
@@ -91,7 +88,7 @@ def mean_chart(evaluations: list[Evaluation]) -> Chart | None:
 
 
 def mean_table(evaluations: list[Evaluation]) -> Table:
-    """The means over the benchmarks that all have, and AES on them."""
+    """Means over the benchmarks that all share, and AES on them."""
     names = _shared(evaluations)
     rows = []
     for one in evaluations:
@@ -105,7 +102,7 @@ def mean_table(evaluations: list[Evaluation]) -> Table:
 
 
 def _shared(evaluations: list[Evaluation]) -> list[str]:
-    """The benchmarks that all have, on the same problems."""
+    """The benchmarks that all evaluations have, on the same problems."""
     return [
         name
         for name in benchmark_names(evaluations)
@@ -120,7 +117,7 @@ def _mean(evaluation: Evaluation, names: list[str]) -> Point:
 
 
 def benchmark_charts(evaluations: list[Evaluation], name: str, index: int) -> list[Chart]:
-    """Frontier, pass@k and accuracy under budgets of one benchmark, as far as they were measured."""
+    """The charts of one benchmark as far as measured: frontier, pass@k, accuracy under token budgets."""
     points = {one.name: [point] for one in evaluations if (point := _point(one, name))}
     apart = bool(on_other_problems(evaluations, name))
     warning = " Not all on the same problems: not comparable." if apart else ""
@@ -140,8 +137,8 @@ def benchmark_charts(evaluations: list[Evaluation], name: str, index: int) -> li
     ):
         measured = {one.name: of(one.benchmarks[name]) if name in one.benchmarks else {} for one in evaluations}
         if kind == "at-budget":
-            measured, said = _common_budgets(measured)
-            explained += said
+            measured, note = _common_budgets(measured)
+            explained += note
         chart = _by_number(measured, f"{kind}-{index}", title, explained + warning, axis)
         if chart is not None:
             charts.append(chart)
@@ -149,7 +146,7 @@ def benchmark_charts(evaluations: list[Evaluation], name: str, index: int) -> li
 
 
 def _common_budgets(measured: dict[str, dict[int, Measure]]) -> tuple[dict[str, dict[int, Measure]], str]:
-    """Only the budgets that all have, where these are enough for a line; and what to say of the others."""
+    """Keep only the budgets that all share, if these suffice for a line; also return a note about the others."""
     budgets = [set(found) for found in measured.values() if found]
     common = set.intersection(*budgets) if budgets else set()
     if all(found == common for found in budgets):
@@ -202,7 +199,7 @@ def _by_number(
 
 
 def benchmark_table(evaluations: list[Evaluation], name: str) -> Table:
-    """One row per model that was evaluated on it: accuracy, length, AES, and how it writes."""
+    """One row per model with the benchmark: accuracy, length, AES, truncation, transition phrases and steps."""
     columns = (
         *("Model", "Problems", "Accuracy", "Tokens", "AES"),
         *("Thinking", "Answer", "Cut off", "Transitions / 1k", "Steps"),
@@ -248,7 +245,7 @@ def _lengths(sampled: Sampled, name: str) -> list[float]:
 
 
 def compare(runs: list[Run], evaluations: list[Evaluation], sampled: Sequence[Sampled] = ()) -> View:
-    """Held-out problems of the runs first, then every benchmark of the evaluations."""
+    """The view: held-out problems of the runs first, then every benchmark of the evaluations."""
     groups = {run.name: points for run in runs if (points := run_points(run))}
     of_runs = frontier_chart("frontier-runs", "Accuracy and length", groups) if groups else None
     mean = mean_chart(evaluations)

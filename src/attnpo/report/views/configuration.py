@@ -1,6 +1,6 @@
-"""What a run was started with, for those who want to repeat it.
+"""The Configuration view: command, options, environment and heads of each run, as needed to repeat it.
 
-Credentials are hidden: the page is made to be passed on.
+Credentials are hidden because pages are shared.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from typing import Any
 from attnpo.report.elements import Table, View, render
 from attnpo.report.run import Run
 
-MAPPED = ("sra", "sra_interval")  # one number or pair per head: the map shows them
+MAPPED = ("sra", "sra_interval")  # one number or pair per head: shown in the map of heads
 SECRETS = ("hub_token", "api_key", "apikey", "password", "secret", "access_token", "auth_token")
 HIDDEN = "(hidden)"
-BUILT_IN = "task"  # the data set that is made, as in attnpo.data.problems, which takes seconds to import
-MAIN = (  # beginnings of the options that make a run what it is
+BUILT_IN = "task"  # the generated data set, as in attnpo.data.problems, which takes seconds to import
+MAIN = (  # prefixes of the options that define a run
     *("model_name_or_path", "dataset_", "eval_dataset", "task_", "advantage", "length_", "credit", "heads", "seed"),
     *("learning_rate", "max_steps", "num_generations", "num_iterations", "per_device_train", "max_completion_length"),
     *("temperature", "gradient_accumulation_steps", "use_vllm", "use_peft", "train_problems", "eval_problems"),
 )
-OF_THE_TASK = ("task_", "train_problems", "eval_problems")  # without effect on a run with a data set of its own
-# Also where no name tells: `--hub_token x` in a command, tokens by their beginning, passwords in addresses.
+OF_THE_TASK = ("task_", "train_problems", "eval_problems")  # without effect on a run with another data set
+# Credentials inside other values: `--hub_token x` in a command, tokens by their prefix, passwords in addresses.
 OPTION = re.compile(rf"(--[\w.-]*(?:{'|'.join(SECRETS)})[\w.-]*)([= ]+)('[^']*'|\S+)", re.IGNORECASE)
 TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{8,}")
 ADDRESS = re.compile(r"(://)[^/\s:@]+:[^/\s@]+@")
 
 
 def configuration(runs: list[Run]) -> View:
-    """Where runs differ, then the command, the configuration, the environment and the head file of each."""
+    """The view: where runs differ, then the command, options, environment and head file of each run."""
     html = render("configuration.html", differences=_differences(runs), runs=[_started_with(run) for run in runs])
     return View("configuration", "Configuration", html)
 
 
 def hide(text: str) -> str:
-    """`text` without the credentials that can be told from their form."""
+    """Return `text` with credentials that are recognisable by their form replaced."""
     return ADDRESS.sub(rf"\1{HIDDEN}@", TOKEN.sub(HIDDEN, OPTION.sub(rf"\1\2{HIDDEN}", text)))
 
 
 def shown(key: str, value: Any) -> str:
-    """A value in one line; hidden where its name, or that of a part of it, names a credential."""
+    """Format a value in one line; hidden if its key, or the key of a part of it, names a credential."""
     if value and any(secret in key.lower() for secret in SECRETS):
         return HIDDEN
     if isinstance(value, dict):
@@ -49,7 +49,7 @@ def shown(key: str, value: Any) -> str:
 
 
 def _differences(runs: list[Run]) -> Table | None:
-    """The options that differ between runs; None where none does."""
+    """The options that differ between runs; None if all are equal."""
     keys = list(dict.fromkeys(key for run in runs for key in run.config))
     rows = [(key, *(shown(key, run.config[key]) if key in run.config else "–" for run in runs)) for key in keys]
     differing = [row for row in rows if len(set(row[1:])) > 1]
@@ -57,7 +57,7 @@ def _differences(runs: list[Run]) -> Table | None:
 
 
 def _started_with(run: Run) -> dict[str, Any]:
-    """What the template shows of one run."""
+    """The values of one run for the template."""
     command = run.environment.get("command")
     if isinstance(command, list):
         command = shlex.join(str(word) for word in command)

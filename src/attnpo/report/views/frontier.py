@@ -1,4 +1,4 @@
-"""Charts of length that several views share: accuracy against length, and how lengths are distributed."""
+"""Accuracy against length (the frontier) and distributions of length, for the views Overview and Compare."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXPLAINED = "Up and to the left is better. Bars: 95 % intervals. Dotted: what no
 
 @dataclass(frozen=True)
 class Point:
-    """One model at one moment; `start` marks what a run began with."""
+    """One model at one step; `start`: the first evaluation of a run."""
 
     name: str
     accuracy: Measure
@@ -45,13 +45,13 @@ class Point:
 
 
 def aes(accuracy: float, tokens: float, base_accuracy: float, base_tokens: float) -> float | None:
-    """The accuracy–efficiency score, with the paper's weights; None where the base has nothing to divide by."""
+    """The accuracy–efficiency score with the paper's weights; None if accuracy or length of the base is 0."""
     found = score_of(accuracy, tokens, base_accuracy, base_tokens)
     return None if math.isnan(found) else found
 
 
 def run_points(run: Run) -> list[Point]:
-    """What a run reached on held-out problems at each evaluation; empty where nothing was measured."""
+    """Accuracy and length of a run at each evaluation on held-out problems; empty if nothing was measured."""
     points: list[Point] = []
     for row in run.evaluations:
         accuracy, tokens = _measure(row, "accuracy"), _measure(row, "length/completion")
@@ -68,7 +68,7 @@ def _measure(row: Measured, key: str) -> Measure | None:
 
 
 def frontier(points: list[Point]) -> list[Point]:
-    """The points that no other one beats in both length and accuracy, by length."""
+    """The points that no other point beats in both length and accuracy, sorted by length."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.tokens.value, -p.accuracy.value)):
         if not best or point.accuracy.value > best[-1].accuracy.value:
@@ -79,9 +79,9 @@ def frontier(points: list[Point]) -> list[Point]:
 def frontier_chart(
     name: str, title: str, groups: dict[str, list[Point]], explained: str = EXPLAINED, *, lined: bool = True
 ) -> Chart:
-    """One mark per model; of a run (a group of several points) the way from its start, which is open, to its end.
+    """Draw one mark per model; for a run (a group of several points) the path from its start (open mark) to its end.
 
-    lined: draw what nothing else beats in both; not among models that saw different problems.
+    lined: draw the frontier, which has no meaning among models that answered different problems.
     """
     every = [point for points in groups.values() for point in points]
     line = frontier(every) if lined else []
@@ -134,7 +134,7 @@ def _trace(label: str, points: list[Point], index: int) -> dict[str, Any]:
 
 
 def runs_table(runs: list[Run]) -> Table:
-    """Every run before and after, in one row each."""
+    """One row per run, with values before and after training."""
     rows, unmeasured = [], []
     for run in runs:
         found = run_points(run)
@@ -185,7 +185,7 @@ NICE = (1, 2, 5)
 
 
 def bin_width(longest: float, bins: int = BINS) -> int:
-    """The least width of 1, 2 or 5 times a power of ten with which `bins` ranges reach beyond `longest`.
+    """The smallest width of 1, 2 or 5 times a power of ten with which `bins` ranges extend beyond `longest`.
 
     >>> bin_width(512), bin_width(19), bin_width(20)
     (50, 1, 2)
@@ -199,7 +199,7 @@ def bin_width(longest: float, bins: int = BINS) -> int:
 
 
 def lengths_chart(name: str, title: str, groups: dict[str, list[float]]) -> Chart | None:
-    """One line of steps per group of lengths, over shared ranges; None where fewer than two lengths are known."""
+    """Draw one stepped line per group of lengths, over shared ranges; None if fewer than two lengths are known."""
     groups = {label: values for label, values in groups.items() if values}
     every = [value for values in groups.values() for value in values]
     if len(every) < 2:
@@ -224,7 +224,7 @@ def lengths_chart(name: str, title: str, groups: dict[str, list[float]]) -> Char
         for index, (label, found) in enumerate(shares.items())
     ]
     ranges = [f"{width * place:,}{NBSP}–{NBSP}{width * (place + 1) - 1:,}" for place in range(last + 1)]
-    rows = [(said, *(percent(found[place], 1) for found in shares.values())) for place, said in enumerate(ranges)]
+    rows = [(label, *(percent(found[place], 1) for found in shares.values())) for place, label in enumerate(ranges)]
     medians = "; ".join(f"{label} {count(median(values))}" for label, values in groups.items())
     layout = {
         "xaxis": {"title": {"text": "tokens of a response"}, "rangemode": "tozero", "showgrid": False},
@@ -232,12 +232,12 @@ def lengths_chart(name: str, title: str, groups: dict[str, list[float]]) -> Char
         "hovermode": "x unified",
     }
     legend = [Key(label, colour(index), dash=dash(index)) for index, label in enumerate(groups)]
-    said = f"Share of responses by length. Medians: {medians}."
-    return Chart(name, title, said, traces, layout, legend, Table(("Tokens", *groups), rows))
+    explained = f"Share of responses by length. Medians: {medians}."
+    return Chart(name, title, explained, traces, layout, legend, Table(("Tokens", *groups), rows))
 
 
 def run_lengths(shelf: Shelf, index: int, *, several: bool) -> Chart | None:
-    """The lengths at the first and the last evaluation of a run, all of its problems."""
+    """The lengths at the first and the last evaluation of a run, over all of its problems."""
     if len(shelf.lengths) < 2:
         return None
     of = f" of {shelf.run}" if several else ""

@@ -1,8 +1,6 @@
-"""The attention heads of a run: their step ranking accuracy as a map and in order, and whether they stay the same.
+"""The Heads view: step ranking accuracy of the attention heads of a run, the chosen ones, and their stability.
 
-What `attnpo evidence stability` wrote: do the heads stay the same while the model is trained.
-
-The attention heads that were read, and how good every head is.
+Stability: whether the heads stay the same while the model is trained, as `attnpo evidence stability` measures it.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ EXPLAINED = (
 
 
 def read_accuracy(run: Run) -> dict[Head, float]:
-    """The field "sra" of heads.json by (layer, head); empty where there is none.
+    """The field "sra" of heads.json by (layer, head); empty if it is missing.
 
     Raises InputError for anything but "layer,head" → a number from 0 to 1.
     """
@@ -58,7 +56,7 @@ def chosen_heads(run: Run) -> list[Head]:
 
 
 def described(run: Run) -> str:
-    """How the heads were measured, in one sentence; empty where they were not."""
+    """A sentence on how the heads were measured; empty if they were not."""
     accuracy = read_accuracy(run)
     if not accuracy:
         return ""
@@ -68,13 +66,13 @@ def described(run: Run) -> str:
 
 
 def head_charts(run: Run, index: int) -> list[Chart]:
-    """The map and the order of a run's heads; none where they were not measured."""
+    """The map and the ranking of a run's heads; empty if they were not measured."""
     accuracy = read_accuracy(run)
     return [_map(run, accuracy, f"heads-{index}"), _order(run, accuracy, f"heads-order-{index}")] if accuracy else []
 
 
 def chosen_table(run: Run) -> Table:
-    """The chosen heads in numbers."""
+    """The measurements of the chosen heads."""
     accuracy = read_accuracy(run)
     rows = [
         (
@@ -111,7 +109,7 @@ def _map(run: Run, accuracy: dict[Head, float], name: str) -> Chart:
         "xaxis": {"title": {"text": "head"}, "dtick": math.ceil(len(heads) / 16), "showgrid": False},
         "yaxis": {"title": {"text": "layer"}, "type": "category", "showgrid": False},
     }
-    # Two rings, a dark one in a light one, stand out from every colour of the map.
+    # Two rings, a dark one in a light one, are visible on every colour of the map.
     rings = [_ring(chosen, 16, "#ffffff", 5), _ring(chosen, 16, "#000000", 2)]
     return Chart(name, "Map of heads", EXPLAINED, [cells, *rings], layout, [Key("chosen", "--ink", "◯")])
 
@@ -184,21 +182,21 @@ def _number(value: float | None) -> str:
 
 TABLE = "table.csv"
 COLUMNS = ("model", "traces", "Pearson", "low", "high")
-FOLDERS = (".", "stability", "evidence", "evidence/stability")  # of a run, where its own may lie
+FOLDERS = (".", "stability", "evidence", "evidence/stability")  # of a run, where its table may be
 
 
 @dataclass(frozen=True)
 class Stability:
-    """Rows of a stability table, in the order of the models; the first one is the base and has no correlation."""
+    """Rows of a stability table, in the order of the models; the first model is the base and has no correlation."""
 
     name: str
     rows: list[dict[str, str]]
 
 
 def find_stability(folder: Path, name: str) -> Stability | None:
-    """The stability table of a run or of an output folder; None where there is none.
+    """Read the stability table of a run or of an output folder; None if there is none.
 
-    Raises InputError for a table with such columns whose cells are no numbers.
+    Raises InputError for a table with these columns whose cells are not numbers.
     """
     for inner in FOLDERS:
         path = folder / inner / TABLE
@@ -212,7 +210,7 @@ def _read(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                return []  # of another tool
+                return []  # a table of another tool
             rows = [{key: value or "" for key, value in row.items() if isinstance(key, str)} for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
@@ -228,7 +226,7 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def stability_chart(stability: Stability, index: int) -> Chart:
-    """Correlation of every head's accuracy with that in the first model, with intervals."""
+    """The correlation of all heads' accuracies with those in the first model, with intervals."""
     after = [row for row in stability.rows if row["Pearson"]]
     values = [float(row["Pearson"]) for row in after]
     low, high = ([float(row[end]) if row[end] else None for row in after] for end in ("low", "high"))
@@ -259,7 +257,7 @@ def _shown(cell: str) -> str:
 
 
 def heads(runs: list[Run], stabilities: list[Stability]) -> View:
-    """A map, an order and a table per run that recorded its heads; then their stability, where measured."""
+    """The view: a map, a ranking and a table per run that recorded its heads; then stability, if measured."""
     shown = [
         {
             "name": run.name,

@@ -1,7 +1,4 @@
-"""What happened in a run, in plain language: one sentence, a few findings, and a table of before and after.
-
-What happened, in plain language and in a handful of numbers and curves.
-"""
+"""The Overview: the outcome of each run in a sentence, findings, a table of before and after, and curves."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ ROWS = (
 
 
 def sentence(run: Run) -> str:
-    """One plain sentence about `run` (text, not HTML); it names its source if that is not the held-out evaluation."""
+    """Describe the outcome of `run` in one sentence (text, not HTML); it names its source if that is training."""
     rows = [
         row for row in run.evaluations if row.get("length/completion") is not None or row.get("accuracy") is not None
     ]
@@ -68,11 +65,11 @@ def _steps(row: Measured) -> str:
 
 
 T_975 = {1: math.inf, 2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}
-"""0.975 quantiles of Student's t for a mean of so many values (one degree of freedom less)."""
+"""0.975 quantiles of Student's t, by the number of values in the mean (one more than the degrees of freedom)."""
 
 
 def _mean_of(rows: list[Measured]) -> Measured:
-    """Means over a few updates with 95 % intervals from how much the updates differ: each has problems of its own."""
+    """Means over a few updates, with 95 % intervals from the spread of the updates, which have different problems."""
     found: Measured = {}
     for key in ("accuracy", "length/completion"):
         values = [value for row in rows if (value := row.get(key)) is not None]
@@ -108,10 +105,10 @@ def _accuracy(first: Measured, last: Measured) -> str:
 
 
 def is_clear(first: Measured, last: Measured, key: str) -> bool:
-    """Whether the interval of a difference leaves out 0; true where there are no intervals to say.
+    """Whether the interval of the difference excludes 0; true without intervals.
 
-    Of two values with intervals of their own it is Newcombe's (Stat. Med. 17, 1998, method 10): the distances from each
-    value to its bound on the side of the other one, squared, summed and rooted.
+    The interval is Newcombe's (Stat. Med. 17, 1998, method 10), from those of the two values: the root of the sum of
+    the squared distances from each value to its bound on the side of the other value.
     """
     before, after = first.get(key), last.get(key)
     if before is None or after is None:
@@ -122,7 +119,7 @@ def is_clear(first: Measured, last: Measured, key: str) -> bool:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """Names and values of what was trained, how, and for how long."""
+    """Names and values: the model, the method and the duration."""
     labels = {"advantage": "Advantage", "length_reward": "Length reward", "credit": "Credit"}
     found = [("Model", run.model), ("Method", run.method or "")]
     found += [(labels[key], value) for key, value in run.choices.items()]
@@ -135,18 +132,18 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 
 def findings(run: Run) -> list[str]:
-    """What else changed, each in a sentence, with the source of its numbers."""
+    """One sentence for each other change, with the source of its numbers."""
     held_out = len(run.evaluations) > 1
     first, last = _ends(run.evaluations if held_out else run.metrics)
     source = "" if held_out else " in training batches"
-    said = []
+    changes = []
     before, after = first.get("steps/per_response"), last.get("steps/per_response")
     if before is not None and after is not None:
         now, then = small(after, digits=2), small(before, digits=2)
-        said.append(f"A response takes {now} steps{source}, {'as before' if now == then else f'instead of {then}'}.")
+        changes.append(f"A response takes {now} steps{source}, {'as before' if now == then else f'instead of {then}'}.")
     before, after = first.get("phrases/transition_per_1k"), last.get("phrases/transition_per_1k")
     if before is not None and after is not None:
-        said.append(
+        changes.append(
             f"Phrases that doubt or turn round (“wait”, “alternatively”){source}: {small(before, digits=2)} → "
             f"{small(after, digits=2)} per 1,000 thinking tokens."
         )
@@ -155,18 +152,20 @@ def findings(run: Run) -> list[str]:
     if before is not None and after is not None:
         protected = late.get("steps/protected")
         also = "" if protected is None else f" and protected {percent(protected)}"
-        said.append(
+        changes.append(
             f"The method attenuated {percent(after)} of the steps in the last training batches ({percent(before)} in "
             f"the first){also}."
         )
     without = late.get("groups/without_signal")
     if without:
-        said.append(f"{percent(without)} of the last prompts gave no signal: all their responses were worth the same.")
-    return said
+        changes.append(
+            f"{percent(without)} of the last prompts gave no signal: all their responses were worth the same."
+        )
+    return changes
 
 
 def _ends(rows: list[Measured]) -> tuple[Measured, Measured]:
-    """The first and the last rows, means of a few where they are steps of training."""
+    """The first and the last row; for training steps the means of a few."""
     if not rows:
         return {}, {}
     window = max(1, min(5, len(rows) // 2)) if "n" not in rows[0] else 1
@@ -179,7 +178,7 @@ def _means(rows: list[Measured]) -> Measured:
 
 
 def before_after(run: Run) -> Table | None:
-    """The first and the last evaluation side by side, with intervals; None without evaluations."""
+    """The first and the last evaluation in columns, with intervals; None without evaluations."""
     if not run.evaluations:
         return None
     columns = run.evaluations[:1] if len(run.evaluations) == 1 else [run.evaluations[0], run.evaluations[-1]]
@@ -225,7 +224,7 @@ def _change(before: float | None, after: float | None, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the page shows of one run above the curves."""
+    """The part of one run above the curves."""
 
     run: str
     warnings: list[str]
@@ -239,7 +238,7 @@ class Summary:
 def overview(
     runs: list[Run], evaluations: list[Evaluation], sampled: Sequence[Sampled] = (), shelves: Sequence[Shelf] = ()
 ) -> View:
-    """The summary of every run, the results of the evaluations, then the curves of all runs together.
+    """The view: a summary per run, the results of the evaluations, then the curves of all runs together.
 
     `shelves`: the responses of the runs first, in their order.
     """

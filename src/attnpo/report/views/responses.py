@@ -1,4 +1,4 @@
-"""The place of the response explorer: controls, list and reading pane, filled by the scripts of the page."""
+"""The Responses view: controls, list and reading pane of the response explorer, which the scripts fill."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CREDIT = {"attenuated", "protected"}
 
 
 def responses(shelves: list[Shelf]) -> View:
-    """An explorer over `shelves`, and a note on what they do not hold."""
+    """The view: an explorer of `shelves`, and a note about what they leave out."""
     kinds = {shelf.kind for shelf in shelves}
     if "run" not in kinds and not any(shelf.chunks for shelf in shelves):
         return View("responses", "Responses", Markup())
@@ -40,7 +40,7 @@ def responses(shelves: list[Shelf]) -> View:
 
 
 def _has_pairs(shelves: list[Shelf]) -> bool:
-    """Whether a problem is there twice: at both ends of a run, or of two evaluations."""
+    """Whether problems occur twice: at both ends of a run, or in two evaluations."""
     benchmarks = [chunk.title for shelf in shelves for chunk in shelf.chunks if chunk.split == "bench"]
     held_out = (sum(chunk.split == "eval" for chunk in shelf.chunks) for shelf in shelves)
     return len(set(benchmarks)) < len(benchmarks) or any(count > 1 for count in held_out)

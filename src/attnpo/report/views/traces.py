@@ -1,4 +1,4 @@
-"""Figures of files of traces: how many have scores, and how much the answer attends to each kind of step."""
+"""The Traces view: how many traces of a file have scores, and how much the answer attends to each kind of step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attnpo.report.rollouts import TracedFile
 
 
 def traced(files: list[TracedFile]) -> View:
-    """The figures of every file; the traces themselves are among the responses."""
+    """The view: figures of every file; the traces are in the Responses view."""
     return View("traces", "Traces", render("traces.html", files=[_figures(file) for file in files]))
 
 
@@ -31,7 +31,7 @@ def _figures(file: TracedFile) -> dict[str, Any]:
 
 
 def _kinds(steps: list[tuple[str, float | None, float | None]]) -> Table:
-    """Per kind of step: how many, and how much the answer looks at them, in multiples of an even spread."""
+    """Per kind of step: count, share, and attention of the answer in multiples of an even spread."""
     rows = []
     for kind in sorted({kind for kind, _, _ in steps}):
         of = [(score, even) for name, score, even in steps if name == kind]

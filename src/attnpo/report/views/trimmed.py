@@ -1,4 +1,4 @@
-"""Trimmed traces, as `attnpo trim` wrote them: removed steps struck through, and why no more went."""
+"""The Trimmed view: files of `attnpo trim`, with removed steps struck through and the reason for stopping."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from attnpo.steps.formats import BY_MARKS
 from attnpo.steps.response import answer_of, thinking_of
 
 SHOWN = 60
-"""Traces of a file, at even distances."""
+"""Traces of a file, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the long response; `score`: what it was ranked by, None without."""
+    """A step of the long response; `score`: the value that it was ranked by, or None."""
 
     text: str
     kind: str
@@ -31,7 +31,7 @@ class Step:
 
 @dataclass(frozen=True)
 class TrimmedTrace:
-    """One row. long, short: tokens of thinking; answer: as sampled from what is left, None where none was."""
+    """One row. long, short: thinking tokens before and after; answer: sampled from the trimmed thinking, or None."""
 
     id: str
     problem: str
@@ -59,14 +59,14 @@ class TrimmedFile:
 
 
 def is_trimmed(path: Path) -> bool:
-    """Whether the first row is one of `attnpo trim`, or at least not one of traces with steps. Raises InputError for a
-    file that is no JSON Lines."""
+    """Whether the first row is of `attnpo trim`, or at least not a trace with steps. Raises InputError for a file that
+    is not JSON Lines."""
     row = next(read_numbered_jsonl(path))[1]
     return "trim" in row or "steps" not in row
 
 
 def read_trimmed(path: Path) -> TrimmedFile:
-    """Raises InputError, with row and field, for rows that are not what `attnpo trim` writes."""
+    """Read a file of `attnpo trim`. Raises InputError, with row and field, for any other rows."""
     traces, trim = [], {}
     for index, row in read_numbered_jsonl(path, required=("problem", "response")):
         where = row_name(path, index)
@@ -106,7 +106,7 @@ def _trace(row: dict[str, Any], trim: dict[str, Any], index: int, where: str) ->
 
 
 def trimmed(files: list[TrimmedFile]) -> View:
-    """All files, each with its figures and its traces."""
+    """The view: every file with its figures and traces."""
     return View("trimmed", "Trimmed", render("trimmed.html", files=[_figures(file) for file in files]))
 
 

@@ -1,4 +1,14 @@
-// One response: its numbers, its steps as blocks coloured by score, its final answer, and the numbers of a step in focus.
+// How responses are drawn. One: its numbers, its steps as blocks coloured by score, its final answer, and the numbers of
+// the step in focus. Two to one problem: side by side, similar steps in one row.
+
+const responses = (() => {
+const { make, known, count, plural, small, times, colour } = base;
+
+const VERDICTS = { right: "✓ right", wrong: "✗ wrong", no_answer: "∅ no answer", unverifiable: "? unverifiable", timed_out: "… timed out" };
+const CHANGES = { gained: "✗→✓", lost: "✓→✗" };
+const MARKS = { attenuated: "▽", protected: "◆", truncated: "✂" };
+const verdictOf = (row) => VERDICTS[row.verdict] ?? (row.verdict ? `· ${row.verdict}` : "not checked");
+const verdictClass = (row) => `verdict ${row.verdict === "right" || row.verdict === "wrong" ? row.verdict : "other"}`;
 
 const EFFECTS = { attenuated: "▽ attenuated", protected: "◆ protected", untouched: "= untouched" };
 
@@ -25,7 +35,7 @@ function factsOf(response) {
   return facts;
 }
 
-// What the page says of one step, in the order it is read.
+// The numbers of one step, in reading order.
 function numbersOf(step, response) {
   const tokenAdvantage = known(step.scale) && known(response.advantage) ? step.scale * response.advantage : null;
   return [
@@ -60,7 +70,7 @@ function stepBlock(step, response, number, readout, side) {
 const newReadout = () => make("div", { class: "readout", role: "status" },
   make("span", { class: "at" }, "Point at a step, or go to it with Tab, to see its numbers."));
 
-// The blocks of a response in order: steps, text in no step, what was left out; `number` is null but for steps.
+// The blocks of a response in order: steps, text outside of steps, and omissions; `words` is null for all but steps.
 function blocksOf(response, readout, side = "") {
   let number = 0;
   const blocks = response.pieces.map((piece) => {
@@ -84,7 +94,7 @@ const answerBlock = (response) => (response.answer
   ? make("div", { class: "answer" }, make("p", { class: "label" }, "final answer"), make("div", { class: "words", "data-maths": true }, response.answer))
   : make("p", { class: "aside" }, "No final answer."));
 
-// Scores over the steps, the baseline as a line: a plotly figure.
+// A plotly figure: scores over the steps, with the baseline as a line.
 function scoreFigure(response) {
   const steps = response.pieces.filter((piece) => known(piece.score));
   if (steps.length < 2) return null;
@@ -111,3 +121,83 @@ function oneResponse(response) {
   const node = make("article", { class: "response" }, verdictLine(response), factsOf(response), plot, readout, notScored(response), ...blocks, answerBlock(response));
   return { node, figure };
 }
+
+// --- two responses side by side
+
+const SIMILAR = 0.15; // share of common words and pairs of words from which two steps count as similar
+const NUMBER = 3; // weight of a number, relative to a word: phrases vary, numbers carry the content of a step
+const MOST_CELLS = 250_000; // cells of the alignment's table; longer pairs are shown unaligned
+
+// The words, numbers and signs of a text and pairs of adjacent ones, since "15 - 11" is more than a 15 and an 11.
+function wordsOf(text) {
+  const words = text.toLowerCase().match(/[\p{L}\p{N}]+|[-+*/=]/gu) ?? [];
+  return new Set([...words, ...words.slice(1).map((word, k) => `${words[k]} ${word}`)]);
+}
+
+function likeness(one, other) {
+  const weigh = (words) => words.reduce((sum, word) => sum + (/\d/.test(word) ? NUMBER : 1), 0);
+  const common = weigh([...one].filter((word) => other.has(word)));
+  return common / Math.max(1, weigh([...one, ...other]) - common);
+}
+
+// Rows [left, right, alike] of indices: the alignment of greatest total similarity. Steps without a counterpart fill the
+// rows between two similar ones from both sides; null on the side that has fewer.
+function align(left, right) {
+  if (left.length * right.length > MOST_CELLS) {
+    return unlike(0, left.length, 0, right.length);
+  }
+  const [a, b] = [left.map(wordsOf), right.map(wordsOf)];
+  const like = a.map((one) => b.map((other) => likeness(one, other)));
+  const best = Array.from({ length: a.length + 1 }, () => new Float64Array(b.length + 1));
+  for (let i = a.length - 1; i >= 0; i--) {
+    for (let j = b.length - 1; j >= 0; j--) {
+      const both = like[i][j] >= SIMILAR ? like[i][j] + best[i + 1][j + 1] : 0;
+      best[i][j] = Math.max(best[i + 1][j], best[i][j + 1], both);
+    }
+  }
+  const rows = [];
+  let [i, j] = [0, 0];
+  let from = [0, 0]; // the first steps without a row
+  while (i < a.length && j < b.length) {
+    if (like[i][j] >= SIMILAR && best[i][j] === like[i][j] + best[i + 1][j + 1]) {
+      rows.push(...unlike(from[0], i, from[1], j), [i++, j++, true]);
+      from = [i, j];
+    } else if (best[i][j] === best[i + 1][j]) i++;
+    else j++;
+  }
+  return [...rows, ...unlike(from[0], a.length, from[1], b.length)];
+}
+
+function unlike(i, lefts, j, rights) {
+  const rows = Math.max(lefts - i, rights - j);
+  return Array.from({ length: rows }, (_, k) => [i + k < lefts ? i + k : null, j + k < rights ? j + k : null, false]);
+}
+
+function cell(block, side, note) {
+  const node = make("div", { class: `cell ${side}` });
+  if (!block) return node;
+  node.append(make("span", { class: "change" }, note), block.node);
+  return node;
+}
+
+function twoResponses(before, after) {
+  const readout = newReadout();
+  const [first, second] = before.split === "bench" ? ["first", "second"] : ["before", "after"];
+  const [left, right] = [blocksOf(before, readout, `${first}, `), blocksOf(after, readout, `${second}, `)];
+  const grid = make("div", { class: "pair" });
+  for (const [side, response] of [["Before", before], ["After", after]]) {
+    grid.append(make("div", { class: "cell head" }, make("h3", {}, response.split === "bench" ? response.source : `${side}, step ${response.step}`), verdictLine(response), ...[notScored(response)].filter(Boolean)));
+  }
+  const texts = (blocks) => blocks.map((block) => block.words ?? "");
+  for (const [i, j, alike] of align(texts(left), texts(right))) {
+    const note = alike && (left[i].words === right[j].words ? "= same" : "≈ similar");
+    grid.append(cell(left[i], "before", note || `− only ${first}`), cell(right[j], "after", note || `+ only ${second}`));
+  }
+  grid.append(make("div", { class: "cell before" }, answerBlock(before)), make("div", { class: "cell after" }, answerBlock(after)));
+  const facts = make("dl", { class: "facts" });
+  if (known(before.reference)) facts.append(fact("reference", before.reference));
+  return make("article", { class: "response two" }, facts, readout, grid);
+}
+
+return { VERDICTS, CHANGES, MARKS, verdictOf, verdictClass, oneResponse, twoResponses };
+})();

@@ -1,9 +1,0 @@
-// Everything is defined: begin.
-
-startTheme();
-startMaths();
-startCues();
-startPlots();
-startExplorer();
-startTabs();
-startKeys();
