@@ -50,7 +50,6 @@ from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.card import write_card
 from attnpo.training.checkpoints import checkpoint_of, passed_over, what_is_broken
 from attnpo.training.config import AttnPOConfig, format_of_run
-from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
 from attnpo.training.method_options import OF_HEADS
 from attnpo.training.own_heads import find_own_heads
@@ -58,7 +57,7 @@ from attnpo.training.policy import Policy
 from attnpo.training.processes import from_main
 from attnpo.training.program import describe
 from attnpo.training.random_states import isolated_random_state
-from attnpo.training.recording import Recorder, new_records
+from attnpo.training.recording import HeldOutEvaluation, Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
 from attnpo.training.resampling import Sampled, Sampler, drawing, fill
 from attnpo.training.resampling import check as check_resampling
