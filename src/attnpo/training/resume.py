@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -131,15 +131,25 @@ def check_changes(found: Changes, *, accepted: bool) -> None:
     )
 
 
-def what_changed(
+def accepted_changes(
     checkpoint: str | None,
     options: Mapping[str, Any],
     environment: Mapping[str, Any],
-    defaults: Mapping[str, Any] = MappingProxyType({}),
+    defaults: Mapping[str, Any],
+    *,
+    accepted: bool,
+    ignored: Collection[str] = (),
 ) -> Changes:
-    """`changes` between the run that a checkpoint is of and one of these options; none for a new run."""
+    """`changes` between the run of a checkpoint and a run with these options, except `ignored`; none for a new run.
+
+    Raises:
+        InputError: there are changes and `accepted` is false (`check_changes`).
+    """
     before, about = ({}, {}) if checkpoint is None else read_description(Path(checkpoint).resolve().parent)
-    return changes(described(before, about), described(options, environment), defaults) if before else {}
+    found = changes(described(before, about), described(options, environment), defaults) if before else {}
+    found = {name: values for name, values in found.items() if name not in ignored}
+    check_changes(found, accepted=accepted)
+    return found
 
 
 def keep_history(folder: Path, checkpoint: str, found: Changes) -> None:

@@ -35,7 +35,7 @@ from attnpo.training.method_options import length_targets
 from attnpo.training.options import DataConfig, is_complete, model_kwargs, parse, resolved_options
 from attnpo.training.problems import Use, load_sets, overlap_warnings, without_bars
 from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder, locked
-from attnpo.training.resume import check_changes, keep_delay, keep_history, what_changed
+from attnpo.training.resume import accepted_changes, keep_delay
 from attnpo.training.rewards import OURS, load_rewards
 from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
 from attnpo.training.trackers import check_trackers, open_to_the_end
@@ -126,8 +126,8 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         sets = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
         about = environment_of(args, ["attnpo", "train", *argv], notes, sets, trainer.rewards.who_judges)
         defaults = {option.name: option.default for part in (data, args, model_config) for option in fields(part)}
-        changed = what_changed(resume, resolved_options(data, args, model_config), about, defaults)
-        check_changes(changed, accepted=args.resume_with_changes)
+        options = resolved_options(data, args, model_config)
+        changed = accepted_changes(resume, options, about, defaults, accepted=args.resume_with_changes)
         given = trainer.heads_file
         if resume is not None:
             trainer.heads, trainer.heads_file = kept_heads(trainer, resume)
@@ -139,9 +139,8 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             found = trainer.heads_file is not None and trainer.heads_file.with_name(HEADS_TRACES).is_file()
             if trainer.needs_heads or (found and trainer.heads_file != given):
                 args.heads = AUTO  # what the default comes to here, for config.yaml
-            if resume is not None:
-                keep_history(Path(args.output_dir), resume, changed)
-            write_description(Path(args.output_dir), resolved_options(data, args, model_config), about)
+            options = resolved_options(data, args, model_config)
+            write_description(Path(args.output_dir), options, about, resumed=resume, changed=changed)
             if resume is None:
                 (trainer.folder.path / WARNINGS).unlink(missing_ok=True)
             if trainer.heads_file is not None:

@@ -50,12 +50,13 @@ from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.card import write_card
 from attnpo.training.checkpoints import checkpoint_of, passed_over, what_is_broken
 from attnpo.training.config import AttnPOConfig, format_of_run
+from attnpo.training.description import describe
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
 from attnpo.training.method_options import OF_HEADS
+from attnpo.training.options import resolved_options
 from attnpo.training.own_heads import find_own_heads
 from attnpo.training.policy import Policy
 from attnpo.training.processes import from_main
-from attnpo.training.program import describe
 from attnpo.training.random_states import isolated_random_state
 from attnpo.training.recording import HeldOutEvaluation, Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
@@ -508,11 +509,12 @@ class AttnPOTrainer(GRPOTrainer):
         """
         found = self._checkpoint_of(resume_from_checkpoint)
         with self._checkpoints.going_on_from(found):
-            self.find_heads(resumed=str(found) if found is not None else False)
+            checkpoint = None if found is None else str(found)
+            self.find_heads(resumed=checkpoint or False)
             if not self.is_described:
-                describe(self, found)
+                describe(self, checkpoint, resolved_options(None, self.args, None))
             try:
-                return super().train(None if found is None else str(found), *args, **kwargs)
+                return super().train(checkpoint, *args, **kwargs)
             except (NotFiniteError, RewardError, RewardInputError) as error:
                 if self.is_deepspeed_enabled:  # which has made the update within the backward pass
                     raise
