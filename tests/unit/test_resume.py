@@ -191,12 +191,12 @@ def test_resuming_past_a_half_written_checkpoint(train, tmp_path):
 def test_checkpoints_by_time_keep_the_newest(monkeypatch, tmp_path):
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from attnpo.training import callbacks
+    from attnpo.training import saving
 
     now = [0.0]
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
     args, state, control = TrainingArguments(str(tmp_path), use_cpu=True), TrainerState(), TrainerControl()
-    timed, saved = callbacks.SaveByTime(10), []
+    timed, saved = saving.SaveByTime(10), []
     timed.on_train_begin(args, state, control)
     for step in range(1, 8):
         state.global_step, control.should_save = step, step == 4  # save_steps: 4

@@ -28,7 +28,8 @@ from attnpo.training.checkpoints import (
     write_list_of_files,
     write_packed,
 )
-from attnpo.training.saving import ASIDE, stem_of
+from attnpo.training.run_state import stem_of
+from attnpo.training.saving import ASIDE
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 values = st.recursive(

@@ -162,11 +162,11 @@ def test_time_is_up_before_a_step_that_would_end_late(monkeypatch):
     """Two minutes: after steps of 50 s and 45 s (95 s gone) there is no room for another of 45."""
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from attnpo.training import callbacks
+    from attnpo.training import stopping
 
     now = [1000.0]
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
-    stop, args, control = callbacks.StopAfterMinutes(2), TrainingArguments(use_cpu=True), TrainerControl()
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    stop, args, control = stopping.StopAfterMinutes(2), TrainingArguments(use_cpu=True), TrainerControl()
     asked = []
     for seconds in (50, 45):
         stop.on_step_begin(args, TrainerState(), control)

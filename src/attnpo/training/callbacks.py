@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +25,7 @@ from attnpo.errors import RunError
 from attnpo.rewards.length import LengthReward
 from attnpo.tables import TIME_LEFT_FROM
 from attnpo.training.diagnosis import Diagnosis, diagnose, wrong_format
+from attnpo.training.processes import any_process
 from attnpo.training.recording import record_fit
 from attnpo.training.records import WARNINGS, Record, RunFolder
 from attnpo.training.rewards import RewardSetup
@@ -274,77 +273,6 @@ class LengthState(TrainerCallback):
         if self.length.state():
             kept: Any = state.stateful_callbacks
             kept[self.KEY] = self.length.state()
-
-
-class StopAfterMinutes(TrainerCallback):
-    """Stops, with a checkpoint, where one more step as long as the last would end later than `minutes` from now.
-
-    At least one step is taken. The clock starts when this object is made.
-    """
-
-    def __init__(self, minutes: float):
-        self.minutes = minutes
-        self.reached = False
-        self._end = time.monotonic() + 60 * minutes
-        self._step_began = 0.0
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self._step_began = time.monotonic()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        now = time.monotonic()
-        if any_process(2 * now - self._step_began > self._end, args.device):  # clocks differ; saving takes all
-            self.reached = True
-            control.should_training_stop = True
-            control.should_save = True
-
-
-class SaveByTime(TrainerCallback):
-    """A checkpoint whenever the last one is `minutes` old. Of its own it keeps the newest only: nights are long."""
-
-    def __init__(self, minutes: float):
-        self.minutes = minutes
-        self._last = time.monotonic()
-        self._asked = False
-        self._own: Path | None = None
-
-    def attnpo_state(self) -> dict[str, Any]:
-        """For a checkpoint (`training/saving.py`), which is itself of this kind or not."""
-        return {"asked": self._asked}
-
-    def load_attnpo_state(self, state: dict[str, Any]) -> None:
-        """Go on from `attnpo_state`, once training begins."""
-        self._asked = state["asked"]
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._last = time.monotonic()
-        if self._asked:
-            self._own = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        self._asked = False
-
-    def on_step_end(self, args, state, control, **kwargs):
-        due = args.save_strategy != "no" and time.monotonic() - self._last > 60 * self.minutes
-        if not control.should_save and any_process(due, args.device):
-            self._asked = control.should_save = True
-
-    def on_save(self, args, state, control, **kwargs):
-        self._last = time.monotonic()
-        asked, self._asked = self._asked, False
-        new = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if not new.exists():  # saving failed: the one before is the last good one
-            return
-        old, self._own = self._own, new if asked else None
-        if old is not None and old != new and state.is_world_process_zero:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is set in at least one process of the run."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return flag
-    flags = torch.tensor(int(flag), device=device)
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    return bool(flags)
 
 
 class LiveProgress(TrainerCallback):

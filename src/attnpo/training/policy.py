@@ -26,8 +26,8 @@ from attnpo.errors import InputError
 from attnpo.steps.formats import ThinkingFormat
 from attnpo.steps.spans import LocatedSteps
 from attnpo.training.processes import together
-from attnpo.training.random_states import isolated_random_state
 from attnpo.training.records import Record
+from attnpo.training.run_state import isolated_random_state
 
 
 @dataclass(frozen=True)

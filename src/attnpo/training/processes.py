@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
@@ -52,3 +53,12 @@ def from_main(accelerator: Accelerator, make: Callable[[], T]) -> T:
         if accelerator.is_main_process:
             made[0] = make()
     return broadcast_object_list(made)[0]
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is set in at least one process of the run."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return flag
+    flags = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags)

@@ -25,7 +25,7 @@ from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.formats import THINK
 from attnpo.steps.spans import locate_steps
-from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch, StopAfterMinutes
+from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch
 from attnpo.training.checkpoints import checkpoint_of, passed_over
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import ADAPTER_LEARNING_RATE, SHIPPED_LEARNING_RATE, without_effect
@@ -37,7 +37,7 @@ from attnpo.training.problems import Use, load_sets, overlap_warnings, without_b
 from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder, locked
 from attnpo.training.resume import accepted_changes, keep_delay
 from attnpo.training.rewards import OURS, load_rewards
-from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
+from attnpo.training.stopping import StepAbandoned, StopAfterMinutes, StopOnInterrupt
 from attnpo.training.trackers import check_trackers, open_to_the_end
 from attnpo.training.trainer import AttnPOTrainer
 from attnpo.training.vllm_rollouts import check_vllm, in_process

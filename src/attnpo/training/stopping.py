@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from attnpo.errors import StoppedError
-from attnpo.training.callbacks import any_process
+from attnpo.training.processes import any_process
 
 AGAIN = 0.5
 """Seconds until an abandoned step is tried again where it could not be abandoned (weights were being changed)."""
@@ -127,3 +128,26 @@ class StopOnInterrupt(TrainerCallback):
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous = {}
+
+
+class StopAfterMinutes(TrainerCallback):
+    """Stops, with a checkpoint, where one more step as long as the last would end later than `minutes` from now.
+
+    At least one step is taken. The clock starts when this object is made.
+    """
+
+    def __init__(self, minutes: float):
+        self.minutes = minutes
+        self.reached = False
+        self._end = time.monotonic() + 60 * minutes
+        self._step_began = 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = time.monotonic()
+        if any_process(2 * now - self._step_began > self._end, args.device):  # clocks differ; saving takes all
+            self.reached = True
+            control.should_training_stop = True
+            control.should_save = True

@@ -42,9 +42,7 @@ from attnpo.training.callbacks import (
     LexiconWatch,
     MetricsFile,
     NotFiniteError,
-    SaveByTime,
     SignalWatch,
-    StopAfterMinutes,
 )
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.card import write_card
@@ -57,15 +55,16 @@ from attnpo.training.options import resolved_options
 from attnpo.training.own_heads import find_own_heads
 from attnpo.training.policy import Policy
 from attnpo.training.processes import from_main
-from attnpo.training.random_states import isolated_random_state
 from attnpo.training.recording import HeldOutEvaluation, Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
 from attnpo.training.resampling import Sampled, Sampler, drawing, fill
 from attnpo.training.resampling import check as check_resampling
 from attnpo.training.reward_guard import RewardError, RewardInputError, guarded, without_infinite
 from attnpo.training.rewards import RewardSetup
-from attnpo.training.saving import Checkpoints, generate_every
+from attnpo.training.run_state import generate_every, isolated_random_state
+from attnpo.training.saving import Checkpoints, SaveByTime
 from attnpo.training.stages import make_stages
+from attnpo.training.stopping import StopAfterMinutes
 from attnpo.training.trackers import guard_trackers, keep_in_folder, start_trackers
 from attnpo.training.vllm_rollouts import keep_weights_as_loaded, seed_sampling
 
@@ -150,7 +149,7 @@ class AttnPOTrainer(GRPOTrainer):
         )
         seed_sampling(args, self.accelerator.process_index)
         keep_in_folder(self)
-        guard_trackers(self, self._checkpoints.tell)
+        guard_trackers(self, self._checkpoints.warn)
         args.reward_weights = weights  # as given, for config.yaml and for another trainer
         if self._is_vlm and self.credit.signals:
             raise InputError(
@@ -320,7 +319,7 @@ class AttnPOTrainer(GRPOTrainer):
             if count:
                 if self.model.training:
                     self._add_metrics({f"rewards/{name}/infinite": float(count)})
-                self._checkpoints.tell(
+                self._checkpoints.warn(
                     f"the reward function {name!r} gave {count} infinite rewards; they count as missing", once=name
                 )
         return rewards
@@ -508,7 +507,7 @@ class AttnPOTrainer(GRPOTrainer):
             InputError: a resumed run would go on with other settings (`resume_with_changes`).
         """
         found = self._checkpoint_of(resume_from_checkpoint)
-        with self._checkpoints.going_on_from(found):
+        with self._checkpoints.resuming(found):
             checkpoint = None if found is None else str(found)
             self.find_heads(resumed=checkpoint or False)
             if not self.is_described:
@@ -554,4 +553,4 @@ class AttnPOTrainer(GRPOTrainer):
         return self._checkpoints.aside or super()._get_output_dir(trial)
 
     def _get_train_sampler(self, dataset=None):
-        return self._checkpoints.advance(super()._get_train_sampler(dataset))
+        return self._checkpoints.skip_used_orders(super()._get_train_sampler(dataset))
