@@ -235,7 +235,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe of a command line. The first call in a folder writes its options there; later calls must have the same.
+    """The recipe of a command line. A folder's first call writes its options there; later calls must have the same.
 
     Raises:
         InputError: the folder was begun with other options.

@@ -161,7 +161,9 @@ class _Run:
         if not stage.made():
             known["seconds"] = 0.0  # the next call gives it its full time
             self.save()
-            raise RunError(f"{stage.name}: " + (NOTHING_MADE if late else "its commands ended without the expected output"))
+            raise RunError(
+                f"{stage.name}: " + (NOTHING_MADE if late else "its commands ended without the expected output")
+            )
         known["seconds"] += time.monotonic() - began
         known["done"] = "out of time" if late else "finished"
 
