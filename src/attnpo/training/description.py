@@ -154,8 +154,11 @@ def write_description(
 def environment_of(
     args: AttnPOConfig, command: list[str], notes: dict[str, Any], sets: dict[str, Any], judge: str
 ) -> dict[str, Any]:
-    """What environment.json says: versions, devices, command, seeds, the problems of `sets` ("train", "eval"), and who
-    judges: the reward function that says right or wrong."""
+    """Return the content of environment.json.
+
+    It has versions, devices, command, seeds and the problems of `sets` ("train", "eval").
+    judge: the reward function that decides right or wrong.
+    """
     return {
         "command": shlex.join(command),
         "versions": versions_of(PACKAGES),
@@ -168,12 +171,12 @@ def environment_of(
         "data_seed": args.data_seed,
         "right_or_wrong": judge,
         **problems_of(notes, sets),
-        "derived": args.derived,  # options that followed from others, which config.yaml leaves open
+        "derived": args.derived,  # options that follow from others, not in config.yaml
     }
 
 
 def problems_of(notes: dict[str, Any], sets: dict[str, Any]) -> dict[str, Any]:
-    """What environment.json says of the problems: how many, what was left out, and a fingerprint of each set."""
+    """Return the problems for environment.json: numbers, left out ones by reason, and a fingerprint of each set."""
     return {
         "problems": notes,
         PROBLEMS: {name: fingerprint(rows) for name, rows in sets.items() if rows is not None},
@@ -181,36 +184,39 @@ def problems_of(notes: dict[str, Any], sets: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_trained(trainer: Any) -> None:
-    """The trained model into the run folder, whatever is said about checkpoints: weights, tokenizer, card; heads.json
-    lies there already. To be called by all processes.
+    """Save the trained model into the run folder, whatever `save_strategy` is: weights, tokenizer, card.
+
+    heads.json is there already. All processes must call it.
     """
     trainer.save_model()
     trainer.create_model_card()
 
 
 def evaluated(folder: Path, step: int) -> bool:
-    """Whether evaluations.jsonl has this step already."""
+    """Whether evaluations.jsonl already has this step."""
     return any(row["step"] == step for row in read_evaluations(folder))
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run, in order."""
+    """Read the evaluations of a run, in order."""
     file = folder / "evaluations.jsonl"
     return list(read_jsonl(file, ("step",))) if file.exists() else []
 
 
 def comparable_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Those of the same problems and limits as the last one, as far as the history of the run's options knows."""
+    """Read the evaluations with the same problems and limits as the last one, by the history of the run's options."""
     since = comparable_from(folder)
     return [row for row in read_evaluations(folder) if row["step"] >= since]
 
 
 def print_summary(folder: Path, console: Console) -> None:
-    """The table before/after, with 95 % intervals."""
+    """Print the table before/after, with 95 % intervals."""
     since, evaluations = comparable_from(folder), comparable_evaluations(folder)
     console.print(f"run folder: {folder} (`attnpo report {folder} -o report.html` shows it)", soft_wrap=True)
     if since:
-        console.print(f"the held-out problems or limits changed on the way: evaluations compare from step {since} on")
+        console.print(
+            f"the held-out problems or limits changed during the run: evaluations are comparable from step {since} on"
+        )
     if len(evaluations) < 2:
         return
     before, after = evaluations[0], evaluations[-1]
