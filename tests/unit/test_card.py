@@ -58,9 +58,9 @@ def test_after_a_change_of_the_problems_only_what_compares(run):
 
 
 def test_what_the_run_warned_of_stands_beside_its_numbers(run):
-    row = {"step": 0, "message": "held-out problems that the training set has too: 6 of 14"}
+    row = {"step": 0, "message": "held-out problems that are also in the training set: 6 of 14"}
     (run / "warnings.jsonl").write_text(json.dumps(row) + "\n")
-    assert "The run warned: held-out problems that the training set has too" in evaluated(run, evaluation(0, 0.5, 300))
+    assert "The run warned: held-out problems that are also in the training set" in evaluated(run, evaluation(0, 0.5, 300))
 
 
 def test_evaluations_of_other_problems_are_not_compared(run):

@@ -323,7 +323,7 @@ class AttnPOConfig(GRPOConfig):
             ("use_vllm", (False,)),
             ("use_transformers_continuous_batching", (False,)),
             ("cache_implementation", (None, "static")),
-            # Under autocast, rotary embeddings return float32 keys, and values have 16 bits; a static cache has one type.
+            # Under autocast, rotary embeddings return float32 keys, values have 16 bits; a static cache has one type.
             ("bf16", (None, False)),
             ("fp16", (False,)),
         ):

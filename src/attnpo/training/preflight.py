@@ -111,7 +111,7 @@ def advice(found: Findings, *, limit: int, stepwise: bool) -> tuple[list[str], l
 
 
 def suggested_limit(found: Findings, limit: int) -> int:
-    """Return a max_completion_length: twice `limit` where many responses reach it, else 1.5 times the longest response."""
+    """Return a max_completion_length: twice `limit` where many responses reach it, else 1.5 times the longest one."""
     if found.shares[CUT_OFF] > 0.1:
         return 2 * limit
     return min(limit, 256 * max(1, -(-3 * found.longest // 512)))

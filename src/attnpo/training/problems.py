@@ -138,7 +138,7 @@ def load_problems(
     if not readable:
         raise InputError(
             f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference'][:200]!r}; "
-            f"columns read: {found.recognised}. A worked solution has to mark its answer (\\boxed{{…}}, or #### … on its "
+            f"columns read: {found.recognised}. A worked solution must mark its answer (\\boxed{{…}}, or #### … on its "
             "last line); --reference_column names another column"
         )
     targets = use.eval_targets if held_out else use.train_targets
@@ -169,7 +169,7 @@ def with_system_prompt(dataset: Dataset, text: str) -> Dataset:
 
 
 def overlap_warnings(sets: dict[str, Any]) -> list[str]:
-    """Return a warning where held-out problems are in the training set. `sets`: "train" and "eval", which may be None."""
+    """Return a warning where held-out problems are in the training set. `sets`: "train" and "eval" (may be None)."""
     training, held_out = sets["train"], sets["eval"]
     if held_out is None or not all("problem" in (rows.column_names or ()) for rows in (training, held_out)):
         return []
@@ -178,8 +178,8 @@ def overlap_warnings(sets: dict[str, Any]) -> list[str]:
     if not overlaps:
         return []
     return [
-        f"held-out problems that are also in the training set: {', '.join(overlaps)} of {len(held_out)}. Figures on them "
-        "do not show the accuracy on new problems; give others with --eval_dataset_name"
+        f"held-out problems that are also in the training set: {', '.join(overlaps)} of {len(held_out)}. Figures on "
+        "them do not show the accuracy on new problems; give others with --eval_dataset_name"
     ]
 
 

@@ -233,40 +233,40 @@ class Checkpoints(TrainerCallback):
 
 
 class SaveByTime(TrainerCallback):
-    """A checkpoint whenever the last one is `minutes` old. Of its own it keeps the newest only: nights are long."""
+    """Saves a checkpoint whenever the last one is `minutes` old; keeps only the newest of these checkpoints."""
 
     def __init__(self, minutes: float):
         self.minutes = minutes
         self._last = time.monotonic()
-        self._asked = False
+        self._due = False  # the next checkpoint is saved by this callback
         self._own: Path | None = None
 
     def attnpo_state(self) -> dict[str, Any]:
-        """For a checkpoint (`training/saving.py`), which is itself of this kind or not."""
-        return {"asked": self._asked}
+        """For a checkpoint (`training/run_state.py`), which may itself be one of these."""
+        return {"asked": self._due}
 
     def load_attnpo_state(self, state: dict[str, Any]) -> None:
-        """Go on from `attnpo_state`, once training begins."""
-        self._asked = state["asked"]
+        """Continue from `attnpo_state`, once training begins."""
+        self._due = state["asked"]
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._last = time.monotonic()
-        if self._asked:
+        if self._due:
             self._own = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        self._asked = False
+        self._due = False
 
     def on_step_end(self, args, state, control, **kwargs):
         due = args.save_strategy != "no" and time.monotonic() - self._last > 60 * self.minutes
         if not control.should_save and any_process(due, args.device):
-            self._asked = control.should_save = True
+            self._due = control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
         self._last = time.monotonic()
-        asked, self._asked = self._asked, False
+        is_own, self._due = self._due, False
         new = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if not new.exists():  # saving failed: the one before is the last good one
+        if not new.exists():  # saving failed: the previous one is the last good one
             return
-        old, self._own = self._own, new if asked else None
+        old, self._own = self._own, new if is_own else None
         if old is not None and old != new and state.is_world_process_zero:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Ending a run when it is asked to: Ctrl-C, and SIGTERM as a scheduler sends it before it takes the machine away."""
+"""Ending a run early: upon Ctrl-C, upon a scheduler's SIGTERM, and after a number of minutes."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from attnpo.errors import StoppedError
 from attnpo.training.processes import any_process
 
 AGAIN = 0.5
-"""Seconds until an abandoned step is tried again where it could not be abandoned (weights were being changed)."""
+"""Seconds until the next attempt to abandon a step, where weights were being changed at the last one."""
 
 
 class StepAbandoned(KeyboardInterrupt):
-    """Raised within a step that would not end in time; no weight of it has been changed.
+    """Raised within a step that would not end in time, before it has changed any weight.
 
-    Not an `Exception`: no reward function that catches those may swallow it.
+    Not an `Exception`, so that reward functions that catch exceptions do not catch it.
     """
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM where there is nothing to save."""
+    """Raised upon SIGTERM where there is nothing to save."""
 
 
 class StopOnInterrupt(TrainerCallback):
     """First Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop. Second: stop at once.
 
-    After SIGTERM a step that has not ended within a third of `notice`, the seconds until SIGKILL follows, is abandoned
-    (`StepAbandoned`), so that the rest is left for saving the state before it; not in a run of several processes, which
-    cannot leave a step at one place. Outside of training there is nothing to save, and SIGTERM ends at once.
+    `notice` is the time in seconds until SIGKILL follows SIGTERM. A step that has not ended within a third of it is
+    abandoned (`StepAbandoned`), which leaves time to save the state before it; not in a run of several processes, which
+    cannot all leave a step at the same point. Outside of training there is nothing to save, and SIGTERM ends the run at
+    once.
 
     Attributes:
-        asked: whether to stop; terminated: by SIGTERM, in this process or another.
+        asked: whether to stop; terminated: whether because of SIGTERM, in this process or another.
     """
 
     def __init__(self, notice: float = 30.0) -> None:
@@ -49,7 +50,7 @@ class StopOnInterrupt(TrainerCallback):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Handle the signals from here on, training or not. Raises StoppedError upon SIGTERM outside of training."""
+        """Handle the signals inside the block. Raises StoppedError upon SIGTERM outside of training."""
         self._install()
         self._watching = True
         try:
@@ -57,7 +58,7 @@ class StopOnInterrupt(TrainerCallback):
         except Terminated:
             raise StoppedError(
                 "stopped by SIGTERM outside of training, with nothing to save that is not in a checkpoint; the same "
-                "command with --resume_from_checkpoint auto goes on"
+                "command with --resume_from_checkpoint auto resumes"
             ) from None
         finally:
             self._watching = False
@@ -74,7 +75,7 @@ class StopOnInterrupt(TrainerCallback):
 
     def _handle(self, signum: int, frame: Any) -> None:
         if self.asked and signum == signal.SIGTERM:
-            self.terminated = True  # schedulers and launchers send it again: no reason to stop at once
+            self.terminated = True  # schedulers and launchers may send it twice; that does not mean to stop at once
             return
         if self.asked:
             raise KeyboardInterrupt
@@ -94,7 +95,7 @@ class StopOnInterrupt(TrainerCallback):
             raise StepAbandoned
 
     def on_train_begin(self, args, state, control, **kwargs):
-        # DeepSpeed updates within the backward pass: there a step cannot be left halfway.
+        # DeepSpeed updates within the backward pass, so a step cannot be abandoned.
         self._training, self._alone = True, args.world_size == 1 and not args.deepspeed
         self._install()
 
@@ -106,7 +107,7 @@ class StopOnInterrupt(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self._in_step = False
-        if any_process(self.asked, args.device):  # saving takes all of them
+        if any_process(self.asked, args.device):  # all processes take part in saving
             self.terminated = any_process(self.terminated, args.device)
             self.asked = True
             control.should_training_stop = True
@@ -119,7 +120,7 @@ class StopOnInterrupt(TrainerCallback):
             self.close()
 
     def close(self) -> None:
-        """Give the signals back their meaning."""
+        """Restore the signal handlers."""
         self._training = self._in_step = False
         if signal.SIGALRM in self._previous:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -131,9 +132,9 @@ class StopOnInterrupt(TrainerCallback):
 
 
 class StopAfterMinutes(TrainerCallback):
-    """Stops, with a checkpoint, where one more step as long as the last would end later than `minutes` from now.
+    """Stops with a checkpoint if another step as long as the last would end later than `minutes` after creation.
 
-    At least one step is taken. The clock starts when this object is made.
+    At least one step is made. The time counts from the creation of this object.
     """
 
     def __init__(self, minutes: float):
@@ -147,7 +148,9 @@ class StopAfterMinutes(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         now = time.monotonic()
-        if any_process(2 * now - self._step_began > self._end, args.device):  # clocks differ; saving takes all
+        if any_process(
+            2 * now - self._step_began > self._end, args.device
+        ):  # clocks differ, and all take part in saving
             self.reached = True
             control.should_training_stop = True
             control.should_save = True
