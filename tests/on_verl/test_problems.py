@@ -173,7 +173,8 @@ def test_what_the_run_folder_says_of_its_problems(words, files, tmp_path, not_st
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["problems"]["train"]["with a reference the verifier cannot read"] == 1
     assert set(environment["problem_fingerprints"]) == {"train", "eval"}
-    assert "warning: held-out problems that are also in the training set: 1 word for word of 1" in capsys.readouterr().out
+    overlap = "warning: held-out problems that are also in the training set: 1 word for word of 1"
+    assert overlap in capsys.readouterr().out
     (line,) = (tmp_path / "run" / "warnings.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 0
 

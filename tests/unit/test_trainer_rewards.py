@@ -181,7 +181,8 @@ def test_a_reward_above_one_needs_a_threshold(trainer_kit, tiny_qwen2, tiny_toke
 
     kit = trainer_kit
     trainer = kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path / "a", responses=kit.MIXED, reward=points)
-    with pytest.raises(InputError, match="'points', which decides whether a response is right, gave 2; expected at most"):
+    message = "'points', which decides whether a response is right, gave 2; expected at most"
+    with pytest.raises(InputError, match=message):
         trainer.train()
     changes = {"responses": kit.MIXED, "reward": points, "correct_threshold": 2.0}
     kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path / "b", **changes).train()

@@ -211,9 +211,9 @@ def find_heads_file(args: AttnPOConfig, path: str) -> list[Head] | None:
     """Return the heads of a run as far as known; None: none are needed, or they are yet to be found."""
     if "attention" not in args.make_credit().signals or args.heads == AUTO:
         return None
-    beside = Path(path) / HEADS
+    of_model = Path(path) / HEADS
     if args.heads is None:
-        return load_heads(beside) if beside.is_file() else None
+        return load_heads(of_model) if of_model.is_file() else None
     return load_heads(args.heads)
 
 

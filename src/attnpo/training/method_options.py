@@ -160,7 +160,7 @@ def check_loss(config: GRPOConfig, name: str, method: CreditMethod) -> None:
         listing = "; ".join(f"option {one}: found {found[one]!r}, expected {needed[one]!r}" for one in other)
         raise InputError(f"{listing}: credit={name!r} works only with this")
     refused = {
-        "loss_type": (config.loss_type in ("vespo", "luspo"), "weighs whole sequences"),
+        "loss_type": (config.loss_type in ("vespo", "luspo"), "weights complete sequences"),
         "importance_sampling_level": (config.importance_sampling_level != "token", "has one ratio per sequence"),
         "off_policy_mask_threshold": (
             config.off_policy_mask_threshold is not None,

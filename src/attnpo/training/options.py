@@ -115,8 +115,8 @@ class DataConfig:
     prompt_template: str | None = field(
         default=None,
         metadata={
-            "help": "Text containing {problem}: the user message, or the whole prompt without a chat template. \\n is "
-            "a line break."
+            "help": "Text containing {problem}: the user message, or the complete prompt without a chat template. \\n "
+            "is a line break."
         },
     )
     max_prompt_length: int | None = field(

@@ -169,6 +169,6 @@ def check(limit: int, trainer: Any, rows_here: int) -> None:
         raise InputError("option dynamic_sampling: expected 0 with prompts that have images")
     if trainer.use_vllm and rows_here % trainer.num_generations:
         raise InputError(
-            f"option dynamic_sampling: vLLM samples whole groups, and a process has {rows_here} responses, expected a "
-            f"multiple of num_generations ({trainer.num_generations})"
+            f"option dynamic_sampling: vLLM samples complete groups, and a process has {rows_here} responses, expected "
+            f"a multiple of num_generations ({trainer.num_generations})"
         )

@@ -163,7 +163,7 @@ def _restore_old_version(trainer: Any, checkpoint: Path) -> str | None:
         return None
     return (
         f"{checkpoint} was saved by an earlier version, without the responses that were in use: they are sampled "
-        "anew, so this is not number for number the run that was stopped"
+        "again, so this is not number for number the run that was stopped"
     )
 
 

@@ -67,7 +67,7 @@ class Checkpoints(TrainerCallback):
 
     @contextmanager
     def resuming(self, checkpoint: Path | None) -> Iterator[None]:
-        """Let training inside the block resume from `checkpoint`; None: it begins anew."""
+        """Let training inside the block resume from `checkpoint`; None: a new run."""
         self.resumed = checkpoint
         try:
             yield
