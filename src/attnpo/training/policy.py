@@ -279,8 +279,9 @@ class Policy:
     def rollouts_together(self) -> Iterator[None]:
         """`together` for a block in which TRL samples and verifies responses: an error on one process ends all.
 
-        TRL gathers between generation and rewards, so errors of both are raised only after these gathers. With vLLM,
-        which gathers while it generates, nothing is done: a failed process exits, and its launcher ends the others.
+        An error in generation is raised on all processes right away, one of a reward function after TRL has gathered
+        the rewards. With vLLM, which gathers while it generates, nothing is done: a failed process exits, and its
+        launcher ends the others.
         """
         trainer = self._trainer
         if self.accelerator.num_processes == 1 or trainer.use_vllm:

@@ -88,7 +88,7 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         InputError: anything wrong with options, data or model, before training starts.
         RunError: losses or gradients are not finite, a reward function failed, or Ctrl-C; a checkpoint of the last good
             weights is saved first.
-        StoppedError: SIGTERM; a state of training is saved first.
+        StoppedError: SIGTERM; the state of training, if it has begun, is saved first.
     """
     with quiet_screen():
         data, args, model_config = parse(argv)
