@@ -105,7 +105,7 @@ def test_two_runs_in_one_folder(train, tmp_path):
     with locked(tmp_path / "run"):
         code, _, err = train()
     assert code == 2
-    assert f"a run is already writing into {tmp_path}/run already: process " in err
+    assert f"a run is already writing into {tmp_path}/run: process " in err
     assert not (tmp_path / "run" / "config.yaml").exists()
     assert train()[0] == 0  # given back
     with locked(tmp_path / "run"), pytest.raises(InputError, match="another folder"), locked(tmp_path / "run"):

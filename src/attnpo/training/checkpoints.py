@@ -47,7 +47,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in found if steps[path].isdecimal()), key=lambda path: -int(steps[path]))
 
 
-def checkpoint_of(folder: Path, asked: str | bool | None) -> Path | None:
+def checkpoint_of(folder: Path, resume: str | bool | None) -> Path | None:
     """Return the checkpoint for `resume_from_checkpoint`: a path, or for true the last complete one of a run folder.
 
     auto is the same as true where the folder has a checkpoint, and as false where it has none.
@@ -55,11 +55,11 @@ def checkpoint_of(folder: Path, asked: str | bool | None) -> Path | None:
     Raises:
         InputError: there is none, or it is damaged.
     """
-    if asked is None or str(asked).lower() in ("false", "none", ""):
+    if resume is None or str(resume).lower() in ("false", "none", ""):
         return None
-    if str(asked).lower() == "auto" and not checkpoints(folder):
+    if str(resume).lower() == "auto" and not checkpoints(folder):
         return None
-    if str(asked).lower() in ("true", "auto"):
+    if str(resume).lower() in ("true", "auto"):
         last = last_checkpoint(folder)
         if last is None:
             found = [f"{path.name}: {what_is_broken(path)}" for path in checkpoints(folder)]
@@ -68,7 +68,7 @@ def checkpoint_of(folder: Path, asked: str | bool | None) -> Path | None:
                 f"option resume_from_checkpoint: no checkpoint in {folder}{why}; auto begins a run where there is none"
             )
         return last
-    given = Path(str(asked))
+    given = Path(str(resume))
     if not (given / STATE).is_file():
         raise InputError(f"option resume_from_checkpoint: {given} is not a checkpoint (it has no {STATE})")
     broken = what_is_broken(given)
