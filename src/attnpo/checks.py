@@ -1,7 +1,4 @@
-"""Checks of options, shared by the methods: what is wrong is named, with what was found and what was expected.
-
-Options that name one whole number or a range of them.
-"""
+"""Checks of options, shared by the methods. Errors name the option, the value found and the value expected."""
 
 from __future__ import annotations
 
@@ -13,20 +10,20 @@ from attnpo.errors import InputError
 
 
 def check_number(option: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> None:
-    """Raises InputError naming `option` unless `value` is a finite number in [low, high]."""
+    """Raise InputError naming `option` unless `value` is a finite number in [low, high]."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         raise InputError(f"{option}: found {value!r}, expected a number in [{low:g}, {high:g}]")
 
 
 def check_whole(option: str, value: Any, *, low: int) -> None:
-    """Raises InputError naming `option` unless `value` is a whole number of at least `low`."""
+    """Raise InputError naming `option` unless `value` is an integer of at least `low`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise InputError(f"{option}: found {value!r}, expected a whole number of at least {low}")
 
 
 def check_flag(option: str, value: Any) -> None:
-    """Raises InputError naming `option` unless `value` is True or False."""
+    """Raise InputError naming `option` unless `value` is True or False."""
     if not isinstance(value, bool):
         raise InputError(f"{option}: found {value!r}, expected true or false")
 
@@ -38,9 +35,9 @@ _BREAK = re.compile(rf"\\(?!(?:{_LATEX_IN_N.replace(' ', '|')})(?![a-zA-Z]))n")
 
 
 def read_escapes(text: str) -> str:
-    r"""`text` with a line break for each \n: a prompt on a command line, copied out of a message, has no other way.
+    r"""Replace each \n in `text` by a line break, for prompts given on a command line.
 
-    A command of LaTeX stays what it is (\neq, \nu), and so does everything else behind a backslash.
+    LaTeX commands (\neq, \nu) and everything else after a backslash stay unchanged.
 
     >>> print(read_escapes(r"Problem: {problem}\nPut it into \boxed{}.\n<think>\n"), end="")
     Problem: {problem}
@@ -53,7 +50,7 @@ def read_escapes(text: str) -> str:
 
 
 def parse_range(text: str, option: str, noun: str) -> tuple[int, int]:
-    """Lowest and highest number out of "2" or "1-3".
+    """Read the lowest and the highest number of "2" or "1-3".
 
     Raises InputError, naming the option, for anything else.
     """

@@ -1,4 +1,4 @@
-"""Methods by name: how a class becomes a choice of the command line, with its constructor's parameters as options."""
+"""Registries of methods: classes selected by name on the command line; constructor parameters are their options."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Registry(Generic[Method]):
     """The methods of one choice. Registration is by import, so a method can live outside this package.
 
     Args:
-        choice: the option that takes the names, e.g. "credit".
-        built_in: modules of this package that register methods; imported when first asked.
+        choice: the option whose values are the names, e.g. "credit".
+        built_in: modules of this package that register methods; imported on first use.
     """
 
     def __init__(self, choice: str, built_in: Sequence[str]) -> None:
@@ -27,16 +27,16 @@ class Registry(Generic[Method]):
         self._classes: dict[str, Callable[..., Method]] = {}
 
     def register(self, name: str) -> Callable[[_C], _C]:
-        """Class decorator: make a class available under `name`; sets its ``name``.
+        """Class decorator: register a class under `name` and set its ``name``.
 
         Raises:
-            InputError: the name is taken by another class.
+            InputError: another class has the name.
         """
 
         def decorate(cls: _C) -> _C:
             known = self._classes.get(name)
             if known is not None and getattr(known, "__qualname__", "") != cls.__qualname__:
-                raise InputError(f"{self.choice}: {name!r} is registered already, by {known}")
+                raise InputError(f"{self.choice}: {name!r} is already registered, by {known}")
             cls.name = name  # type: ignore[attr-defined]
             self._classes[name] = cls
             return cls
@@ -44,20 +44,20 @@ class Registry(Generic[Method]):
         return decorate
 
     def forget(self, name: str) -> None:
-        """Take a method out again (tests do)."""
+        """Remove a method (for tests)."""
         self._classes.pop(name, None)
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
         for module in self._built_in:
             import_module(module)
         return sorted(self._classes)
 
     def options(self, name: str) -> dict[str, Any]:
-        """Options of a method with their defaults, in order.
+        """Return the options of a method with their defaults, in order.
 
         Raises:
-            InputError: no method of that name.
+            InputError: there is no method of that name.
         """
         known = self.names()
         if name not in known:
@@ -66,10 +66,10 @@ class Registry(Generic[Method]):
         return {key: option.default for key, option in inspect.signature(self._classes[name]).parameters.items()}
 
     def make(self, name: str, **options: Any) -> Method:
-        """The method `name` with these options.
+        """Create the method `name` with these options.
 
         Raises:
-            InputError: no such method, no such option of it, or a value out of range (the method checks its own).
+            InputError: no such method, no such option, or a value out of range (each method checks its own).
         """
         known = self.options(name)
         for option in options:

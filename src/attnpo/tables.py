@@ -1,4 +1,4 @@
-"""Tables of results: one type, written as CSV for programs and as Markdown for people."""
+"""Tables of results, written as CSV for programs and as Markdown for people; checks of output paths."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from attnpo.errors import InputError, RunError
 Cell = str | int | float | None
 
 TIME_LEFT_FROM = 3600.0
-"""Seconds of the past that a bar's time left is estimated from: rich's own half minute holds no two steps of a run."""
+"""Seconds from which progress bars estimate the remaining time: rich's default, 30 s, covers less than two steps."""
 
 DISK_FAILS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under column names; None is an empty cell."""
+    """Rows of cells with column names; None is an empty cell."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Cell, ...]]
@@ -32,16 +32,16 @@ class Table:
         assert all(len(row) == len(self.columns) for row in self.rows)
 
     def shown(self) -> list[list[str]]:
-        """The cells as they are read by people: three places for numbers."""
-        return [[_shown(cell) for cell in row] for row in self.rows]
+        """Cells as text for people, numbers with three decimals."""
+        return [[_cell_text(cell) for cell in row] for row in self.rows]
 
     def markdown(self) -> str:
-        """A Markdown table; a name with a bar or a line break stays one cell."""
+        """A Markdown table; bars and line breaks in a name are escaped."""
         lines = [self.columns, ["---"] * len(self.columns), *self.shown()]
         return "".join(f"| {' | '.join(map(_one_cell, line))} |\n" for line in lines)
 
     def csv(self) -> str:
-        """All digits, for programs."""
+        """CSV with all digits, for programs."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
@@ -50,12 +50,12 @@ class Table:
 
 
 def check_folder(folder: str | Path) -> Path:
-    """The folder, made if need be, and seen before the work that it can be written to. Raises InputError if not."""
+    """Create the folder if necessary and check that it is writable. Raises InputError if it is not."""
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output {folder}: cannot be made: {error.strerror or error}") from None
+        raise InputError(f"--output {folder}: cannot be created: {error.strerror or error}") from None
     try:
         with tempfile.TemporaryFile(dir=path):
             pass
@@ -65,7 +65,7 @@ def check_folder(folder: str | Path) -> Path:
 
 
 def write_table(file: Path, table: Table) -> None:
-    """One table, all digits. Raises InputError for a file that cannot be written to, RunError where the disk fails."""
+    """Write a table as CSV. Raises InputError for a file that cannot be written, RunError where the disk fails."""
     with writing(file) as path:
         path.write_text(table.csv(), encoding="utf-8")
 
@@ -84,7 +84,7 @@ def _one_cell(text: str) -> str:
     return " ".join(text.splitlines()).replace("|", "\\|")
 
 
-def _shown(cell: Cell) -> str:
+def _cell_text(cell: Cell) -> str:
     if cell is None:
         return ""
     return f"{cell:.3f}" if isinstance(cell, float) else str(cell)

@@ -1,4 +1,4 @@
-"""Under what a run came about: versions of the packages it depends on, accelerators."""
+"""Versions of the packages that a run depends on, and its accelerators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def versions_of(packages: Sequence[str]) -> dict[str, str]:
-    """Those of `packages` that are installed, with their versions."""
+    """Return the versions of those `packages` that are installed."""
     found = {}
     for package in packages:
         with suppress(PackageNotFoundError):
@@ -19,5 +19,5 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
 
 
 def device_names() -> list[str]:
-    """Names of the accelerators this process sees."""
+    """Return the names of the GPUs visible to this process."""
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -95,11 +95,11 @@ LINE = {
     ("--reward_funcs", "no_such:f"): "option reward_funcs: module 'no_such' of 'no_such:f' cannot be imported",
     ("--reward_funcs", "json:nothing"): "option reward_funcs: found nothing called 'nothing' in json",
     ("--reward_funcs", "accuracy", "accuracy"): "option reward_funcs: two functions are called 'accuracy'",
-    ("--thinking", "no"): "option thinking: 'no' leaves credit='attnpo' no steps to tell apart",
+    ("--thinking", "no"): "option thinking: 'no' leaves credit='attnpo' no steps to distinguish",
     ("--thinking_format", "none"): "option thinking_format: 'none' has no thinking part and leaves credit='attnpo'",
     ("--task_difficulty", "x", "--dataset_name", "task"): "option task_difficulty: found 'x'",
     ("--resume_from_checkpoint", "true"): "option resume_from_checkpoint: no checkpoint in",
-    ("--resume_from_checkpoint", "."): "option resume_from_checkpoint: . is no checkpoint",
+    ("--resume_from_checkpoint", "."): "option resume_from_checkpoint: . is not a checkpoint",
     ("--model_name_or_path", "./absent"): "option model_name_or_path: no folder ./absent",
     ("--model_name_or_path", "no/such-model"): "option model_name_or_path: no model or tokenizer 'no/such-model'",
     ("--heads", "absent.json"): "absent.json: cannot be read",
@@ -188,7 +188,7 @@ def test_output_folder(complaint, folder):
     )
     (folder / "old").mkdir()
     write(folder, "old/metrics.jsonl", '{"step": 1}\n')
-    assert "old already holds a run" in complaint("--output_dir", "old")
+    assert "old already contains a run" in complaint("--output_dir", "old")
 
 
 def test_left_out_problems_are_counted(trainer_kit, folder, capsys, one_pool):

@@ -124,7 +124,7 @@ REFUSED = {"multi_objective_aggregation", "trust_remote_code"}
 ELSEWHERE = {
     "chat_template_kwargs": "prompts are templated by TRL; tests/unit/test_train_data.py",
     "ds3_gather_for_generation": "DeepSpeed",
-    "num_generations_eval": "evaluations sample and grade, by another loop on purpose (training/evaluation.py)",
+    "num_generations_eval": "evaluations sample and grade, by another loop on purpose (`prediction_step`)",
     "max_completion_length": "in every case",
     "router_aux_loss_coef": "mixtures of experts; the loss forward's third value is passed on (training/capture.py)",
     "log_completions": "prints",

@@ -173,7 +173,8 @@ def test_what_the_run_folder_says_of_its_problems(words, files, tmp_path, not_st
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["problems"]["train"]["with a reference the verifier cannot read"] == 1
     assert set(environment["problem_fingerprints"]) == {"train", "eval"}
-    assert "warning: held-out problems that the training set has too: 1 word for word of 1" in capsys.readouterr().out
+    overlap = "warning: held-out problems that are also in the training set: 1 word for word of 1"
+    assert overlap in capsys.readouterr().out
     (line,) = (tmp_path / "run" / "warnings.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 0
 
@@ -212,7 +213,7 @@ def test_heads_of_a_run_that_got_no_further_are_taken(words, files, tmp_path, no
     launch.main(auto)
     assert len(search) == 1
     assert "key-focus heads found before" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"already holds heads found for .*Use them with --heads"):
+    with pytest.raises(InputError, match=r"already contains heads found for .*Use them with --heads"):
         launch.main([*words, "--dataset_name", files[0]])
     launch.main([*auto, "--overwrite_run", "true"])
     assert len(search) == 2

@@ -198,10 +198,10 @@ def test_a_refused_run_changes_nothing(model, tmp_path, monkeypatch):
     assert contents() == before
     (run / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
     before = contents()
-    with pytest.raises(InputError, match=r"already holds a run .*with --resume true, choose"):
+    with pytest.raises(InputError, match=r"already contains a run .*with --resume true, choose"):
         main([*model, "--train_problems", "9"])
     assert contents() == before
-    with locked(run), pytest.raises(InputError, match="a run is writing into"):
+    with locked(run), pytest.raises(InputError, match="a run is already writing into"):
         main([*model, "--train_problems", "9", "--overwrite_run", "true"])
     assert contents() == before
     main([*model, "--train_problems", "9", "--overwrite_run", "true"])

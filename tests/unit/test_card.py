@@ -57,10 +57,11 @@ def test_after_a_change_of_the_problems_only_what_compares(run):
     assert "frontier" not in card
 
 
-def test_what_the_run_warned_of_stands_beside_its_numbers(run):
-    row = {"step": 0, "message": "held-out problems that the training set has too: 6 of 14"}
+def test_warnings_of_the_run_are_in_the_card(run):
+    row = {"step": 0, "message": "held-out problems that are also in the training set: 6 of 14"}
     (run / "warnings.jsonl").write_text(json.dumps(row) + "\n")
-    assert "The run warned: held-out problems that the training set has too" in evaluated(run, evaluation(0, 0.5, 300))
+    card = evaluated(run, evaluation(0, 0.5, 300))
+    assert "The run warned: held-out problems that are also in the training set" in card
 
 
 def test_evaluations_of_other_problems_are_not_compared(run):

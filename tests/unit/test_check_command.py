@@ -47,7 +47,7 @@ CASES = {
     "100% of the responses without an end of the thinking": [record("not closed")] * 4,
     "100% of the responses that could not be judged": [record("not judged")] * 4,
     "no response is right": [record("wrong")] * 4,
-    "no problem has responses of different worth": [record("right")] * 4,
+    "no problem has responses with different rewards": [record("right")] * 4,
 }
 
 

@@ -93,7 +93,7 @@ def test_unknown_names_are_listed() -> None:
 
 
 def test_name_is_taken() -> None:
-    with pytest.raises(InputError, match="'outcome' is registered already"):
+    with pytest.raises(InputError, match="'outcome' is already registered"):
 
         @register_credit("outcome")
         class Other:

@@ -84,7 +84,7 @@ IDLE = {
         "credit_sharp": True,
     },
     "option heads: no effect with credit=outcome": {"max_steps": 9, "credit": "outcome", "heads": "auto"},
-    "both false, so that credit=attnpo changes nothing": {
+    "both false, so credit=attnpo changes nothing": {
         "max_steps": 9,
         "credit_positive": False,
         "credit_negative": False,

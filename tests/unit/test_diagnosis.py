@@ -45,7 +45,7 @@ CAUSES = {
     "not closed": "100% of 8 responses ended without closing their thinking",
     "not judged": "100% of 8 responses could not be judged (timed_out)",
     "wrong": "100% of 8 responses are complete and judged wrong, and none is right",
-    "right": "100% of 8 responses are right and worth the same",
+    "right": "100% of 8 responses are right with the same reward",
 }
 
 
@@ -56,7 +56,7 @@ def test_the_cause_is_named_with_its_share(state):
     assert found is not None
     assert (found.cause, found.share, found.without_signal) == (state, 1.0, True)
     assert found.message.startswith(CAUSES[state])
-    assert found.message.endswith("No response has an advantage: the update moves nothing.")
+    assert found.message.endswith("No response has an advantage: the update changes nothing.")
     assert "What is 12 + 30?" in found.example
     assert "'42'" in found.example
 
@@ -68,21 +68,21 @@ def test_what_is_told_although_there_is_signal():
     assert mostly is not None
     assert (mostly.cause, mostly.share, mostly.without_signal) == ("cut off", 0.9, False)
     assert mostly.message.startswith("90% of 10 responses were cut off")
-    assert "moves nothing" not in mostly.message
+    assert "changes nothing" not in mostly.message
     graded = diagnose([record("wrong", 0.1), record("wrong", -0.1)], limit=8)
     assert graded is not None  # signal, and yet nothing is ever right
-    assert "the verifier never says right" in graded.message
+    assert "the verifier accepts none" in graded.message
 
 
 def test_always_right_and_never_quite_right_name_the_function():
     always = diagnose([record("right", 0.1, rewards={"format": 1.0})] * 32, limit=8, judge="format")
     assert always is not None
-    assert always.message == "100% of 32 responses are right by format: only their lengths tell them apart."
+    assert always.message == "100% of 32 responses are right by format: only their lengths distinguish them."
     graded = [record("wrong", 0.1, rewards={"grade": value, "format": 1.0}) for value in (0.6, 0.1)]
     found = diagnose(graded, limit=8, judge="grade")
     assert found is not None
     assert "grade gives 0.1 to 0.6, and only 1 is right: --correct_threshold sets another value." in found.message
-    assert found.message.endswith("grade says what is right; --correct_reward names another function.")
+    assert found.message.endswith("grade decides what is right; --correct_reward names another function.")
 
 
 def test_only_right_or_only_wrong_problems():
@@ -160,7 +160,7 @@ def test_the_first_batch_is_told_once(tmp_path):
 
 def test_another_format_ends_a_run_after_its_first_batch(tmp_path):
     batch = [record("right", 0.5), record("wrong", -0.5)]
-    with pytest.raises(WrongFormatError, match=r"They look like deepseek_r1.* --patience 0 goes on"):
+    with pytest.raises(WrongFormatError, match=r"They look like deepseek_r1.* --patience 0 continues"):
         watched(tmp_path / "a", [batch] * 3, patience=10, thinking_format="mistral")
     (line,) = (tmp_path / "a" / "warnings.jsonl").read_text().splitlines()
     assert json.loads(line)["message"].startswith("Stopped: none of 2 responses ends its thinking")
@@ -171,7 +171,7 @@ def test_another_format_ends_a_run_after_its_first_batch(tmp_path):
 def test_patience_counts_batches_in_a_row(tmp_path):
     bad, good = [record("cut off")] * 4, [record("right", 0.5), record("wrong", -0.5)]
     assert watched(tmp_path / "a", [bad, bad, good, bad, bad], patience=3)[1] == 5
-    message = r"no signal in 3 batches in a row, the last of step 4\. 100% of 4 .* --patience 0 goes on"
+    message = r"no signal in 3 batches in a row, the last of step 4\. 100% of 4 .* --patience 0 continues"
     with pytest.raises(NoSignalError, match=message):
         watched(tmp_path / "b", [good, bad, bad, bad, bad], patience=3)
     (line,) = (tmp_path / "b" / "warnings.jsonl").read_text().splitlines()

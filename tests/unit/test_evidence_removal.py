@@ -310,7 +310,7 @@ def test_a_folder_that_cannot_be_written_to_is_seen_before_the_work(tmp_path, mo
         raise PermissionError(13, f"Permission denied: {dir}")
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file: cannot be made"):
+    with pytest.raises(InputError, match="file: cannot be created"):
         check_folder(tmp_path / "file")
     assert list(check_folder(tmp_path / "a" / "b").iterdir()) == []
     monkeypatch.setattr(tables.tempfile, "TemporaryFile", refuse)  # permissions do not stop root

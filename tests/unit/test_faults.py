@@ -193,7 +193,7 @@ def test_sigterm_before_the_first_step(trainer_kit, tiny_qwen2, tiny_tokenizer, 
         assert main(command) == 75
     said = capfd.readouterr().err
     assert "attnpo train: stopped by SIGTERM outside of training" in said
-    assert "--resume_from_checkpoint auto goes on" in said
+    assert "--resume_from_checkpoint auto resumes" in said
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert main(command) == 0
     assert len(rows(tmp_path / "run")) == 1
@@ -226,7 +226,7 @@ def test_auto_does_not_touch_a_finished_run(trainer_kit, tiny_qwen2, tiny_tokeni
     assert main(command) == 0
     before = rows(tmp_path / "run")
     assert main(command) == 2
-    assert "holds a trained model and no checkpoint" in capfd.readouterr().err
+    assert "has a trained model and no checkpoint" in capfd.readouterr().err
     assert rows(tmp_path / "run") == before
 
 
@@ -265,7 +265,7 @@ def test_a_tracker_whose_server_is_away_is_told_and_left_alone(run, tmp_path, mo
     assert len(rows(tmp_path / "run")) == 6
     said = capsys.readouterr().err
     assert said.count("the tracker Away failed (ConnectionError: no route to host)") == 2
-    assert "the run goes on" in said
+    assert "the run continues" in said
     assert "3 times in a row: nothing more is sent to it" in said
     assert len(rows(tmp_path / "run", "warnings.jsonl")) >= 2
 
@@ -298,7 +298,7 @@ def test_an_update_that_is_not_finite_is_left_out(what, run, tmp_path, capsys):
     assert all(torch.equal(weights[0][i]["exp_avg"], weights[1][i]["exp_avg"]) for i in weights[0])
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
     said = "the loss is nan" if what == "loss" else "a gradient is not finite"
-    assert f"step 2: {said}: the update is left out (1 of 5 in a row that end the run)" in capsys.readouterr().err
+    assert f"step 2: {said}: the update is skipped (1 of 5 in a row, which end the run)" in capsys.readouterr().err
     assert len([row for row in rows(tmp_path / "run", "warnings.jsonl") if "left out" in row["message"]]) == 2
 
 

@@ -206,7 +206,7 @@ def test_nothing_is_searched_where_heads_are_known(auto, trainer_kit, tiny_qwen2
 def test_streamed_problems_are_refused(auto, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     trainer = auto([trainer_kit.USUAL])
     trainer.train_dataset = trainer_kit.problems(8).to_iterable_dataset()
-    with pytest.raises(InputError, match="option heads: auto needs problems that can be counted"):
+    with pytest.raises(InputError, match="option heads: auto needs a data set with a length"):
         trainer.find_heads(say=lambda text: None)
 
 

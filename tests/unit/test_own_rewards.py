@@ -44,7 +44,7 @@ def test_rewards_of_ones_own_get_the_columns_of_the_row(train, tmp_path):
     more = ("--reward_funcs", "my_rewards:short", "accuracy", "think_format_reward", "--reward_weights", "2", "1", "0")
     code, out, err = train(*more, "--system_prompt", r"Be brief.\nThink.")
     assert code == 0, err
-    assert "right or wrong: accuracy says it, from 1 on" in out
+    assert "right or wrong: accuracy, from 1 on" in out
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert sorted(set(seen["level"])) == [0, 1]
     assert {"reference", "solution", "id", "completion_ids"} <= set(seen["columns"])
@@ -112,7 +112,7 @@ def test_sets_that_share_problems_are_told(tmp_path):
     assert seen_in_training(training, held_out) == {"same": 1, "numbers": 1}
     sets: Any = {"train": Dataset.from_dict({"problem": training}), "eval": Dataset.from_dict({"problem": held_out})}
     (said,) = overlap_warnings(sets)
-    assert said.startswith("held-out problems that the training set has too: 1 word for word of 3.")
+    assert said.startswith("held-out problems that are also in the training set: 1 word for word of 3.")
     assert overlap_warnings({"train": sets["train"], "eval": None}) == []
     assert overlap_warnings({"train": sets["train"], "eval": Dataset.from_dict({"problem": ["New."]})}) == []
 

@@ -92,11 +92,11 @@ def test_who_judged_is_written_down(run, tmp_path, trainer_kit):
     trainer = run(reward=[tidy, trainer_kit.says_42], correct_threshold=0.9)
     trainer.train()
     folder = tmp_path / "run"
-    assert json.loads((folder / "environment.json").read_text())["right_or_wrong"] == "accuracy says it, from 0.9 on"
+    assert json.loads((folder / "environment.json").read_text())["right_or_wrong"] == "accuracy, from 0.9 on"
     trainer.create_model_card()
     card = (folder / "README.md").read_text()
     assert "| reward_funcs | ['tidy', 'accuracy'] |" in card
-    assert "| right or wrong | accuracy says it, from 0.9 on |" in card
+    assert "| right or wrong | accuracy, from 0.9 on |" in card
     with pytest.raises(InputError, match=r"found .length., expected one of tidy, accuracy$"):
         run("other", reward=[tidy, trainer_kit.says_42], correct_reward="length")
 

@@ -143,7 +143,7 @@ def test_a_command_that_does_not_end_is_killed(stages, stage, tmp_path):
 
 def test_nothing_made_though_it_ended_well(stages, stage, tmp_path):
     one, _, _ = stage("one", program("pass"))
-    with pytest.raises(RunError, match="one: it ended without what it should have made"):
+    with pytest.raises(RunError, match="one: its commands ended without the expected output"):
         stages.run_stages([one], tmp_path, 1, say=lambda text: None)
 
 
@@ -176,11 +176,11 @@ def test_stopped_by_a_signal_and_called_again(how, recipes, tmp_path, repository
     wait_for(tmp_path / "one.began")
     again = subprocess.run([sys.executable, str(file)], env=environment, capture_output=True, text=True, timeout=60)
     assert again.returncode == 2
-    assert "another call of the recipe, or one of its commands, is at work there" in again.stderr
+    assert "another call of the recipe, or one of its commands, is running there" in again.stderr
     process.send_signal(how)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert error.startswith("stopped; what was learnt so far is saved")
+    assert error.startswith("stopped; the progress is saved")
     state = json.loads((tmp_path / "stages.json").read_text())
     assert list(state) == ["one"]
     assert state["one"]["done"] is None

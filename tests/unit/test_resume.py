@@ -105,7 +105,7 @@ def test_two_runs_in_one_folder(train, tmp_path):
     with locked(tmp_path / "run"):
         code, _, err = train()
     assert code == 2
-    assert f"a run is writing into {tmp_path}/run already: process " in err
+    assert f"a run is already writing into {tmp_path}/run: process " in err
     assert not (tmp_path / "run" / "config.yaml").exists()
     assert train()[0] == 0  # given back
     with locked(tmp_path / "run"), pytest.raises(InputError, match="another folder"), locked(tmp_path / "run"):
@@ -145,9 +145,9 @@ def whole_checkpoint(folder: Path) -> Path:
 
 BREAK = {
     "it has no trainer_state.json": ("trainer_state.json", None),
-    "trainer_state.json is not whole": ("trainer_state.json", 9),
-    "model.safetensors ends too early": ("model.safetensors", 300),
-    "optimizer.pt ends too early": ("optimizer.pt", 200),
+    "trainer_state.json is not valid": ("trainer_state.json", 9),
+    "model.safetensors is truncated": ("model.safetensors", 300),
+    "optimizer.pt is truncated": ("optimizer.pt", 200),
 }
 
 
@@ -180,10 +180,10 @@ def test_resuming_past_a_half_written_checkpoint(train, tmp_path):
     more = ("--max_steps", "3", "--save_steps", "1", "--resume_from_checkpoint")
     code, _, err = train(*more, str(run / "checkpoint-2"))
     assert code == 2
-    assert "checkpoint-2 is not whole: model.safetensors ends too early" in err
+    assert "checkpoint-2 is damaged: model.safetensors is truncated" in err
     code, out, err = train(*more, "true")
     assert (code, err) == (0, "")
-    assert "checkpoint-2 is passed over: model.safetensors ends too early; going on from" in out
+    assert "checkpoint-2 is skipped: model.safetensors is truncated; resuming from" in out
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]
 
@@ -191,12 +191,12 @@ def test_resuming_past_a_half_written_checkpoint(train, tmp_path):
 def test_checkpoints_by_time_keep_the_newest(monkeypatch, tmp_path):
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from attnpo.training import callbacks
+    from attnpo.training import saving
 
     now = [0.0]
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
     args, state, control = TrainingArguments(str(tmp_path), use_cpu=True), TrainerState(), TrainerControl()
-    timed, saved = callbacks.SaveByTime(10), []
+    timed, saved = saving.SaveByTime(10), []
     timed.on_train_begin(args, state, control)
     for step in range(1, 8):
         state.global_step, control.should_save = step, step == 4  # save_steps: 4

@@ -28,7 +28,8 @@ from attnpo.training.checkpoints import (
     write_list_of_files,
     write_packed,
 )
-from attnpo.training.saving import ASIDE, stem_of
+from attnpo.training.run_state import stem_of
+from attnpo.training.saving import ASIDE
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 values = st.recursive(
@@ -71,10 +72,10 @@ def test_nothing_else_is_packed(tmp_path):
         pack({1: 2}, {})
     assert read_packed(tmp_path / "absent") is None
     (tmp_path / "cut.json").write_text('{"entries": {"a": {"tens')
-    with pytest.raises(InputError, match=r"cut\.json: not whole"):
+    with pytest.raises(InputError, match=r"cut\.json: damaged"):
         read_packed(tmp_path / "cut")
     (tmp_path / "other.json").write_text('{"entries": {"a": {"tensor": "3"}}}')
-    with pytest.raises(InputError, match=r"other\.json: not whole"):
+    with pytest.raises(InputError, match=r"other\.json: damaged"):
         read_packed(tmp_path / "other")
 
 
@@ -113,8 +114,8 @@ def test_damage_of_any_kind_is_named_and_the_one_before_used(name, run, tmp_path
     before = checkpoint_of(folder, "true")
     assert before == folder / "checkpoint-2"
     assert before is not None
-    assert passed_over(folder, before) == [f"{folder}/checkpoint-3 is passed over: {said}; going on from {before}"]
-    with pytest.raises(InputError, match=r"checkpoint-3 is not whole: "):
+    assert passed_over(folder, before) == [f"{folder}/checkpoint-3 is skipped: {said}; resuming from {before}"]
+    with pytest.raises(InputError, match=r"checkpoint-3 is damaged: "):
         checkpoint_of(folder, str(folder / "checkpoint-3"))
 
 
@@ -123,7 +124,7 @@ def test_a_trainer_passes_over_a_damaged_checkpoint(run, tmp_path):
     last = tmp_path / "run" / "checkpoint-3"
     (last / "optimizer.pt").unlink()
     trainer = run()
-    with pytest.warns(UserWarning, match=r"checkpoint-3 is passed over: optimizer\.pt is missing; going on from"):
+    with pytest.warns(UserWarning, match=r"checkpoint-3 is skipped: optimizer\.pt is missing; resuming from"):
         trainer.train(resume_from_checkpoint=True)
     assert what_is_broken(last) is None  # saved again
     with pytest.raises(InputError, match="no checkpoint in"):

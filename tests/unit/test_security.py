@@ -90,5 +90,5 @@ def test_a_packed_state_is_no_program(tmp_path):
     from attnpo.training.checkpoints import read_packed
 
     (tmp_path / "attnpo_state-00000.json").write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(InputError, match="not whole"):
+    with pytest.raises(InputError, match="damaged"):
         read_packed(tmp_path / "attnpo_state-00000")

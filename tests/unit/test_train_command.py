@@ -56,7 +56,7 @@ def test_screen_of_a_run(train, tmp_path):
     chosen = "thinking format: deepseek_r1 (<think> … </think>), shown by the added tokens; the prompt opens it"
     assert lines[4] == "an update: 4 responses, 2 to a problem; learning rate 2e-06"
     assert lines[5] == chosen
-    assert lines[6].startswith("warning: held-out problems that the training set has too: 8 word for word of 8.")
+    assert lines[6].startswith("warning: held-out problems that are also in the training set: 8 word for word of 8.")
     lines = lines[7:]
     assert lines[0] == "evaluating the starting model …"
     assert lines[1].startswith("step 1: 100% of 4 responses were cut off")  # of a random model; test_diagnosis.py
@@ -162,11 +162,11 @@ def test_time_is_up_before_a_step_that_would_end_late(monkeypatch):
     """Two minutes: after steps of 50 s and 45 s (95 s gone) there is no room for another of 45."""
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from attnpo.training import callbacks
+    from attnpo.training import stopping
 
     now = [1000.0]
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
-    stop, args, control = callbacks.StopAfterMinutes(2), TrainingArguments(use_cpu=True), TrainerControl()
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    stop, args, control = stopping.StopAfterMinutes(2), TrainingArguments(use_cpu=True), TrainerControl()
     asked = []
     for seconds in (50, 45):
         stop.on_step_begin(args, TrainerState(), control)
@@ -359,7 +359,7 @@ def test_heads_of_a_run_that_took_no_step_are_used(train, search, tmp_path, monk
     for other in ((), ("--heads", str(tmp_path / "model" / "heads.json")), ("--credit", "outcome")):
         code, _, err = train(*other)
         assert code == 2
-        assert f"{run} already holds heads found for {tmp_path / 'model'}" in err
+        assert f"{run} already contains heads found for {tmp_path / 'model'}" in err
     with monkeypatch.context() as patch:
         patch.setattr("attnpo.training.run.run_steps", lambda *args: None)
         patch.setattr("attnpo.training.run.print_summary", lambda *args: None)

@@ -80,4 +80,4 @@ def test_worked_solutions_without_a_mark(trainer_kit, tiny_qwen2, tiny_tokenizer
     assert main(trainer_kit.command(tmp_path / "model", file, tmp_path / "run")) == 2
     said = capsys.readouterr().err
     assert "no reference can be read by the verifier, e.g. 'We count the seven pens" in said
-    assert "A worked solution has to mark its answer (\\boxed{…}, or #### … on its last line)" in said
+    assert "A worked solution must mark its answer (\\boxed{…}, or #### … on its last line)" in said

@@ -166,11 +166,11 @@ def test_a_threshold_says_what_is_right(trainer_kit, tiny_qwen2, tiny_tokenizer,
     kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path / "a", **options).train()
     assert metrics(tmp_path / "a")[0]["accuracy"] == 0
     said = capsys.readouterr().err
-    assert "right or wrong: graded says it, from 1 on" in said
+    assert "right or wrong: graded, from 1 on" in said
     assert "graded gives 0.1 to 0.6, and only 1 is right: --correct_threshold" in said
     kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path / "b", **options, correct_threshold=0.5).train()
     assert metrics(tmp_path / "b")[0]["accuracy"] == 5 / 8
-    assert "right or wrong: graded says it, from 0.5 on" in capsys.readouterr().err
+    assert "right or wrong: graded, from 0.5 on" in capsys.readouterr().err
 
 
 def test_a_reward_above_one_needs_a_threshold(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
@@ -181,7 +181,8 @@ def test_a_reward_above_one_needs_a_threshold(trainer_kit, tiny_qwen2, tiny_toke
 
     kit = trainer_kit
     trainer = kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path / "a", responses=kit.MIXED, reward=points)
-    with pytest.raises(InputError, match="'points', which says whether a response is right, gave 2; expected at most"):
+    message = "'points', which decides whether a response is right, gave 2; expected at most"
+    with pytest.raises(InputError, match=message):
         trainer.train()
     changes = {"responses": kit.MIXED, "reward": points, "correct_threshold": 2.0}
     kit.make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path / "b", **changes).train()

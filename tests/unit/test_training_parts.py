@@ -18,11 +18,10 @@ from attnpo.credit.base import CreditResult
 from attnpo.rewards.length import get_length_reward
 from attnpo.training.batch import GenerationBatch, StepTensors
 from attnpo.training.capture import ForwardCapture, Wanted
-from attnpo.training.evaluation import HeldOutEvaluation
-from attnpo.training.random_states import isolated_random_state
-from attnpo.training.recording import PhaseTimer, Recorder, new_records, step_means
+from attnpo.training.recording import HeldOutEvaluation, PhaseTimer, Recorder, new_records, step_means
 from attnpo.training.records import RunFolder
 from attnpo.training.rewards import RewardSetup
+from attnpo.training.run_state import isolated_random_state
 
 STEP = "Two and three are to be added here, which is easy enough to do at once: it is five, I think.\n"
 CHECK = "Wait, let me count once more on the fingers, one after the other: three, four and then five.\n"

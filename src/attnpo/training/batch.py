@@ -1,7 +1,7 @@
-"""One generation batch, from the sampled ids to what a credit method may read: the object that training hands on.
+"""One generation batch, from the sampled ids to the inputs of a credit method.
 
-`GenerationBatch` holds this process's responses unpadded and in order. What the loss needs of them travels as tensors
-in TRL's own batch, a dict that TRL shuffles and splits into micro-batches: `StepTensors`, `GenerationBatch.outcome`.
+`GenerationBatch` holds this process's responses unpadded and in order. The tensors that the loss needs are in TRL's own
+batch, a dict that TRL shuffles and splits into micro-batches: `StepTensors`, `GenerationBatch.outcome`.
 
 Shape legend: N responses (of a generation batch or a micro-batch), C completion tokens (padded right), P prompt tokens
 (padded left), S most steps of any response of the generation batch, M responses of all processes, K reward functions.
@@ -31,7 +31,7 @@ from attnpo.training.rewards import RewardSetup
 class StepTensors:
     """Steps and answers of N responses, as positions counted from the first completion token.
 
-    All have N rows, so that they travel through TRL's shuffling and splitting like any other tensor of the batch.
+    All have N rows, so that TRL can shuffle and split them like any other tensor of the batch.
 
     Attributes:
         step_ids: k for tokens of step k, S for tokens outside every step (closing tag, answer, padding).
@@ -49,7 +49,7 @@ class StepTensors:
 
     @classmethod
     def pack(cls, located: Sequence[LocatedSteps], width: int, device: torch.device | str = "cpu") -> StepTensors:
-        """From the located steps of N responses; `width` is C, the padded number of completion tokens."""
+        """Create the tensors from the located steps of N responses; `width` is C, the number of padded tokens."""
         most = max([1, *(len(row.spans) for row in located)])
         spans = torch.zeros(len(located), most, 2, dtype=torch.long)
         for i, row in enumerate(located):
@@ -57,7 +57,7 @@ class StepTensors:
                 spans[i, : len(row.spans)] = torch.tensor(row.spans)
         num_steps = torch.tensor([len(row.spans) for row in located])
         # Steps tile the thinking tokens: the step of a position is the number of steps that end at or before it.
-        # Ends of absent steps are put beyond every position, which leaves positions after the last step at num_steps.
+        # Absent steps end beyond every position, so that positions after the last step get num_steps.
         absent = torch.arange(most)[None, :] >= num_steps[:, None]
         ends = spans[:, :, 1].masked_fill(absent, width + 1).contiguous()
         positions = torch.arange(width).expand(len(located), width).contiguous()
@@ -75,18 +75,18 @@ class StepTensors:
 
     @classmethod
     def of_batch(cls, batch: Mapping[str, Any]) -> StepTensors:
-        """The same tensors, out of the trainer's batch."""
+        """Read the tensors from the trainer's batch."""
         return cls(**{entry.name: batch[entry.name] for entry in fields(cls)})
 
     def as_batch(self) -> dict[str, Tensor]:
-        """Entries for the trainer's batch."""
+        """Return the entries for the trainer's batch."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     def __getitem__(self, rows: slice) -> StepTensors:
         return StepTensors(**{name: tensor[rows] for name, tensor in self.as_batch().items()})
 
     def layout(self, attention_mask: Int[Tensor, "N P+C"], longest_answer: int) -> StepLayout:
-        """The same facts as positions in the padded prompt + completion rows, for the attention capture.
+        """Return steps and answers as positions in the padded prompt + completion rows, for the attention capture.
 
         Responses with fewer than two steps, without an answer, or masked out as truncated are not scored.
         """
@@ -106,21 +106,21 @@ class StepTensors:
 
 @dataclass
 class GenerationBatch:
-    """This process's responses of one generation batch, unpadded and in order; filled in as the batch is worked on.
+    """This process's responses of one generation batch, unpadded and in order; the attributes are filled in as known.
 
     Attributes:
         rows: the data set row of each response: prompt, reference, id …
         group_size: responses per prompt, G.
-        first: number of the first response here within the batch of all processes; response i is of the group
+        first: index of this process's first response in the batch of all processes; response i belongs to group
             (first + i) // G.
         prompt_ids, completion_ids: token ids, end token included (`add_responses`).
         located: steps and answer of each (`add_responses`).
         truncated: whether each was cut off before an end token (`add_responses`).
-        rewards: of all processes, the length reward included; None before verification (`add_rewards`).
-        verdicts: right or wrong; None where nobody could judge (`add_rewards`).
-        signals: what a forward before the rewards has given (`ForwardCapture`); empty where none ran.
+        rewards: of all processes, including the length reward; None before verification (`add_rewards`).
+        verdicts: right or wrong; None where no verdict was possible (`add_rewards`).
+        signals: of a forward before the rewards (`ForwardCapture`); empty where none ran.
         records: the record of each response, for the run folder.
-        sampled: its responses and rewards, where they were there before the batch (`dynamic_sampling`).
+        sampled: responses and rewards sampled before the batch was created (`dynamic_sampling`); else None.
     """
 
     rows: list[dict[str, Any]]
@@ -141,12 +141,12 @@ class GenerationBatch:
 
     @property
     def own(self) -> slice:
-        """Where this process's responses are among those of all processes."""
+        """Slice of this process's responses among those of all processes."""
         return slice(self.first, self.first + len(self))
 
     @property
     def longest_answer(self) -> int:
-        """|F| of the longest final answer, known on the host so that the capture need not wait for the device."""
+        """|F| of the longest final answer, computed on the host so that the capture need not wait for the device."""
         return max((row.answer[1] - row.answer[0] for row in self.located if row.answer is not None), default=0)
 
     def add_responses(
@@ -158,23 +158,23 @@ class GenerationBatch:
         end_ids: Sequence[int],
         form: ThinkingFormat = THINK,
     ) -> None:
-        """The sampled ids; their steps are found on them, not on text that was tokenised again."""
+        """Add the sampled ids; steps are located on these ids, not on text that was tokenised again."""
         self.prompt_ids, self.completion_ids = prompt_ids, completion_ids
         self.located = [locate_steps(tokenizer, ids, lexicon, form) for ids in completion_ids]
         self.truncated = [ids[-1] not in end_ids for ids in completion_ids]
 
     def add_rewards(self, rewards: Float[Tensor, "M K"], setup: RewardSetup) -> None:
-        """The rewards of all processes; `setup` knows which of them says right or wrong."""
+        """Add the rewards of all processes; `setup` knows which column decides right or wrong."""
         self.rewards = rewards
         self.verdicts = [verdict_of(value) for value in setup.judged(rewards)[self.own].tolist()]
 
     def outcome(
         self, setup: RewardSetup, weights: Float[Tensor, " K"], advantage: str, width: int
     ) -> tuple[dict[str, Any], Float[Tensor, " M"]]:
-        """Entries for TRL's batch, N rows each, and the outcome advantages of all processes.
+        """Return entries for TRL's batch, N rows each, and the outcome advantages of all processes.
 
-        The entries are steps, correctness, group accuracy, outcome advantages and what a credit method may read;
-        `width` is C. To be called once the records are made.
+        The entries are steps, correctness, group accuracy, outcome advantages and other inputs of credit methods;
+        `width` is C. The records must exist already.
         """
         assert self.rewards is not None
         device = weights.device
@@ -199,7 +199,7 @@ class GenerationBatch:
 
 
 def credit_inputs(batch: Mapping[str, Any], *, step: int, signals: Mapping[str, Float[Tensor, "..."]]) -> CreditInputs:
-    """What a credit method may read, from one (micro-)batch of the trainer. `step` counts from 1."""
+    """Return the inputs of a credit method from one (micro-)batch of the trainer. `step` counts from 1."""
     return CreditInputs(
         advantages=batch["outcome_advantages"],
         correct=batch["correct"],
@@ -219,9 +219,9 @@ def credit_inputs(batch: Mapping[str, Any], *, step: int, signals: Mapping[str, 
 
 
 STAGE_SIGNAL = "signal/"
-"""Begins the names of a batch's entries that a stage has made (training/stages)."""
+"""Prefix of the batch entries that a stage has added (training/stages)."""
 
 
 def stage_signals(batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The signals that stages have put into the batch, by their own names."""
+    """Return the signals that stages have added to the batch, without the prefix in their names."""
     return {name.removeprefix(STAGE_SIGNAL): batch[name] for name in batch if name.startswith(STAGE_SIGNAL)}

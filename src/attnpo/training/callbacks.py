@@ -1,12 +1,10 @@
-"""What happens around the steps: metrics file, live line, a clean end when late, a guard on gradients."""
+"""Callbacks of a run: metrics file, progress line, guard on gradients, warnings about batches without signal."""
 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,19 +25,20 @@ from attnpo.errors import RunError
 from attnpo.rewards.length import LengthReward
 from attnpo.tables import TIME_LEFT_FROM
 from attnpo.training.diagnosis import Diagnosis, diagnose, wrong_format
+from attnpo.training.processes import any_process
 from attnpo.training.recording import record_fit
 from attnpo.training.records import WARNINGS, Record, RunFolder
 from attnpo.training.rewards import RewardSetup
 
 
 class NotFiniteError(RunError):
-    """The loss or a gradient is NaN or infinite; the weights are still those of the last finished step."""
+    """The loss or a gradient is NaN or infinite; the weights are those of the last finished step."""
 
 
 class MetricsFile(TrainerCallback):
     """Writes every training log to metrics.jsonl; first drops the lines after the step that training starts from.
 
-    `seconds` is the time since the line before, evaluations aside: it adds up, over a resumed run too.
+    `seconds` is the time since the previous line without evaluations, so that it adds up, also over a resumed run.
     """
 
     def __init__(self, folder: RunFolder):
@@ -52,11 +51,11 @@ class MetricsFile(TrainerCallback):
             self.folder.forget_after(state.global_step)
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
-        # Evaluations have a file of their own and the summary at the end of training is not a step.
+        # Evaluations have their own file, and the summary at the end of training is not a step.
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         numbers = {
-            key: value if math.isfinite(value) else None  # no number of JSON's
+            key: value if math.isfinite(value) else None  # JSON has no infinity and no NaN
             for key, value in logs.items()
             if isinstance(value, int | float)
         }
@@ -71,15 +70,14 @@ class MetricsFile(TrainerCallback):
 
 
 class GradientGuard(TrainerCallback):
-    """Leaves out an update whose loss or gradient is not finite; ends the run after `limit` of them in a row.
+    """Skips an update whose loss or gradient is not finite; ends the run after `limit` of them in a row.
 
-    The gradients are dropped, so that the optimiser has nothing to do: weights and its moments stay as they are, the
-    step counts, and the metrics of the step say `updates/skipped`. Under fp16 the gradient scaler does so by itself:
-    it looks for its scale by trying.
+    The gradients are removed, so that the optimiser changes neither weights nor moments; the step counts, and its
+    metrics have `updates/skipped`. Under fp16 the gradient scaler skips such updates itself, to find its scale.
 
     Attributes:
-        bad_loss: what the loss was in a micro-batch of the step under way, where it was not finite.
-        in_row: updates left out without one in between; total: in the whole run.
+        bad_loss: the loss of a micro-batch of the current step, where it was not finite.
+        in_row: skipped updates in a row; total: skipped updates of the run.
     """
 
     def __init__(self, folder: RunFolder, limit: int):
@@ -107,16 +105,16 @@ class GradientGuard(TrainerCallback):
         if loss is None and finite:
             self.in_row = 0
             return
-        what = f"the loss is {loss}" if loss is not None else "a gradient is not finite"
-        message = f"step {state.global_step + 1}: {what}"
+        cause = f"the loss is {loss}" if loss is not None else "a gradient is not finite"
+        message = f"step {state.global_step + 1}: {cause}"
         for parameter in model.parameters():
             parameter.grad = None
         self.in_row, self.total, self._unlogged = self.in_row + 1, self.total + 1, self._unlogged + 1
-        limit = 1 if args.deepspeed else self.limit  # DeepSpeed has made the update by now
+        limit = 1 if args.deepspeed else self.limit  # DeepSpeed has already made the update
         if self.in_row >= limit:
             raise NotFiniteError(message if limit == 1 else f"{message}, as in {self.in_row} updates in a row")
         if state.is_world_process_zero:
-            message = f"{message}: the update is left out ({self.in_row} of {self.limit} in a row that end the run)"
+            message = f"{message}: the update is skipped ({self.in_row} of {self.limit} in a row, which end the run)"
             self.console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
             self.folder.append(WARNINGS, {"step": state.global_step + 1, "message": message})
 
@@ -127,26 +125,25 @@ class GradientGuard(TrainerCallback):
 
 
 def _is_finite(norm: torch.Tensor) -> bool:
-    """Whether a norm is a number; under FSDP2 every process has a part of it."""
+    """Whether a norm is finite; under FSDP2 every process has a part of it."""
     return bool(torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm))
 
 
 class NoSignalError(RunError):
-    """Batch after batch without any advantage: the run would go on to its end and change nothing."""
+    """No response of several batches in a row had an advantage: continuing the run would change nothing."""
 
 
 class WrongFormatError(RunError):
-    """The responses mark their thinking otherwise than they are read: rewards and steps would be of the wrong text."""
+    """The responses use the marks of another thinking format: rewards and steps would refer to the wrong text."""
 
 
 class SignalWatch(TrainerCallback):
-    """Says after the first batch what is wrong with it, and stops a run of which no batch has had any signal.
+    """Diagnoses the first batch, and stops a run after `args.patience` batches in a row without signal (0: never).
 
-    It also stops, after that batch, a run whose responses end their thinking by the marks of another format.
+    It also stops, after the first batch, a run whose responses end their thinking by the marks of another format.
+    Diagnoses are printed in red and written to warnings.jsonl.
 
-    folder: told of the records as they are written. rewards: which function says right. args.patience: batches in a
-    row without signal after which `NoSignalError` ends the run; 0: never. What was found is shown in red and kept in
-    warnings.jsonl.
+    folder: its listeners get the records. rewards: has the function that decides right or wrong.
     """
 
     def __init__(self, folder: RunFolder, rewards: RewardSetup, args: Any):
@@ -156,30 +153,30 @@ class SignalWatch(TrainerCallback):
         self.console = Console(stderr=True)
         self.without = 0  # batches in a row
         self._fresh: list[Sequence[Record]] = []
-        self._told = False
+        self._diagnosed = False  # the first batch has been
         folder.listeners.append(self._listen)
 
     def attnpo_state(self) -> dict[str, Any]:
-        """For a checkpoint (`training/saving.py`)."""
-        return {"without": self.without, "told": self._told, "fresh": [list(records) for records in self._fresh]}
+        """For a checkpoint (`training/run_state.py`)."""
+        return {"without": self.without, "told": self._diagnosed, "fresh": [list(records) for records in self._fresh]}
 
     def load_attnpo_state(self, state: dict[str, Any]) -> None:
         """Go on from `attnpo_state`."""
-        self.without, self._told, self._fresh = state["without"], state["told"], state["fresh"]
+        self.without, self._diagnosed, self._fresh = state["without"], state["told"], state["fresh"]
 
     def _listen(self, name: str, records: Sequence[Record]) -> None:
         if name.startswith("train-"):
             self._fresh.append(records)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        said = self.rewards.describe_judge()
-        if said is not None and state.is_world_process_zero:
-            self.console.print(said, markup=False, highlight=False, soft_wrap=True)
+        line = self.rewards.describe_judge()
+        if line is not None and state.is_world_process_zero:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
         if not logs or "loss" not in logs:
             return
-        # A KL term pulls whatever the rewards are; without it only an advantage makes a gradient.
+        # A KL term has a gradient whatever the rewards are; without it only an advantage has one.
         moved = not args.beta and logs.get("grad_norm", 0.0) > 0
         found: Diagnosis | None = None
         misread: str | None = None
@@ -193,11 +190,11 @@ class SignalWatch(TrainerCallback):
                 form=self.rewards.form,
             )
             self.without = self.without + 1 if found is not None and found.without_signal else 0
-            if found is not None and not self._told:
+            if found is not None and not self._diagnosed:
                 self._show(found, state.global_step)
-            if not self._told and self.thinks:
+            if not self._diagnosed and self.thinks:
                 misread = wrong_format(records, self.rewards.form)
-            self._told = True
+            self._diagnosed = True
         self._fresh = []
         if misread is not None:
             stopped = "Stopped: " if self.patience else ""
@@ -205,13 +202,13 @@ class SignalWatch(TrainerCallback):
                 self.console.print(f"step {state.global_step}: {misread}", style="bold red", markup=False)
             self.folder.append(WARNINGS, {"step": state.global_step, "message": f"{stopped}{misread}"})
         if any_process(bool(self.patience) and misread is not None, args.device):
-            raise WrongFormatError(f"{misread or 'another thinking format'}. --patience 0 goes on all the same")
+            raise WrongFormatError(f"{misread or 'another thinking format'}. --patience 0 continues anyway")
         if any_process(bool(self.patience) and self.without >= self.patience, args.device):
             message = f"no signal in {self.patience} batches in a row, the last of step {state.global_step}"
-            if found is not None:  # the process that keeps the records
+            if found is not None:  # only the process that has the records
                 message += f". {found.message}"
                 self.folder.append(WARNINGS, {"step": state.global_step, "message": f"Stopped: {message}"})
-            raise NoSignalError(f"{message} --patience 0 goes on all the same")
+            raise NoSignalError(f"{message} --patience 0 continues anyway")
 
     def _show(self, found: Diagnosis, step: int) -> None:
         self.console.print(f"step {step}: {found.message}", style="bold red", markup=False, soft_wrap=True)
@@ -220,10 +217,10 @@ class SignalWatch(TrainerCallback):
 
 
 class LexiconWatch(TrainerCallback):
-    """Says where the complete responses of the first batches have too few steps for credit per step to mean anything.
+    """Warns where complete responses have too few steps for credit per step to have an effect.
 
-    It waits for the first batch with at least `ENOUGH` complete responses, and tells about that one only.
-    folder: told of the records as they are written; keeps what was found in warnings.jsonl. lexicon: what cut them.
+    It examines the first batch with at least `ENOUGH` complete responses, and no other.
+    folder: its listeners get the records; warnings.jsonl gets the warning. lexicon: the one that cut the steps.
     """
 
     ENOUGH = 8
@@ -231,30 +228,31 @@ class LexiconWatch(TrainerCallback):
     def __init__(self, folder: RunFolder, lexicon: str):
         self.folder, self.lexicon = folder, lexicon
         self.console = Console(stderr=True)
-        self._said: str | None = None
-        self._told = False
+        self._warning: str | None = None  # to be printed with the next log
+        self._examined = False
         folder.listeners.append(self._listen)
 
     def attnpo_state(self) -> dict[str, Any]:
-        """For a checkpoint (`training/saving.py`)."""
-        return {"told": self._told, "said": self._said}
+        """For a checkpoint (`training/run_state.py`)."""
+        return {"told": self._examined, "said": self._warning}
 
     def load_attnpo_state(self, state: dict[str, Any]) -> None:
-        """Go on from `attnpo_state`."""
-        self._told, self._said = state["told"], state["said"]
+        """Continue from `attnpo_state`."""
+        self._examined, self._warning = state["told"], state["said"]
 
     def _listen(self, name: str, records: Sequence[Record]) -> None:
-        if name.startswith("train-") and not self._told:
+        if name.startswith("train-") and not self._examined:
             complete = [record for record in records if record["answered"]]
             if len(complete) >= self.ENOUGH:
-                self._said = record_fit(complete).warning(self.lexicon)
-                self._told = True
+                self._warning = record_fit(complete).warning(self.lexicon)
+                self._examined = True
 
     def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs):
-        if self._said is not None:
-            self.console.print(f"step {state.global_step}: {self._said}", style="yellow", markup=False, soft_wrap=True)
-            self.folder.append(WARNINGS, {"step": state.global_step, "message": self._said})
-            self._said = None
+        if self._warning is not None:
+            message = f"step {state.global_step}: {self._warning}"
+            self.console.print(message, style="yellow", markup=False, soft_wrap=True)
+            self.folder.append(WARNINGS, {"step": state.global_step, "message": self._warning})
+            self._warning = None
 
 
 class LengthState(TrainerCallback):
@@ -266,96 +264,25 @@ class LengthState(TrainerCallback):
         self.length = length
 
     def on_train_begin(self, args, state, control, **kwargs):
-        kept: Any = state.stateful_callbacks
-        if kept.get(self.KEY):
-            self.length.load_state(kept[self.KEY])
+        saved: Any = state.stateful_callbacks
+        if saved.get(self.KEY):
+            self.length.load_state(saved[self.KEY])
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.length.state():
-            kept: Any = state.stateful_callbacks
-            kept[self.KEY] = self.length.state()
-
-
-class StopAfterMinutes(TrainerCallback):
-    """Stops, with a checkpoint, where one more step as long as the last would end later than `minutes` from now.
-
-    At least one step is taken. The clock starts when this object is made.
-    """
-
-    def __init__(self, minutes: float):
-        self.minutes = minutes
-        self.reached = False
-        self._end = time.monotonic() + 60 * minutes
-        self._step_began = 0.0
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self._step_began = time.monotonic()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        now = time.monotonic()
-        if any_process(2 * now - self._step_began > self._end, args.device):  # clocks differ; saving takes all
-            self.reached = True
-            control.should_training_stop = True
-            control.should_save = True
-
-
-class SaveByTime(TrainerCallback):
-    """A checkpoint whenever the last one is `minutes` old. Of its own it keeps the newest only: nights are long."""
-
-    def __init__(self, minutes: float):
-        self.minutes = minutes
-        self._last = time.monotonic()
-        self._asked = False
-        self._own: Path | None = None
-
-    def attnpo_state(self) -> dict[str, Any]:
-        """For a checkpoint (`training/saving.py`), which is itself of this kind or not."""
-        return {"asked": self._asked}
-
-    def load_attnpo_state(self, state: dict[str, Any]) -> None:
-        """Go on from `attnpo_state`, once training begins."""
-        self._asked = state["asked"]
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._last = time.monotonic()
-        if self._asked:
-            self._own = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        self._asked = False
-
-    def on_step_end(self, args, state, control, **kwargs):
-        due = args.save_strategy != "no" and time.monotonic() - self._last > 60 * self.minutes
-        if not control.should_save and any_process(due, args.device):
-            self._asked = control.should_save = True
-
-    def on_save(self, args, state, control, **kwargs):
-        self._last = time.monotonic()
-        asked, self._asked = self._asked, False
-        new = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if not new.exists():  # saving failed: the one before is the last good one
-            return
-        old, self._own = self._own, new if asked else None
-        if old is not None and old != new and state.is_world_process_zero:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is set in at least one process of the run."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return flag
-    flags = torch.tensor(int(flag), device=device)
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    return bool(flags)
+            saved: Any = state.stateful_callbacks
+            saved[self.KEY] = self.length.state()
 
 
 class LiveProgress(TrainerCallback):
-    """One live line: step, accuracy, length, reward, time left. Without a terminal: one plain line per step."""
+    """A progress line with step, accuracy, length, reward and remaining time; without a terminal a line per step."""
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console()
         self.progress: Progress | None = None
         self._evaluating: Progress | None = None
-        self._done = 0  # batches of the evaluation under way
-        self._told = 0.0
+        self._done = 0  # batches of the current evaluation
+        self._printed = 0.0  # when progress of the evaluation was last printed
         self.task: Any = None
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -386,12 +313,12 @@ class LiveProgress(TrainerCallback):
             self.console.print(f"step {state.global_step}/{state.max_steps} · {text}{left}", highlight=False)
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
-        """One batch of held-out problems is done: a bar of its own, or a line every half minute."""
+        """Show that a batch of held-out problems is done: in a progress bar, or by a line every half minute."""
         if not state.is_world_process_zero or not has_length(eval_dataloader):
             return
         total, now = len(eval_dataloader), time.monotonic()  # type: ignore[arg-type]
         if self._done == 0:
-            self._told = now
+            self._printed = now
             if self.console.is_terminal and self.progress is None:  # rich has one live display at a time
                 columns = (
                     TextColumn("evaluating"),
@@ -407,8 +334,8 @@ class LiveProgress(TrainerCallback):
         self._done += 1
         if self._evaluating is not None:
             self._evaluating.update(self._evaluating.task_ids[0], completed=self._done)
-        elif not self.console.is_terminal and now - self._told > 30:
-            self._told = now
+        elif not self.console.is_terminal and now - self._printed > 30:
+            self._printed = now
             self.console.print(f"evaluating: {self._done} of {total} batches", highlight=False)
 
     def on_evaluate(self, args, state, control, **kwargs):
@@ -421,7 +348,7 @@ class LiveProgress(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         for bar in (self.progress, self._evaluating):
             if bar is not None:
                 bar.stop()
@@ -429,7 +356,7 @@ class LiveProgress(TrainerCallback):
 
 
 def describe(logs: dict[str, Any]) -> str:
-    """The middle of the progress line, from one training log."""
+    """Return the middle part of the progress line, from one training log."""
     parts = []
     if "accuracy" in logs:
         parts.append(f"accuracy {logs['accuracy']:.0%}")
@@ -437,6 +364,6 @@ def describe(logs: dict[str, Any]) -> str:
         parts.append(f"length {logs['length/completion']:.0f}")
     if logs.get("reward") is not None:
         parts.append(f"reward {logs['reward']:.3f}")
-    if not parts:  # an update on responses that an earlier one was on already
+    if not parts:  # an update on responses that an earlier update has used
         parts.append(f"loss {logs['loss']:.4f}, the same responses again")
     return " · ".join(parts)

@@ -1,8 +1,8 @@
-"""Credit inside a forward that runs anyway: one forward of the policy, read for the signals that a method asks for.
+"""Reads the signals of a credit method in a forward of the policy that runs anyway.
 
-TRL reads `inputs["advantages"]` after the forward that gives the log-probabilities, so credit formed from signals of
-that very forward still reaches the loss. On-policy it is the loss forward; where the policy moves between generation
-and use, TRL runs an old-log-prob forward, and scores must come from that one, the policy that sampled.
+TRL reads `inputs["advantages"]` after the forward that computes the log-probabilities, so credit computed from signals
+of that forward still reaches the loss. On-policy it is the forward of the loss; where the policy changes between
+generation and use, TRL runs an old-log-prob forward of the policy that sampled, and the scores must come from that one.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from attnpo.attention.positions import OwnPositions
 from attnpo.training.batch import GenerationBatch, StepTensors
 
 Forward = Callable[..., tuple[Float[Tensor, "N C"], Float[Tensor, "N C"] | None, Float[Tensor, ""] | None]]
-"""(ids [N, T], mask [N, T], C, rows at once, whether entropies are wanted) -> log-probabilities of the last C tokens,
-their entropies (None: not wanted), the loss of a mixture's router (None: no such model)."""
+"""(ids [N, T], mask [N, T], C, rows per chunk, whether to compute entropies) -> log-probabilities of the last C tokens,
+their entropies (None: not computed), the router loss of a mixture of experts (None for other models)."""
 
 Signals = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one forward is to be read for.
+    """The signals to read in one forward.
 
     Attributes:
-        batch: the responses that the forward reads, or the batch they were shuffled out of.
-        heads: the heads of the signal `attention` [N, S], the mean over them; None: it is not wanted.
-        entropy: whether the signal `entropy` [N, C] is.
-        steps: of the rows of the forward; None: they are the first ones of `batch`, in its order.
-        then: gets the signals as soon as they are there, before the caller of the forward gets its results.
+        batch: the responses that the forward reads, or the batch from which they were shuffled.
+        heads: the signal `attention` [N, S] is the mean over these heads; None: do not read it.
+        entropy: whether to read the signal `entropy` [N, C].
+        steps: of the rows of the forward; None: the rows are the first ones of `batch`, in its order.
+        then: called with the signals before the forward returns to its caller.
     """
 
     batch: GenerationBatch
@@ -47,17 +47,17 @@ class Wanted:
     then: Callable[[Signals], None] | None = None
 
     def steps_of(self, ids: Int[Tensor, "N T"], width: int) -> StepTensors:
-        """Steps of the rows of the forward. Before the rewards they come from the sampled ids; `width` is C."""
+        """Return the steps of the forward's rows. Before the rewards they come from the sampled ids; `width` is C."""
         if self.steps is not None:
             return self.steps
         return StepTensors.pack(self.batch.located[: len(ids)], width, ids.device)
 
 
 class ForwardCapture:
-    """Reads the first forward that runs inside of `next_forward`; any other passes through unread.
+    """Reads the first forward inside `next_forward`; other forwards run without being read.
 
-    positions: gives every forward, the reference model's too, the positions that the model's own generation has;
-        None: as they come.
+    positions: sets the positions of every forward, including the reference model's, to those of the model's own
+        generation; None: leave them unchanged.
     """
 
     def __init__(self, positions: OwnPositions | None = None) -> None:
@@ -66,7 +66,7 @@ class ForwardCapture:
 
     @contextmanager
     def next_forward(self, wanted: Wanted | None) -> Iterator[Signals]:
-        """The signals of the next forward inside the block: a dict, filled in by that forward. None: nothing wanted."""
+        """Yield a dict that the next forward inside the block fills with its signals; `wanted` None: with nothing."""
         signals: Signals = {}
         self._open = None if wanted is None else (wanted, signals)
         try:
@@ -86,7 +86,7 @@ class ForwardCapture:
         *,
         of_reference: bool = False,
     ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"] | None, Float[Tensor, ""] | None]:
-        """What `forward` returns; where the forward is wanted, it also yields its signals. `width` is C.
+        """Run `forward` and return its result; reads its signals inside `next_forward`. `width` is C.
 
         of_reference: `model` is the reference model, which is never read.
         """
@@ -94,18 +94,18 @@ class ForwardCapture:
         with nullcontext() if self._positions is None else self._positions.given(model):
             if self._open is None or of_reference:
                 return forward(*rows)
-            (wanted, signals), self._open = self._open, None  # one only: an adapter-free pass that follows is not it
+            (wanted, signals), self._open = self._open, None  # a following pass without the adapter is not read
             return _read(forward, model, rows, wanted, signals)
 
 
 Rows = tuple[Int[Tensor, "N T"], Int[Tensor, "N T"], int, int | None, bool]
-"""What a `Forward` is given."""
+"""Arguments of a `Forward`."""
 
 
 def _read(
     forward: Forward, model: Any, given: Rows, wanted: Wanted, signals: Signals
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"] | None, Float[Tensor, ""] | None]:
-    """`ForwardCapture.run` of the forward that is wanted."""
+    """Run a forward in chunks of rows and put its signals into `signals`."""
     ids, mask, width, batch_size, entropy = given
     size = batch_size or len(ids)
     steps, longest = wanted.steps_of(ids, width), wanted.batch.longest_answer

@@ -1,4 +1,4 @@
-"""The model card of a trained model: out of its run folder, so that it says what the records say."""
+"""The model card of a trained model, generated from the records in its run folder."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def write_card(
     datasets: list[str] | None = None,
     tags: list[str] | None = None,
 ) -> None:
-    """README.md of a run folder, and frontier.png beside it where held-out problems were evaluated twice.
+    """Write README.md into a run folder, and frontier.png where held-out problems were evaluated twice.
 
-    base: name or folder of the model that was trained; "" where it has none. name: what the trained model is called
-    (default: as its folder). datasets: names of data sets on the Hub.
+    base: name or folder of the base model; "" where it has none. name: of the trained model (default: the folder's).
+    datasets: names of data sets on the Hub.
     """
     name = name or folder.resolve().name
-    options, about = read_description(folder)  # nothing of a trainer that was saved before it began
+    options, about = read_description(folder)  # empty for a trainer that was saved before training began
     evaluations = evaluations_of_last_set(folder)
     licence = licence_of(base)
     data = ModelCardData(
@@ -66,14 +66,14 @@ def write_card(
 
 
 def evaluations_of_last_set(folder: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run that are of the same problems and limits as its last one."""
+    """Return the evaluations of a run with the same problems and limits as its last one."""
     rows = [row for row in comparable_evaluations(folder) if row.get("accuracy") is not None]
-    # Other problems that a program has evaluated on its own have no name; they are rarely as many.
+    # Other problems that a program has evaluated have no name; they rarely have the same number.
     return [row for row in rows if (row.get("set"), row["n"]) == (rows[-1].get("set"), rows[-1]["n"])]
 
 
 def licence_of(base: str) -> str | None:
-    """The licence in the head of the base model's own card; that of this package for its shipped models."""
+    """Return the licence in the front matter of the base model's card; this package's licence for shipped models."""
     if model_name(base) in SHIPPED:
         return "apache-2.0"
     cached = try_to_load_from_cache(base, "README.md") if is_hub_name(base) else None
@@ -126,11 +126,11 @@ def _training(options: Mapping[str, Any], about: Mapping[str, Any], folder: Path
     rows += [(name, version) for name, version in about.get("versions", {}).items() if name in ("torch", "trl")]
     method = f"Credit per step follows {PAPER}.\n\n" if options.get("credit") == "attnpo" else ""
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
-    return f"## Training\n\n{method}{table}\n\nAll settings: `config.yaml`, `environment.json` beside the weights.\n"
+    return f"## Training\n\n{method}{table}\n\nAll settings: `config.yaml` and `environment.json` in this folder.\n"
 
 
 def is_hub_name(base: str) -> bool:
-    """Whether a model's name can only be one on the Hub: no folder, and spelt like one there."""
+    """Whether `base` must be a name on the Hub: it is not a local folder and has the form of a Hub name."""
     return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) is not None and not Path(base).exists()
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints of a run folder, whole or cut off, and how values are put into them: nothing is ever unpickled.
+"""Checkpoints of a run folder: finding them, checking that they are complete, and packing values without pickle.
 
-What training has in hand between two steps (half used responses, unfinished records, sums of metrics) is a nested
-Python value with tensors in it; it is kept as one JSON text and one safetensors file.
+The state of training between two steps (half-used responses, unfinished records, sums of metrics) is a nested Python
+value with tensors in it; it is saved as one JSON file and one safetensors file.
 """
 
 from __future__ import annotations
@@ -28,69 +28,69 @@ BLOCK = 1 << 24  # bytes read at a time
 
 
 def state_of_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
-    """What transformers keeps of a run in each of its checkpoints: global_step, max_steps, epoch …"""
+    """Read trainer_state.json of a checkpoint: global_step, max_steps, epoch …"""
     return json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint of the latest step in a run folder; None: there is none.
+    """Return the latest complete checkpoint of a run folder; None: there is none.
 
-    One that was cut off while it was saved does not count (`what_is_broken`).
+    A checkpoint whose saving was interrupted does not count (`what_is_broken`).
     """
     return next((path for path in checkpoints(folder) if what_is_broken(path) is None), None)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All checkpoints of a run folder, whole or not, the latest first."""
+    """Return all checkpoints of a run folder, complete or not, the latest first."""
     found = [path for path in folder.glob("checkpoint-*") if path.is_dir()]
     steps = {path: path.name.removeprefix("checkpoint-") for path in found}
     return sorted((path for path in found if steps[path].isdecimal()), key=lambda path: -int(steps[path]))
 
 
-def checkpoint_of(folder: Path, asked: str | bool | None) -> Path | None:
-    """The checkpoint that `resume_from_checkpoint` means: a path, or the last whole one of a run folder for true.
+def checkpoint_of(folder: Path, resume: str | bool | None) -> Path | None:
+    """Return the checkpoint for `resume_from_checkpoint`: a path, or for true the last complete one of a run folder.
 
-    auto is true where the folder has a checkpoint, and none where it has not.
+    auto is the same as true where the folder has a checkpoint, and as false where it has none.
 
     Raises:
-        InputError: there is none, or it is not whole.
+        InputError: there is none, or it is damaged.
     """
-    if asked is None or str(asked).lower() in ("false", "none", ""):
+    if resume is None or str(resume).lower() in ("false", "none", ""):
         return None
-    if str(asked).lower() == "auto" and not checkpoints(folder):
+    if str(resume).lower() == "auto" and not checkpoints(folder):
         return None
-    if str(asked).lower() in ("true", "auto"):
+    if str(resume).lower() in ("true", "auto"):
         last = last_checkpoint(folder)
         if last is None:
             found = [f"{path.name}: {what_is_broken(path)}" for path in checkpoints(folder)]
-            why = f" that is whole ({'; '.join(found)})" if found else ""
+            why = f" that is complete ({'; '.join(found)})" if found else ""
             raise InputError(
-                f"option resume_from_checkpoint: no checkpoint in {folder}{why}; auto begins where there is none"
+                f"option resume_from_checkpoint: no checkpoint in {folder}{why}; auto begins a run where there is none"
             )
         return last
-    given = Path(str(asked))
+    given = Path(str(resume))
     if not (given / STATE).is_file():
-        raise InputError(f"option resume_from_checkpoint: {given} is no checkpoint (it has no {STATE})")
+        raise InputError(f"option resume_from_checkpoint: {given} is not a checkpoint (it has no {STATE})")
     broken = what_is_broken(given)
     if broken is not None:
-        raise InputError(f"option resume_from_checkpoint: {given} is not whole: {broken}")
+        raise InputError(f"option resume_from_checkpoint: {given} is damaged: {broken}")
     return given
 
 
 def passed_over(folder: Path, resumed: Path) -> list[str]:
-    """A sentence about every checkpoint of `folder` later than `resumed` that is not whole."""
-    said = []
+    """Return a warning for every damaged checkpoint of `folder` later than `resumed`."""
+    warnings = []
     for path in checkpoints(folder):
         if path.resolve() == resumed.resolve():
             break
         broken = what_is_broken(path)
         if broken is not None:
-            said.append(f"{path} is passed over: {broken}; going on from {resumed}")
-    return said
+            warnings.append(f"{path} is skipped: {broken}; resuming from {resumed}")
+    return warnings
 
 
 def write_list_of_files(checkpoint: Path) -> None:
-    """Note down every file of a checkpoint that is complete, for `what_is_broken`."""
+    """Write the list of the files of a complete checkpoint, for `what_is_broken`."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != FILES)
     listed = {str(path.relative_to(checkpoint)): [path.stat().st_size, _checksum(path)] for path in files}
     (checkpoint / FILES).write_text(json.dumps(listed, indent=0), encoding="utf-8")
@@ -106,20 +106,20 @@ def _checksum(file: Path) -> int:
 
 
 def what_is_broken(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be gone on from, naming the file; None: nothing seen.
+    """Return why a checkpoint cannot be resumed from, naming the file; None: no damage found.
 
-    One that has a list of its files is read and compared with it. Without, of an earlier version or of other software:
-    transformers writes trainer_state.json last, so that its absence tells of a save that was cut off; a full disk
-    leaves files that end too early.
+    A checkpoint with a list of its files is compared with it. One without is of an earlier version or other software:
+    transformers writes trainer_state.json last, so that its absence shows an interrupted save; a full disk leaves
+    truncated files.
     """
     try:
-        return _not_whole(checkpoint) or _not_as_listed(checkpoint)
+        return _damage(checkpoint) or _difference_from_list(checkpoint)
     except OSError as error:
         return f"{Path(str(error.filename or checkpoint)).name} cannot be read ({error.strerror})"
 
 
-def _not_as_listed(checkpoint: Path) -> str | None:
-    """The first file that is not what was saved; None: all are, or there is no list."""
+def _difference_from_list(checkpoint: Path) -> str | None:
+    """Return the first difference from the list of files; None: there is none, or no list."""
     if not (checkpoint / FILES).is_file():
         return None
     try:
@@ -133,39 +133,39 @@ def _not_as_listed(checkpoint: Path) -> str | None:
             if _checksum(file) != checksum:
                 return f"{name} is damaged: its content is not what was saved"
     except (ValueError, TypeError, AttributeError):
-        return f"{FILES} is not whole"
+        return f"{FILES} is not valid"
     return None
 
 
-def _not_whole(checkpoint: Path) -> str | None:
-    """What the files tell by themselves."""
+def _damage(checkpoint: Path) -> str | None:
+    """Return the damage that the files show without a list; None: there is none."""
     state = checkpoint / STATE
     if not state.is_file():
-        return f"it has no {STATE}: saving it was cut off"
+        return f"it has no {STATE}: saving it was interrupted"
     try:
         json.loads(state.read_text(encoding="utf-8"))["global_step"]
     except (ValueError, KeyError, TypeError):
-        return f"{STATE} is not whole"
+        return f"{STATE} is not valid"
     for index in checkpoint.glob("*.safetensors.index.json"):
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError):
-            return f"{index.name} is not whole"
+            return f"{index.name} is not valid"
         missing = sorted(name for name in shards if not (checkpoint / name).is_file())
         if missing:
             return f"{missing[0]} is missing"
     for weights in sorted(checkpoint.glob("*.safetensors")):
-        if not _whole_safetensors(weights):
-            return f"{weights.name} ends too early"
+        if not _is_complete_safetensors(weights):
+            return f"{weights.name} is truncated"
     for archive in ("optimizer.pt", "scheduler.pt"):
         file = checkpoint / archive
         if file.is_file() and not zipfile.is_zipfile(file):
-            return f"{archive} ends too early"
+            return f"{archive} is truncated"
     return None
 
 
-def _whole_safetensors(file: Path) -> bool:
-    """Whether a file has as many bytes as its header promises (8 bytes of length, the header, the tensors)."""
+def _is_complete_safetensors(file: Path) -> bool:
+    """Whether a file has the size given by its header (8 bytes of length, the header, the tensors)."""
     with open(file, "rb") as content:
         length = int.from_bytes(content.read(8), "little")
         if file.stat().st_size < 8 + length:
@@ -182,16 +182,16 @@ def _whole_safetensors(file: Path) -> bool:
 
 
 TENSOR, ENTRIES = "tensor", "entries"
-"""Keys of the objects that stand for a tensor (its name in the other file) and for a dict (its entries)."""
+"""Keys of the objects that represent a tensor (by its name in the other file) and a dict (by its entries)."""
 
 
 def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON knows it, its tensors put into `tensors` by number. Tuples become lists; numbers stay exact.
+    """Convert `value` to JSON types, with its tensors in `tensors` by number. Tuples become lists; numbers stay exact.
 
     The tensors are not copied, everything else is.
 
     Raises:
-        TypeError: anything but None, truth values, numbers, text, lists, tuples, dicts with text as keys, and tensors.
+        TypeError: a value other than None, bool, number, str, list, tuple, dict with str keys, or tensor.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -207,7 +207,7 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `pack` was given."""
+    """Undo `pack`."""
     if isinstance(packed, list):
         return [unpack(item, tensors) for item in packed]
     if not isinstance(packed, dict):
@@ -218,7 +218,7 @@ def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def write_packed(stem: Path, packed: Any, tensors: dict[str, Tensor]) -> None:
-    """STEM.json and, where there are tensors, STEM.safetensors."""
+    """Write STEM.json and, where there are tensors, STEM.safetensors."""
     stem.with_suffix(".json").write_text(json.dumps(packed), encoding="utf-8")
     if tensors:
         # Views of one batch share memory, which the format forbids.
@@ -227,10 +227,10 @@ def write_packed(stem: Path, packed: Any, tensors: dict[str, Tensor]) -> None:
 
 
 def read_packed(stem: Path, device: torch.device | str = "cpu") -> Any:
-    """The value written by `write_packed`, its tensors on `device`; None where there is none.
+    """Read a value written by `write_packed`, with its tensors on `device`; None where there is no file.
 
     Raises:
-        InputError: the files are not whole.
+        InputError: the files are damaged.
     """
     file = stem.with_suffix(".json")
     if not file.is_file():
@@ -242,4 +242,4 @@ def read_packed(stem: Path, device: torch.device | str = "cpu") -> Any:
         on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
         return unpack(json.loads(file.read_text(encoding="utf-8")), on_device)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"{file}: not whole, or not a state of a run ({error})") from error
+        raise InputError(f"{file}: damaged, or not the state of a run ({error})") from error

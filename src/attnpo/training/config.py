@@ -1,6 +1,6 @@
 """`AttnPOConfig`: TRL's GRPO options plus the three independent choices of this package.
 
-advantage (how one number per response comes about) × length reward × credit (how that number is spread over tokens).
+advantage (one number per response) × length reward × credit (how that number is distributed over tokens).
 Plain RLOO is rloo + none + outcome, TLMRE is rloo + tlmre + outcome, AttnPO is rloo + tlmre + attnpo.
 """
 
@@ -46,12 +46,11 @@ class AttnPOConfig(GRPOConfig):
     """Configuration of `AttnPOTrainer`; every option of TRL's `GRPOConfig` keeps its name and meaning.
 
     Defaults that differ from TRL's are the paper's setting (docs/papers.md, "ATTNPO, as published"): RLOO
-    advantages, length-aware reward with α = 0.2, token-mean clipped loss (`dapo`), no KL term, learning rate 2e-6; and
-    those of `attnpo.training.defaults`, which follow from other options (`derived` has their values): the batch and
-    the delay T.
+    advantages, length-aware reward with α = 0.2, token-mean clipped loss (`dapo`), no KL term, learning rate 2e-6.
+    Batch size and delay T follow from other options (`attnpo.training.defaults`; `derived` has their values).
 
     Raises:
-        InputError: for an unknown choice, a value out of range, or an option that would be silently wrong together
+        InputError: for an unknown choice, a value out of range, or an option that would silently give wrong results
             with per-token advantages. The message names the option.
     """
 
@@ -67,19 +66,19 @@ class AttnPOConfig(GRPOConfig):
     learning_rate: float = _option(None, "The initial learning rate for AdamW. Default: 2e-6; of LoRA adapters 2e-5.")
     eval_strategy: IntervalStrategy | str = _option(  # noqa: RUF009 - a dataclass field like the others
         None,
-        "When held-out problems are evaluated: steps, epoch or no. Default: not on the way; `attnpo train` does so "
-        "before and after training, unless this says no.",
+        "When to evaluate held-out problems: steps, epoch or no. Default: not during training; `attnpo train` does so "
+        "before and after it, unless this is no.",
     )
     gradient_accumulation_steps: int = _option(
         None,
-        "Batches of per_device_train_batch_size whose gradients make one update. Default: as many as hold 16 problems "
-        "with all their responses.",
+        "Batches of per_device_train_batch_size per update. Default: as many as contain 16 problems with all their "
+        "responses.",
     )
     num_generations_eval: int | None = _option(1, "Responses per held-out problem.")
     logging_steps: float = _option(1, "Log every X updates steps.")
     scale_rewards: str = _option(
         "auto",
-        "Follows `advantage`: rloo and dr_grpo divide by nothing, grpo by the standard deviation of the group.",
+        "Follows from `advantage`: rloo and dr_grpo do not divide, grpo divides by the group's standard deviation.",
     )
 
     advantage: str = _option("rloo", f"Outcome advantage: one of {', '.join(KINDS)}.")
@@ -91,12 +90,12 @@ class AttnPOConfig(GRPOConfig):
         None, "Options of the length reward, by its own names (a mapping in YAML, JSON on the command line)."
     )
     length_eval_target: int | None = _option(
-        None, "l1_exact, l1_max: the length that held-out prompts ask for. Default: drawn like those of training."
+        None, "l1_exact, l1_max: the length requested in held-out prompts. Default: drawn as in training."
     )
     credit: str = _option(
         "attnpo",
-        "How the advantage of a response is spread over its tokens: attnpo, outcome, shape, mrt, iop, first_correct, "
-        "or one of your own.",
+        "How the advantage of a response is distributed over its tokens: attnpo, outcome, shape, mrt, iop, "
+        "first_correct, or a method of your own.",
     )
 
     heads: str | None = _option(
@@ -104,17 +103,17 @@ class AttnPOConfig(GRPOConfig):
         "Head file (JSON) with the key-focus heads; auto: find them in the model's own responses before the first "
         "step. Default: heads.json in the model's folder, else auto.",
     )
-    heads_count: int = _option(3, "heads=auto: how many heads to use, at most.")
-    heads_traces: int = _option(64, "heads=auto: responses to rank the heads on.")
+    heads_count: int = _option(3, "heads=auto: maximum number of heads to use.")
+    heads_traces: int = _option(64, "heads=auto: number of responses to rank the heads on.")
     thinking_format: str = _option(
         AUTO,
-        f"How the model marks its thinking: {', '.join(built_in())}, a YAML file, or auto: what its tokenizer shows "
+        f"How the model marks its thinking: {', '.join(built_in())}, a YAML file, or auto: detected from its tokenizer "
         "(docs/thinking-formats.md).",
     )
     lexicon: str = _option(
         "paper",
-        "What cuts a thinking part into steps: paper, released, zh, paragraphs, a JSON file of phrase lists, or "
-        "several joined by +.",
+        "Phrases that begin a step of the thinking part: paper, released, zh, paragraphs, a JSON file of phrase lists, "
+        "or several joined by +.",
     )
     credit_beta: float = _option(2.0, "β: the exponent of p in the baseline B = p^β·|F|/|o|.")
     credit_lambda: float = _option(2.0, "λ: the exponent of p in the attenuation of redundant steps.")
@@ -129,20 +128,22 @@ class AttnPOConfig(GRPOConfig):
     credit_difficulty: bool = _option(True, "Use the difficulty terms (powers of p, delay); off: p = 1, no delay.")
     credit_yardstick: str = _option(
         "uniform",
-        "What a step's score is compared with: uniform (|F|/|o|, the paper), thinking (the mean score of a thinking "
-        "token) or median (that of the response's steps).",
+        "Reference for a step's score: uniform (|F|/|o|, the paper), thinking (the mean score of a thinking token) "
+        "or median (of the scores of the response's steps).",
     )
     credit_threshold: str = _option(
         "1",
-        "τ: the baseline is τ·p^β yardsticks. A number, or heads: where essential and redundant steps part, as "
-        "measured when the heads were found and kept in the head file.",
+        "τ: the baseline is τ·p^β yardsticks. A number, or heads: the value that separates essential from redundant "
+        "steps, measured when the heads were found and stored in the head file.",
     )
-    credit_sharp: bool = _option(False, "Attenuate all redundant steps of a response alike, as if their scores were 0.")
+    credit_sharp: bool = _option(
+        False, "Attenuate all redundant steps of a response equally, as if their scores were 0."
+    )
 
     credit_module: str | None = _option(
         None,
-        "Python modules to import first, with commas, that register credit methods or length rewards of your own; the "
-        "current folder is searched too.",
+        "Python modules, separated by commas, that register credit methods or length rewards of your own; imported "
+        "first, also from the current folder.",
     )
     credit_kwargs: dict | str | None = _option(  # noqa: RUF009 - a dataclass field like the others
         None,
@@ -152,66 +153,68 @@ class AttnPOConfig(GRPOConfig):
 
     correct_reward: str | None = _option(
         None,
-        "Name of the reward function whose value 1 means a right answer. Default: the first known by its name "
+        "Name of the reward function whose value 1 means a right answer. Default: the first with a known name "
         "(accuracy, TRL's accuracy_reward, one with `accuracy` or `correct` in its name), else the first one.",
     )
     thinking: str = _option(
         "yes",
-        "yes: the answer is what follows the thinking part; no: the model has none, the whole response is the answer "
+        "yes: the answer follows the thinking part; no: the model does not think, the complete response is the answer "
         "(credit=outcome only).",
     )
     correct_threshold: float | None = _option(
-        None, "Value of that function from which a response is right. Default: 1, and no value may be above it."
+        None, "Value of correct_reward from which a response is right. Default: 1, and higher values are an error."
     )
-    verifier_workers: int = _option(2, "Worker processes that verify answers, beside every training process.")
+    verifier_workers: int = _option(2, "Worker processes that verify answers, per training process.")
     verifier_timeout: float = _option(5.0, "Seconds after which a verification is killed and counted as timed out.")
     answer_judge: str | None = _option(
         None,
-        "URL#MODEL of an OpenAI-compatible endpoint that is asked about answers the verifier cannot decide, and about "
-        "those to references it cannot read; its verdicts are judged_right and judged_wrong. Default: none.",
+        "URL#MODEL of an OpenAI-compatible endpoint that judges answers the verifier cannot decide, and answers to "
+        "references it cannot read; its verdicts are judged_right and judged_wrong. Default: none.",
     )
-    answer_judge_key_env: str | None = _option(None, "Environment variable with its key. Default: no key is sent.")
+    answer_judge_key_env: str | None = _option(
+        None, "Environment variable with the key of answer_judge. Default: no key is sent."
+    )
     record_rollouts: bool = _option(True, "Write every response with its steps, scores and scales to rollouts/.")
-    overwrite_run: bool = _option(False, "Replace a run that output_dir holds already.")
+    overwrite_run: bool = _option(False, "Replace a run that output_dir already contains.")
     resume_with_changes: bool = _option(
         False,
-        "Go on with a run although reward, problems, batch or other settings are not those it began with; what they "
-        "were is kept in config-history.jsonl.",
+        "Resume a run although reward, problems, batch or other settings differ from those it began with; the earlier "
+        "ones are kept in config-history.jsonl.",
     )
     eval_on_start: bool | None = _option(
         None,
-        "Evaluate the starting model, to compare the trained one with. Default: `attnpo train` does, where there are "
-        "held-out problems; a trainer built in Python does not.",
+        "Evaluate the starting model, for comparison with the trained one. Default: `attnpo train` does, where there "
+        "are held-out problems; a trainer built in Python does not.",
     )
     eval_examples: int = _option(8, "Held-out responses whose steps are scored and recorded at each evaluation.")
     patience: int = _option(
         10,
-        "Stop with an error after so many batches in a row in which no response has an advantage: nothing is learnt "
-        "from them. 0: never.",
+        "Stop with an error after this number of batches in a row in which no response has an advantage, so that "
+        "nothing is learnt. 0: never.",
     )
     dynamic_sampling: int = _option(
         0,
-        "Rounds in which groups whose responses are all worth the same are replaced by those of other problems before "
-        "the update (DAPO's dynamic sampling). 0: none.",
+        "Rounds in which groups whose responses all have the same reward are replaced by groups of other problems "
+        "before the update (DAPO's dynamic sampling). 0: none.",
     )
     max_minutes: float | None = _option(
         None,
-        "Stop with a checkpoint before the step that would end after so many minutes, counted from when the model is "
-        "loaded; the last evaluation follows. A resumed run has them anew.",
+        "Stop with a checkpoint before the step that would end after this number of minutes, counted from when the "
+        "model is loaded; the last evaluation follows. In a resumed run they are counted from 0.",
     )
     save_minutes: float | None = _option(
         30.0,
-        "Also save a checkpoint when the last one is so many minutes old; the one before of this kind is removed. "
-        "null (YAML), or save_strategy no: never.",
+        "Also save a checkpoint when the last one is this number of minutes old; the previous one saved this way is "
+        "removed. null (YAML), or save_strategy no: never.",
     )
     max_skipped: int = _option(
         5,
-        "Updates in a row whose loss or gradient is not finite after which the run ends, with a checkpoint of the "
-        "weights before them; fewer are left out and counted. 1: end at the first.",
+        "Number of updates in a row with a loss or gradient that is not finite after which the run ends, with a "
+        "checkpoint of the weights before them; fewer are skipped and counted. 1: end at the first.",
     )
     stop_notice: float = _option(
         30.0,
-        "Seconds between SIGTERM and SIGKILL where this runs. A step that has not ended after a third of them is "
+        "Seconds between SIGTERM and SIGKILL of the scheduler. A step that has not ended after a third of them is "
         "abandoned, and the state before it saved.",
     )
     compile_rollouts: bool = _option(
@@ -242,10 +245,10 @@ class AttnPOConfig(GRPOConfig):
 
     @classmethod
     def of(cls, args: Any) -> AttnPOConfig:
-        """`args` as they are, or what a `GRPOConfig` says, with this class's defaults where it has TRL's.
+        """Return `args`, or a `GRPOConfig` converted, with this class's defaults where it has TRL's.
 
         Raises:
-            InputError: arguments of another kind.
+            InputError: arguments of another type.
         """
         if isinstance(args, cls):
             return args
@@ -256,7 +259,7 @@ class AttnPOConfig(GRPOConfig):
             for option in fields(GRPOConfig)
             if option.init and getattr(args, option.name) != option.default
         }
-        given.pop("generation_batch_size", None)  # the batch size times the next one
+        given.pop("generation_batch_size", None)  # follows from the batch size and steps_per_generation
         if args.steps_per_generation == args.gradient_accumulation_steps:
             given.pop("steps_per_generation", None)
         return cls(**given)
@@ -279,7 +282,7 @@ class AttnPOConfig(GRPOConfig):
         check_targets(self.make_length_reward(), self.length_eval_target, self.max_completion_length)
         if self.thinking == "no" and self.credit != "outcome":
             raise InputError(
-                f"option thinking: 'no' leaves credit={self.credit!r} no steps to tell apart; expected credit outcome"
+                f"option thinking: 'no' leaves credit={self.credit!r} no steps to distinguish; expected credit outcome"
             )
         if self.num_generations is not None:
             check_group_size(self.advantage, self.num_generations)
@@ -304,23 +307,23 @@ class AttnPOConfig(GRPOConfig):
                     "loss; expected accuracy, or another number of evaluations.jsonl"
                 )
         if self.patience < 0:
-            raise InputError(f"option patience: found {self.patience}, expected a number of batches, or 0 for never")
+            raise InputError(f"option patience: found {self.patience}, expected a number of batches, or 0 (never stop)")
         if self.heads_traces < FEWEST:
             raise InputError(f"option heads_traces: found {self.heads_traces}, expected at least {FEWEST}")
         if self.thinking_format != AUTO and not load_format(self.thinking_format).ends and self.credit != "outcome":
             raise InputError(
                 f"option thinking_format: {self.thinking_format!r} has no thinking part and leaves "
-                f"credit={self.credit!r} no steps to tell apart; expected credit outcome"
+                f"credit={self.credit!r} no steps to distinguish; expected credit outcome"
             )
         self.make_credit()  # checks the ranges of the method's own options
 
     def _use_static_cache(self) -> None:
-        """What a compiled step of rollouts needs; InputError for options that exclude it."""
+        """Set the options that a compiled step of rollouts needs; InputError for options that exclude it."""
         for option, wanted in (
             ("use_vllm", (False,)),
             ("use_transformers_continuous_batching", (False,)),
             ("cache_implementation", (None, "static")),
-            # Under autocast rotary embeddings leave keys in float32 and values in 16 bits; a static cache has one type.
+            # Under autocast, rotary embeddings return float32 keys, values have 16 bits; a static cache has one type.
             ("bf16", (None, False)),
             ("fp16", (False,)),
         ):
@@ -331,20 +334,20 @@ class AttnPOConfig(GRPOConfig):
         self.cache_implementation, self.bf16 = "static", False
 
     def make_credit(self) -> CreditMethod:
-        """The credit method this configuration names, ready to call."""
+        """Create the credit method of this configuration."""
         given: Any = self.credit_kwargs
         of_attnpo = {name: getattr(self, option) for name, option in ATTNPO_OPTIONS.items()}
         of_attnpo["threshold"] = fixed_threshold(self.credit_threshold, self.credit_yardstick)
         return make_credit(self.credit, given, of_attnpo)
 
     def make_length_reward(self) -> LengthReward:
-        """The length reward this configuration names, ready to call."""
+        """Create the length reward of this configuration."""
         given: Any = self.length_kwargs
         return make_length_reward(self.length_reward, self.length_alpha, given, self.max_completion_length)
 
 
 def _mapping(option: str, given: Any) -> dict[str, Any] | None:
-    """The value of an option that takes a mapping, or the JSON of one."""
+    """Return the value of an option that takes a mapping or JSON of one."""
     if isinstance(given, str):
         try:
             given = json.loads(given)
@@ -358,10 +361,10 @@ def _mapping(option: str, given: Any) -> dict[str, Any] | None:
 
 
 def format_of_run(args: AttnPOConfig, tokenizer: Any, dataset: Any) -> Chosen:
-    """The format that the responses of a run are read by.
+    """Choose the thinking format of the responses of a run.
 
     Raises:
-        InputError: an unknown format, or one whose marks the tokenizer cannot write.
+        InputError: an unknown format, or one whose marks the tokenizer cannot produce.
     """
     prompt, tail = _first_prompt(dataset, tokenizer, args)
     chosen = choose_format(
@@ -373,8 +376,10 @@ def format_of_run(args: AttnPOConfig, tokenizer: Any, dataset: Any) -> Chosen:
 
 
 def _first_prompt(dataset: Any, tokenizer: Any, args: AttnPOConfig) -> tuple[str, str | None]:
-    """As text, and what stands behind its last message; None where there is no conversation, or the data set cannot be
-    asked for a row without being read (a stream)."""
+    """Return the first prompt as text, and the text after its last message.
+
+    The second is None where the prompt is not a conversation. A data set that can only be streamed gives ("", None).
+    """
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or len(dataset) == 0:
         return "", None
     row = dataset[0]
@@ -386,5 +391,5 @@ def _first_prompt(dataset: Any, tokenizer: Any, args: AttnPOConfig) -> tuple[str
     options = {**(args.chat_template_kwargs or {}), **(row.get("chat_template_kwargs") or {})}
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
     content = prompt[-1]["content"]
-    said = content.strip() if isinstance(content, str) else ""
-    return text, text.rpartition(said)[2] if said and said in text else None
+    message = content.strip() if isinstance(content, str) else ""
+    return text, text.rpartition(message)[2] if message and message in text else None

@@ -1,7 +1,7 @@
-"""Defaults that follow from other options, and options that cannot have an effect.
+"""Defaults that follow from other options, and warnings about options without effect.
 
-Pure functions on `AttnPOConfig`. A default that follows is noted in `args.derived`, so that a run's config.yaml does
-not hold it against a later change of what it follows from.
+Pure functions on `AttnPOConfig`. A derived default is noted in `args.derived` and left out of a run's config.yaml, so
+that it still follows when the other options change.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ from attnpo.errors import InputError
 from attnpo.training.method_options import ATTNPO_OPTIONS
 
 PROMPTS = 16
-"""Problems of an update, by accumulation, where nobody says how many: one problem's responses are mostly noise."""
+"""Default number of problems per update, reached by accumulation: the responses to one problem are mostly noise."""
 
 LEARNING_RATE = 2e-6
 """The paper's, for a model of 1.5 billion parameters."""
 
 ADAPTER_LEARNING_RATE = 2e-5
-"""Of LoRA adapters, ten times that of all weights: they start as no change at all (configs/one-gpu-24gb.yaml)."""
+"""Of LoRA adapters, ten times that of all weights, because they start at zero change (configs/one-gpu-24gb.yaml)."""
 
 SHIPPED_LEARNING_RATE = 3e-4
 """Of the shipped models (a few million parameters); configs/short.yaml."""
 
 DELAY_SHARE = 0.5
-"""T as a share of the run: with no right response steps are attenuated from its middle on, with half from a quarter."""
+"""T as a share of the run: steps are attenuated after half of it where no response is right (p = 0), after a quarter
+where half of them are."""
 
 PAPER_DELAY = 1000
 
 
 def fill_in(args: Any) -> dict[str, Any]:
-    """Give the options that were left open their values; those values, by option. To be called before TRL's checks."""
+    """Set the options that were not given; returns their values by option. To be called before TRL's checks."""
     found: dict[str, Any] = {}
     if args.learning_rate is None:
         found["learning_rate"] = LEARNING_RATE
@@ -45,12 +46,12 @@ def fill_in(args: Any) -> dict[str, Any]:
     if args.eval_strategy is None:
         found["eval_strategy"] = "no"
     if args.dataloader_pin_memory and (args.use_cpu or not torch.accelerator.is_available()):
-        found["dataloader_pin_memory"] = False  # there is nothing to pin for, which torch says at every start
+        found["dataloader_pin_memory"] = False  # there is no accelerator, and torch warns at every start
     if args.gradient_accumulation_steps is None:
-        own = args.steps_per_generation is not None or args.generation_batch_size is not None  # as in TRL then
+        given = args.steps_per_generation is not None or args.generation_batch_size is not None  # then as in TRL
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         found["gradient_accumulation_steps"] = (
-            1 if own else accumulation(args.per_device_train_batch_size * processes, args.num_generations)
+            1 if given else accumulation(args.per_device_train_batch_size * processes, args.num_generations)
         )
     for option, value in found.items():
         setattr(args, option, value)
@@ -58,7 +59,7 @@ def fill_in(args: Any) -> dict[str, Any]:
 
 
 def accumulation(micro: int, group: int | None, prompts: int = PROMPTS) -> int:
-    """The fewest micro-batches of `micro` responses that hold `prompts` whole groups or more.
+    """Return the least number of micro-batches of `micro` responses that contain at least `prompts` complete groups.
 
     >>> accumulation(8, 8), accumulation(4, 8), accumulation(128, 8), accumulation(5, 8)
     (16, 32, 1, 32)
@@ -66,12 +67,12 @@ def accumulation(micro: int, group: int | None, prompts: int = PROMPTS) -> int:
     group = group or 8
     if micro < 1 or group < 1:
         return 1  # refused later, by name
-    whole = group // math.gcd(micro, group)  # micro-batches until groups and micro-batches end together
-    return whole * math.ceil(prompts * group / (micro * whole))
+    cycle = group // math.gcd(micro, group)  # micro-batches until groups and micro-batches end together
+    return cycle * math.ceil(prompts * group / (micro * cycle))
 
 
 def check_batch(args: Any) -> None:
-    """Raises InputError where a generation batch would not hold whole groups; says which options make it up."""
+    """Raise InputError, naming the options, where a generation batch would not contain complete groups."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if args.generation_batch_size is not None:
         size, parts = args.generation_batch_size, "option generation_batch_size: found"
@@ -92,42 +93,44 @@ def check_batch(args: Any) -> None:
 
 
 def without_effect(args: Any) -> list[str]:
-    """A sentence for every option that was set and cannot do anything, with what to change."""
+    """Return a warning for every option that was set and has no effect, with what to change."""
     defaults = {field.name: field.default for field in fields(args)}
     derived = getattr(args, "derived", {})
     steps = args.max_steps if args.max_steps > 0 else None
-    said = []
+    warnings = []
     if args.credit == "attnpo":
         if args.credit_difficulty and args.credit_positive and steps is not None and args.credit_delay >= steps:
             right = 1 - steps / args.credit_delay
-            said.append(
+            warnings.append(
                 f"option credit_delay: {args.credit_delay} with max_steps {steps}: redundant steps are attenuated "
-                f"only where more than {right:.0%} of a problem's responses are right, and late. Take less than "
-                f"{steps}, or leave it out ({DELAY_SHARE:.0%} of the run)"
+                f"only where more than {right:.0%} of a problem's responses are right, and late. Give less than "
+                f"{steps}, or omit it ({DELAY_SHARE:.0%} of the run)"
             )
         if "credit_delay" in derived and steps is None:
-            said.append(
+            warnings.append(
                 f"option credit_delay: the paper's {PAPER_DELAY} steps, as max_steps is not given: a shorter run "
                 "hardly attenuates anything. Give --max_steps or --credit_delay"
             )
         if not args.credit_positive and not args.credit_negative:
-            said.append("options credit_positive, credit_negative: both false, so that credit=attnpo changes nothing")
+            warnings.append("options credit_positive, credit_negative: both false, so credit=attnpo changes nothing")
     else:
         idle = [name for name in ATTNPO_OPTIONS.values() if getattr(args, name) != defaults[name]]
         idle = [name for name in idle if name not in derived]
         if idle:
-            said.append(f"options {', '.join(idle)}: no effect with credit={args.credit}; they belong to attnpo")
+            warnings.append(f"options {', '.join(idle)}: no effect with credit={args.credit}; they belong to attnpo")
         if args.heads is not None:
-            said.append(f"option heads: no effect with credit={args.credit}, which reads no attention")
+            warnings.append(f"option heads: no effect with credit={args.credit}, which reads no attention")
     if args.eval_steps and args.eval_strategy == "no":
-        said.append(
+        warnings.append(
             f"option eval_steps: {args.eval_steps:g} has no effect with eval_strategy no; give --eval_strategy steps"
         )
     if steps is not None and args.eval_strategy == "steps" and args.eval_steps and args.eval_steps > steps:
-        said.append(f"option eval_steps: {args.eval_steps:g} is more than max_steps {steps}: no evaluation on the way")
-    if steps is not None and args.warmup_steps and args.warmup_steps >= steps:
-        said.append(
-            f"option warmup_steps: {args.warmup_steps:g} with max_steps {steps}: the learning rate never gets where "
-            "it should"
+        warnings.append(
+            f"option eval_steps: {args.eval_steps:g} is more than max_steps {steps}: no evaluation during training"
         )
-    return said
+    if steps is not None and args.warmup_steps and args.warmup_steps >= steps:
+        warnings.append(
+            f"option warmup_steps: {args.warmup_steps:g} with max_steps {steps}: the learning rate never reaches its "
+            "value"
+        )
+    return warnings

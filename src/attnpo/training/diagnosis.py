@@ -1,7 +1,7 @@
-"""Why a batch of responses teaches nothing, in a sentence that names what to change.
+"""Diagnoses of batches that teach nothing: a sentence with the cause and what to change.
 
 Pure functions on the records of one training step (`attnpo.training.records`); `SignalWatch` in
-`attnpo.training.callbacks` shows what they find.
+`attnpo.training.callbacks` prints the diagnoses.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from attnpo.steps.response import never_closed, other_format, told_by
 from attnpo.training.records import Record
 
 MOST = 0.9
-"""Share of the responses from which on one failing is told although some groups have signal."""
+"""Share of the responses from which a failure is reported although some groups have signal."""
 
 MANY = 32
-"""Responses that have to be right, all of them, before it is told although their lengths tell them apart."""
+"""Number of responses, all right, from which this is reported although their lengths distinguish them."""
 
 CUT_OFF, UNCLOSED, UNJUDGED, WRONG, RIGHT = "cut off", "not closed", "not judged", "wrong", "right"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong with a batch.
+    """A problem of a batch.
 
     Attributes:
-        cause: the state most responses are in (`state_of`), or "equal" where every group is all right or all wrong.
-        share: of the responses that are in it.
-        message: the share, the likeliest cause and what to change.
-        example: one such response beside its problem and reference, some lines.
-        without_signal: no response of the batch has an advantage, so the update moves nothing.
+        cause: the state of most responses (`state_of`), or "equal" where every group is all right or all wrong.
+        share: share of the responses in this state.
+        message: the share, the most likely cause and what to change.
+        example: one such response with its problem and reference, a few lines.
+        without_signal: no response of the batch has an advantage, so the update changes nothing.
     """
 
     cause: str
@@ -42,10 +42,10 @@ class Diagnosis:
 
 
 def state_of(record: Record, *, thinks: bool = True) -> str:
-    """What became of one response: the first of cut off, not closed, not judged, wrong, right that holds.
+    """Return the outcome of one response: the first that applies of cut off, not closed, not judged, wrong, right.
 
-    A response that was judged right is right, however it ended; one of a model without a thinking part (`thinks`) has
-    nothing to close.
+    A response that was judged right is right, however it ended; one of a model without a thinking part (`thinks` false)
+    is never "not closed".
     """
     if record["correct"]:
         return RIGHT
@@ -60,7 +60,7 @@ def state_of(record: Record, *, thinks: bool = True) -> str:
 
 
 def has_signal(records: Sequence[Record]) -> bool:
-    """Whether any response has an advantage, as a whole or over some of its tokens."""
+    """Whether any response has an advantage, for all or some of its tokens."""
     return any(record["advantage"] or record.get("mean_token_advantage") for record in records)
 
 
@@ -73,11 +73,10 @@ def diagnose(
     thinks: bool = True,
     form: ThinkingFormat | None = None,
 ) -> Diagnosis | None:
-    """What is wrong with the responses of one training step; None: nothing that stands out.
+    """Diagnose the responses of one training step; None: no problem found.
 
-    limit: max_completion_length. moved: the update has a gradient, whatever the advantages say (repairs, …). judge: the
-    reward function that says right or wrong. thinks: the model has a thinking part. form: its
-    marks.
+    limit: max_completion_length. moved: the update has a gradient whatever the advantages are (repairs, …). judge: the
+    reward function that decides right or wrong. thinks: the model has a thinking part. form: its marks.
     """
     if not records:
         return None
@@ -97,23 +96,23 @@ def diagnose(
     message = _MESSAGES[cause](_share(share, len(records)), limit, example)
     if cause == UNCLOSED and form is not None:
         texts = [record["text"] for record, state in zip(records, states, strict=True) if state == UNCLOSED]
-        message += f" Of these, {said}." if (said := never_closed(texts, form)) is not None else ""
+        message += f" Of these, {marks}." if (marks := never_closed(texts, form)) is not None else ""
     if cause == RIGHT and not without:
-        message = f"{_share(share, len(records))} are right by {judge}: only their lengths tell them apart."
+        message = f"{_share(share, len(records))} are right by {judge}: only their lengths distinguish them."
     if cause == WRONG and (graded := _below_threshold(records, judge)):
         message = f"{_share(share, len(records))} are not right: {graded}"
     if cause in (RIGHT, WRONG):
         message += _other_judges(records, judge)
     if without:
-        message += " No response has an advantage: the update moves nothing."
+        message += " No response has an advantage: the update changes nothing."
     return Diagnosis(cause, share, message, show_response(example), without)
 
 
 def wrong_format(records: Sequence[Record], form: ThinkingFormat) -> str | None:
-    """What to change where responses end their thinking by the marks of another format, and none by those of `form`.
+    """Return what to change where responses end their thinking by the marks of another format, and none by `form`'s.
 
-    None where one of them does, and where there is no such other format. Where unmarked responses are answers, the
-    thinking of such a run would count as answer.
+    None where one of them ends by those of `form`, and where no other format matches. Such thinking would count as
+    answer where unmarked responses are answers.
     """
     texts = told_by((record["text"], record["truncated"]) for record in records)
     if not form.ends or other_format(texts, form) is None:
@@ -122,7 +121,7 @@ def wrong_format(records: Sequence[Record], form: ThinkingFormat) -> str | None:
 
 
 def _below_threshold(records: Sequence[Record], judge: str | None) -> str:
-    """What to change where the function that says right gives something, and never enough; else nothing."""
+    """Return what to change where all positive rewards of `judge` are below the threshold; else ""."""
     values = [row[judge] for record in records if judge in (row := record.get("rewards", {}))]
     if not values or max(values) <= 0:
         return ""
@@ -131,11 +130,11 @@ def _below_threshold(records: Sequence[Record], judge: str | None) -> str:
 
 
 def _other_judges(records: Sequence[Record], judge: str | None) -> str:
-    """Which function says right or wrong, in a run of several."""
+    """Return which function decides right or wrong, in a run of several; else ""."""
     others = any(record.get("rewards", {}).keys() - {judge, "length"} for record in records)
     if judge is None or not others:
         return ""
-    return f" {judge} says what is right; --correct_reward names another function."
+    return f" {judge} decides what is right; --correct_reward names another function."
 
 
 def _share(share: float, responses: int) -> str:
@@ -159,12 +158,12 @@ _MESSAGES: dict[str, Callable[[str, int | None, Record], str]] = {
     WRONG: lambda share, _, record: (
         f"{share} are complete and judged wrong, and "
         + ("none" if share.startswith("100") else "hardly any")
-        + f" is right: the verifier never says right. Compare the answer below with its reference "
+        + f" is right: the verifier accepts none. Compare the answer below with its reference "
         f"({record.get('reference')!r}): the problems may be too hard, the answer in another form (--prompt_template "
-        "can ask for \\boxed{}), or --reference_column another one."
+        "can request \\boxed{}), or --reference_column the wrong one."
     ),
     RIGHT: lambda share, _, __: (
-        f"{share} are right and worth the same: there is nothing to tell apart. Take harder problems, or a length "
+        f"{share} are right with the same reward: nothing distinguishes them. Use harder problems, or a length "
         "reward (--length_reward tlmre)."
     ),
     "equal": lambda share, _, __: (
@@ -175,7 +174,7 @@ _MESSAGES: dict[str, Callable[[str, int | None, Record], str]] = {
 
 
 def show_response(record: Record, *, begin: int = 200, end: int = 300) -> str:
-    """Problem, response and reference of one record in a few lines, cut to the parts that tell something."""
+    """Return problem, response and reference of one record in a few lines, long texts shortened."""
     problem, text = record["prompt"].strip(), record["text"]
     if len(text) > begin + end:
         text = f"{text[:begin]} … [{len(text) - begin - end} characters] … {text[-end:]}"

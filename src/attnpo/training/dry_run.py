@@ -1,7 +1,7 @@
-"""`attnpo train --dry_run`: what a run would be and what it would need, without its weights.
+"""`attnpo train --dry_run`: batches, memory and settings of a run, without loading weights.
 
-Options, data, tokenizer, heads and methods are made as a run makes them; the model is made of shapes only. What it
-needs on every GPU is `attnpo.training.sizes`' business.
+Options, data, tokenizer, heads and methods are created as in a run; the model has shapes only.
+`attnpo.training.sizes` counts the memory of every GPU.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from attnpo.training.sizes import (
 GB = 10**9
 ANSWER = 512  # tokens of a final answer, for the rows
 OWN = 1.5 * GB
-"""What CUDA, its libraries and the allocator's rounding take besides."""
+"""Additional bytes of CUDA, its libraries and the allocator's rounding."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """GPUs that a run is planned for; memory in bytes, None: not known."""
+    """GPUs of a planned run; memory in bytes, None: unknown."""
 
     gpus: int = 1
     sharded: bool = False
@@ -58,7 +58,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Batches:
-    """How responses come together, over all processes."""
+    """Batch sizes over all processes, in responses unless stated otherwise."""
 
     problems: int
     update: int  # responses of an optimiser step
@@ -70,7 +70,7 @@ class Batches:
 
     @property
     def per_epoch(self) -> float:
-        """Updates while every problem is used once."""
+        """Updates in which every problem is used once."""
         return self.problems * self.group * self.iterations / self.update
 
     @property
@@ -87,7 +87,7 @@ class Batches:
 
 
 def batches(args: AttnPOConfig, problems: int, gpus: int) -> Batches:
-    """The arithmetic of one run; `args` were read as of one process."""
+    """Compute the batch sizes of one run; `args` were read for one process."""
     update = args.per_device_train_batch_size * args.gradient_accumulation_steps * gpus
     generation = args.generation_batch_size * gpus
     longest = args.max_completion_length or 0
@@ -98,7 +98,7 @@ def batches(args: AttnPOConfig, problems: int, gpus: int) -> Batches:
 
 
 def spread(args: AttnPOConfig, gpus: int) -> None:
-    """Where nobody said how many micro-batches an update has: as many as the run will take on `gpus` processes."""
+    """Set the derived number of micro-batches per update to that of a run on `gpus` processes."""
     derived = args.derived.get("gradient_accumulation_steps", 1)
     if gpus == 1 or derived == 1:
         return
@@ -112,7 +112,7 @@ def spread(args: AttnPOConfig, gpus: int) -> None:
 def need_of(
     model: nn.Module, args: AttnPOConfig, machine: Machine, *, prompt: int, heads: list[Head] | None, attention: str
 ) -> Need:
-    """Of `model`, made of shapes on the meta device (with its adapter), for prompts of so many tokens."""
+    """Memory for `model`, with shapes on the meta device (and its adapter), and prompts of `prompt` tokens."""
     config: Any = model.config
     text = config.get_text_config(decoder=True)
     every = list(model.parameters())
@@ -137,7 +137,7 @@ def need_of(
         cache = int(args.vllm_gpu_memory_utilization * memory) if args.vllm_mode == "colocate" else 0
     else:
         sampled = args.generation_batch_size
-        cache = kv_cache_bytes(config, sampled, tokens, dtype)  # keys stay as the weights are, under autocast too
+        cache = kv_cache_bytes(config, sampled, tokens, dtype)  # keys have the type of the weights, under autocast too
     layers: dict[int, int] = {}
     for layer, _ in heads or ():
         layers[layer] = layers.get(layer, 0) + 1
@@ -159,12 +159,12 @@ def need_of(
 
 
 def memory_rows(need: Need, *, vllm: bool) -> dict[str, int]:
-    """The lines of the table of memory, in bytes."""
+    """Return the lines of the memory table, in bytes."""
     lines = {
         "weights": need.weights,
         "gradients": need.gradients,
         "optimiser": need.optimiser,
-        "weights made whole again (sharded)": need.gathered,
+        "gathered weights (sharded)": need.gathered,
         "activations, layers": need.activations,
         "log-probabilities, in chunks": need.head,
         "attention mask": need.mask,
@@ -175,7 +175,7 @@ def memory_rows(need: Need, *, vllm: bool) -> dict[str, int]:
 
 
 def given_settings(parts: tuple[Any, ...], plain: tuple[Any, ...]) -> dict[str, tuple[Any, Any]]:
-    """Option -> (value, default), where `plain` are the same options read without any given."""
+    """Return option -> (value, default) of changed options; `plain` are the options of an empty command line."""
     now, usual = resolved_options(*parts), {name: value for part in plain for name, value in vars(part).items()}
     return {
         name: (value, usual.get(name))
@@ -185,14 +185,16 @@ def given_settings(parts: tuple[Any, ...], plain: tuple[Any, ...]) -> dict[str, 
 
 
 def make_shapes(path: str, model_config: ModelConfig, *, trust_remote_code: bool) -> nn.Module:
-    """The model of a folder or name with parameters that have shapes and no numbers, its adapter on it if one is asked
-    for. Raises InputError where there is no configuration."""
+    """Build the model of a folder or name on the meta device, with its adapter if there is one.
+
+    Raises InputError where there is no configuration.
+    """
     try:
         config = AutoConfig.from_pretrained(
             path, revision=model_config.model_revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"option model_name_or_path: no configuration of {path!r}: {error}") from error
+        raise InputError(f"option model_name_or_path: no configuration for {path!r}: {error}") from error
     dtype = model_config.dtype or "float32"
     with torch.device("meta"):
         kind = config.dtype if dtype == "auto" else getattr(torch, dtype)
@@ -206,20 +208,20 @@ def make_shapes(path: str, model_config: ModelConfig, *, trust_remote_code: bool
 
 
 def find_heads_file(args: AttnPOConfig, path: str) -> list[Head] | None:
-    """The heads of a run as far as they are known; None: none are read, or they are to be found first."""
+    """Return the heads of a run as far as known; None: none are needed, or they are yet to be found."""
     if "attention" not in args.make_credit().signals or args.heads == AUTO:
         return None
-    beside = Path(path) / HEADS
+    of_model = Path(path) / HEADS
     if args.heads is None:
-        return load_heads(beside) if beside.is_file() else None
+        return load_heads(of_model) if of_model.is_file() else None
     return load_heads(args.heads)
 
 
 def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None) -> Need:
-    """Print what a run with these arguments would be; what it would need on each GPU.
+    """Print batches, memory and settings of a run with these arguments; returns the memory needed on each GPU.
 
     Raises:
-        InputError: what `attnpo train` would refuse about options, data, tokenizer, heads and the configuration.
+        InputError: errors of `attnpo train` in options, data, tokenizer, heads and the model's configuration.
     """
     console = console or Console()
     with quiet_screen():
@@ -246,14 +248,14 @@ def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None
     console.print(f"{path}: {total:,} parameters, {trained:,} of them trained", highlight=False, soft_wrap=True)
     _print(console, "Batches", batches(args, counts["problems"], machine.gpus).rows)
     lines = {name: f"{value / GB:.2f} GB" for name, value in memory_rows(need, vllm=args.use_vllm).items()}
-    beside = need.cache if args.use_vllm and not args.vllm_enable_sleep_mode else 0
-    most = {"while updating": need.update + beside + OWN, "while sampling": need.rollout + OWN}
-    lines |= {f"at most {when} (CUDA's own {OWN / GB:g} with it)": f"{x / GB:.2f} GB" for when, x in most.items()}
-    title = f"Memory of each of {machine.gpus} GPU(s), {'sharded' if machine.sharded else 'a whole model on each'}"
+    vllm = need.cache if args.use_vllm and not args.vllm_enable_sleep_mode else 0
+    most = {"while updating": need.update + vllm + OWN, "while sampling": need.rollout + OWN}
+    lines |= {f"at most {when} (with {OWN / GB:g} GB of CUDA itself)": f"{x / GB:.2f} GB" for when, x in most.items()}
+    title = f"Memory of each of {machine.gpus} GPU(s), {'sharded' if machine.sharded else 'a complete model on each'}"
     longest = args.max_completion_length
     _print(console, f"{title}: {args.per_device_train_batch_size} x ({prompt} + {longest}) tokens", lines)
     now = given_settings((data, args, model_config), plain)
-    _print(console, "Settings that are not the default", {k: f"{v}  (default: {d})" for k, (v, d) in now.items()})
+    _print(console, "Settings that differ from the default", {k: f"{v}  (default: {d})" for k, (v, d) in now.items()})
     for warning in without_effect(args):
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if machine.memory is not None:

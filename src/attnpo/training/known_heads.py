@@ -1,4 +1,4 @@
-"""Which heads a run trains with, where that is known before it begins: given, beside the model, or found earlier."""
+"""The heads of a run, where they are known before it begins: given, in the model's folder, or found earlier."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AUTO = "auto"
 
 
 class Trained(Protocol):
-    """What is read of a trainer here: public names only."""
+    """The public names of a trainer that this module reads."""
 
     accelerator: Any
     args: Any
@@ -39,24 +39,24 @@ class Trained(Protocol):
 
 
 def known_heads(trainer: Trained, given: list[Head] | None) -> tuple[list[Head] | None, Path | None]:
-    """The heads to train with and their file, as far as known before the model has answered anything.
+    """Return the heads to train with and their file, as far as known before the model has generated anything.
 
-    No heads: the credit method needs none, or they are to be found (`AttnPOTrainer.find_heads`). No file: they were
-    `given` as numbers. A model folder with a heads.json needs no option. The main process decides for all.
-    Raises InputError for heads the model has not got and for bad files.
+    Heads are None where the credit method needs none, or where they are to be found (`AttnPOTrainer.find_heads`). The
+    file is None where they were `given` as numbers. A heads.json in the model's folder needs no option. The main
+    process decides for all. Raises InputError for heads that the model does not have and for invalid files.
     """
     if "attention" not in trainer.credit.signals:
         return None, None
     config = _config(trainer)
-    asked, folder = trainer.args.heads, getattr(config, "_name_or_path", "")
+    option, folder = trainer.args.heads, getattr(config, "_name_or_path", "")
 
     def read() -> tuple[list[Head] | None, Path | None]:
-        beside = Path(folder) / HEADS
+        of_model = Path(folder) / HEADS
         heads, file = given, None
         if heads is None:
-            if asked == AUTO or (asked is None and not (folder and beside.is_file())):
+            if option == AUTO or (option is None and not (folder and of_model.is_file())):
                 return None, None
-            file = beside if asked is None else Path(asked)
+            file = of_model if option is None else Path(option)
             heads = load_heads(file)
             warn_of_other_model(file, folder)
         check_heads(config, heads, file or "heads")
@@ -66,16 +66,16 @@ def known_heads(trainer: Trained, given: list[Head] | None) -> tuple[list[Head] 
 
 
 def kept_heads(trainer: Trained, resumed: str | bool) -> tuple[list[Head] | None, Path | None]:
-    """The heads that a resumed run goes on with and their file: those it has, wherever it found them.
+    """Return the heads of a resumed run and their file.
 
-    resumed: its checkpoint, or true for the last one in the trainer's folder. Its heads lie beside the checkpoint, or
-    in the trainer's folder. What the trainer has stays where there are none, and where it was asked for as numbers or
-    by its file; a heads.json that has appeared beside the model was not. The main process decides, and reads: the
-    folders may be on its disk only.
+    resumed: its checkpoint, or true for the last one in the trainer's folder. The heads are read from the folder of the
+    checkpoint's run or from the trainer's folder. The trainer's heads stay where neither has any, and where they were
+    given as numbers or by option; a heads.json that has appeared in the model's folder does not count as given. The
+    main process decides and reads, because the folders may be on its disk only.
     """
     now = trainer.heads, trainer.heads_file
-    asked_for = trainer.args.heads not in (None, AUTO) or (trainer.heads is not None and trainer.heads_file is None)
-    if asked_for or "attention" not in trainer.credit.signals:
+    given = trainer.args.heads not in (None, AUTO) or (trainer.heads is not None and trainer.heads_file is None)
+    if given or "attention" not in trainer.credit.signals:
         return now
     folders = [trainer.folder.path] if isinstance(resumed, bool) else [Path(resumed).resolve().parent]
     folders.append(trainer.folder.path)
@@ -92,7 +92,7 @@ def kept_heads(trainer: Trained, resumed: str | bool) -> tuple[list[Head] | None
 
 
 def found_at_start(trainer: Trained, say: Callable[[str], None]) -> list[Head] | None:
-    """The heads found for this model by a run that got no further (`RunFolder.heads_of_a_start`); None: none."""
+    """Return the heads that a run found for this model before it ended (`RunFolder.heads_of_a_start`); None: none."""
 
     def read() -> list[Head] | None:
         file = trainer.folder.heads_of_a_start
@@ -107,12 +107,12 @@ def found_at_start(trainer: Trained, say: Callable[[str], None]) -> list[Head] |
 
 
 def found_before(file: Path, heads: list[Head]) -> str:
-    """The line about `heads` that are taken out of `file`, where an earlier run has found them."""
-    return f"key-focus heads found before, in {file}: {heads} (--overwrite_run true finds them anew)"
+    """Return the line about `heads` that an earlier run found and wrote to `file`."""
+    return f"key-focus heads found before, in {file}: {heads} (--overwrite_run true finds them again)"
 
 
 def spare_found_heads(trainer: Trained) -> None:
-    """InputError where a new run would put other heads in the place of found ones, or none: a search is not cheap."""
+    """Raise InputError where a new run would overwrite found heads, which are expensive to find."""
 
     def check() -> None:
         file = trainer.folder.heads_of_a_start
@@ -125,9 +125,9 @@ def spare_found_heads(trainer: Trained) -> None:
 
 
 def found_already(file: Path) -> InputError:
-    """The error of a run that would put others in the place of the heads in `file`."""
+    """Return the error of a run that would overwrite the heads in `file`."""
     return InputError(
-        f"option output_dir: {file.parent} already holds heads found for {recorded_model(file) or 'a model'} "
+        f"option output_dir: {file.parent} already contains heads found for {recorded_model(file) or 'a model'} "
         f"({HEADS}, {HEADS_TRACES}). Use them with --heads {file}, choose another folder, or remove them with "
         "--overwrite_run true"
     )

@@ -1,4 +1,4 @@
-"""The options of the credit method and of the length reward: what they may be, and what follows for a run."""
+"""Options of the credit method and of the length reward: their checks, and the methods created from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # other engines take their options from here without TRL
 
 
 def describe_length_rewards() -> str:
-    """The names, each with its options and their defaults, for the help."""
+    """List the length rewards with their options and defaults, for the help."""
     parts = []
     for name in length_reward_names():
         options = ", ".join(f"{key}={value}" for key, value in length_reward_options(name).items())
@@ -29,16 +29,16 @@ def describe_length_rewards() -> str:
 def make_length_reward(
     name: str, alpha: float | None, given: dict[str, Any] | None, max_completion_length: int | None
 ) -> LengthReward:
-    """The method `name`; `alpha` is `length_alpha`, `given` is `length_kwargs`.
+    """Create the method `name`; `alpha` is `length_alpha`, `given` is `length_kwargs`.
 
     Raises:
-        InputError: what the method refuses, under the name of the option on the command line.
+        InputError: the method refuses a value; names the option of the command line.
     """
     options = dict(given or {})
     try:
         if alpha is not None and "alpha" in length_reward_options(name):
             if "alpha" in options:
-                raise InputError("length_alpha: given, and so is alpha in length_kwargs; give one of them")
+                raise InputError("length_alpha: found together with alpha in length_kwargs; expected one of them")
             options["alpha"] = alpha
         method = get_length_reward(name, **options)
         method.check_run(max_completion_length)
@@ -53,7 +53,7 @@ def make_length_reward(
 
 
 def check_targets(method: LengthReward, eval_target: int | None, max_completion_length: int | None) -> None:
-    """InputError where `length_eval_target` cannot be asked for."""
+    """Raise InputError for an invalid `length_eval_target`."""
     if eval_target is None:
         return
     if method.instruction is None:
@@ -71,7 +71,7 @@ def check_targets(method: LengthReward, eval_target: int | None, max_completion_
 
 
 def length_targets(method: LengthReward, seed: int, fixed: int | None = None) -> LengthTargets | None:
-    """The lengths that prompts ask for, `fixed` or drawn; None where the method writes nothing into them."""
+    """Return the lengths to request in prompts, `fixed` or drawn; None where the method requests none."""
     if not isinstance(method, TargetReward):
         return None
     low, high = (method.low, method.high) if fixed is None else (fixed, fixed)
@@ -91,13 +91,13 @@ ATTNPO_OPTIONS = {
     "threshold": "credit_threshold",
     "sharp": "credit_sharp",
 }
-"""AttnPO's own names of its options -> those of the configuration."""
+"""AttnPO's names of its options -> names in the configuration."""
 
-OF_HEADS = "heads"  # credit_threshold: the one in the head file, read once the heads are known
+OF_HEADS = "heads"  # credit_threshold: the value in the head file, read once the heads are known
 
 
 def import_modules(names: str | None) -> None:
-    """Import modules (with commas) that register methods; the current folder is searched first, as by `python -m`."""
+    """Import comma-separated modules that register methods; the current folder is searched first, as by `python -m`."""
     for name in (names or "").split(","):
         if name:
             _import(name.strip())
@@ -117,10 +117,10 @@ def _import(module: str) -> None:
 
 
 def fixed_threshold(given: str | float, yardstick: str) -> float:
-    """The number that `credit_threshold` is; 1, until the head file is read, where it is "heads".
+    """Return `credit_threshold` as a number; for "heads" 1, until the head file is read.
 
     Raises:
-        InputError: neither a number nor "heads"; "heads" with a yardstick that head files do not measure in.
+        InputError: neither a number nor "heads"; "heads" with a yardstick that head files do not use.
     """
     if given == OF_HEADS:
         if yardstick != "uniform":
@@ -136,10 +136,10 @@ def fixed_threshold(given: str | float, yardstick: str) -> float:
 
 
 def make_credit(name: str, given: dict[str, Any] | None, of_attnpo: dict[str, Any]) -> CreditMethod:
-    """The method `name`; `given` is `credit_kwargs`, `of_attnpo` the options `credit_…` by AttnPO's own names.
+    """Create the method `name`; `given` is `credit_kwargs`, `of_attnpo` the options `credit_…` by AttnPO's names.
 
     Raises:
-        InputError: what the method refuses, under the name of the option on the command line.
+        InputError: the method refuses a value; names the option of the command line.
     """
     if name == "attnpo" and given:
         raise InputError("option credit_kwargs: with credit='attnpo' use the options credit_beta, credit_delay, …")
@@ -153,14 +153,14 @@ def make_credit(name: str, given: dict[str, Any] | None, of_attnpo: dict[str, An
 
 
 def check_loss(config: GRPOConfig, name: str, method: CreditMethod) -> None:
-    """InputError for options under which TRL's loss would run and be wrong with the method's (B, T) advantages."""
+    """Raise InputError for options under which TRL's loss would be wrong with the method's (B, T) advantages."""
     needed: Mapping[str, Any] = getattr(method, "run_options", {})
     found = {option: getattr(config, option) for option in needed}
     if other := [option for option in needed if found[option] != needed[option]]:
         listing = "; ".join(f"option {one}: found {found[one]!r}, expected {needed[one]!r}" for one in other)
-        raise InputError(f"{listing}: credit={name!r} works with nothing else")
+        raise InputError(f"{listing}: credit={name!r} works only with this")
     refused = {
-        "loss_type": (config.loss_type in ("vespo", "luspo"), "weighs whole sequences"),
+        "loss_type": (config.loss_type in ("vespo", "luspo"), "weights complete sequences"),
         "importance_sampling_level": (config.importance_sampling_level != "token", "has one ratio per sequence"),
         "off_policy_mask_threshold": (
             config.off_policy_mask_threshold is not None,
@@ -168,7 +168,7 @@ def check_loss(config: GRPOConfig, name: str, method: CreditMethod) -> None:
         ),
         "multi_objective_aggregation": (
             config.multi_objective_aggregation != "sum_then_normalize",
-            "normalises rewards in its own way, which is not the chosen advantage",
+            "normalises rewards differently from the chosen advantage",
         ),
     }
     for option, (is_set, why) in refused.items():

@@ -1,6 +1,4 @@
-"""The options of `attnpo train`: from a YAML file and the command line, held to their types, and what a run is made
-of.
-"""
+"""The options of `attnpo train`: read from a YAML file and the command line, checked by type, and resolved."""
 
 from __future__ import annotations
 
@@ -36,10 +34,10 @@ _NAMES = {
 
 
 def typed_value(option: str, value: Any, hint: Any) -> Any:
-    """`value` as the option's type wants it; texts are left to the parser, which reads them as on the command line.
+    """Convert `value` to the type of the option; strings are left to the parser, which reads them as command-line text.
 
     Raises:
-        InputError: a value of another type; names the option, what was found and what was expected.
+        InputError: a value of another type; names the option, the value found and the type expected.
     """
     arms = _arms(hint)
     if Any in arms:
@@ -85,7 +83,7 @@ def _fits(value: Any, arm: Any) -> bool:
 
 @dataclass
 class DataConfig:
-    """Which problems to train and evaluate on."""
+    """The problems to train and evaluate on."""
 
     dataset_name: str = field(
         default=BUILT_IN,
@@ -117,16 +115,16 @@ class DataConfig:
     prompt_template: str | None = field(
         default=None,
         metadata={
-            "help": "Text containing {problem}: the user message, or the whole prompt without a chat template. \\n is "
-            "a line break."
+            "help": "Text containing {problem}: the user message, or the complete prompt without a chat template. \\n "
+            "is a line break."
         },
     )
     max_prompt_length: int | None = field(
         default=1024,
-        metadata={"help": "Problems whose prompt has more tokens are left out and counted. null (YAML): no limit."},
+        metadata={"help": "Problems with longer prompts, in tokens, are left out and counted. null (YAML): no limit."},
     )
-    train_problems: int = field(default=4096, metadata={"help": "Problems made by the built-in task."})
-    eval_problems: int = field(default=512, metadata={"help": "Held-out problems used by an evaluation, at most."})
+    train_problems: int = field(default=4096, metadata={"help": "Number of problems of the built-in task."})
+    eval_problems: int = field(default=512, metadata={"help": "Maximum number of held-out problems per evaluation."})
     task_difficulty: str | None = field(default=None, metadata={"help": "Built-in task: 2, or 1-3."})
     task_redundancy: float | None = field(
         default=None,
@@ -138,20 +136,20 @@ class DataConfig:
     task_seed: int = field(default=0, metadata={"help": "Seed of the built-in task's problems."})
 
 
-# A method's own options go with the choice of the method, in whichever place that is made.
+# A method's own options belong to the choice of the method, on the command line or in the file.
 BELONGS_TO = {"length_reward": ("length_alpha", "length_kwargs", "length_eval_target"), "credit": ("credit_kwargs",)}
 
 
 class OptionParser(TrlParser):
-    """TRL's parser with plain messages, and with the values of a YAML file held to the types of their options.
+    """TRL's parser with InputErrors, which checks the values of a YAML file against the types of their options.
 
-    chosen: methods named on the command line; a YAML file's options of the methods that they replace are left out.
+    chosen: methods given on the command line; the YAML file's options of the methods they replace are left out.
     """
 
     chosen: dict[str, str]
 
     def error(self, message: str) -> NoReturn:
-        """What argparse would print below a list of all options."""
+        """Raise argparse's message as InputError, without the list of all options."""
         raise InputError(re.sub(r"^argument --(\w+)\S*:", r"option \1:", message))
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
@@ -167,12 +165,12 @@ class OptionParser(TrlParser):
 
 
 def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
-    """Options from the command line and a YAML file, by TRL's parser.
+    """Read the options from the command line and a YAML file, by TRL's parser.
 
     Raises:
-        InputError: an option nobody knows, a file that is missing or no mapping, a value of the wrong type.
+        InputError: an unknown option, a file that is missing or not a mapping, a value of the wrong type.
     """
-    # No abbreviations: a misspelt `--learning_rat` must not pass for another option.
+    # No abbreviations: a misspelt `--learning_rat` must not be accepted as another option.
     parts: Any = [DataConfig, AttnPOConfig, ModelConfig]
     parser = OptionParser(parts, prog="attnpo train", allow_abbrev=False)
     parser.chosen = _chosen(argv)
@@ -197,31 +195,31 @@ def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
 
 
 def check_quantised(model_config: ModelConfig) -> None:
-    """Raises InputError where a quantised model was asked for that cannot be had, or not be trained."""
-    asked = [option for option in ("load_in_4bit", "load_in_8bit") if getattr(model_config, option)]
-    if not asked:
+    """Raise InputError where a quantised model is requested that cannot be loaded or trained."""
+    requested = [option for option in ("load_in_4bit", "load_in_8bit") if getattr(model_config, option)]
+    if not requested:
         return
     if not model_config.use_peft:
         raise InputError(
-            f"option {asked[0]}: found true without use_peft; quantised weights cannot be trained themselves. Add "
+            f"option {requested[0]}: found true without use_peft; quantised weights cannot be trained. Add "
             "--use_peft true (QLoRA)"
         )
     if not is_bitsandbytes_available():
         raise InputError(
-            f"option {asked[0]}: the package bitsandbytes is not installed or has no device here: pip install "
+            f"option {requested[0]}: the package bitsandbytes is not installed or has no device here: pip install "
             "bitsandbytes, on a machine with an NVIDIA GPU"
         )
 
 
 def _chosen(argv: list[str]) -> dict[str, str]:
-    """The credit method and length reward named on the command line."""
+    """Return the credit method and length reward given on the command line."""
     words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
     pairs = pairwise(words)
     return {word.removeprefix("--"): value for word, value in pairs if word.removeprefix("--") in BELONGS_TO}
 
 
 def _meant(name: str, known: list[str]) -> str | None:
-    """What was most likely meant: the few options that begin so, else one that is spelt alike."""
+    """Return the option that was probably meant: up to three that begin with `name`, else one spelt alike."""
     longer = [option for option in known if option.startswith(f"{name}_")]
     if 0 < len(longer) <= 3:
         return " or ".join(longer)
@@ -241,12 +239,12 @@ def _unknown(parser: OptionParser, rest: list[str], where: str) -> str:
 
 
 def is_complete(checkpoint: str, max_steps: int) -> bool:
-    """Whether the checkpoint is of the last step or later (max_steps ≤ 0: epochs decide, and this does not know)."""
+    """Whether the checkpoint is of step `max_steps` or later; False where epochs decide (max_steps ≤ 0)."""
     return 0 < max_steps <= state_of_checkpoint(checkpoint)["global_step"]
 
 
 def model_kwargs(model_config: ModelConfig) -> dict[str, Any]:
-    """How the model is loaded, where `model_init_kwargs` does not say it."""
+    """Return the arguments for loading the model, where `model_init_kwargs` is not given."""
     options: dict[str, Any] = {"dtype": model_config.dtype or "float32", "revision": model_config.model_revision}
     if model_config.attn_implementation:
         options["attn_implementation"] = model_config.attn_implementation
@@ -257,10 +255,10 @@ def model_kwargs(model_config: ModelConfig) -> dict[str, Any]:
 
 
 def resolved_options(data: DataConfig | None, args: AttnPOConfig, model_config: ModelConfig | None) -> dict[str, Any]:
-    """All options with the values of this run, by name, such that --config takes them back.
+    """Return all options with the values of this run, by name, in the form that --config reads.
 
-    What follows from other options is left out: given back, it would forbid or outlive a change of those. No `data` and
-    `model_config`: a Python program's run, whose problems and model are objects.
+    Options that follow from others are left out: stored, they would prevent or outlive a change of those. `data` and
+    `model_config` are None for a Python program's run, whose problems and model are objects.
     """
     derived = {
         "generation_batch_size",

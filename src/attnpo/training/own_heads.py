@@ -1,7 +1,7 @@
-"""`heads: auto`: the key-focus heads of the model itself, found before the first step.
+"""`heads: auto`: the key-focus heads of the model, found before the first step.
 
 Responses of the starting model → the right ones of problems it mostly solves → steps labelled by hiding each of them
-from attention → all heads ranked → heads.json in the run folder. Nothing but the model and the problems is needed.
+from attention → all heads ranked → heads.json in the run folder. It needs only the model and the problems.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from attnpo.training.processes import from_main, together
 from attnpo.training.records import HEADS_TRACES, Record, RunFolder
 
 SAMPLES = 4  # responses per problem
-EASY = 0.75  # least share of right ones among them: on such problems the answer comes from the steps, not from luck
-GIVE_UP = 16  # times the traces wanted: after so many responses without enough of them, there will not be any
+EASY = 0.75  # minimum share of right ones among them: on such problems the answer follows from the steps, not from luck
+GIVE_UP = 16  # responses to sample at most, as a multiple of the traces wanted
 NONE_RIGHT = 4  # the same where not one response is right
-SEED = 7919  # added to the run's: no draw of the search is a draw of the training
+SEED = 7919  # added to the run's: search and training use different random numbers
 
-OwnResponse = tuple[PreparedTrace, dict[str, Any]]  # as tokens, and as the row that is written down
+OwnResponse = tuple[PreparedTrace, dict[str, Any]]  # as tokens, and as a row of the trace file
 
 
 def sample_responses(policy: Policy, wanted: int) -> tuple[list[OwnResponse], Counter[str], list[Record]]:
-    """Responses of this process that can be labelled, counts over all processes, and all its records.
+    """Sample responses; returns those of this process that can be labelled, counts over all processes, and its records.
 
-    Stops with `wanted` of them on all processes together, with `GIVE_UP` times as many sampled, or `NONE_RIGHT` times
-    as many of which none is right, or when every problem was asked. A process whose problems are hard leaves its part
-    to the others.
+    Stops with `wanted` of them on all processes together, with `GIVE_UP` times as many sampled, with `NONE_RIGHT` times
+    as many of which none is right, or when every problem was sampled. A process whose problems are hard contributes
+    fewer.
     """
     process = policy.accelerator.process_index
     found: list[OwnResponse] = []
@@ -53,7 +53,7 @@ def sample_responses(policy: Policy, wanted: int) -> tuple[list[OwnResponse], Co
         counts: Counter[str] = Counter()
         with policy.rollouts_together():
             usable = _usable(_respond(policy, rows, records), max(1, wanted // FEWEST_PROBLEMS), counts)
-        # Known to all processes, so that they stop together and none takes what another has.
+        # Known to all processes, so that they stop together with `wanted` responses in total.
         round_counts, lengths = zip(*gather_object([(counts, len(usable))]), strict=True)
         totals = sum(round_counts, totals)
         found += usable[: max(0, wanted - totals["used"] - sum(lengths[:process]))]
@@ -65,7 +65,7 @@ def sample_responses(policy: Policy, wanted: int) -> tuple[list[OwnResponse], Co
 
 
 def left_out(counts: Counter[str]) -> Counter[str]:
-    """The responses that were sampled and not used, by the reason."""
+    """Count the responses that were sampled and not used, by reason."""
     easy = counts["right, of easy problems"]
     reasons = {
         "wrong": counts["sampled"] - counts["right"],
@@ -76,10 +76,10 @@ def left_out(counts: Counter[str]) -> Counter[str]:
 
 
 def _batches(policy: Policy) -> Iterator[list[dict[str, Any]]]:
-    """This process's problems, each `SAMPLES` times, as many rows at a time as an evaluation takes.
+    """Yield this process's problems, each `SAMPLES` times, in batches of an evaluation's size.
 
-    In an order of their own, since a file may have the hard ones first. Every problem comes once; where they do not
-    fill the last round, the first ones come again, so that all processes take part in every round.
+    The order is random, because a file may begin with the hard problems. Every problem occurs once; where they do not
+    fill the last round, the first ones are repeated, so that all processes take part in every round.
     """
     accelerator = policy.accelerator
     data: Any = policy.problems
@@ -95,9 +95,9 @@ def _batches(policy: Policy) -> Iterator[list[dict[str, Any]]]:
 def _respond(
     policy: Policy, rows: list[dict[str, Any]], records: list[Record]
 ) -> list[tuple[bool, OwnResponse | None]]:
-    """For one batch, generated and verified as in an evaluation: is it right, and the response; None: of no use.
+    """Generate and verify one batch as in an evaluation; returns for each whether it is right, and the response.
 
-    `records` gets what became of each.
+    The response is None where it cannot be labelled. `records` gets the record of each.
     """
     responses: list[tuple[bool, OwnResponse | None]] = []
     for i, response in enumerate(policy.respond(rows)):
@@ -108,7 +108,7 @@ def _respond(
 
 
 def _usable(responses: list[tuple[bool, OwnResponse | None]], most: int, counts: Counter[str]) -> list[OwnResponse]:
-    """The usable right responses of problems that are easy, at most `most` of each; `counts` gets all there are."""
+    """Return the usable right responses to easy problems, at most `most` per problem; `counts` counts all."""
     found: list[OwnResponse] = []
     for first in range(0, len(responses), SAMPLES):
         right = [response for correct, response in responses[first : first + SAMPLES] if correct]
@@ -121,7 +121,7 @@ def _usable(responses: list[tuple[bool, OwnResponse | None]], most: int, counts:
 
 
 def _trace(response: Response, where: str) -> PreparedTrace | None:
-    """The response as tokens; None where it has no answer or nothing to compare."""
+    """Return the response as tokens; None where it has no answer or fewer than two steps."""
     prompt, completion, located = response.prompt, response.completion, response.located
     if located.answer is None or not located.has_answer_text or len(located.steps) < 2:
         return None
@@ -137,7 +137,7 @@ def _trace(response: Response, where: str) -> PreparedTrace | None:
 
 
 def _row(record: dict[str, Any], row: dict[str, Any], trace: PreparedTrace) -> dict[str, Any]:
-    """A trace-file row of one response."""
+    """Return the row of a trace file for one response."""
     return {
         "id": record["id"],
         "problem": record["prompt"],
@@ -156,19 +156,19 @@ def find_own_heads(policy: Policy, folder: RunFolder, say: Callable[[str], None]
 
     Also written: heads-traces.jsonl.gz, the labelled responses. The run that follows is the same, number for number,
     as with these heads given (rollouts by transformers). All processes take part and return the same heads; where one
-    fails, all fail. Raises InputError for FSDP, DeepSpeed and streamed data, RunError, with the figures, when too few
-    responses can be used or no head separates (`attnpo.heads.table.SEPARATES`).
+    fails, all fail. Raises InputError for FSDP, DeepSpeed and streamed data, and RunError, with the figures, when too
+    few responses can be used or no head separates the steps (`attnpo.heads.table.SEPARATES`).
     """
     _refuse(policy)
     wanted, is_main = policy.args.heads_traces, policy.accelerator.is_main_process
-    tell = say if is_main else (lambda text: None)
-    tell(
+    report = say if is_main else (lambda text: None)
+    report(
         f"no head file: sampling responses to find the key-focus heads ({wanted} right ones of problems that the model "
         "mostly solves) …"
     )
     with policy.as_in_an_evaluation(SAMPLES, policy.args.seed + SEED):
         responses, counts, records = sample_responses(policy, wanted)
-        tell(f"{counts['used']} of {counts['sampled']} responses can be used; hiding each of their steps once …")
+        report(f"{counts['used']} of {counts['sampled']} responses can be used; hiding each of their steps once …")
         with together(policy.accelerator):
             rows, measured = _measure(policy, responses)
     rows, measured = gather_object(rows), gather_object(measured)
@@ -181,7 +181,7 @@ def find_own_heads(policy: Policy, folder: RunFolder, say: Callable[[str], None]
 
 
 def _measure(policy: Policy, responses: list[OwnResponse]) -> tuple[list[dict[str, Any]], list[Measured]]:
-    """Rows with labelled steps; and of those with both kinds of step the problem and the figures of every head."""
+    """Return rows with labelled steps, and for rows with both kinds of step the problem and every head's figures."""
     traces = [trace for trace, _ in responses]
     size = max(1, policy.args.per_device_train_batch_size)
     with policy.accelerator.autocast():
@@ -195,14 +195,14 @@ def _measure(policy: Policy, responses: list[OwnResponse]) -> tuple[list[dict[st
 
 
 def causal_labels(policy: Policy, traces: list[PreparedTrace], batch_size: int) -> list[list[bool]]:
-    """Essential or redundant, by what hiding a step from attention does to the answer (docs/labels.md)."""
+    """Label steps as essential (True) or redundant by the effect of hiding each one on the answer (docs/labels.md)."""
     to_hide = [without_endings(trace, policy.tokenizer) for trace in traces]
     drops = step_drops(policy.model, to_hide, batch_size)
     return [label_steps(drop).tolist() for drop in drops if drop is not None]
 
 
 def _what_to_change(policy: Policy, records: list[Record]) -> str:
-    """What the responses of this process lack, as it is said of a training step; else what may help in general."""
+    """Return what to change: the diagnosis of this process's responses, else general advice."""
     limit, thinks = policy.max_completion_length, policy.args.thinking != "no"
     found = diagnose(records, limit=limit, moved=True, judge=policy.judge_name, thinks=thinks, form=policy.form)
     general = "Give a head file (option heads), more or easier problems, or credit: outcome"
@@ -217,8 +217,10 @@ def _choose(
     hint: str,
     say: Callable[[str], None],
 ) -> list[Head]:
-    """The best heads by the figures of all processes, written down. Raises RunError where none separates; `hint`: what
-    to change where too few responses can be used."""
+    """Choose the best heads by the figures of all processes and write the head file.
+
+    Raises RunError where none separates. hint: what to change where too few responses can be used.
+    """
     different = len({problem for problem, _ in measured})
     if len(measured) < FEWEST or different < FEWEST_PROBLEMS:
         raise RunError(
@@ -259,11 +261,11 @@ def _refuse(policy: Policy) -> None:
     kind = policy.accelerator.distributed_type
     if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP):
         raise InputError(
-            f"option heads: auto needs a model that is whole on every process; with {kind.value} give a head file "
+            f"option heads: auto needs a complete model on every process; with {kind.value} give a head file "
             "(`attnpo label` and `attnpo probe` make one)"
         )
     if not has_length(policy.problems):
-        raise InputError("option heads: auto needs problems that can be counted; with a streamed data set give a file")
+        raise InputError("option heads: auto needs a data set with a length; with a streamed one give a head file")
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -1,7 +1,7 @@
-"""What stages (training/stages) and the search for heads (training/own_heads) may do with the policy: one facade.
+"""`Policy`: the operations of the trainer for stages (training/stages) and the search for heads (training/own_heads).
 
-They sample, verify and score through it, so that none of them knows the trainer. The private names of TRL's trainer
-that this takes are used here and in `AttnPOTrainer`, nowhere else.
+They sample, verify and score through this facade and do not depend on the trainer. Private names of TRL's trainer are
+used here, in `AttnPOTrainer` and in training/run_state.py only.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from attnpo.errors import InputError
 from attnpo.steps.formats import ThinkingFormat
 from attnpo.steps.spans import LocatedSteps
 from attnpo.training.processes import together
-from attnpo.training.random_states import isolated_random_state
 from attnpo.training.records import Record
+from attnpo.training.run_state import isolated_random_state
 
 
 @dataclass(frozen=True)
 class Response:
-    """One response, generated and verified as in an evaluation."""
+    """A response generated and verified as in an evaluation."""
 
     prompt: list[int]
     completion: list[int]
@@ -41,7 +41,7 @@ class Response:
 
 
 class Policy:
-    """Samples, judges and scores with a trainer's policy, in training or as in an evaluation; notes numbers."""
+    """Samples, judges and scores with a trainer's policy, as in training or as in an evaluation; collects metrics."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
@@ -54,7 +54,7 @@ class Policy:
 
     @property
     def accelerator(self) -> Any:
-        """Of Accelerate: gathers over processes, autocasts."""
+        """Accelerate's `Accelerator`."""
         return self._trainer.accelerator
 
     @property
@@ -63,7 +63,7 @@ class Policy:
 
     @property
     def problems(self) -> Any:
-        """The data set that is trained on."""
+        """The training set."""
         return self._trainer.train_dataset
 
     @property
@@ -72,12 +72,12 @@ class Policy:
 
     @property
     def form(self) -> ThinkingFormat:
-        """How the responses mark their thinking."""
+        """The thinking format of the responses."""
         return self._trainer.form
 
     @property
     def judge_name(self) -> str | None:
-        """Name of the reward function that says right or wrong."""
+        """Name of the reward function that decides right or wrong."""
         return self._trainer.rewards.correct_name
 
     @property
@@ -86,12 +86,12 @@ class Policy:
 
     @property
     def responses(self) -> int:
-        """Responses of one generation batch on this process."""
+        """Number of responses per generation batch on this process."""
         return self.args.per_device_train_batch_size * self.args.steps_per_generation
 
     @property
     def at_once(self) -> int | None:
-        """Sequences that are read together in memory; None: vLLM decides about its own."""
+        """Number of sequences per forward; None: vLLM decides."""
         return None if self._trainer.use_vllm else self.args.per_device_train_batch_size
 
     @property
@@ -105,7 +105,7 @@ class Policy:
 
     @property
     def max_positions(self) -> int | None:
-        """Tokens the model can read, by its configuration; None where that does not say."""
+        """Maximum number of tokens by the model's configuration; None where it has none."""
         model = self.accelerator.unwrap_model(self.model)
         return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
 
@@ -115,12 +115,12 @@ class Policy:
 
     @property
     def end_ids(self) -> set[int]:
-        """Tokens that end a response."""
+        """Ids of the tokens that end a response."""
         return set(self._trainer.eos_token_ids)
 
     @property
     def can_share_prefixes(self) -> bool:
-        """Whether continuations can start from a cache that another forward has filled (stages/potentials.py)."""
+        """Whether continuations can start from a cache filled by an earlier forward (stages/potentials.py)."""
         trainer = self._trainer
         if trainer.use_vllm or trainer.use_transformers_continuous_batching:
             return False
@@ -132,40 +132,40 @@ class Policy:
 
     @property
     def corrects_for_vllm(self) -> bool:
-        """Whether the loss weighs tokens by what vLLM's log-probabilities differ from the policy's."""
+        """Whether the loss weights tokens by the difference of vLLM's log-probabilities from the policy's."""
         return self._trainer.use_vllm and self._trainer.vllm_importance_sampling_correction
 
     def refuse_uneven_generation(self, why: str) -> None:
-        """Raises InputError where processes may only generate together, for a stage in which each does so alone."""
+        """Raise InputError where processes can only generate together, for a stage in which each generates alone."""
         trainer = self._trainer
         shared_engine = trainer.use_vllm and (trainer.vllm_mode == "server" or trainer.vllm_tensor_parallel_size > 1)
         sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         if self.accelerator.num_processes > 1 and (shared_engine or sharded):
             raise InputError(
                 f"credit={self.args.credit!r} on several processes: found FSDP, DeepSpeed, or a vLLM that processes "
-                f"share, expected plain data parallelism and vllm_mode 'colocate': {why}, and there they may only "
+                f"share, expected plain data parallelism and vllm_mode 'colocate': {why}, and there they can only "
                 "generate together"
             )
 
     # ---------------------------------------------------------------- sampling
 
     def prompt_ids(self, prompts: Sequence[Any]) -> list[list[int]]:
-        """Token ids of prompts of the data set's kind (conversations or texts), as the trainer's own are made."""
+        """Tokenise prompts (conversations or texts, as in the data set) in the same way as the trainer."""
         return [list(ids) for ids in self._trainer._tokenize_prompts(list(prompts))[0]] if prompts else []
 
     def sample(self, prefixes: Sequence[list[int]], count: int, *, max_new_tokens: int | None) -> list[list[list[int]]]:
-        """`count` continuations of every prefix by the current policy, at the run's own temperature.
+        """Sample `count` continuations of every prefix from the current policy, at the run's temperature.
 
-        Through TRL's own generation, so by whatever engine the run uses; without vLLM no more sequences at a time than
-        the run's own rollouts have. The metrics get the tokens sampled as `extra/rollout_tokens` and those of the
-        prefixes, once per continuation, as `extra/prefix_tokens` (an engine with a prefix cache reads fewer).
+        Uses TRL's generation with the run's engine; without vLLM at most as many sequences at a time as the run's
+        rollouts. Metrics: sampled tokens as `extra/rollout_tokens`; prefix tokens, once per continuation, as
+        `extra/prefix_tokens` (an engine with a prefix cache reads fewer).
         """
         trainer = self._trainer
         if not prefixes:
             return []
         config = trainer.vllm_generation if trainer.use_vllm else trainer.generation_config
         option = "max_completion_length" if trainer.use_vllm else "max_new_tokens"
-        usual = getattr(config, option)
+        limit_of_run = getattr(config, option)
         at_once = len(prefixes) if trainer.use_vllm else max(1, self.responses // count)
         sampled: list[list[int]] = []
         try:
@@ -174,20 +174,20 @@ class Policy:
                 repeated = [list(prefix) for prefix in prefixes[first : first + at_once] for _ in range(count)]
                 sampled += trainer._generate_single_turn(repeated, None, {}, count)[0]
         finally:
-            setattr(config, option, usual)
+            setattr(config, option, limit_of_run)
         self.note("extra/rollout_tokens", float(sum(map(len, sampled))))
         self.note("extra/prefix_tokens", float(count * sum(map(len, prefixes))))
         return [sampled[i : i + count] for i in range(0, len(sampled), count)]
 
     def generation_config(self, max_new_tokens: int) -> GenerationConfig:
-        """How the run samples, with another limit."""
+        """Return the run's generation configuration with another limit."""
         config = copy.copy(self._trainer.generation_config)
         config.max_new_tokens = max_new_tokens
         return config
 
     @contextmanager
     def generating(self) -> Iterator[Any]:
-        """The model as TRL generates with it, without gradients."""
+        """Yield the model unwrapped for generation by TRL, without gradients."""
         trainer = self._trainer
         with (
             unwrap_model_for_generation(
@@ -203,10 +203,10 @@ class Policy:
     # ---------------------------------------------------------------- judging and scoring
 
     def judge(self, rows: Sequence[dict[str, Any]], completion_ids: Sequence[list[int]]) -> list[bool | None]:
-        """Whether these responses are right, by the reward function that says so; None where it gives nothing.
+        """Judge responses by the reward function that decides right or wrong; None where it returns no reward.
 
         Raises:
-            InputError: that function is a reward model or asynchronous.
+            InputError: that function is a reward model.
         """
         if not rows:
             return []
@@ -214,7 +214,7 @@ class Policy:
         function = setup.functions[setup.correct_column]
         if isinstance(function, torch.nn.Module | str):
             name = self._trainer.reward_func_names[setup.correct_column]
-            raise InputError(f"option correct_reward: {name!r} is a reward model; expected a function of Python")
+            raise InputError(f"option correct_reward: {name!r} is a reward model; expected a Python function")
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
         columns = {key: [row.get(key) for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
         rewards = function(
@@ -232,7 +232,7 @@ class Policy:
     def forward(
         self, ids: Int[Tensor, "N T"], mask: Int[Tensor, "N T"], keep: int
     ) -> tuple[Float[Tensor, "N {keep}"], Float[Tensor, "N {keep}"]]:
-        """Log-probabilities and entropies (nats) of the last `keep` tokens under the current policy."""
+        """Compute log-probabilities and entropies (nats) of the last `keep` tokens under the current policy."""
         logps, entropy, _ = self._trainer._get_per_token_logps_and_entropies(
             self.model, ids, mask, keep, self.args.per_device_train_batch_size, compute_entropy=True
         )
@@ -240,11 +240,11 @@ class Policy:
         return logps, entropy
 
     def note(self, name: str, value: float) -> None:
-        """A number for the metrics of the current step; several of one name are added up, processes are averaged."""
+        """Add a number to the metrics of the current step; equal names are summed, processes averaged."""
         self._numbers[name] = self._numbers.get(name, 0.0) + value
 
     def take_numbers(self) -> dict[str, float]:
-        """The numbers noted since they were last taken, averaged over the processes. Collective."""
+        """Return and clear the numbers noted, averaged over the processes. Collective."""
         noted: list[dict[str, float]] = gather_object([self._numbers])
         self._numbers = {}
         names = sorted({name for numbers in noted for name in numbers})
@@ -254,7 +254,7 @@ class Policy:
 
     @contextmanager
     def as_in_an_evaluation(self, samples: int, seed: int) -> Iterator[None]:
-        """Evaluation mode, `samples` responses per problem, random numbers of its own; then all is as it was."""
+        """Switch to evaluation mode with `samples` responses per problem and `seed`; restores everything afterwards."""
         trainer = self._trainer
         training, group, batch = trainer.model.training, trainer.num_generations_eval, trainer._batch
         logs = copy.deepcopy((trainer._logs, trainer._metrics["eval"]))  # these responses belong to no evaluation
@@ -269,7 +269,7 @@ class Policy:
             trainer._logs, trainer._metrics["eval"] = logs
 
     def respond(self, rows: list[dict[str, Any]]) -> list[Response]:
-        """One batch, generated and verified as in an evaluation (inside of `as_in_an_evaluation`)."""
+        """Generate and verify one batch; use inside `as_in_an_evaluation`."""
         self._trainer._generate_and_score_completions(rows)
         batch = self._trainer._batch
         parts = zip(batch.prompt_ids, batch.completion_ids, batch.located, batch.records, strict=True)
@@ -277,11 +277,11 @@ class Policy:
 
     @contextmanager
     def rollouts_together(self) -> Iterator[None]:
-        """`together`, where TRL samples and verifies responses, which takes gathers: a process that fails at either,
-        or after the last of them, fails all.
+        """`together` for a block in which TRL samples and verifies responses: an error on one process ends all.
 
-        Not with vLLM, which gathers while it generates: there a failed process leaves, and its launcher ends the
-        others.
+        An error in generation is raised on all processes right away, one of a reward function after TRL has gathered
+        the rewards. With vLLM, which gathers while it generates, nothing is done: a failed process exits, and its
+        launcher ends the others.
         """
         trainer = self._trainer
         if self.accelerator.num_processes == 1 or trainer.use_vllm:
@@ -297,32 +297,32 @@ class Policy:
 
         with together(self.accelerator):
             trainer._generate_single_turn = generate_together
-            trainer.reward_funcs = [f if isinstance(f, nn.Module) else _failing_later(f, errors) for f in functions]
+            trainer.reward_funcs = [f if isinstance(f, nn.Module) else _deferring_errors(f, errors) for f in functions]
             try:
                 yield
             finally:
                 trainer._generate_single_turn, trainer.reward_funcs = generate, functions
-                if errors:  # what else went wrong came of it
+                if errors:  # a later error follows from the first
                     raise errors[0]
 
 
-def _failing_later(function: Callable[..., Any], errors: list[Exception]) -> Callable[..., Any]:
-    """`function`, which instead of raising adds to `errors` and gives no rewards, so that the gathers go on."""
+def _deferring_errors(function: Callable[..., Any], errors: list[Exception]) -> Callable[..., Any]:
+    """Wrap a reward function: instead of raising it adds to `errors` and returns no rewards, so that TRL can gather."""
 
     @contextmanager
-    def kept() -> Iterator[None]:
+    def collecting() -> Iterator[None]:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - raised once the gathers are over
             errors.append(error)
 
     def call(completions: list[Any], **kwargs: Any) -> list[Any]:
-        with kept():
+        with collecting():
             return function(completions=completions, **kwargs)
         return [None] * len(completions)
 
     async def call_async(completions: list[Any], **kwargs: Any) -> list[Any]:
-        with kept():
+        with collecting():
             return await function(completions=completions, **kwargs)
         return [None] * len(completions)
 

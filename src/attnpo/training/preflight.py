@@ -1,7 +1,7 @@
-"""`attnpo check`: whether a model and a data set give a run something to learn from, in a minute or two of sampling.
+"""`attnpo check`: whether a run with a model and a data set would learn, in a minute or two of sampling.
 
-A few problems are answered several times, as in an evaluation; what the responses say about the run to come is worked
-out by pure functions on their records (`attnpo.training.records`).
+A few problems are answered several times, as in an evaluation; pure functions on the records of the responses
+(`attnpo.training.records`) predict the run.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from attnpo.training.records import Record
 from attnpo.training.run import build_trainer, quiet_screen
 
 TOO_MANY = 0.5
-"""Share of responses that may be cut off, not closed or not judged before the answer is no."""
+"""Share of responses cut off, not closed or not judged above which the answer is no."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a sample of responses says; shares are of the responses, or of the problems for `with_signal`."""
+    """Statistics of sampled responses. Shares are of the responses, `with_signal` is of the problems."""
 
     responses: int
     shares: dict[str, float]  # by `state_of`
     with_signal: float
     steps: float  # per response
-    one_step: float  # share of the closed responses that are one step only
+    one_step: float  # share of the closed responses that have one step only
     tokens: float  # per response
     longest: int
     tokens_per_second: float
 
 
 def findings(records: Sequence[Record], *, seconds: float, thinks: bool = True, by_length: bool = True) -> Findings:
-    """Count what became of responses that were sampled in so many seconds.
+    """Compute the statistics of responses that were sampled in `seconds`.
 
-    by_length: a length reward tells right responses of different lengths apart.
+    by_length: a length reward gives right responses of different lengths different rewards.
     """
     states = Counter(state_of(record, thinks=thinks) for record in records)
     groups: dict[int, list[Record]] = {}
@@ -69,7 +69,7 @@ def findings(records: Sequence[Record], *, seconds: float, thinks: bool = True, 
 
 
 def has_signal(group: Sequence[Record], *, by_length: bool) -> bool:
-    """Whether the responses to one problem would be worth different amounts."""
+    """Whether the responses to one problem would get different rewards."""
     right = [record for record in group if record["correct"]]
     if 0 < len(right) < len(group):
         return True
@@ -77,7 +77,7 @@ def has_signal(group: Sequence[Record], *, by_length: bool) -> bool:
 
 
 def advice(found: Findings, *, limit: int, stepwise: bool) -> tuple[list[str], list[str]]:
-    """What stands against a run, and what should be changed all the same; both empty: nothing.
+    """Return reasons against a run, and other changes to make; both may be empty.
 
     limit: max_completion_length. stepwise: credit is given per step.
     """
@@ -97,28 +97,28 @@ def advice(found: Findings, *, limit: int, stepwise: bool) -> tuple[list[str], l
     if not found.shares[RIGHT]:
         against.append("no response is right: easier problems, or answers in the form of the references")
     elif not found.with_signal:
-        against.append("no problem has responses of different worth: harder problems, or a length reward")
+        against.append("no problem has responses with different rewards: harder problems, or a length reward")
     elif found.with_signal < 0.25:
         change.append(
-            f"only {found.with_signal:.0%} of the problems have signal: problems of middle difficulty learn more"
+            f"only {found.with_signal:.0%} of the problems have signal: problems of medium difficulty teach more"
         )
     if stepwise and found.one_step > TOO_MANY:
         change.append(
-            f"{found.one_step:.0%} of the complete responses are one step only: the lexicon does not fit this model "
-            "(--lexicon), so that credit per step has nothing to tell apart"
+            f"{found.one_step:.0%} of the complete responses have one step only: the lexicon does not fit this model "
+            "(--lexicon), so that credit per step has nothing to distinguish"
         )
     return against, change
 
 
 def suggested_limit(found: Findings, limit: int) -> int:
-    """A max_completion_length: twice this one where many responses hit it, else half above the longest response."""
+    """Return a max_completion_length: twice `limit` where many responses reach it, else 1.5 times the longest one."""
     if found.shares[CUT_OFF] > 0.1:
         return 2 * limit
     return min(limit, 256 * max(1, -(-3 * found.longest // 512)))
 
 
 def table_of(found: Findings, *, update: int, steps: int, memory: float | None) -> Table:
-    """The figures; `update` responses an update, `steps` updates, `memory` GiB at most."""
+    """Return the table of the figures; `update` responses an update, `steps` updates, `memory`: peak in GiB."""
     table = Table(title=f"{found.responses} responses", show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
@@ -140,11 +140,11 @@ def table_of(found: Findings, *, update: int, steps: int, memory: float | None) 
 
 
 def check(model: str, data: str, *, problems: int, responses: int, output: Path | None, more: Sequence[str]) -> None:
-    """Sample, print what was found and, with `output`, write a YAML that a run can start from.
+    """Sample, print the statistics and, with `output`, write a YAML file that a run can start from.
 
     Raises:
-        InputError: what `attnpo train` would refuse.
-        RunError: a run would not learn; says why.
+        InputError: errors of `attnpo train` in its options.
+        RunError: a run would not learn; the message has the reasons.
     """
     console = Console()
     with tempfile.TemporaryDirectory() as folder, quiet_screen():
@@ -189,6 +189,6 @@ def check(model: str, data: str, *, problems: int, responses: int, output: Path 
 
 
 def _train_split(more: Sequence[str]) -> str:
-    """The split that the problems come from, out of the further options."""
+    """Return the split of the problems, from the further options."""
     given = dict(pairwise(more))
     return given.get("--dataset_train_split", "train")

@@ -1,4 +1,4 @@
-"""The problems of a run, read and prepared: what `attnpo train` and `attnpo verl` do alike. It needs no TRL."""
+"""Reads and prepares the problems of a run, for `attnpo train` and `attnpo verl`. It needs no TRL."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from attnpo.task.traces import redundant_style
 from attnpo.training.rewards import with_columns
 
 SEEN: dict[Degree, str] = {"same": "word for word", "near": "nearly so"}
-"""How a held-out problem may stand in the training set; those that differ in their numbers only are usual."""
+"""Degrees of overlap of held-out problems with the training set; problems that differ only in numbers are usual."""
 
 Say = Callable[[str], object]
-"""Hears lines for the screen."""
+"""Prints a line."""
 
 
 class ProblemOptions(Protocol):
-    """The options that say which problems, as both engines have them (docs/data.md)."""
+    """The options that select problems, common to both engines (docs/data.md)."""
 
     dataset_name: Any
     dataset_config: str | None
@@ -44,14 +44,14 @@ class ProblemOptions(Protocol):
 
 @dataclass(frozen=True)
 class Use:
-    """What a run wants of its problems.
+    """How a run uses its problems.
 
     Attributes:
         verified: the verifier judges, so that references it cannot read are left out.
-        keeps_columns: reward functions may ask for the other columns of the data set.
-        max_prompt_tokens: problems whose prompt has more are left out; None: no limit.
-        template_options: what the trainer hands to the chat template.
-        train_targets, eval_targets: lengths that prompts ask for.
+        keeps_columns: reward functions may use the other columns of the data set.
+        max_prompt_tokens: problems with longer prompts are left out; None: no limit.
+        template_options: arguments that the trainer passes to the chat template.
+        train_targets, eval_targets: lengths that prompts request.
     """
 
     verified: bool = True
@@ -64,8 +64,10 @@ class Use:
 
 @dataclass
 class ProblemSets:
-    """The training set, the held-out one where there is one, and by "train" and "eval" how many problems were left out
-    why (for environment.json)."""
+    """The training set and, where there is one, the held-out set.
+
+    notes: for "train" and "eval" the numbers of problems left out, by reason (for environment.json).
+    """
 
     train: Dataset
     held_out: Dataset | None
@@ -77,7 +79,7 @@ class ProblemSets:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Without bars for loading and writing files; all is put back at the end."""
+    """Disable the progress bars of datasets inside the block."""
     if datasets.are_progress_bars_disabled() is not False:
         yield
         return
@@ -89,15 +91,15 @@ def without_bars() -> Iterator[None]:
 
 
 def has_held_out(options: ProblemOptions) -> bool:
-    """Whether a run has problems to evaluate on: the built-in task brings its own."""
+    """Whether a run has held-out problems; the built-in task has its own."""
     return options.eval_dataset_name is not None or options.dataset_name == BUILT_IN
 
 
 def load_sets(options: ProblemOptions, tokenizer: Any, accuracy: AccuracyReward, say: Say, use: Use) -> ProblemSets:
-    """Both sets of a run. `say` hears which columns were read, how many problems there are, and what was left out.
+    """Load both sets of a run. `say` prints the columns read, the numbers of problems, and the numbers left out.
 
     Raises:
-        InputError: as `load_problems`.
+        InputError: see `load_problems`.
     """
     train, counts = load_problems(options, tokenizer, accuracy, say, use, held_out=False)
     sets = ProblemSets(train, None, {"train": counts})
@@ -114,12 +116,13 @@ def load_sets(options: ProblemOptions, tokenizer: Any, accuracy: AccuracyReward,
 def load_problems(
     options: ProblemOptions, tokenizer: Any, accuracy: AccuracyReward, say: Say, use: Use, *, held_out: bool
 ) -> tuple[Dataset, dict[str, int]]:
-    """Problems with prompts, without those that cannot be used, and how many those were. `say` hears, in one line,
-    which columns of the data set were read.
+    """Load usable problems with prompts; returns them and the numbers of all and of those left out.
 
-    Left out: prompts over `use.max_prompt_tokens`, references the verifier cannot read where it judges.
+    Left out are prompts over `use.max_prompt_tokens` and, where the verifier judges, references that it cannot read.
+    `say` prints the columns of the data set that were read.
+
     Raises:
-        InputError: a data set that cannot be read or has nothing that can be used; names it, the row and the column.
+        InputError: a data set that cannot be read or has no usable problem; names it, the row and the column.
     """
     name = (options.eval_dataset_name or options.dataset_name) if held_out else options.dataset_name
     split = options.dataset_test_split if held_out else options.dataset_train_split
@@ -128,14 +131,14 @@ def load_problems(
     problems = with_columns(found.rows, rows) if use.keeps_columns else found.rows
     if name != BUILT_IN:
         say(f"{'eval' if held_out else 'train'}: {found.recognised}")
-    # Other functions may know what to do with a reference that cannot be read, and so does a judge.
+    # Other reward functions and a judge may be able to use a reference that the verifier cannot read.
     references = [row["reference"] for row in problems] if use.verified else []
     unreadable = set(accuracy.validate_references(references)) if references else set()
     readable = [row for row in problems if row["reference"] not in unreadable]
     if not readable:
         raise InputError(
             f"data set {name!r}: no reference can be read by the verifier, e.g. {problems[0]['reference'][:200]!r}; "
-            f"read were: {found.recognised}. A worked solution has to mark its answer (\\boxed{{…}}, or #### … on its "
+            f"columns read: {found.recognised}. A worked solution must mark its answer (\\boxed{{…}}, or #### … on its "
             "last line); --reference_column names another column"
         )
     targets = use.eval_targets if held_out else use.train_targets
@@ -152,10 +155,10 @@ def load_problems(
 
 
 def with_system_prompt(dataset: Dataset, text: str) -> Dataset:
-    """Every conversation with a system message before it, in place of one that it has.
+    """Put a system message before every conversation, in place of one that it has.
 
     Raises:
-        InputError: prompts without a chat template, which have no place for it.
+        InputError: prompts without a chat template, which cannot have one.
     """
     if isinstance(dataset[0]["prompt"], str):
         raise InputError(
@@ -166,28 +169,28 @@ def with_system_prompt(dataset: Dataset, text: str) -> Dataset:
 
 
 def overlap_warnings(sets: dict[str, Any]) -> list[str]:
-    """A sentence where held-out problems stand in the training set. `sets`: "train" and "eval", which may be None."""
+    """Return a warning where held-out problems are in the training set. `sets`: "train" and "eval" (may be None)."""
     training, held_out = sets["train"], sets["eval"]
     if held_out is None or not all("problem" in (rows.column_names or ()) for rows in (training, held_out)):
         return []
     found = seen_in_training(training["problem"], list(held_out["problem"]))
-    said = [f"{found[degree]} {how}" for degree, how in SEEN.items() if degree in found]
-    if not said:
+    overlaps = [f"{found[degree]} {how}" for degree, how in SEEN.items() if degree in found]
+    if not overlaps:
         return []
     return [
-        f"held-out problems that the training set has too: {', '.join(said)} of {len(held_out)}. What is measured on "
-        "them is no accuracy on new problems; give other ones with --eval_dataset_name"
+        f"held-out problems that are also in the training set: {', '.join(overlaps)} of {len(held_out)}. Figures on "
+        "them do not show the accuracy on new problems; give others with --eval_dataset_name"
     ]
 
 
 def source_rows(
     source: str, options: Any, *, held_out: bool, config: str | None = None, split: str = "train"
 ) -> Sequence[dict[str, Any]]:
-    """The rows of `source`, held-out ones at most `options.eval_problems`.
+    """Load the rows of `source`, at most `options.eval_problems` held-out ones.
 
-    options: with the fields train_problems, eval_problems, task_difficulty, task_redundancy and task_seed, as
-    `attnpo train` and `attnpo verl` have them. config, split: of a data set that has several.
-    Raises InputError for a source that cannot be read, or a difficulty that is none.
+    options: has train_problems, eval_problems, task_difficulty, task_redundancy and task_seed, as in `attnpo train` and
+    `attnpo verl`. config, split: of a data set that has several.
+    Raises InputError for a source that cannot be read, or an invalid difficulty.
     """
     if source == BUILT_IN:
         count = options.eval_problems if held_out else options.train_problems

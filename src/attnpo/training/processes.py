@@ -1,4 +1,4 @@
-"""Several processes that go the same way: what one of them decides or fails at, all of them know.
+"""Runs of several processes: decisions and errors of one process are shared with all.
 
 A process that raised alone would leave the others waiting for it in their next gather.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
@@ -19,18 +20,18 @@ T = TypeVar("T")
 
 @contextmanager
 def together(accelerator: Accelerator) -> Iterator[None]:
-    """A part without gathers of its own, or one whose gathers all processes have left when it ends or fails.
+    """Raise on all processes if the block raises on one of them.
 
-    Where it fails on some processes, it fails on all: on those with their own error, on the others with that of the
-    first that failed (InputError where it was one, else RunError), which is named.
+    A process that failed raises its own error, the others that of the first that failed (InputError where it was one,
+    else RunError), with its number. The block must not contain gathers that a failing process would miss.
     """
     error: Exception | None = None
     try:
         yield
-    except Exception as found:  # noqa: BLE001 - whatever it is, the others have to be told; it is raised again below
+    except Exception as found:  # noqa: BLE001 - the others must learn of any error; it is raised again below
         error = found
     if accelerator.num_processes > 1:
-        here = None if error is None else _described(error, accelerator.process_index)
+        here = None if error is None else _message_of(error, accelerator.process_index)
         failed = [there for there in gather_object([here]) if there is not None]
         if error is None and failed:
             is_input, text = failed[0]
@@ -39,16 +40,25 @@ def together(accelerator: Accelerator) -> Iterator[None]:
         raise error
 
 
-def _described(error: Exception, process: int) -> tuple[bool, str]:
-    """Whether the input was at fault, and the message; not the error itself, which need not survive a pickle."""
+def _message_of(error: Exception, process: int) -> tuple[bool, str]:
+    """Return whether it is an InputError, and the message. The error itself may not be picklable."""
     name = "" if isinstance(error, AttnPOError) else f"{type(error).__name__}: "
     return isinstance(error, InputError), f"process {process}: {name}{error}"
 
 
 def from_main(accelerator: Accelerator, make: Callable[[], T]) -> T:
-    """What `make` returns on the main process, on every process; where it raises, all raise (`together`)."""
+    """Run `make` on the main process and return its result on every process; if it raises, all raise (`together`)."""
     made: list[Any] = [None]
     with together(accelerator):
         if accelerator.is_main_process:
             made[0] = make()
     return broadcast_object_list(made)[0]
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is set in at least one process of the run."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return flag
+    flags = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags)

@@ -1,8 +1,8 @@
-"""What a training run writes down: the records of its responses, and the metrics made of them.
+"""Records of responses and their metrics, in training (`Recorder`) and in evaluations (`HeldOutEvaluation`).
 
-Nothing here changes a number that the loss sees, and nothing here needs a trainer. A response's record begins when its
-rewards are known (`new_records`), gets its credit micro-batch by micro-batch, and is written with those of its
-optimiser step (`Recorder`).
+This module does not change any number of the loss and does not depend on the trainer. The record of a response is
+created when its rewards are known (`new_records`), gets its credit micro-batch by micro-batch, and is written with the
+others of its optimiser step.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def length_metrics(records: Sequence[Record]) -> dict[str, float]:
-    """Mean tokens of the whole response, its thinking and its final answer; share of truncated responses.
+    """Mean tokens of the complete response, its thinking and its final answer; share of truncated responses.
 
-    Where prompts ask for a length: its mean, and how many tokens responses are off it on average.
+    Where prompts request a length: its mean, and the mean absolute difference of the responses from it, in tokens.
     """
-    asked = [(r[TARGET_COLUMN], r["tokens"]["completion"]) for r in records if TARGET_COLUMN in r]
+    requested = [(r[TARGET_COLUMN], r["tokens"]["completion"]) for r in records if TARGET_COLUMN in r]
     targets = {
-        "length/target": _mean([target for target, _ in asked]),
-        "length/off_target": _mean([abs(target - tokens) for target, tokens in asked]),
+        "length/target": _mean([target for target, _ in requested]),
+        "length/off_target": _mean([abs(target - tokens) for target, tokens in requested]),
     }
     return {
         **{
@@ -49,12 +49,12 @@ def length_metrics(records: Sequence[Record]) -> dict[str, float]:
             for part in ("completion", "thinking", "answer")
         },
         "truncated": _mean([float(r["truncated"]) for r in records]),
-        **(targets if asked else {}),
+        **(targets if requested else {}),
     }
 
 
 def verdict_metrics(records: Sequence[Record]) -> dict[str, float]:
-    """Responses with each verdict (counts). Absent where no verifier of this package took part."""
+    """Number of responses with each verdict; empty where this package's verifier was not used."""
     if not any(r.get("verdict") for r in records):
         return {}
     return {f"verdicts/{v.value}": float(sum(r.get("verdict") == v.value for r in records)) for v in Verdict}
@@ -85,7 +85,7 @@ def step_metrics(records: Sequence[Record]) -> dict[str, float]:
 
 
 def record_fit(records: Sequence[Record]) -> Fit:
-    """How the lexicon that cut these responses fits them; its `warning` says when steps are too few for credit."""
+    """How well the lexicon that cut these responses fits them; its `warning` reports too few steps for credit."""
     return fit_of(
         [r["text"][r["thinking_start"] : r["thinking_end"]] for r in records],
         [[(step["start"], step["end"]) for step in r["steps"]] for r in records],
@@ -100,7 +100,7 @@ def fit_metrics(records: Sequence[Record]) -> dict[str, float]:
 
 
 def rollout_metrics(records: Sequence[Record], lexicon: str) -> dict[str, float]:
-    """Everything metrics.jsonl says about the responses of one training step."""
+    """The metrics of the responses of one training step, for metrics.jsonl."""
     groups: dict[int, list[float]] = {}
     for record in records:
         groups.setdefault(record["group"], []).append(record["advantage"])
@@ -115,7 +115,7 @@ def rollout_metrics(records: Sequence[Record], lexicon: str) -> dict[str, float]
 
 
 def evaluation_metrics(records: Sequence[Record], lexicon: str) -> dict[str, float]:
-    """Everything evaluations.jsonl says about one evaluation, with 95 % intervals over responses."""
+    """The metrics of one evaluation, for evaluations.jsonl, with 95 % intervals over responses."""
     accuracy, low, high = wilson_interval(sum(r["correct"] for r in records), len(records))
     lengths = [r["tokens"]["completion"] for r in records]
     half_width = 1.96 * _standard_error(lengths)
@@ -135,7 +135,7 @@ def evaluation_metrics(records: Sequence[Record], lexicon: str) -> dict[str, flo
 
 
 def wilson_interval(hits: int, n: int, z: float = 1.96) -> tuple[float, float, float]:
-    """Share of hits and its Wilson score interval: stays inside [0, 1] and is not empty at 0 % or 100 %."""
+    """Share of hits and its Wilson score interval, which stays in [0, 1] and has a width above 0 at 0 % and 100 %."""
     if n == 0:
         return 0.0, 0.0, 1.0
     share = hits / n
@@ -160,7 +160,7 @@ def new_records(
     split: str,
     step: int,
 ) -> list[Record]:
-    """Records of this process's responses, with their rewards; credit comes later.
+    """Create the records of this process's responses, with their rewards; credit is added later.
 
     `names` and `weights` are those of the K reward functions, `step` is the optimiser step.
     """
@@ -198,7 +198,7 @@ def step_means(
 
 
 class PhaseTimer:
-    """Seconds of wall time per phase since they were last taken. A phase inside another counts for itself only."""
+    """Seconds of wall time per phase since the last `take`. Time of a nested phase counts for that phase only."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
@@ -213,17 +213,17 @@ class PhaseTimer:
             self._seconds[phase] += time.perf_counter() - started - inside
 
     def take(self) -> dict[str, float]:
-        """{"seconds/<phase>": seconds}, and start from zero."""
+        """Return {"seconds/<phase>": seconds} and start from zero."""
         taken = {f"seconds/{phase}": seconds for phase, seconds in self._seconds.items()}
         self._seconds.clear()
         return taken
 
 
 class Recorder:
-    """Keeps the records of training responses until credit has reached them and their step is over, then writes them.
+    """Keeps the records of training responses until they have credit and their step is over, then writes them.
 
-    Credit comes in micro-batches, in shuffled order, and stays on the device until the generation batch is closed:
-    writing a record must not make the device wait. A step may take several generation batches.
+    Credit arrives in micro-batches, in shuffled order, and stays on the device until the generation batch is closed, so
+    that records never make the device wait. A step may use several generation batches.
 
     Args:
         folder: the run folder.
@@ -243,13 +243,13 @@ class Recorder:
         self.folder, self.lexicon, self.writes, self.gather = folder, lexicon, writes, gather
         self.timer = PhaseTimer()
         self._records: list[Record] = []  # of this process, of the generation batch being trained on
-        self._notes: list[dict[str, Tensor]] = []  # what credit did to the rows of each micro-batch
+        self._notes: list[dict[str, Tensor]] = []  # credit of the rows of each micro-batch
         self._uncredited = 0
         self._step: list[Record] = []  # of all processes, of the step's finished generation batches
         self._tokens = 0  # of the responses of all processes since the seconds were last taken
 
     def state(self) -> dict[str, Any]:
-        """All that is kept between two steps; tensors in it are not copied."""
+        """Return everything kept between two steps; its tensors are not copied."""
         return {
             "records": self._records,
             "notes": self._notes,
@@ -258,7 +258,7 @@ class Recorder:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self._records, self._notes = state["records"], state["notes"]
         self._uncredited, self._step = state["uncredited"], state["step"]
 
@@ -266,7 +266,7 @@ class Recorder:
         """Begin a new generation batch."""
         self._records, self._notes, self._uncredited = records, [], len(records)
         for record in records:
-            record["mean_token_advantage"] = 0.0  # of a response that a method leaves out of its loss
+            record["mean_token_advantage"] = 0.0  # stays so where a method leaves the response out of its loss
 
     @property
     def complete(self) -> bool:
@@ -274,27 +274,27 @@ class Recorder:
         return bool(self._records) and self._uncredited <= 0
 
     def note(self, batch: Mapping[str, Any], result: CreditResult, signals: Mapping[str, Tensor]) -> None:
-        """Keep what credit did to the rows of one micro-batch. Rows that are no response pass."""
+        """Keep the credit of one micro-batch's rows. Rows that are no response of the batch are skipped on `close`."""
         mask = batch["completion_mask"]
         note = {
             "rows": batch["rollout_rows"],
             "mean": (result.advantages * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1),
         }
         optional = {"scores": signals.get("attention"), "scales": result.scales, "baseline": result.baseline}
-        if result.scales is None and signals:  # a method that cuts otherwise: what it comes to for the steps shown
+        if result.scales is None and signals:  # a method with other segments: its mean over each recorded step
             optional["step_advantages"] = step_means(result.advantages, batch["step_ids"], batch["step_lengths"])
         note.update({name: tensor for name, tensor in optional.items() if tensor is not None})
         self._notes.append({name: tensor.detach() for name, tensor in note.items()})
         self._uncredited -= len(batch["rollout_rows"])
 
     def all_credited(self) -> None:
-        """Credit was given to the whole batch at once, whichever rows are left in it."""
+        """Mark all responses as credited: the complete batch got its credit at once, whatever rows it has."""
         self._uncredited = 0
 
     def close(self) -> list[Record]:
-        """End the generation batch: the records of all processes with their credit; none where no batch is open.
+        """End the generation batch; returns the records of all processes with their credit, none without an open batch.
 
-        Collective. They are written only with the rest of their step: hand them to `add_to_step`.
+        Collective. `add_to_step` takes the records; they are written when their step is over.
         """
         if not self._records:
             return []
@@ -308,11 +308,11 @@ class Recorder:
         return self.gather(records)
 
     def add_to_step(self, records: list[Record]) -> dict[str, float]:
-        """Let closed records join their step; the metrics of the step before where they begin a new one."""
+        """Add closed records to their step; returns the metrics of the previous step where they begin a new one."""
         metrics = {}
         if self._step and records and self._step[0]["step"] != records[0]["step"]:
             metrics = self.end_step()
-        if self._step:  # a step may take several generation batches, each of which counts groups from 0
+        if self._step:  # a step may have several generation batches, each of which numbers its groups from 0
             first = 1 + max(record["group"] for record in self._step)
             for record in records:
                 record["group"] += first
@@ -320,7 +320,7 @@ class Recorder:
         return metrics
 
     def end_step(self) -> dict[str, float]:
-        """Write the records of one step; its metrics. Empty where there are none."""
+        """Write the records of one step; returns its metrics, empty where there are no records."""
         records, self._step = self._step, []
         if not records:
             return {}
@@ -330,8 +330,8 @@ class Recorder:
         return rollout_metrics(records, self.lexicon)
 
     def take_seconds(self) -> dict[str, float]:
-        """Wall time per phase since they were last taken, what it comes to in response tokens per second of sampling
-        and of updating, and the memory of this process's GPU at its peak."""
+        """Return, since the last call, wall time per phase, response tokens per second of sampling and of updating, and
+        the peak memory of this process's GPU."""
         taken = self.timer.take()
         tokens, self._tokens = self._tokens, 0
         for phase in ("rollout", "update"):
@@ -342,3 +342,60 @@ class Recorder:
             taken["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
             torch.cuda.reset_peak_memory_stats()
         return taken
+
+
+class HeldOutEvaluation:
+    """Collects the records of held-out responses, batch by batch, then writes them and a line of evaluations.jsonl.
+
+    Args:
+        folder: the run folder.
+        lexicon: its phrases are counted for the metrics.
+        examples: number of this process's responses whose steps are scored: the first ones, so that the same problems
+            can be compared over the run.
+        writes: whether this process writes the files (the main process).
+        gather: one list of all processes' lists, in their order.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        lexicon: str,
+        *,
+        examples: int = 0,
+        writes: bool = True,
+        gather: Callable[[list[Record]], list[Record]] = gather_object,
+    ) -> None:
+        self.folder, self.lexicon, self.writes, self.gather = folder, lexicon, writes, gather
+        self.examples = examples
+        self.begin()
+
+    def begin(self) -> None:
+        """Start a new evaluation, without records."""
+        self._own = 0
+        self._records: list[Record] = []  # of all processes
+
+    def to_score(self, count: int) -> int:
+        """Return how many of this process's next `count` responses are among the examples."""
+        return max(0, min(self.examples - self._own, count))
+
+    def add(self, records: list[Record]) -> None:
+        """Add the records of one batch of this process. Collective, which keeps the order of the problems."""
+        self._own += len(records)
+        self._records += self.gather(records)
+
+    def finish(
+        self, *, step: int, seconds: float, responses: int | None = None, name: str | None = None
+    ) -> dict[str, float]:
+        """Write evaluations.jsonl and rollouts/; returns the metrics.
+
+        name: of this set of problems where there are several, `set` in its line. responses: their number, None where
+        the data set has no length. Accelerate repeats the first problems to fill the last round of batches; the
+        repetitions are left out.
+        """
+        records = self._records[:responses]
+        metrics = evaluation_metrics(records, self.lexicon)
+        if self.writes:
+            of_set = {"set": name} if name else {}
+            self.folder.append("evaluations.jsonl", {"step": step, **of_set, **metrics, "seconds": round(seconds, 3)})
+            self.folder.write_rollouts(f"eval-{step:06d}" + (f"-{name}" if name else ""), records)
+        return metrics

@@ -1,8 +1,7 @@
-"""The run folder: who writes into it, and what is written down about a run: one record per response, one line of
-metrics per step.
+"""The run folder: its lock, one record per response, one line of metrics per step.
 
-One process writes into a run folder at a time. The lock is the operating system's and goes with the process that holds
-it, however it ends; the file it is on says who. The report only reads these files. Formats: docs/flow.md.
+One process writes into a run folder at a time. The lock is the operating system's and ends with the process that holds
+it, however that ends; the locked file names the process. The report only reads these files. Formats: docs/flow.md.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from attnpo.steps.spans import LocatedSteps
 
 Record = dict[str, Any]
 
-WARNINGS = "warnings.jsonl"  # what a user should know about the run, one line each: step, message, perhaps more
-HISTORY = "config-history.jsonl"  # what the configuration was until a step, one line per resumption that changed it
-HEADS_TRACES = "heads-traces.jsonl.gz"  # beside heads.json: the responses on which a run has found its heads
+WARNINGS = "warnings.jsonl"  # warnings about the run, one per line: step, message, perhaps more
+HISTORY = "config-history.jsonl"  # the configuration until a step, one line per resumption that changed it
+HEADS_TRACES = "heads-traces.jsonl.gz"  # next to heads.json: the responses on which a run has found its heads
 
 
 def response_record(
@@ -47,7 +46,7 @@ def response_record(
     truncated: bool,
     row: Mapping[str, Any],
 ) -> Record:
-    """The record of one response before rewards and scores are known; those are added as they come."""
+    """Create the record of one response; rewards and scores are added when known."""
     parts = located.parts
     answer_tokens = 0 if located.answer is None else located.answer[1] - located.answer[0]
     return {
@@ -56,7 +55,7 @@ def response_record(
         "group": group,
         "index": index,
         "id": row.get("id"),
-        "prompt": prompt_text(row.get("prompt", "")),  # absent where an environment owns it
+        "prompt": prompt_text(row.get("prompt", "")),  # absent where an environment provides it
         "text": located.text,
         "reference": row.get("reference"),
         **({TARGET_COLUMN: row[TARGET_COLUMN]} if TARGET_COLUMN in row else {}),
@@ -88,14 +87,14 @@ def response_record(
 
 
 def prompt_text(prompt: Any) -> str:
-    """A prompt as text: as it is, or the messages of a conversation one after the other."""
+    """Return a prompt as text; the messages of a conversation are joined by line breaks."""
     return prompt if isinstance(prompt, str) else "\n".join(str(message["content"]) for message in prompt)
 
 
 def add_rewards(
     record: Record, rewards: Mapping[str, float], *, total: float, correct: bool, verdict: str | None
 ) -> None:
-    """Put into a record what its response was worth; a missing reward is left out, a missing total null."""
+    """Add the rewards of a response to its record; a missing reward is left out, a missing total is null."""
     record.update(
         rewards={name: value for name, value in rewards.items() if not math.isnan(value)},
         reward=None if math.isnan(total) else total,
@@ -106,7 +105,7 @@ def add_rewards(
 
 
 def add_credit(record: Record, numbers: Mapping[str, Any]) -> None:
-    """Put into a record what the credit method found: the mean token advantage, scores, scales, the baseline.
+    """Add the credit of a response to its record: mean token advantage, scores, scales, baseline.
 
     Responses of fewer than two steps or without an answer are not scored; their scores stay null.
     """
@@ -126,7 +125,7 @@ def add_credit(record: Record, numbers: Mapping[str, Any]) -> None:
 
 
 def step_effect(step: Mapping[str, Any], advantage: float) -> str:
-    """What credit did to one recorded step: attenuated, protected or untouched."""
+    """Return the effect of credit on a recorded step: attenuated, protected or untouched."""
     if step["scale"] is None or step["scale"] == 1 or advantage == 0:
         return "untouched"
     return "attenuated" if advantage > 0 else "protected"
@@ -135,25 +134,25 @@ def step_effect(step: Mapping[str, Any], advantage: float) -> str:
 class RunFolder:
     """Writes metrics.jsonl, evaluations.jsonl and rollouts/ of one run.
 
-    Every line is flushed as it is written, so a killed run loses at most the line being written.
+    Every line is flushed when written, so a killed run loses at most the line being written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, rollouts: bool = True):
         self.path = Path(path)
         self.keeps_rollouts = rollouts
-        self.listeners: list[Callable[[str, Sequence[Record]], None]] = []  # told of all records, written or not
+        self.listeners: list[Callable[[str, Sequence[Record]], None]] = []  # called with all records, written or not
 
     def check_free(self, go_on: str = "--resume_from_checkpoint true") -> None:
-        """Raises InputError if the folder holds a run already; `go_on`: the command's option to continue it."""
+        """Raise InputError if the folder already contains a run; `go_on`: the command's option to resume it."""
         old = self._old_run()
         if old:
             raise InputError(
-                f"option output_dir: {self.path} already holds a run ({old[0].name}). Continue it with "
+                f"option output_dir: {self.path} already contains a run ({old[0].name}). Resume it with "
                 f"{go_on}, choose another folder, or replace it with --overwrite_run true"
             )
 
     def check_writable(self) -> None:
-        """Make the folder; InputError if it cannot be made or written to. To be told before a model is loaded."""
+        """Create the folder; InputError if it cannot be created or written to. Checked before a model is loaded."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -162,23 +161,24 @@ class RunFolder:
             raise InputError(f"option output_dir: {self.path} cannot be written to: {error.strerror}") from None
 
     def clear(self, keep: Path | None = None) -> None:
-        """Remove the run the folder holds; other files stay, and so does `keep`.
+        """Remove the run in the folder; other files and `keep` stay.
 
-        Heads go with their run, or with the responses they were found on: heads.json alone may be anyone's.
+        Heads are removed together with a run or with the responses they were found on; heads.json alone stays, because
+        the user may have put it there.
         """
         old = self._old_run()
         (self.path / WARNINGS).unlink(missing_ok=True)
         heads, traces = self.path / HEADS, self.path / HEADS_TRACES
         if old or traces.exists():
             old += [path for path in (heads, traces) if path.is_file()]
-        if old:  # what a run leaves beside its records: the trained model, what it was told and began with
+        if old:  # other files of a run: the trained model and earlier configurations
             old += [path for path in (self.path / HISTORY, *self.path.glob("*.safetensors*")) if path.is_file()]
         for path in old:
             if keep is None or not path.samefile(keep):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def keep_heads(self, file: Path, *, traces: bool) -> None:
-        """The head file of this run, and with `traces` what it was found on; nothing to do where it lies here."""
+        """Copy the head file into this folder, with `traces` also the responses it was found on, unless it is here."""
         if file.resolve() != (self.path / HEADS).resolve():
             write_whole(self.path / HEADS, file.read_bytes())
             if traces:
@@ -186,7 +186,7 @@ class RunFolder:
 
     @property
     def heads_of_a_start(self) -> Path | None:
-        """The head file of a run that found its heads and ended before it wrote anything else; None: there is none."""
+        """Head file of a run that found its heads and ended before it wrote anything else; None: there is none."""
         heads = self.path / HEADS
         return heads if heads.is_file() and (self.path / HEADS_TRACES).is_file() and not self._old_run() else None
 
@@ -195,7 +195,7 @@ class RunFolder:
         return [p for name in names if (p := self.path / name).exists()] + sorted(self.path.glob("checkpoint-*"))
 
     def write_rollouts(self, name: str, records: Sequence[Record]) -> None:
-        """rollouts/{name}.jsonl.gz, put in place whole."""
+        """Write rollouts/{name}.jsonl.gz, complete or not at all."""
         for listener in self.listeners:
             listener(name, records)
         if not self.keeps_rollouts:
@@ -212,13 +212,13 @@ class RunFolder:
             file.write(json_line(values))
 
     def forget_start(self) -> None:
-        """Drop the records of a run that has no checkpoint to go on from; heads that it found stay."""
+        """Remove the records of a run that has no checkpoint to resume from; heads that it found stay."""
         for name in ("metrics.jsonl", "evaluations.jsonl", WARNINGS):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "rollouts", ignore_errors=True)
 
     def forget_after(self, step: int) -> None:
-        """Drop what was written after `step`: a run resumed there writes those steps again, once."""
+        """Remove everything written after `step`, because a run resumed there writes those steps again."""
         for name in ("metrics.jsonl", "evaluations.jsonl", WARNINGS):
             file = self.path / name
             if file.exists():
@@ -234,10 +234,10 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock.
+    """Hold the folder's lock inside the block.
 
     Raises:
-        InputError: another process holds it; says which, on which machine, since when.
+        InputError: another process holds it; names the process, its machine and since when.
     """
     with open(folder / LOCK, "a+", encoding="utf-8") as file:
         try:
@@ -245,11 +245,11 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise InputError(
-                f"option output_dir: a run is writing into {folder} already: {_holder(file.read())}. Wait for it, "
-                "or take another folder"
+                f"option output_dir: a run is already writing into {folder}: {_holder(file.read())}. Wait for it, "
+                "or choose another folder"
             ) from None
         except OSError:
-            yield  # a file system without locks: better a run than none
+            yield  # a file system without locks: run without one
             return
         file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -263,7 +263,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _holder(text: str) -> str:
-    """Who holds a lock, out of what its file says."""
+    """Return the holder of a lock from the content of its file."""
     try:
         holder = json.loads(text)
         return f"process {holder['process']} on {holder['machine']} since {holder['since']}"

@@ -1,13 +1,13 @@
 """Dynamic sampling, as in DAPO (Yu et al. 2025, section 3.2): groups without signal are replaced before an update.
 
-A group whose responses are all worth the same has advantage 0 everywhere and teaches nothing. Its prompt is replaced by
-another one of the training set, whose responses are sampled and judged, up to a number of rounds. DAPO samples whole
-batches until enough groups are left; here only the groups without signal are sampled again.
+A group whose responses all have the same reward has advantage 0 everywhere and teaches nothing. Its prompt is replaced
+by another one of the training set, whose responses are sampled and judged, in a limited number of rounds. DAPO samples
+complete batches until enough groups remain; here only the groups without signal are sampled again.
 
-Every process has n rows of the batch, row i of process r is number r·n + i, and G rows in a row are a group, which may
-lie on two processes. What is dead, and what it is replaced by, follows from the rewards of all processes, so that all
-decide alike; each samples as many rows in a round as the one that has most to replace, because a gather needs as many
-rows of every process.
+Every process has n rows of the batch, row i of process r has number r·n + i, and G consecutive rows are a group, which
+may be split over two processes. The groups to replace and their replacements follow from the rewards of all processes,
+so that all decide equally; in a round each samples as many rows as the process with the most to replace, because a
+gather needs the same number of rows from every process.
 
 Shape legend: n rows of this process, m rows of a round on every process, M = processes · n, K reward functions.
 """
@@ -32,15 +32,15 @@ Generated = Sequence[Any]
 
 @dataclass
 class Sampled:
-    """What was sampled and judged for a batch before it is made.
+    """Responses sampled and judged for a batch before it is created.
 
     Attributes:
-        rows: the data set rows of this process, those of replaced groups exchanged.
-        generated: what TRL's `_generate` returned for them, column by column.
+        rows: the data set rows of this process, with those of replaced groups exchanged.
+        generated: the columns that TRL's `_generate` returned for them.
         rewards: of all processes, before a length reward.
         verdicts: the verifier's verdict on each row; None where another function decides.
-        replaced: groups that were exchanged, once for each time.
-        rounds: how often that was done.
+        replaced: number of replacements; a group replaced twice counts twice.
+        rounds: number of rounds.
     """
 
     rows: list[Row]
@@ -53,15 +53,15 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Sampler:
-    """What a batch is filled with.
+    """The functions that `fill` uses.
 
     Attributes:
-        generate: TRL's `_generate` for some prompts of this process.
-        judge: rewards of all processes (m of each) for those rows and completions, and the verdicts of this process.
+        generate: TRL's `_generate` for prompts of this process.
+        judge: rewards of all processes (m of each) for rows and completions, and the verdicts of this process.
         worth: total rewards of all processes' rows, from their plain rewards, response lengths and this process's rows.
-        gather: one number per row, of all processes.
-        draw: `count` rows of the training set, the same on all processes.
-        processes, process: how many there are, and the number of this one.
+        gather: gathers one number per row from all processes.
+        draw: draws `count` rows of the training set, the same on all processes.
+        processes, process: number of processes, index of this one.
     """
 
     generate: Callable[[list[Any]], Generated]
@@ -74,9 +74,9 @@ class Sampler:
 
 
 def fill(rows: Sequence[Row], group_size: int, limit: int, sampler: Sampler) -> Sampled:
-    """The rows' responses, groups without signal replaced in up to `limit` rounds.
+    """Sample the responses of the rows and replace groups without signal in up to `limit` rounds.
 
-    A group that still has none after the last round stays as it is.
+    A group that has no signal after the last round stays.
     """
     n, rank = len(rows), sampler.process
     own = slice(rank * n, (rank + 1) * n)
@@ -103,16 +103,16 @@ def _sample(found: Sampled, lengths: Int[Tensor, " M"], missing: Bool[Tensor, " 
     places = [part.nonzero().view(-1) for part in missing.view(sampler.processes, n)]
     most = max(len(part) for part in places)
     here = places[sampler.process].tolist()
-    # Too few here: the first rows once more, for company. Whole groups, where groups lie on one process each.
-    asked = [*here, *range(most - len(here))]
-    rows = [found.rows[i] for i in asked]
+    # Too few here: the first rows are sampled again to fill up. These are complete groups where no group is split.
+    numbers = [*here, *range(most - len(here))]
+    rows = [found.rows[i] for i in numbers]
     generated = sampler.generate([row["prompt"] for row in rows])
     rewards, verdicts = sampler.judge(rows, generated)
     counts = sampler.gather(torch.tensor([len(ids) for ids in generated[1]]))
     if not len(found.rewards):
         found.rewards = rewards.new_zeros(len(missing), rewards.shape[1])
-        # A column that has nothing per row (no tools, no log-probabilities) stays as it is.
-        found.generated = [[None] * n if _per_row(column, asked) else column for column in generated]
+        # A column that has no entry per row (no tools, no log-probabilities) stays unchanged.
+        found.generated = [[None] * n if _per_row(column, numbers) else column for column in generated]
     for process, part in enumerate(places):
         to, start = process * n + part, process * most
         found.rewards[to.to(rewards.device)] = rewards[start : start + len(part)]
@@ -120,20 +120,19 @@ def _sample(found: Sampled, lengths: Int[Tensor, " M"], missing: Bool[Tensor, " 
     for j, i in enumerate(here):
         found.verdicts[i] = verdicts[j]
         for kept, column in zip(found.generated, generated, strict=True):
-            if _per_row(column, asked):
+            if _per_row(column, numbers):
                 kept[i] = column[j]
 
 
-def _per_row(column: Any, asked: list[int]) -> bool:
-    return isinstance(column, list) and len(column) == len(asked)
+def _per_row(column: Any, numbers: list[int]) -> bool:
+    return isinstance(column, list) and len(column) == len(numbers)
 
 
 def drawing(dataset: Any, seed: int, batch: int, prompts: Sequence[Any]) -> Callable[[int, int], list[Row]]:
-    """Rows of the training set for the rounds of one generation batch: the same on every process, and in a run that is
-    resumed.
+    """Return the `draw` of `Sampler` for one generation batch: the same on every process and in a resumed run.
 
-    batch: its number within the run. prompts: those that it has, of all processes. No problem of the batch, and none
-    that was drawn for it, is drawn as long as there are others.
+    batch: its number in the run. prompts: its prompts, of all processes. Problems of the batch, and problems already
+    drawn for it, are drawn only when there are no others.
     """
     taken = {_key(prompt) for prompt in prompts}
 
@@ -158,7 +157,7 @@ def _key(prompt: Any) -> str:
 
 
 def check(limit: int, trainer: Any, rows_here: int) -> None:
-    """Raises InputError where groups cannot be replaced: no data set to draw from, or text that others put in."""
+    """Raise InputError where groups cannot be replaced: no data set to draw from, or text of tools in the responses."""
     if not limit:
         return
     if not (hasattr(trainer.train_dataset, "__len__") and hasattr(trainer.train_dataset, "__getitem__")):
@@ -170,6 +169,6 @@ def check(limit: int, trainer: Any, rows_here: int) -> None:
         raise InputError("option dynamic_sampling: expected 0 with prompts that have images")
     if trainer.use_vllm and rows_here % trainer.num_generations:
         raise InputError(
-            f"option dynamic_sampling: vLLM samples whole groups, and a process has {rows_here} responses, expected a "
-            f"multiple of num_generations ({trainer.num_generations})"
+            f"option dynamic_sampling: vLLM samples complete groups, and a process has {rows_here} responses, expected "
+            f"a multiple of num_generations ({trainer.num_generations})"
         )

@@ -1,7 +1,7 @@
-"""Reward functions that fail: said by name, on all processes alike.
+"""Errors of reward functions: reported with the function's name, on all processes.
 
-A reward function runs on every process by itself. One that raised on one of them would leave the others waiting for it,
-so a guard keeps the error, lets the gather go by, and then all end together.
+Every process runs the reward functions on its own responses. An error raised on one process would leave the others
+waiting, so a guard stores it until the gather is over, and then all processes end together.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from attnpo.training.processes import together
 
 
 class RewardError(RunError):
-    """A reward function raised: nothing of its batch can be trained on."""
+    """A reward function raised, so that its batch cannot be used."""
 
 
 class RewardInputError(InputError):
-    """A reward function returned something that are no rewards."""
+    """A reward function returned invalid rewards."""
 
 
 class _Guard:
-    """A reward function that gives nothing where it fails, and remembers why."""
+    """Wraps a reward function: where it fails, returns None for every response and stores the error."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.function, self.__name__ = function, name
@@ -43,16 +43,16 @@ class _Guard:
             return [None] * len(completions)
 
     def check(self, step: int) -> None:
-        """Raises RewardInputError where the function gave no rewards, RewardError where it raised, with `step`."""
+        """Raise RewardInputError where the function returned invalid rewards, RewardError where it raised."""
         if isinstance(self.error, InputError):
             raise RewardInputError(f"step {step}: {self.error}") from self.error
         if self.error is not None:
-            what = f"{type(self.error).__name__}: {self.error}"
-            raise RewardError(f"step {step}: the reward function {self.__name__!r} failed: {what}") from self.error
+            cause = f"{type(self.error).__name__}: {self.error}"
+            raise RewardError(f"step {step}: the reward function {self.__name__!r} failed: {cause}") from self.error
 
 
 class _AsyncGuard(_Guard):
-    """The same for a coroutine function, which TRL recognises by its call."""
+    """The guard of a coroutine function; TRL recognises it by its `__call__`."""
 
     async def __call__(self, *args: Any, completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
         try:
@@ -64,10 +64,10 @@ class _AsyncGuard(_Guard):
 
 
 def checked(given: Any, count: int, name: str) -> list[float | None]:
-    """What a reward function returned as numbers; None stays.
+    """Convert the rewards that a function returned to numbers; None stays.
 
     Raises:
-        InputError: not one number or None per response; says what was found.
+        InputError: they are not one number or None per response.
     """
     if isinstance(given, Tensor):
         given = given.tolist()
@@ -90,12 +90,12 @@ def checked(given: Any, count: int, name: str) -> list[float | None]:
 
 @contextmanager
 def guarded(trainer: Any, accelerator: Accelerator, step: int) -> Iterator[None]:
-    """Within it the trainer's reward functions are guarded; leaving it raises what one of them raised, anywhere.
+    """Guard the trainer's reward functions inside the block; afterwards an error on any process is raised on all.
 
-    Models that reward are TRL's own affair.
+    Reward models are not guarded.
 
     Raises:
-        RewardInputError: a function returned something that are no rewards.
+        RewardInputError: a function returned invalid rewards.
         RewardError: a function raised.
     """
     plain = trainer.reward_funcs
@@ -113,7 +113,7 @@ def guarded(trainer: Any, accelerator: Accelerator, step: int) -> Iterator[None]
     except RunError as error:
         if isinstance(error, RewardError):
             raise
-        raise RewardError(str(error)) from error  # of another process: what follows, saving, takes all of them
+        raise RewardError(str(error)) from error  # of another process; all of them take part in saving, which follows
 
 
 def _guard(function: Any, name: str) -> Any:
@@ -123,9 +123,9 @@ def _guard(function: Any, name: str) -> Any:
 
 
 def without_infinite(rewards: Float[Tensor, "M K"]) -> tuple[Float[Tensor, "M K"], list[int]]:
-    """The rewards with NaN, missing, in place of infinite ones, and how many those were of each function.
+    """Replace infinite rewards by NaN (missing); returns the rewards and the number of infinite ones per function.
 
-    An infinite reward would make every difference to its group's mean infinite or NaN.
+    An infinite reward would make every advantage of its group infinite or NaN.
     """
     infinite = rewards.isinf()
     return rewards.masked_fill(infinite, torch.nan), infinite.sum(dim=0).tolist()

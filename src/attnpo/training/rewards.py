@@ -1,11 +1,11 @@
-"""The trainer's reward functions: the user's by name, plus the length-aware column, and which of them says "right".
+"""The trainer's reward functions, the column of the length reward, and which function decides right or wrong.
 
-On a command line a reward function is the verifier of this package, TRL's own, or a user's. A user's is named
-`module:function` and has TRL's shape: it gets `completions`, `prompts`, `completion_ids` and every column of the data
-set as keyword arguments, one list each, and returns one number (or None) per completion.
+On the command line a reward function is the verifier of this package, one of TRL's, or a user's. A user's is given as
+`module:function` and has TRL's signature: it gets `completions`, `prompts`, `completion_ids` and every column of the
+data set as keyword arguments, one list each, and returns one number (or None) per completion.
 
-TRL calls every function with this process's responses and gathers the results. The length-aware reward compares
-the correct responses of a whole group, which may be spread over processes, so its column is filled in afterwards.
+TRL calls every function with this process's responses and gathers the results. The length reward compares the correct
+responses of a complete group, which may be split over processes, so its column is filled in afterwards.
 """
 
 from __future__ import annotations
@@ -43,21 +43,22 @@ JUDGES = (
     "correctness_reward_func",
     "compute_score",  # verl
 )
-"""Names of reward functions that say whether an answer is right, the first that is there before the others."""
+"""Names of reward functions that judge answers, in order of precedence."""
 
 
-def find_judge(names: Sequence[str], asked: str | None) -> tuple[str, bool]:
-    """Name of the function that says right or wrong, and whether it is a guess: asked for, known by its name, or else
-    the first.
+def find_judge(names: Sequence[str], given: str | None) -> tuple[str, bool]:
+    """Return the function that decides right or wrong, and whether this is a guess.
+
+    It is the one `given`, else the first with a known name, else the first (a guess where there are several).
 
     Raises:
-        InputError: there is none of the name that was asked for.
+        InputError: there is no function of the given name.
     """
-    if asked is not None:
-        if asked not in names or asked == LENGTH:
+    if given is not None:
+        if given not in names or given == LENGTH:
             known = ", ".join(name for name in names if name != LENGTH)
-            raise InputError(f"option correct_reward: found {asked!r}, expected one of {known}")
-        return asked, False
+            raise InputError(f"option correct_reward: found {given!r}, expected one of {known}")
+        return given, False
     known = [name for name in JUDGES if name in names]
     known += [name for name in names if "accuracy" in name.lower() or "correct" in name.lower()]
     if known:
@@ -66,7 +67,7 @@ def find_judge(names: Sequence[str], asked: str | None) -> tuple[str, bool]:
 
 
 class LengthColumn:
-    """Holds the place of the length-aware reward among TRL's reward functions."""
+    """Placeholder of the length reward among TRL's reward functions."""
 
     __name__ = LENGTH
 
@@ -79,14 +80,14 @@ class RewardSetup:
     """Reward functions in TRL's order.
 
     Attributes:
-        functions: what TRL gets; the last one is `LengthColumn` where a length reward is on.
+        functions: the functions given to TRL; the last one is `LengthColumn` where there is a length reward.
         length: the length reward.
         max_completion_length: tokens after which a response is cut off.
-        correct_name: the function that says right or wrong; None until TRL has named them: the rule of `find_judge`.
-        threshold: the value from which a response is right; None: 1, and no value may be above it.
-        guessed: whether nothing but its place tells which function that is.
+        correct_name: the function that decides right or wrong; until `bind` None where it follows from `find_judge`.
+        threshold: the value from which a response is right; None: 1, and higher values are an error.
+        guessed: whether this function was chosen only because it is the first.
         correct_column: its column, known once TRL has named the functions (`bind`).
-        form: the model's thinking format, known from then on.
+        form: the model's thinking format, also known from `bind` on.
     """
 
     functions: list[Any]
@@ -100,7 +101,7 @@ class RewardSetup:
 
     @classmethod
     def build(cls, reward_funcs: Any, args: Any) -> RewardSetup:
-        """From the trainer's arguments."""
+        """Create the setup from the trainer's arguments."""
         functions = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         if not functions or functions[0] is None:
             raise InputError("reward_funcs: found none, expected at least one reward function, e.g. AccuracyReward()")
@@ -117,11 +118,11 @@ class RewardSetup:
         return isinstance(self.functions[-1], LengthColumn)
 
     def weights(self, given: list[float] | None) -> list[float] | None:
-        """One weight per function for TRL: the user's, and 1 for the length column."""
+        """Return one weight per function for TRL: the user's, and 1 for the length column."""
         return [*given, 1.0] if given is not None and self.has_length else given
 
     def bind(self, names: list[str], tokenizer: Any, form: ThinkingFormat = THINK) -> None:
-        """Find the column that says right or wrong, and let our verifier read the sampled ids by the model's format."""
+        """Find the column that decides right or wrong, and give tokenizer and thinking format to our verifier."""
         self.correct_name, self.guessed = find_judge(names, self.correct_name)
         self.correct_column = names.index(self.correct_name)
         self.form = form
@@ -132,14 +133,14 @@ class RewardSetup:
                 function.form = form
 
     def correct(self, rewards: Float[Tensor, "N K"]) -> Bool[Tensor, " N"]:
-        """Which responses are right, by the chosen function."""
+        """Return which responses are right, by the judging function."""
         return is_correct(self.judged(rewards))
 
     def judged(self, rewards: Float[Tensor, "N K"]) -> Float[Tensor, " N"]:
-        """1 for right, less for anything else, NaN where the chosen function gave nothing.
+        """Return 1 for right, less for anything else, NaN where the judging function returned None.
 
         Raises:
-            InputError: a value above 1, where no threshold says what is right.
+            InputError: a value above 1 without a threshold.
         """
         values = rewards[:, self.correct_column]
         if self.threshold is not None:
@@ -147,19 +148,19 @@ class RewardSetup:
         highest = values.nan_to_num(nan=0.0, posinf=torch.inf).max().item() if len(values) else 0.0
         if highest > 1 + 1e-6:
             raise InputError(
-                f"reward_funcs: {self.correct_name!r}, which says whether a response is right, gave {highest:g}; "
+                f"reward_funcs: {self.correct_name!r}, which decides whether a response is right, gave {highest:g}; "
                 "expected at most 1 (1 is right). Give --correct_threshold, the value from which a response is right, "
                 "or name another function with --correct_reward"
             )
         return values
 
     def verdict(self, value: float | None) -> bool | None:
-        """Right or wrong by one value of the chosen function; None where it gave nothing."""
+        """Return right or wrong for one value of the judging function; None where it is None."""
         row = torch.full((1, self.correct_column + 1), torch.nan if value is None else float(value))
         return verdict_of(self.judged(row)[0].item())
 
     def describe_judge(self) -> str | None:
-        """One line on what decides about right and wrong; None where it goes without saying."""
+        """Return one line on what decides right or wrong; None where there is no choice."""
         others = [f for f in self.functions if not isinstance(f, LengthColumn)]
         if len(others) < 2 and self.threshold is None:
             return None
@@ -168,14 +169,14 @@ class RewardSetup:
 
     @property
     def who_judges(self) -> str:
-        """Which function says right or wrong, and from which value on."""
-        return f"{self.correct_name} says it, from {1 if self.threshold is None else self.threshold:g} on"
+        """The function that decides right or wrong, and the value from which a response is right."""
+        return f"{self.correct_name}, from {1 if self.threshold is None else self.threshold:g} on"
 
     def targets(self, rows: Sequence[Mapping[str, Any]]) -> Float[Tensor, " N"] | None:
-        """The length that each prompt asks for; None where the method asks for none.
+        """Return the length that each prompt requests; None where the method requests none.
 
         Raises:
-            InputError: the data set does not say.
+            InputError: the data set has no such column, or a row has no value.
         """
         if self.length.instruction is None:
             return None
@@ -195,7 +196,7 @@ class RewardSetup:
         step: int,
         targets: Float[Tensor, " N"] | None = None,
     ) -> Float[Tensor, "N K"]:
-        """Fill the length column in, for responses of training at optimiser step `step` (from 1)."""
+        """Fill in the length column, for training responses at optimiser step `step` (from 1)."""
         if not self.has_length:
             return rewards
         inputs = LengthInputs(
@@ -209,27 +210,27 @@ class RewardSetup:
         return self._with_column(rewards, self.length(inputs).view(-1))
 
     def on_trial(self) -> RewardSetup:
-        """The same, with a length reward that may be tried: this one learns nothing of it (LASER-D counts)."""
+        """Return a copy whose length reward can be tried without changing the state of this one (LASER-D counts)."""
         return replace(self, length=copy.deepcopy(self.length))
 
     def without_length_reward(
         self, rewards: Float[Tensor, "N K"], rows: Sequence[Mapping[str, Any]] = ()
     ) -> Float[Tensor, "N K"]:
-        """Outside training the column is 0: an evaluation has no groups to compare within."""
+        """Fill the length column with 0 outside training, where there are no groups to compare."""
         return self._with_column(rewards, torch.zeros(len(rewards))) if self.has_length else rewards
 
     def _with_column(self, rewards: Float[Tensor, "N K"], column: Float[Tensor, " N"]) -> Float[Tensor, "N K"]:
-        judged = ~rewards[:, :-1].isnan().all(dim=1)  # what nobody could judge has no reward at all
+        judged = ~rewards[:, :-1].isnan().all(dim=1)  # a response without any verdict has no reward
         column = torch.where(judged, column.to(rewards), torch.nan)
         return torch.cat([rewards[:, :-1], column[:, None]], dim=1)
 
     def total(self, rewards: Float[Tensor, "N K"], weights: Float[Tensor, " K"]) -> Float[Tensor, " N"]:
-        """Weighted sum; NaN for a response that no function of the user's could judge."""
+        """Return the weighted sum; NaN for a response for which no function returned a reward."""
         total = (rewards * weights).nansum(dim=1)
         return torch.where(torch.isnan(rewards).all(dim=1), torch.nan, total)
 
     def last_verdicts(self, n: int) -> list[str | None]:
-        """The verifier's verdicts on the last batch, or None where another kind of reward decides."""
+        """Return the verifier's verdicts on the last batch, or None for each where another function decides."""
         function = self.functions[self.correct_column]
         if isinstance(function, AccuracyReward):
             return [verdict.value for verdict in function.last_verdicts]
@@ -239,14 +240,14 @@ class RewardSetup:
 OURS = "accuracy"
 
 OF_TRL = ("accuracy_reward", "reasoning_accuracy_reward", "think_format_reward")
-"""Functions of `trl.rewards` that need nothing but their columns; the first two look for a column `solution`."""
+"""Functions of `trl.rewards` that need only columns; the first two need a column `solution`."""
 
 
 def load_rewards(names: Sequence[str], accuracy: AccuracyReward) -> list[Callable[..., Any]]:
-    """The functions of these names, in their order; `accuracy` is this package's verifier.
+    """Load the functions of these names, in order; `accuracy` is this package's verifier.
 
     Raises:
-        InputError: a name that is none of the three kinds, a module or function that cannot be had, a name given twice.
+        InputError: an unknown name, a module or function that cannot be imported, a name given twice.
     """
     functions: list[Callable[..., Any]] = []
     for name in names:
@@ -285,9 +286,9 @@ def _of_user(name: str) -> Callable[..., Any]:
 
 
 def with_columns(problems: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Problems with the other columns of the rows that they are made of, which reward functions may ask for.
+    """Add the other columns of the source rows to the problems, for reward functions.
 
-    `prompt`, the column that the trainer is given its prompts in, and columns that not every row has are left out.
+    `prompt`, the trainer's own column, and columns that not every row has are left out.
     """
     if len(problems) != len(rows):
         return [dict(problem) for problem in problems]

@@ -1,4 +1,4 @@
-"""One training run, from options to a finished run folder and its summary. `attnpo train` calls `train`."""
+"""One training run, from options to a finished run folder and its summary: `train`, called by `attnpo train`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from attnpo.rewards.accuracy import WHOLE, AccuracyReward
 from attnpo.rewards.pool import VerifierPool
 from attnpo.steps.formats import THINK
 from attnpo.steps.spans import locate_steps
-from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch, StopAfterMinutes
+from attnpo.training.callbacks import LexiconWatch, LiveProgress, SignalWatch
 from attnpo.training.checkpoints import checkpoint_of, passed_over
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import ADAPTER_LEARNING_RATE, SHIPPED_LEARNING_RATE, without_effect
@@ -35,26 +35,26 @@ from attnpo.training.method_options import length_targets
 from attnpo.training.options import DataConfig, is_complete, model_kwargs, parse, resolved_options
 from attnpo.training.problems import Use, load_sets, overlap_warnings, without_bars
 from attnpo.training.records import HEADS_TRACES, WARNINGS, RunFolder, locked
-from attnpo.training.resume import check_changes, keep_delay, keep_history, what_changed
+from attnpo.training.resume import accepted_changes, keep_delay
 from attnpo.training.rewards import OURS, load_rewards
-from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
+from attnpo.training.stopping import StepAbandoned, StopAfterMinutes, StopOnInterrupt
 from attnpo.training.trackers import check_trackers, open_to_the_end
 from attnpo.training.trainer import AttnPOTrainer
 from attnpo.training.vllm_rollouts import check_vllm, in_process
 
 RENAMED = "checkpointing"
-"""In transformers' notices about its renaming of gradient_checkpointing, which TRL still sets under the old name."""
+"""In transformers' deprecation warnings of gradient_checkpointing, which TRL still sets under this old name."""
 
 UNJUDGED = "All reward functions returned None"
-"""Start of TRL's notice about a response that could not be verified. It prints the whole response for each batch; the
-verdict counts say the same."""
+"""Start of TRL's warning about a response that could not be verified. It prints the complete response for each batch;
+the verdict counts have the same information."""
 
 TIED = "There were missing keys in the checkpoint model loaded: ['lm_head.weight']"
-"""Start of transformers' notice about weights that are tied to the embeddings, and so in no checkpoint."""
+"""Start of transformers' warning about weights that are tied to the embeddings and therefore not in checkpoints."""
 
 
 class _Silent(logging.Filter):
-    """Without the messages that begin so."""
+    """Suppresses log messages with these beginnings."""
 
     def __init__(self, *beginnings: str) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Silent(logging.Filter):
 
 @contextmanager
 def quiet_screen() -> Iterator[None]:
-    """Without bars for loading and writing files, and without exactly these notices; all is put back at the end."""
+    """Suppress progress bars of loading and writing files, and exactly these warnings, inside the block."""
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=f".*{RENAMED}.* is deprecated", category=FutureWarning)
@@ -88,11 +88,11 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         InputError: anything wrong with options, data or model, before training starts.
         RunError: losses or gradients are not finite, a reward function failed, or Ctrl-C; a checkpoint of the last good
             weights is saved first.
-        StoppedError: SIGTERM; the state is saved where there is one.
+        StoppedError: SIGTERM; the state of training, if it has begun, is saved first.
     """
     with quiet_screen():
         data, args, model_config = parse(argv)
-    console = console or Console(quiet=args.process_index > 0)  # one of several processes speaks for all
+    console = console or Console(quiet=args.process_index > 0)  # only one of several processes prints
     found = checkpoint_of(Path(args.output_dir), args.resume_from_checkpoint)
     resume = None if found is None else str(found)
     check_packages(args)
@@ -108,15 +108,15 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             stack.enter_context(locked(Path(args.output_dir)))
             if again and any(Path(args.output_dir).glob("*.safetensors")):
                 raise InputError(
-                    f"option resume_from_checkpoint: {args.output_dir} holds a trained model and no checkpoint, so "
-                    "there is nothing to go on from; take another folder, or --overwrite_run true to begin again"
+                    f"option resume_from_checkpoint: {args.output_dir} has a trained model and no checkpoint to resume "
+                    "from; choose another folder, or --overwrite_run true to begin again"
                 )
-            if again:  # what was stopped before its first checkpoint begins again, with the heads it has found
+            if again:  # a run stopped before its first checkpoint begins again, with the heads it has found
                 RunFolder(args.output_dir).forget_start()
         if found is not None:
-            for said in passed_over(Path(args.output_dir), found):
-                console.print(said, style="yellow", markup=False, highlight=False, soft_wrap=True)
-            console.print(f"going on from {found}", markup=False, highlight=False, soft_wrap=True)
+            for warning in passed_over(Path(args.output_dir), found):
+                console.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"resuming from {found}", markup=False, highlight=False, soft_wrap=True)
         stack.enter_context(quiet_screen())
         judge = answer_judge(args)
         pool = stack.enter_context(VerifierPool(args.verifier_workers, timeout=args.verifier_timeout, judge=judge))
@@ -126,8 +126,8 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
         sets = {"train": trainer.train_dataset, "eval": trainer.eval_dataset}
         about = environment_of(args, ["attnpo", "train", *argv], notes, sets, trainer.rewards.who_judges)
         defaults = {option.name: option.default for part in (data, args, model_config) for option in fields(part)}
-        changed = what_changed(resume, resolved_options(data, args, model_config), about, defaults)
-        check_changes(changed, accepted=args.resume_with_changes)
+        options = resolved_options(data, args, model_config)
+        changed = accepted_changes(resume, options, about, defaults, accepted=args.resume_with_changes)
         given = trainer.heads_file
         if resume is not None:
             trainer.heads, trainer.heads_file = kept_heads(trainer, resume)
@@ -138,10 +138,9 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
                 trainer.folder.clear(keep=trainer.heads_file)
             found = trainer.heads_file is not None and trainer.heads_file.with_name(HEADS_TRACES).is_file()
             if trainer.needs_heads or (found and trainer.heads_file != given):
-                args.heads = AUTO  # what the default comes to here, for config.yaml
-            if resume is not None:
-                keep_history(Path(args.output_dir), resume, changed)
-            write_description(Path(args.output_dir), resolved_options(data, args, model_config), about)
+                args.heads = AUTO  # resolves the default, for config.yaml
+            options = resolved_options(data, args, model_config)
+            write_description(Path(args.output_dir), options, about, resumed=resume, changed=changed)
             if resume is None:
                 (trainer.folder.path / WARNINGS).unlink(missing_ok=True)
             if trainer.heads_file is not None:
@@ -154,29 +153,29 @@ def train(argv: list[str], *, console: Console | None = None) -> Path:
             run_steps(trainer, resume, console)
     if trainer.is_world_process_zero():
         print_summary(Path(args.output_dir), console)
-    # Of several processes, one that ends with its group still open may abort on the way out. An engine of vLLM's in
-    # this process closes it itself, after its own groups, and fails where it is closed already.
+    # Of several processes, one that exits with its group still open may abort. A vLLM engine in this process closes the
+    # group itself, after its own groups, and fails where it is closed already.
     if not in_process(args):
         trainer.accelerator.state.destroy_process_group()
     return Path(args.output_dir)
 
 
 def check_packages(args: AttnPOConfig) -> None:
-    """InputError for options whose package is not installed, or cannot work here."""
+    """Raise InputError for options whose package is not installed or does not work here."""
     check_vllm(args)
     check_trackers(args.report_to)
 
 
-def where_it_is(trainer: AttnPOTrainer) -> str:
-    """What became of the last checkpoint, in words."""
+def last_checkpoint_note(trainer: AttnPOTrainer) -> str:
+    """Return where the last checkpoint is, or why it could not be saved."""
     failed = trainer.checkpoint_failed
     if failed is not None:
-        return f"its checkpoint could not be saved ({failed}), the ones before it are as they were"
+        return f"its checkpoint could not be saved ({failed}), the earlier ones are unchanged"
     return f"the checkpoint is in {trainer.args.output_dir}/checkpoint-{trainer.state.global_step}"
 
 
 def use_fitting_rate(args: AttnPOConfig, model_config: ModelConfig) -> None:
-    """Where no learning rate is given: one that moves a shipped model, so small as it is, or adapters."""
+    """Set the learning rate for a shipped (small) model or for adapters, where none is given."""
     if "learning_rate" not in args.derived:
         return
     name = model_config.model_name_or_path
@@ -187,14 +186,14 @@ def use_fitting_rate(args: AttnPOConfig, model_config: ModelConfig) -> None:
 
 
 def warn(message: str, folder: RunFolder, console: Console) -> None:
-    """A warning before the first step: on the screen, in warnings.jsonl, and so on the page."""
+    """Print a warning before the first step and write it to warnings.jsonl, for the page."""
     console.print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if not console.quiet:  # one of several processes writes for all
+    if not console.quiet:  # only one of several processes writes
         folder.append(WARNINGS, {"step": 0, "message": message})
 
 
 def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; InputError where there is none or it cannot map tokens to characters."""
+    """Load the model's tokenizer; InputError where there is none or it cannot map tokens to characters."""
     if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
         raise InputError(f"option model_name_or_path: no folder {path}{nearest_model(path)}")
     try:
@@ -207,7 +206,7 @@ def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: b
     except (OSError, ValueError) as error:
         nowhere = "" if Path(path).expanduser().exists() else f" (there is no such folder{nearest_model(path)})"
         raise InputError(f"option model_name_or_path: no model or tokenizer {path!r}{nowhere}: {error}") from error
-    # Refuses what cannot be decoded piece by piece.
+    # Raises InputError for a tokenizer whose tokens cannot be decoded one by one.
     locate_steps(tokenizer, tokenizer(f"a b{THINK.bridge}c")["input_ids"])
     return tokenizer
 
@@ -215,7 +214,7 @@ def load_tokenizer(path: str, model_config: ModelConfig, *, trust_remote_code: b
 def load_parts(
     data: DataConfig, args: AttnPOConfig, model_config: ModelConfig, pool: VerifierPool
 ) -> tuple[str, PreTrainedTokenizerBase, AccuracyReward, list[Any]]:
-    """The model's path, its tokenizer, our verifier and the reward functions, as a run has them."""
+    """Return the model's path, its tokenizer, our verifier and the reward functions of a run."""
     model_config.model_name_or_path = model_config.model_name_or_path or shipped_model(data.task_redundancy)
     path = resolve_model(model_config.model_name_or_path)
     tokenizer = load_tokenizer(path, model_config, trust_remote_code=args.trust_remote_code)
@@ -226,7 +225,7 @@ def load_parts(
 def build_trainer(
     data: DataConfig, args: AttnPOConfig, model_config: ModelConfig, pool: VerifierPool, console: Console
 ) -> tuple[AttnPOTrainer, dict[str, Any]]:
-    """Everything a run needs, and notes on what was left out on the way (for environment.json)."""
+    """Build the trainer of a run; also returns the numbers of problems left out (for environment.json)."""
     path, tokenizer, accuracy, rewards = load_parts(data, args, model_config, pool)
     say = partial(console.print, highlight=False, markup=False)
     sets = load_sets(data, tokenizer, accuracy, say, use_of(data, args))
@@ -248,7 +247,7 @@ def build_trainer(
             peft_config=get_peft_config(model_config),
         )
     except (OSError, ValueError, ImportError) as error:
-        # TRL and transformers check here what they were given: weights, attention implementation, missing packages.
+        # Here TRL and transformers check their arguments: weights, attention implementation, missing packages.
         raise error if isinstance(error, InputError) else InputError(str(error)) from error
     responses = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     each, rate = args.num_generations, args.learning_rate
@@ -263,7 +262,7 @@ def build_trainer(
 
 
 def use_of(data: DataConfig, args: AttnPOConfig) -> Use:
-    """What a run with these options wants of its problems."""
+    """Return how a run with these options uses its problems."""
     length = args.make_length_reward()
     return Use(
         verified=OURS in (data.reward_funcs or [OURS]) and args.answer_judge is None,
@@ -276,7 +275,7 @@ def use_of(data: DataConfig, args: AttnPOConfig) -> Use:
 
 
 def answer_judge(args: AttnPOConfig) -> AnswerJudge | None:
-    """The judge of last resort, if one is asked for; its answers are kept in the run's folder."""
+    """Return the judge for undecided answers, if there is one; its answers are cached in the run's folder."""
     if args.answer_judge is None:
         return None
     cache = Path(args.output_dir, "answer_judge.sqlite")
@@ -284,9 +283,9 @@ def answer_judge(args: AttnPOConfig) -> AnswerJudge | None:
 
 
 def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> None:
-    """Evaluate, train, evaluate; no evaluation but one that is asked for where `eval_strategy` is given as no."""
+    """Evaluate, train, evaluate; with `eval_strategy` given as no, evaluate only where `eval_on_start` is true."""
     args = trainer.args
-    # Not left to transformers, which would do it again whenever a run is resumed.
+    # eval_on_start is handled here, because transformers would evaluate again whenever a run is resumed.
     never = args.eval_strategy == "no" and "eval_strategy" not in args.derived
     on_start, args.eval_on_start = args.eval_on_start is not False if not never else bool(args.eval_on_start), False
     if trainer.eval_dataset is not None and on_start and resume is None:
@@ -303,22 +302,23 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
         raise StoppedError(
             f"stopped by SIGTERM within the step after {trainer.state.global_step} of {trainer.state.max_steps}, which "
             f"would not have ended in time; the state before it is in {trainer.save_checkpoint()}, "
-            "go on with --resume_from_checkpoint true"
+            "resume with --resume_from_checkpoint true"
         ) from None
     finally:  # the end-of-training event does not come after an error
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, LiveProgress | StopOnInterrupt):
                 callback.close()
     done, steps = trainer.state.global_step, trainer.state.max_steps
-    asked = [c for c in trainer.callback_handler.callbacks if isinstance(c, StopOnInterrupt) and c.asked]
-    if done < steps and asked:
-        raise (StoppedError if asked[0].terminated else RunError)(
-            f"stopped after step {done} of {steps}; {where_it_is(trainer)}, go on with --resume_from_checkpoint true"
+    interrupted = [c for c in trainer.callback_handler.callbacks if isinstance(c, StopOnInterrupt) and c.asked]
+    if done < steps and interrupted:
+        raise (StoppedError if interrupted[0].terminated else RunError)(
+            f"stopped after step {done} of {steps}; {last_checkpoint_note(trainer)}, "
+            "resume with --resume_from_checkpoint true"
         )
     if done < steps and any(isinstance(c, StopAfterMinutes) and c.reached for c in trainer.callback_handler.callbacks):
         console.print(
-            f"stopped by max_minutes ({args.max_minutes:g}) after step {done} of {steps}; {where_it_is(trainer)}, "
-            "--resume_from_checkpoint true goes on",
+            f"stopped by max_minutes ({args.max_minutes:g}) after step {done} of {steps}; "
+            f"{last_checkpoint_note(trainer)}, resume with --resume_from_checkpoint true",
             highlight=False,
         )
     save_trained(trainer)
@@ -329,4 +329,4 @@ def run_steps(trainer: AttnPOTrainer, resume: str | None, console: Console) -> N
     ):
         console.print("evaluating the trained model …")
         trainer.evaluate()
-        trainer.create_model_card()  # once more, with what was measured
+        trainer.create_model_card()  # again, with the last evaluation

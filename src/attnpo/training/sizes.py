@@ -1,13 +1,13 @@
-"""What a run needs on every GPU, by counting and arithmetic: nothing is loaded, nothing is computed.
+"""The memory of a run on every GPU, by counting and arithmetic, without loading or computing anything.
 
-docs/scaling.md has the model in words. Weights, gradients, optimiser states and the key-value cache are exact
-(tests/unit/test_sizes.py holds them to real ones); activations are counted by running the model's own code on tensors
-without numbers (`LiveBytes`), with an attention that keeps what a fused kernel keeps; the head is arithmetic on TRL's
-chunks. Not in it: what kernels take while they run, the allocator's rounding, CUDA itself (about 1 GiB together).
+docs/scaling.md describes the method. Weights, gradients, optimiser states and the key-value cache are exact
+(tests/unit/test_sizes.py compares them with real ones); activations are counted by running the model's own code on
+tensors without data (`LiveBytes`), with an attention that keeps what a fused kernel keeps; the head is arithmetic on
+TRL's chunks. Not counted: memory of running kernels, the allocator's rounding, CUDA itself (about 1 GiB together).
 
-`LiveBytes` sees every tensor that torch makes while it is open, and counts rather than measures: the same number on
-every machine. With torch's FakeTensorMode, whose tensors have shapes and no numbers, it says what a step of a
-32-billion-parameter model would take, in seconds and without the memory.
+`LiveBytes` counts every tensor that torch creates while it is open, with the same result on every machine. With torch's
+FakeTensorMode, whose tensors have shapes and no data, it counts a step of a 32-billion-parameter model in seconds and
+without the memory.
 
 Shape legend: B rows of a micro-batch, T tokens of a row, H width, V vocabulary.
 """
@@ -32,11 +32,11 @@ from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
 STAND_IN = "attnpo_counted"
-"""Name of the attention that has a fused kernel's memory and no arithmetic."""
+"""Name of an attention with the memory of a fused kernel and no arithmetic."""
 
 
 class _Fused(torch.autograd.Function):
-    """Keeps queries, keys, values, output and a float32 number per query and head, as flash attention does."""
+    """Keeps queries, keys, values, output and one float32 per query and head, as flash attention does."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: An
 
 @contextmanager
 def counted_attention() -> Iterator[str]:
-    """The name under which the stand-in is registered within."""
+    """Register the stand-in attention inside the block and yield its name."""
     AttentionInterface.register(STAND_IN, _attend)
     AttentionMaskInterface.register(STAND_IN, lambda *_, **__: None)
     try:
@@ -68,7 +68,7 @@ def counted_attention() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class DecoderPeak:
-    """Bytes beside weights and their gradients: kept from the forward for the backward pass, and at most."""
+    """Bytes in addition to weights and gradients: `kept` from the forward for the backward pass, and `peak`."""
 
     kept: int
     peak: int
@@ -83,9 +83,9 @@ def decoder_peak(
     autocast: bool = False,
     checkpointing: bool = True,
 ) -> DecoderPeak:
-    """Forward and backward pass of the decoder (all but the head) over [B, T] tokens.
+    """Count the forward and backward pass of the decoder (without the head) over [B, T] tokens.
 
-    Layers that are all of one kind cost alike: two and three of them are counted, the others follow.
+    Layers of the same type need the same memory: models of two and three layers are counted and extrapolated.
     """
     text = config.get_text_config(decoder=True)
     layers = text.num_hidden_layers
@@ -131,24 +131,24 @@ def head_bytes(
     *,
     trained: bool = True,
 ) -> int:
-    """At most, while TRL's fused head (log-probabilities and entropies in chunks) runs backward over N scored tokens.
+    """Peak while TRL's fused head (log-probabilities and entropies in chunks) runs backward over N scored tokens.
 
-    `weight` is the type of weights and hidden states, `compute` that of the product (under autocast another one). The
-    scored hidden states, their gradient and that of the weights in float32, and both again in their own type where it
-    is another (`trained`: those of the head are); a tile of logits. (TRL's names here are private: a test holds this
-    to its function.)
+    `weight` is the dtype of weights and hidden states, `compute` that of the product (another one under autocast).
+    Counted are the scored hidden states, their gradient and (with `trained`) that of the head's weights in float32,
+    both again in their own dtype where it differs, and a tile of logits. (TRL's names here are private; a test compares
+    the result with its function.)
     """
     compute = compute or weight
     rows = min(tokens, chunked_logprob.TOKEN_CHUNK_SIZE)
     tile = rows * trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE * compute.itemsize
     again = 0 if weight == torch.float32 else weight.itemsize
-    if compute != weight:  # cast: a chunk of hidden states, of the weights this one and the last
+    if compute != weight:  # cast chunks: one of hidden states, the current and the previous one of the weights
         tile += (rows + 2 * trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE) * width * compute.itemsize
     return tile + tokens * width * (weight.itemsize + 4 + again) + trained * vocabulary * width * (4 + again)
 
 
 def kv_cache_bytes(config: Any, rows: int, tokens: int, dtype: torch.dtype) -> int:
-    """Keys and values of B rows of T tokens, as transformers' own cache holds them (a sliding window keeps less)."""
+    """Bytes of keys and values of B rows of T tokens in transformers' cache (a sliding window keeps less)."""
     text = config.get_text_config(decoder=True)
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     with FakeTensorMode():
@@ -163,7 +163,7 @@ def kv_cache_bytes(config: Any, rows: int, tokens: int, dtype: torch.dtype) -> i
 
 
 def optimiser_bytes(args: TrainingArguments, parameters: Iterable[Tensor]) -> int:
-    """States of the optimiser of `args.optim` for these parameters, after its first step."""
+    """Bytes of the states of the optimiser `args.optim` for these parameters, after its first step."""
     kind, options = Trainer.get_optimizer_cls_and_kwargs(args)
     options = {name: value for name, value in options.items() if name not in ("fused", "foreach")}
     with FakeTensorMode():
@@ -176,8 +176,10 @@ def optimiser_bytes(args: TrainingArguments, parameters: Iterable[Tensor]) -> in
 
 
 def mask_bytes(rows: int, tokens: int, attention: str, compute: torch.dtype) -> int:
-    """The T x T mask of SDPA for rows that are padded, and the same as numbers while a layer uses it. One row alone has
-    no padding, and flash attention no mask."""
+    """Bytes of the T x T mask of SDPA for padded rows, and of the same as numbers while a layer uses it.
+
+    A single row has no padding, and flash attention has no mask.
+    """
     return rows * tokens**2 * (1 + compute.itemsize) if attention == "sdpa" and rows > 1 else 0
 
 
@@ -188,9 +190,9 @@ class Need:
     weights: int
     gradients: int
     optimiser: int
-    gathered: int  # weights of two layers, embeddings and head made whole again, where they are sharded
-    activations: int  # beside the head, at most
-    kept: int  # of these, while the head runs
+    gathered: int  # weights of two layers, embeddings and head, gathered where they are sharded
+    activations: int  # peak of the layers, without the head
+    kept: int  # activations kept while the head runs
     head: int
     mask: int
     rows: int
@@ -202,26 +204,26 @@ class Need:
 
     @property
     def update(self) -> int:
-        """At most while gradients are formed."""
+        """Peak while gradients are computed."""
         work = max(self.activations, self.kept + self.head) + self.mask + self.rows
         return self.static + self.gradients + self.gathered + work
 
     @property
     def rollout(self) -> int:
-        """At most while responses are sampled by transformers."""
+        """Peak while transformers samples responses."""
         return self.static + self.gathered + self.cache
 
 
 def shared_out(number: int, gpus: int, sharded: bool) -> int:
-    """What one of the GPUs holds of so many bytes."""
+    """Bytes of `number` on one of the GPUs."""
     return -(-number // gpus) if sharded else number
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors made while it is open: `live` now, `peak` at most. Views count once.
+    """Counts the bytes of tensors created while it is open: `live` now, `peak` at most. Views count once.
 
-    held: tensors made before (weights, inputs), which are not counted when a view of them comes along.
-    What a kernel takes for itself while it runs is not seen, nor what an allocator rounds up.
+    held: tensors created before (weights, inputs); views of them are not counted.
+    Memory of kernels while they run and the allocator's rounding are not seen.
     """
 
     def __init__(self, held: Iterable[Tensor] = ()) -> None:
@@ -254,5 +256,5 @@ class LiveBytes(TorchDispatchMode):
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
-    """Of their storages, each once (tied weights share theirs)."""
+    """Bytes of the storages of tensors, each counted once (tied weights share theirs)."""
     return sum({(s := tensor.untyped_storage())._cdata: s.nbytes() for tensor in tensors}.values())

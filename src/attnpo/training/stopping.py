@@ -1,8 +1,9 @@
-"""Ending a run when it is asked to: Ctrl-C, and SIGTERM as a scheduler sends it before it takes the machine away."""
+"""Ending a run early: upon Ctrl-C, upon a scheduler's SIGTERM, and after a number of minutes."""
 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,32 +12,33 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from attnpo.errors import StoppedError
-from attnpo.training.callbacks import any_process
+from attnpo.training.processes import any_process
 
 AGAIN = 0.5
-"""Seconds until an abandoned step is tried again where it could not be abandoned (weights were being changed)."""
+"""Seconds until the next attempt to abandon a step, where weights were being changed at the last one."""
 
 
 class StepAbandoned(KeyboardInterrupt):
-    """Raised within a step that would not end in time; no weight of it has been changed.
+    """Raised within a step that would not end in time, before it has changed any weight.
 
-    Not an `Exception`: no reward function that catches those may swallow it.
+    Not an `Exception`, so that reward functions that catch exceptions do not catch it.
     """
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM where there is nothing to save."""
+    """Raised upon SIGTERM where there is nothing to save."""
 
 
 class StopOnInterrupt(TrainerCallback):
     """First Ctrl-C or SIGTERM: finish the step, save a checkpoint, stop. Second: stop at once.
 
-    After SIGTERM a step that has not ended within a third of `notice`, the seconds until SIGKILL follows, is abandoned
-    (`StepAbandoned`), so that the rest is left for saving the state before it; not in a run of several processes, which
-    cannot leave a step at one place. Outside of training there is nothing to save, and SIGTERM ends at once.
+    `notice` is the time in seconds until SIGKILL follows SIGTERM. A step that has not ended within a third of it is
+    abandoned (`StepAbandoned`), which leaves time to save the state before it; not in a run of several processes, which
+    cannot all leave a step at the same point. Outside of training there is nothing to save, and SIGTERM ends the run at
+    once.
 
     Attributes:
-        asked: whether to stop; terminated: by SIGTERM, in this process or another.
+        asked: whether to stop; terminated: whether because of SIGTERM, in this process or another.
     """
 
     def __init__(self, notice: float = 30.0) -> None:
@@ -48,7 +50,7 @@ class StopOnInterrupt(TrainerCallback):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Handle the signals from here on, training or not. Raises StoppedError upon SIGTERM outside of training."""
+        """Handle the signals inside the block. Raises StoppedError upon SIGTERM outside of training."""
         self._install()
         self._watching = True
         try:
@@ -56,7 +58,7 @@ class StopOnInterrupt(TrainerCallback):
         except Terminated:
             raise StoppedError(
                 "stopped by SIGTERM outside of training, with nothing to save that is not in a checkpoint; the same "
-                "command with --resume_from_checkpoint auto goes on"
+                "command with --resume_from_checkpoint auto resumes"
             ) from None
         finally:
             self._watching = False
@@ -73,7 +75,7 @@ class StopOnInterrupt(TrainerCallback):
 
     def _handle(self, signum: int, frame: Any) -> None:
         if self.asked and signum == signal.SIGTERM:
-            self.terminated = True  # schedulers and launchers send it again: no reason to stop at once
+            self.terminated = True  # schedulers and launchers may send it twice; that does not mean to stop at once
             return
         if self.asked:
             raise KeyboardInterrupt
@@ -93,7 +95,7 @@ class StopOnInterrupt(TrainerCallback):
             raise StepAbandoned
 
     def on_train_begin(self, args, state, control, **kwargs):
-        # DeepSpeed updates within the backward pass: there a step cannot be left halfway.
+        # DeepSpeed updates within the backward pass, so a step cannot be abandoned.
         self._training, self._alone = True, args.world_size == 1 and not args.deepspeed
         self._install()
 
@@ -105,7 +107,7 @@ class StopOnInterrupt(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self._in_step = False
-        if any_process(self.asked, args.device):  # saving takes all of them
+        if any_process(self.asked, args.device):  # all processes take part in saving
             self.terminated = any_process(self.terminated, args.device)
             self.asked = True
             control.should_training_stop = True
@@ -118,7 +120,7 @@ class StopOnInterrupt(TrainerCallback):
             self.close()
 
     def close(self) -> None:
-        """Give the signals back their meaning."""
+        """Restore the signal handlers."""
         self._training = self._in_step = False
         if signal.SIGALRM in self._previous:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -127,3 +129,28 @@ class StopOnInterrupt(TrainerCallback):
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         self._previous = {}
+
+
+class StopAfterMinutes(TrainerCallback):
+    """Stops with a checkpoint if another step as long as the last would end later than `minutes` after creation.
+
+    At least one step is made. The time counts from the creation of this object.
+    """
+
+    def __init__(self, minutes: float):
+        self.minutes = minutes
+        self.reached = False
+        self._end = time.monotonic() + 60 * minutes
+        self._step_began = 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now = time.monotonic()
+        if any_process(
+            2 * now - self._step_began > self._end, args.device
+        ):  # clocks differ, and all take part in saving
+            self.reached = True
+            control.should_training_stop = True
+            control.should_save = True

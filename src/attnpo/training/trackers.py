@@ -1,4 +1,4 @@
-"""Trackers (trackio, wandb, tensorboard, mlflow, …): open from the first evaluation of a run to its last.
+"""Trackers (trackio, wandb, tensorboard, mlflow, …), kept open from the first evaluation of a run to its last.
 
 transformers opens them when training begins and closes them when it ends; `attnpo train` evaluates before and after.
 """
@@ -21,16 +21,16 @@ from transformers.integrations.integration_utils import (
 from attnpo.errors import InputError
 
 PACKAGES = {"azure_ml": "azureml-core", "clearml": "clearml", "comet_ml": "comet-ml", "dagshub": "dagshub"}
-"""What to install for a tracker, where it has another name."""
+"""Packages of trackers whose name differs from the tracker's."""
 
 
-def check_trackers(asked: Sequence[str]) -> None:
-    """Raises InputError for a tracker that is unknown or not installed, with what to install."""
-    unknown = sorted(set(asked) - set(INTEGRATION_TO_CALLBACK))
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise InputError for a tracker that is unknown or not installed, with the package to install."""
+    unknown = sorted(set(names) - set(INTEGRATION_TO_CALLBACK))
     if unknown:
         known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
         raise InputError(f"option report_to: found {', '.join(unknown)}, expected none or some of {known}")
-    missing = sorted(set(asked) - set(get_available_reporting_integrations()))
+    missing = sorted(set(names) - set(get_available_reporting_integrations()))
     if missing:
         packages = " ".join(PACKAGES.get(name, name) for name in missing)
         raise InputError(
@@ -39,46 +39,48 @@ def check_trackers(asked: Sequence[str]) -> None:
 
 
 def trackers_of(trainer: Any) -> list[Any]:
-    """The callbacks of a trainer that report to a tracker."""
+    """Return the callbacks of a trainer that report to a tracker."""
     known = tuple(INTEGRATION_TO_CALLBACK.values())
     return [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, known)]
 
 
 FAILURES = 3
-"""Calls in a row that a tracker may fail in; then it is left alone for the rest of the run."""
+"""Failed calls in a row after which a tracker is not called again in this run."""
 
 
 def keep_in_folder(trainer: Any) -> None:
-    """TensorBoard's files go into the run folder from the first evaluation on: its own default is known only when
-    training begins, and what is logged before goes to the current folder."""
+    """Let TensorBoard write into the run folder from the first evaluation on.
+
+    Its own default folder is set only when training begins; earlier logs would go to the current folder.
+    """
     for tracker in trackers_of(trainer):
         if isinstance(tracker, TensorBoardCallback) and tracker.logging_dir is None:
             tracker.logging_dir = str(Path(trainer.args.output_dir, "tensorboard"))
 
 
-def guard_trackers(trainer: Any, tell: Callable[[str], object]) -> None:
-    """From here on a tracker that fails, as one whose server is away does, fails alone: the run goes on.
+def guard_trackers(trainer: Any, warn: Callable[[str], object]) -> None:
+    """Let the run continue when a tracker fails, for example because its server is unreachable.
 
-    The first failure is told, and that it is given up after `FAILURES` of a kind in a row. The run folder has all that
-    a tracker would show.
+    `warn` gets the first failure, and a message when the tracker is given up after `FAILURES` failures of the same call
+    in a row. The run folder has everything that a tracker would show.
     """
     for tracker in trackers_of(trainer):
         failed = _Failed()
         for name in dir(tracker):
             if name == "setup" or name.startswith("on_"):
-                setattr(tracker, name, _alone(tracker, name, failed, tell))
+                setattr(tracker, name, _guarded(tracker, name, failed, warn))
 
 
 @dataclass
 class _Failed:
-    """How often in a row each call of a tracker has failed, and whether that was told."""
+    """Failures in a row of each call of a tracker, and whether one was reported."""
 
     in_row: Counter[str] = field(default_factory=Counter)
-    told: bool = False
+    reported: bool = False
 
 
-def _alone(tracker: Any, name: str, failed: _Failed, tell: Callable[[str], object]) -> Callable[..., Any]:
-    """The method `name` of a tracker, whose errors are told instead of raised."""
+def _guarded(tracker: Any, name: str, failed: _Failed, warn: Callable[[str], object]) -> Callable[..., Any]:
+    """Return the method `name` of a tracker with its errors reported to `warn` instead of raised."""
     call = getattr(tracker, name)
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -86,14 +88,14 @@ def _alone(tracker: Any, name: str, failed: _Failed, tell: Callable[[str], objec
             return None
         try:
             result = call(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - each of a dozen packages has errors of its own
+        except Exception as error:  # noqa: BLE001 - each of a dozen packages has its own errors
             failed.in_row[name] += 1
-            what = f"the tracker {type(tracker).__name__} failed ({type(error).__name__}: {error})"
+            failure = f"the tracker {type(tracker).__name__} failed ({type(error).__name__}: {error})"
             if failed.in_row[name] == FAILURES:
-                tell(f"{what}, {FAILURES} times in a row: nothing more is sent to it. The run folder has everything")
-            elif not failed.told:
-                tell(f"{what}; the run goes on")
-            failed.told = True
+                warn(f"{failure}, {FAILURES} times in a row: nothing more is sent to it. The run folder has all data")
+            elif not failed.reported:
+                warn(f"{failure}; the run continues")
+            failed.reported = True
             return None
         failed.in_row[name] = 0
         return result
@@ -102,7 +104,7 @@ def _alone(tracker: Any, name: str, failed: _Failed, tell: Callable[[str], objec
 
 
 def start_trackers(trainer: Any) -> None:
-    """Open those that are not open: TRL logs to some of them without asking, also while nothing is trained."""
+    """Open trackers that are not open: TRL logs to some of them unconditionally, also outside of training."""
     for tracker in trackers_of(trainer):
         if getattr(tracker, "_initialized", None) is False:
             tracker.setup(trainer.args, trainer.state, trainer.model)
@@ -110,7 +112,7 @@ def start_trackers(trainer: Any) -> None:
 
 @contextmanager
 def open_to_the_end(trainer: Any) -> Iterator[None]:
-    """Within it the end of training closes no tracker; leaving it does."""
+    """Close the trackers at the end of the block instead of at the end of training."""
     ends: list[Any] = []
 
     def later(original: Any) -> Any:

@@ -1,12 +1,12 @@
 """`AttnPOTrainer`: TRL's GRPOTrainer with per-token credit.
 
-The trainer knows no credit method. It generates (TRL), finds the steps of each response, has the answers verified,
-forms outcome advantages, collects the signals the method asks for inside a forward that runs anyway, and hands the
-(B, C) advantages to TRL's loss. Which forward: on-policy, the loss forward itself; where the policy moves between
-generation and use (several updates per generation, vLLM with importance correction), the old-log-prob forward.
+The trainer does not depend on a credit method. It generates (TRL), finds the steps of each response, verifies the
+answers, computes outcome advantages, reads the signals of the method in a forward that runs anyway, and passes the
+(B, C) advantages to TRL's loss. On-policy this is the forward of the loss; where the policy changes between generation
+and use (several updates per generation, vLLM with importance correction), it is the old-log-prob forward.
 
-What it overrides of TRL's is here, in one class. What it knows between two of those calls is in five objects: the
-`GenerationBatch` being worked on, a `ForwardCapture`, a `Recorder`, a `HeldOutEvaluation` and its `Checkpoints`.
+All overrides of TRL's methods are in this class. The state between these calls is in five objects: the current
+`GenerationBatch`, a `ForwardCapture`, a `Recorder`, a `HeldOutEvaluation` and the `Checkpoints`.
 """
 
 from __future__ import annotations
@@ -42,30 +42,29 @@ from attnpo.training.callbacks import (
     LexiconWatch,
     MetricsFile,
     NotFiniteError,
-    SaveByTime,
     SignalWatch,
-    StopAfterMinutes,
 )
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.card import write_card
 from attnpo.training.checkpoints import checkpoint_of, passed_over, what_is_broken
 from attnpo.training.config import AttnPOConfig, format_of_run
-from attnpo.training.evaluation import HeldOutEvaluation
+from attnpo.training.description import describe
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
 from attnpo.training.method_options import OF_HEADS
+from attnpo.training.options import resolved_options
 from attnpo.training.own_heads import find_own_heads
 from attnpo.training.policy import Policy
 from attnpo.training.processes import from_main
-from attnpo.training.program import describe
-from attnpo.training.random_states import isolated_random_state
-from attnpo.training.recording import Recorder, new_records
+from attnpo.training.recording import HeldOutEvaluation, Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
 from attnpo.training.resampling import Sampled, Sampler, drawing, fill
 from attnpo.training.resampling import check as check_resampling
 from attnpo.training.reward_guard import RewardError, RewardInputError, guarded, without_infinite
 from attnpo.training.rewards import RewardSetup
-from attnpo.training.saving import Checkpoints, generate_every
+from attnpo.training.run_state import generate_every, isolated_random_state
+from attnpo.training.saving import Checkpoints, SaveByTime
 from attnpo.training.stages import make_stages
+from attnpo.training.stopping import StopAfterMinutes
 from attnpo.training.trackers import guard_trackers, keep_in_folder, start_trackers
 from attnpo.training.vllm_rollouts import keep_weights_as_loaded, seed_sampling
 
@@ -75,22 +74,22 @@ class AttnPOTrainer(GRPOTrainer):
 
     Args:
         model: a causal LM of transformers, or its name or path, as in TRL.
-        reward_funcs: TRL reward functions (one or several). The one that says whether an answer is right is
-            `args.correct_reward`; by default the first known by its name (`accuracy`, TRL's `accuracy_reward`, …:
-            `attnpo.training.rewards.JUDGES`), else the first. A response is right from `args.correct_threshold` on, 1.
-        args: `AttnPOConfig`; TRL's `GRPOConfig` too, with this package's defaults where it has TRL's.
+        reward_funcs: TRL reward functions (one or several). `args.correct_reward` decides whether an answer is right;
+            by default the first with a known name (`accuracy`, TRL's `accuracy_reward`, …:
+            `attnpo.training.rewards.JUDGES`), else the first. A response is right from `args.correct_threshold` (1) on.
+        args: `AttnPOConfig`, or TRL's `GRPOConfig`, with this package's defaults where it has TRL's.
         train_dataset, eval_dataset, processing_class, callbacks, peft_config, …: as in TRL.
         credit: a credit method; default: the one of `args.credit`.
         heads: key-focus heads as (layer, head), zero-based; default: those of `args.heads`, else of a heads.json in
             the model's folder, else found by `find_heads` when training starts.
 
     Raises:
-        InputError: for heads the model does not have, tools or environments together with step credit, and what
-            `AttnPOConfig` refuses.
+        InputError: for heads the model does not have, for tools or environments together with step credit, and errors
+            of `AttnPOConfig`.
     """
 
     _tag_names = ("trl", "grpo", "attnpo")
-    # Optional, or of several types, as their owners declare them; not so once the trainer is built.
+    # Declared as optional or of several types by transformers and TRL; of these types once the trainer is built.
     args: AttnPOConfig
     model: Any
     accelerator: Any
@@ -116,7 +115,7 @@ class AttnPOTrainer(GRPOTrainer):
         if self.credit.signals and any(kwargs.get(k) for k in ("tools", "environment_factory", "rollout_func")):
             raise InputError(
                 f"credit={args.credit!r} reads the steps of one uninterrupted response; tools, environments and "
-                "rollout_func interleave text of others and are not supported with it"
+                "rollout_func insert text that the model did not generate and are not supported with it"
             )
         self.folder = RunFolder(args.output_dir, rollouts=args.record_rollouts)
         self.rewards = RewardSetup.build(reward_funcs, args)
@@ -150,7 +149,7 @@ class AttnPOTrainer(GRPOTrainer):
         )
         seed_sampling(args, self.accelerator.process_index)
         keep_in_folder(self)
-        guard_trackers(self, self._checkpoints.tell)
+        guard_trackers(self, self._checkpoints.warn)
         args.reward_weights = weights  # as given, for config.yaml and for another trainer
         if self._is_vlm and self.credit.signals:
             raise InputError(
@@ -166,7 +165,7 @@ class AttnPOTrainer(GRPOTrainer):
         self.policy = Policy(self)
         self.heads: list[Head] | None
         self.heads, self.heads_file = known_heads(self, heads)
-        self.is_described = False  # whether the run folder says what the run is made of; `attnpo train` knows more
+        self.is_described = False  # whether the run folder has its description; `attnpo train` writes a fuller one
         self.stages = make_stages(self.credit, self.policy)
         where: dict[str, Any] = {"folder": self.folder, "lexicon": args.lexicon}
         where["writes"] = self.accelerator.is_main_process
@@ -176,7 +175,7 @@ class AttnPOTrainer(GRPOTrainer):
         self._held_out = HeldOutEvaluation(**where, examples=args.eval_examples)
 
     def create_model_card(self, model_name: Any = None, dataset_name: Any = None, tags: Any = None) -> None:
-        """This package's card in the run folder, in place of TRL's; it has what the run's records have."""
+        """Write this package's model card into the run folder, from the run's records, in place of TRL's."""
         if self.is_world_process_zero():
             write_card(
                 self.folder.path,
@@ -188,15 +187,15 @@ class AttnPOTrainer(GRPOTrainer):
 
     @property
     def needs_heads(self) -> bool:
-        """Whether key-focus heads are still to be found (`heads: auto`)."""
+        """Whether key-focus heads have yet to be found (`heads: auto`)."""
         return self.heads is None and "attention" in self.credit.signals
 
     def find_heads(self, *, resumed: str | bool = False, say: Callable[[str], None] = print) -> None:
-        """Find the key-focus heads of the model itself where none were given (`heads: auto`); see `own_heads`.
+        """Find the key-focus heads of the model where none were given (`heads: auto`); see `own_heads`.
 
-        `train` does this first; earlier calls make heads.json and step scores of a first evaluation possible. A resumed
-        run keeps its heads (`resumed`: its checkpoint, or true), and those of a run that got no further are taken as
-        they are. `say` gets lines for the screen (main process only).
+        `train` calls this first; an earlier call provides heads.json, and step scores for an evaluation before
+        training. A resumed run keeps its heads (`resumed`: its checkpoint, or true); heads of a run that ended right
+        after finding them are used too. `say` prints lines (main process only).
         """
         if resumed:
             self.heads, self.heads_file = kept_heads(self, resumed)
@@ -205,7 +204,7 @@ class AttnPOTrainer(GRPOTrainer):
         self._adopt_threshold()
 
     def _adopt_threshold(self) -> None:
-        """`credit_threshold: heads`: the baseline that was measured with the heads, out of their file."""
+        """Set the threshold for `credit_threshold: heads`, which was measured with the heads, from their file."""
         if self.args.credit_threshold != OF_HEADS or not isinstance(self.credit, AttnPOCredit):
             return
         file = self.heads_file or self.folder.path / HEADS
@@ -214,10 +213,10 @@ class AttnPOTrainer(GRPOTrainer):
     # ---------------------------------------------------------------- from prompts to a batch for the loss
 
     def _compile_generation(self) -> None:
-        """Undo TRL's ban on compiling: `generate` does it by itself with a static cache, on accelerators only."""
+        """Allow compilation, which TRL disables: `generate` compiles with a static cache, on accelerators only."""
         self.generation_config.disable_compile = False
         if self.accelerator.device.type != "cpu":
-            # One program per batch size (training, evaluation): graphs of moving shapes would be recorded again.
+            # One program per batch size (training, evaluation): graphs of dynamic shapes would be recorded repeatedly.
             self.generation_config.compile_config = CompileConfig(dynamic=False)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -253,7 +252,7 @@ class AttnPOTrainer(GRPOTrainer):
         return output
 
     def _resampled(self, inputs: list[dict[str, Any]]) -> Sampled:
-        """Responses and rewards for a batch whose groups without signal are replaced (`dynamic_sampling`)."""
+        """Sample and judge responses, replacing groups without signal (`dynamic_sampling`)."""
         step, accelerator = self.state.global_step + 1, self.accelerator
 
         def judge(rows: list[dict[str, Any]], generated: Any) -> tuple[Tensor, list[Any]]:
@@ -277,14 +276,14 @@ class AttnPOTrainer(GRPOTrainer):
             process=accelerator.process_index,
         )
         sampled = fill(inputs, self.num_generations, self.args.dynamic_sampling, sampler)
-        if sampled.replaced:  # columns that reward functions log beside the responses: of other rows than the batch has
+        if sampled.replaced:  # extra columns logged by reward functions belong to other rows than those of the batch
             self._pending_extra_logs.clear()
             self._logs["extra"].clear()
         self._add_metrics({"groups/replaced": float(sampled.replaced)})
         return sampled
 
     def _sample(self, prompts: list):
-        # Where compiling fails, the step runs as it is, with a warning.
+        # Where compiling fails, the step runs uncompiled, with a warning.
         failing: Any = torch._dynamo.config.patch(suppress_errors=True) if self.args.compile_rollouts else nullcontext()
         with self._recorder.timer("rollout", counts=self.model.training), fast_rollouts(self.model), failing:
             return super()._generate(prompts)
@@ -311,7 +310,7 @@ class AttnPOTrainer(GRPOTrainer):
         return rewards
 
     def _plain_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
-        """Of all processes, before the length reward; infinite ones are told of and count as missing."""
+        """Compute rewards of all processes without the length reward; infinite ones count as missing."""
         step = self.state.global_step + int(self.model.training)
         with self._recorder.timer("verify", counts=self.model.training), guarded(self, self.accelerator, step):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -320,7 +319,7 @@ class AttnPOTrainer(GRPOTrainer):
             if count:
                 if self.model.training:
                     self._add_metrics({f"rewards/{name}/infinite": float(count)})
-                self._checkpoints.tell(
+                self._checkpoints.warn(
                     f"the reward function {name!r} gave {count} infinite rewards; they count as missing", once=name
                 )
         return rewards
@@ -335,17 +334,17 @@ class AttnPOTrainer(GRPOTrainer):
         return rewards
 
     def _targets(self, rows: list[dict[str, Any]]) -> Tensor | None:
-        """The lengths that the prompts of all processes ask for."""
+        """Gather the lengths that the prompts of all processes request."""
         targets = self.rewards.targets(rows)
         return None if targets is None else self.accelerator.gather(targets.to(self.accelerator.device))
 
     def _add_outcome(self, output: dict[str, Any], batch: GenerationBatch) -> None:
-        """Outcome advantages, group accuracy and steps into TRL's batch, ready to be shuffled and split."""
+        """Add outcome advantages, group accuracy and steps to TRL's batch, before it is shuffled and split."""
         completion_ids = output["completion_ids"]
         weights = self.reward_weights.to(completion_ids.device)
         entries, advantages = batch.outcome(self.rewards, weights, self.args.advantage, completion_ids.shape[1])
         output.update(entries)
-        # TRL logged its own group-normalised advantages; ours replace them (the rescaled ones follow credit).
+        # Replaces TRL's group-normalised advantages in the log; the rescaled ones follow with the credit.
         self._relog_advantages(advantages.tolist())
         of_records = zip(
             batch.records, entries["outcome_advantages"].tolist(), entries["group_accuracy"].tolist(), strict=True
@@ -354,7 +353,7 @@ class AttnPOTrainer(GRPOTrainer):
             record.update(advantage=advantage, group_accuracy=p)
 
     def _run_stages(self, output: dict[str, Any], batch: GenerationBatch) -> dict[str, Any]:
-        """What the credit method needs between the rewards and the loss; most need nothing."""
+        """Run the stages of the credit method between rewards and loss; most methods have none."""
         if not self.stages:
             return output
         with self._recorder.timer("stages"):
@@ -367,12 +366,12 @@ class AttnPOTrainer(GRPOTrainer):
 
     @property
     def scores_before_rewards(self) -> bool:
-        """Whether scores come from the old-log-prob forward, which TRL runs exactly then, and not from the loss's."""
+        """Whether TRL runs an old-log-prob forward, from which the scores then come instead of the loss's."""
         corrected = self.use_vllm and self.vllm_importance_sampling_correction
         return self.args.gradient_accumulation_steps % generate_every(self) != 0 or corrected
 
     def _wanted(self, batch: GenerationBatch, **how: Any) -> Wanted | None:
-        """What a forward over responses of `batch` is to be read for; None: the credit method needs no forward."""
+        """Return the signals to read in a forward over responses of `batch`; None: the method needs no forward."""
         if not self.credit.signals & FORWARD_SIGNALS:
             return None
         return Wanted(batch, heads=self.heads, entropy="entropy" in self.credit.signals, **how)
@@ -393,16 +392,16 @@ class AttnPOTrainer(GRPOTrainer):
             return super()._compute_loss(model, inputs)
 
     def _give_credit(self, batch: dict[str, Any], signals: Signals, *, in_loss: bool = False) -> None:
-        """Spread the advantages of TRL's batch over tokens, in place, and note what was done for the records."""
+        """Distribute the advantages of TRL's batch over tokens, in place, and note the credit for the records."""
         with self._recorder.timer("credit"):
             signals = {**stage_signals(batch), **signals}
             inputs = credit_inputs(batch, step=self.state.global_step + 1, signals=signals)
             result = assign_credit(self.credit, inputs)
-            # One number per response stays one: TRL counts sequences, not tokens, where its ratios are of sequences.
+            # One advantage per response is kept for methods with sequence ratios, where TRL counts sequences.
             plain = getattr(self.credit, "per_response", False)
             batch["advantages"] = batch["outcome_advantages"] if plain else result.advantages
             if result.gates is not None:
-                # TRL forms its mask before this forward, so gates made in it would change nothing.
+                # TRL computes its mask before this forward, so gates from it would have no effect.
                 assert not in_loss, f"credit {self.credit.name!r}: gates cannot come out of the loss's own forward"
                 batch["tool_mask"] = result.gates.long()  # TRL's name for "these tokens carry loss"
             self._recorder.note(batch, result, signals)
@@ -410,19 +409,19 @@ class AttnPOTrainer(GRPOTrainer):
     # ---------------------------------------------------------------- records
 
     def _close_batch(self) -> None:
-        """Complete the records of the batch just trained on; they join those of its step."""
+        """Complete the records of the last batch and add them to those of its step."""
         records = self._recorder.close()
         if records:
             self._relog_advantages([record["mean_token_advantage"] for record in records])
             self._add_metrics(self._recorder.add_to_step(records))
 
     def _add_metrics(self, numbers: Mapping[str, float]) -> None:
-        """Put numbers where TRL logs those of training."""
+        """Add numbers to TRL's training metrics."""
         for name, value in numbers.items():
             self._metrics["train"][name].append(value)
 
     def _relog_advantages(self, advantages: list[float]) -> None:
-        """Let the last entries of TRL's table of completions show these advantages."""
+        """Replace the advantages of the last entries of TRL's table of completions."""
         logged = self._logs["advantages"]
         for _ in range(min(len(logged), len(advantages))):
             logged.pop()
@@ -439,19 +438,19 @@ class AttnPOTrainer(GRPOTrainer):
     # ---------------------------------------------------------------- evaluation
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Sample every held-out problem, the same ones with the same seed each time.
+        """Sample every held-out problem, with the same seed each time.
 
         Several sets (a dict of them) have a line of evaluations.jsonl each, with their name as `set`.
-        Training's random state is put back afterwards, so a run is the same with and without evaluations.
+        The random state of training is restored afterwards, so a run is the same with and without evaluations.
         """
         self._held_out.begin()
         start_trackers(self)
-        trained_on = self._batch
+        training_batch = self._batch
         try:
             with isolated_random_state(self.args.seed + self.accelerator.process_index):
                 return super().evaluate(*args, **kwargs)
         finally:
-            self._batch = trained_on
+            self._batch = training_batch
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any):
         started = time.perf_counter()
@@ -468,7 +467,7 @@ class AttnPOTrainer(GRPOTrainer):
         return output
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Generate and grade. No loss: it would cost a forward and mean nothing without a group."""
+        """Generate and grade. A loss would cost a forward and have no meaning without groups."""
         output = self._prepare_inputs(inputs)
         self._score_examples(output)
         self._held_out.add(self._batch.records)
@@ -492,49 +491,50 @@ class AttnPOTrainer(GRPOTrainer):
     def training_step(self, model, inputs, num_items_in_batch):
         with self._recorder.timer("update"):
             loss = super().training_step(model, inputs, num_items_in_batch)
-        # Asked of all processes, so that they leave out the same updates.
+        # Gathered from all processes, so that they skip the same updates.
         if not self.accelerator.gather(torch.isfinite(loss)).all():
             self.guard.bad_loss = loss.item()
         return loss
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
-        """As in transformers, after `find_heads`; true: from the last checkpoint that is whole.
+        """Train as in transformers, after `find_heads`; true: resume from the last complete checkpoint.
 
-        Where the run cannot go on (`max_skipped` losses or gradients in a row are not finite, a reward function fails),
+        Where the run has to end (`max_skipped` losses or gradients in a row are not finite, a reward function fails),
         a checkpoint of the state before the step is saved.
 
         Raises:
-            NotFiniteError, RewardError, RewardInputError: name the step, what happened, and the checkpoint.
-            InputError: a resumed run would go on with other settings (`resume_with_changes`).
+            NotFiniteError, RewardError, RewardInputError: name the step, the error and the checkpoint.
+            InputError: a resumed run has other settings (`resume_with_changes`).
         """
         found = self._checkpoint_of(resume_from_checkpoint)
-        with self._checkpoints.going_on_from(found):
-            self.find_heads(resumed=str(found) if found is not None else False)
+        with self._checkpoints.resuming(found):
+            checkpoint = None if found is None else str(found)
+            self.find_heads(resumed=checkpoint or False)
             if not self.is_described:
-                describe(self, found)
+                describe(self, checkpoint, resolved_options(None, self.args, None))
             try:
-                return super().train(None if found is None else str(found), *args, **kwargs)
+                return super().train(checkpoint, *args, **kwargs)
             except (NotFiniteError, RewardError, RewardInputError) as error:
-                if self.is_deepspeed_enabled:  # which has made the update within the backward pass
+                if self.is_deepspeed_enabled:  # it has made the update within the backward pass
                     raise
                 raise type(error)(f"{error}. The weights before it are in {self.save_checkpoint()}") from error
 
-    def _checkpoint_of(self, asked: str | bool | None) -> Path | None:
-        """The checkpoint that is meant, whole; later ones that are not are named. The main process looks."""
+    def _checkpoint_of(self, resume: str | bool | None) -> Path | None:
+        """Return the checkpoint to resume from; warns of later damaged ones. The main process decides."""
         folder = Path(self.args.output_dir)
-        found = from_main(self.accelerator, lambda: checkpoint_of(folder, asked))
-        if found is not None and asked is True:
-            for said in from_main(self.accelerator, lambda: passed_over(folder, found)):
-                warnings.warn(said, stacklevel=3)
+        found = from_main(self.accelerator, lambda: checkpoint_of(folder, resume))
+        if found is not None and resume is True:
+            for message in from_main(self.accelerator, lambda: passed_over(folder, found)):
+                warnings.warn(message, stacklevel=3)
         return found
 
     @property
     def checkpoint_failed(self) -> str | None:
-        """Why the last checkpoint could not be saved; None: it was."""
+        """Why the last checkpoint could not be saved; None: it was saved."""
         return self._checkpoints.failed
 
     def save_checkpoint(self) -> Path:
-        """Save a checkpoint of the current weights now; where it is. A whole one of the same step is kept as it is.
+        """Save a checkpoint of the current weights and return its folder. A complete one of the same step is kept.
 
         Raises:
             RunError: it could not be written.
@@ -553,4 +553,4 @@ class AttnPOTrainer(GRPOTrainer):
         return self._checkpoints.aside or super()._get_output_dir(trial)
 
     def _get_train_sampler(self, dataset=None):
-        return self._checkpoints.advance(super()._get_train_sampler(dataset))
+        return self._checkpoints.skip_used_orders(super()._get_train_sampler(dataset))

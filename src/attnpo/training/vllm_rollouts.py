@@ -1,13 +1,13 @@
-"""What rollouts by vLLM need besides TRL's own code for them.
+"""Additions to TRL's code for rollouts by vLLM.
 
-TRL starts the engine, hands it the weights whenever the policy has moved, and samples. Three things are left:
+TRL starts the engine, sends it the weights after every update, and samples. Three additions are needed:
 
 - A server gets its weights over NCCL, so only from a GPU: refused on a CPU before anything is loaded (`check_vllm`).
-- On a CPU vLLM packs weights into the layout of its kernels when it loads them, and drops the originals or keeps them
-  unused. TRL's weights, pushed one by one later, would then be refused (`'Parameter' object has no attribute
+- On a CPU vLLM packs weights into the layout of its kernels when it loads them, and removes the originals or keeps them
+  unused. TRL's weights, sent one by one later, would then be refused (`'Parameter' object has no attribute
   'weight_loader'`) or, for the output head, have no effect (`keep_weights_as_loaded`).
 - An engine in the trainer's process sets torch's random state to its own seed, 0, when it starts, and samples with it:
-  runs of any `seed` would sample alike (`seed_sampling`).
+  runs with any `seed` would sample the same (`seed_sampling`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from attnpo.errors import InputError
 
 
 def check_vllm(args: Any) -> None:
-    """InputError where a run by vLLM cannot work here: vLLM is missing, or a server would have to be fed from a CPU.
+    """Raise InputError where vLLM is not installed, or a server would have to get weights from a CPU.
 
     args: TRL's `GRPOConfig`.
     """
@@ -38,14 +38,14 @@ def check_vllm(args: Any) -> None:
 
 
 def in_process(args: Any) -> bool:
-    """Whether the engine lives in the trainer's process."""
+    """Whether the engine runs in the trainer's process."""
     return args.use_vllm and args.vllm_mode == "colocate"
 
 
 def keep_weights_as_loaded(args: Any) -> None:
-    """Where the engine will run in this process on a CPU: let its layers multiply with the weights as they are.
+    """Let the layers of an engine in this process on a CPU use unpacked weights.
 
-    As vLLM does itself for layers that it excludes from packing, and where its build has no oneDNN.
+    vLLM does the same for layers that it excludes from packing, and where its build has no oneDNN.
     """
     if not (in_process(args) and args.device.type == "cpu" and importlib.util.find_spec("vllm")):
         return
@@ -58,6 +58,6 @@ def keep_weights_as_loaded(args: Any) -> None:
 
 
 def seed_sampling(args: Any, process: int) -> None:
-    """Once the engine is there: random states of the run's own seed; processes that share an engine have the same."""
+    """Seed the random states by the run's seed, once the engine exists; processes that share an engine get the same."""
     if in_process(args):
         set_seed(args.seed + process // args.vllm_tensor_parallel_size)

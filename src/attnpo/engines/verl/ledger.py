@@ -31,9 +31,8 @@ from attnpo.rewards.accuracy import AccuracyReward
 from attnpo.rewards.verdict import REWARD_OF, Verdict
 from attnpo.steps.formats import ThinkingFormat
 from attnpo.training.batch import GenerationBatch, credit_inputs
-from attnpo.training.evaluation import HeldOutEvaluation
 from attnpo.training.method_options import OF_HEADS
-from attnpo.training.recording import Recorder, new_records
+from attnpo.training.recording import HeldOutEvaluation, Recorder, new_records
 from attnpo.training.records import Record, RunFolder
 from attnpo.training.rewards import LENGTH, RewardSetup
 

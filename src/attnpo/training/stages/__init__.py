@@ -1,6 +1,6 @@
-"""Work that some credit methods need between the rewards and the loss: one file per stage.
+"""Stages: computations of some credit methods between the rewards and the loss, one file per stage.
 
-A method asks for a stage by naming the signal it makes (`STAGES`); the trainer runs it once per generation batch.
+A method requests a stage by naming its signal (`STAGES`); the trainer runs it once per generation batch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ STAGES: dict[str, str] = {
     "repair_gates": "attnpo.training.stages.repairs:Repairs",
     "repair_weight": "attnpo.training.stages.repairs:Repairs",
 }
-"""Signal -> "module:class" of the stage that makes it; other packages may add theirs. One stage may make several."""
+"""Signal -> "module:class" of the stage that computes it; other packages may add theirs. A stage may have several."""
 
 
 def make_stages(method: CreditMethod, policy: Policy) -> list[Stage]:
-    """The stages `method` asks for, each once, in the order of their signals' names.
+    """Create the stages that `method` requests, each once, in the order of their signals' names.
 
     Raises:
-        InputError: a signal that neither a forward nor a stage makes, or what a stage itself refuses.
+        InputError: a signal that neither a forward nor a stage computes, or an error of a stage.
     """
     wanted: dict[str, None] = {}
     for signal in sorted(method.signals - FORWARD_SIGNALS):

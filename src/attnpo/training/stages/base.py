@@ -1,8 +1,8 @@
-"""What a stage is given and what it may use. It reads one generation batch and returns TRL's with its signal added.
+"""The interface of a stage: it reads one generation batch and returns TRL's batch with its signal added.
 
-A stage may also replace the rows of the batch (a method that trains on repaired responses does). Every tensor of the
-batch must then have the new number of rows (`rebuild` makes them), a multiple of `steps_per_generation` and the same on
-all processes, because TRL gathers numbers per row; a row that is no response of the batch has `rollout_rows` = -1.
+A stage may also replace the rows of the batch (for methods that train on repaired responses). Every tensor of the batch
+must then have the new number of rows (see `rebuild`), which is a multiple of `steps_per_generation` and the same on all
+processes, because TRL gathers numbers per row; a row that is not a response of the batch has `rollout_rows` = -1.
 
 Legend: M rows of the new batch, C its completion tokens (padded right), P its prompt tokens (padded left).
 """
@@ -23,16 +23,16 @@ from attnpo.training.batch import GenerationBatch, StepTensors
 from attnpo.training.policy import Policy
 
 Batch = dict[str, Any]
-"""TRL's own batch: what is shuffled, split into micro-batches and read by the loss."""
+"""TRL's own batch, which is shuffled, split into micro-batches and read by the loss."""
 
 
 class Stage(Protocol):
-    """Made once per trainer from the credit method, whose options it reads. Raises InputError for what cannot work."""
+    """Created once per trainer from the credit method, whose options it reads; may raise InputError."""
 
     def __init__(self, method: Any, policy: Policy) -> None: ...
 
     def __call__(self, batch: Batch, rollouts: GenerationBatch) -> Batch:
-        """TRL's batch with an entry ``signal/NAME`` (first dimension: rows) for the signal it makes."""
+        """Return TRL's batch with an entry ``signal/NAME`` (first dimension: rows) for its signal."""
         ...
 
 
@@ -41,9 +41,9 @@ class Row:
     """One row of the new batch.
 
     Attributes:
-        source: the response of the old batch that it belongs to; its group accuracy and prompt text are taken over.
-        prompt_ids, completion_ids, located: what the row says.
-        correct: whether it is right; False also where nobody knows.
+        source: the response of the old batch that it belongs to; its group accuracy and prompt text are copied.
+        prompt_ids, completion_ids, located: tokens and steps of the row.
+        correct: whether it is right; False also where this is unknown.
         advantage: its outcome advantage; reward: its reward.
         is_source: whether the row is that response itself, so that its credit is written into its record.
     """
@@ -67,16 +67,18 @@ DROPPED = {"sampling_per_token_logps"}  # of vLLM; read for corrections only, wh
 
 
 def rebuild(batch: Batch, rows: Sequence[Row], tools: Policy) -> Batch:
-    """The batch with exactly these rows; log-probabilities of the policy that sampled are formed anew where TRL has
-    them. `num_items_in_batch` counts all tokens of all processes; whoever closes gates counts again.
+    """Return the batch with exactly these rows.
+
+    Old log-probabilities are computed again where TRL has them. `num_items_in_batch` counts all tokens of all
+    processes; a stage with closed gates must count again.
 
     Raises:
-        RunError: the batch holds an entry that cannot be made for new rows; names it.
+        RunError: the batch has an entry that cannot be computed for new rows; names it.
     """
     steps = StepTensors.pack([row.located for row in rows], max(len(row.completion_ids) for row in rows), tools.device)
     unknown = set(batch) - HANDLED - DROPPED - set(steps.as_batch())
     if unknown:
-        raise RunError(f"the batch has {', '.join(sorted(unknown))}, which cannot be made for rows that were added")
+        raise RunError(f"the batch has {', '.join(sorted(unknown))}, which cannot be computed for rows that were added")
     prompt_ids, prompt_mask = _padded([row.prompt_ids for row in rows], "left", tools)
     completion_ids, completion_mask = _padded([row.completion_ids for row in rows], "right", tools)
     width = completion_ids.shape[1]
@@ -113,7 +115,7 @@ def rebuild(batch: Batch, rows: Sequence[Row], tools: Policy) -> Batch:
 
 
 def _padded(ids: list[list[int]], side: str, tools: Policy) -> tuple[Tensor, Tensor]:
-    """Ids and mask, padded as TRL pads them."""
+    """Return ids and mask, padded in the same way as by TRL."""
     options = {"padding_side": side, "pad_to_multiple_of": tools.pad_to_multiple_of}
     tensors = [torch.tensor(row) for row in ids]
     padded = pad(tensors, padding_value=tools.tokenizer.pad_token_id, **options)

@@ -1,6 +1,6 @@
-"""Which steps state the final answer of their response, by their text: no verifier and no forward takes part.
+"""Finds the steps that state the final answer of their response, by their text, without a verifier or a forward.
 
-Signal `states_answer` [N, S]: for correct responses; false throughout for the others.
+Signal `states_answer` [N, S], for correct responses; false for the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from attnpo.training.stages.base import Batch
 
 
 class FirstAnswer:
-    """Looks for each response's own final answer in its steps."""
+    """Searches the steps of each response for its own final answer."""
 
     def __init__(self, method: FirstCorrectCredit, policy: Policy) -> None:
         self.place, self.tools = method.place, policy

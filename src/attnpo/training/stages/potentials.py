@@ -1,19 +1,19 @@
-"""Segments of the responses and the potential at each of their ends: how often an answer given from there is right.
+"""Segments of the responses and the potential at each of their ends: how often an answer given there is right.
 
 Signals (N responses, C completion tokens, K segments at most):
     segments [N, C]: k for a token of segment k, K on padding.
-    potential [N, K + 1]: Φ where segment k begins; the outcome behind a response's last segment and in every column
-        after it. NaN: no continuation from there has a verdict.
-    mean_segment [N]: mean length of the batch's segments, of all processes, in tokens.
+    potential [N, K + 1]: Φ at the beginning of segment k; the outcome in all columns after a response's last segment.
+        NaN: no continuation from there has a verdict.
+    mean_segment [N]: mean length of the segments of the batch, over all processes, in tokens.
 
-Every response with a verdict takes part, whatever its group and whether or not its thinking came to an end; one
-without a verdict has no known potential. All responses to a prompt share the potential at its end.
+Every response with a verdict is used, whatever its group and whether or not its thinking is closed; one without a
+verdict has no known potential. All responses to a prompt share the potential at its end.
 
-Responses are read and continued from places inside so that each shared prefix is computed once where that can be. With
-transformers, one forward of a response fills the key-value cache (and gives the entropies); a continuation from
-its first n tokens starts from that row of the cache with everything behind n masked out, so that nothing is computed
-twice. This needs a cache that keeps every position: with sliding windows, linear attention, a quantised or static
-cache, or weights spread over devices, prefixes are computed anew. vLLM shares prefixes by itself.
+Responses are continued from positions within them; a shared prefix is computed once where possible. With
+transformers, one forward of a response fills the key-value cache (and computes the entropies); a continuation from its
+first n tokens starts from that row of the cache with everything after n masked out, so that nothing is computed twice.
+This needs a cache that keeps every position: with sliding windows, linear attention, a quantised or static cache, or
+weights sharded over devices, prefixes are computed again. vLLM shares prefixes itself.
 
 Shape legend: N sequences, T tokens (padded right), X continuations, P cached positions, S tokens fed.
 """
@@ -41,11 +41,11 @@ from attnpo.training.policy import Policy
 from attnpo.training.stages.base import Batch
 
 Place = tuple[int, int]
-"""(response, n): behind its first n tokens."""
+"""(response, n): the position after its first n tokens."""
 
 
 class Potentials:
-    """Cuts responses, continues them from every boundary, and has the continuations judged."""
+    """Cuts responses into segments, continues them from every boundary, and judges the continuations."""
 
     def __init__(self, method: SegmentOptions, policy: Policy) -> None:
         policy.refuse_uneven_generation("the processes continue different numbers of prefixes")
@@ -74,14 +74,14 @@ class Potentials:
     def _explore(
         self, rollouts: GenerationBatch, known: list[int]
     ) -> tuple[list[list[int]], dict[int, list[Place]], dict[Place, list[list[int]]]]:
-        """Cuts of every response, where each known one is continued from, and the continuations."""
+        """Return the cuts of every response, the places to continue each known one from, and the continuations."""
         tools, method, total = self.tools, self.method, len(rollouts.rows)
         by_entropy = method.cuts == "entropy"
         captured = None
-        if by_entropy and not self.share:  # a forward before the rewards may have given them already
+        if by_entropy and not self.share:  # a forward before the rewards may have computed them already
             captured = rollouts.signals.get("entropy")
         size = tools.at_once or total
-        starts: dict[tuple[int, ...], Place] = {}  # the prompt's end, of the first response to it
+        starts: dict[tuple[int, ...], Place] = {}  # end of the prompt, in the first response to it
         for i in known:
             starts.setdefault(tuple(rollouts.prompt_ids[i]), (i, 0))
         cuts: list[list[int]] = []
@@ -121,15 +121,15 @@ class Potentials:
         return cut_points(self.method, thinking, entropy=entropy, steps=[start for start, _ in located.spans])
 
     def _judge(self, rollouts: GenerationBatch, continued: dict[Place, list[list[int]]]) -> dict[Place, float]:
-        """Φ of every place: the share of right ones among its continuations with a verdict, NaN where none has one."""
-        whole = [
+        """Return Φ of every place: the share of right ones among continuations with a verdict, NaN without any."""
+        responses = [
             (place, [*rollouts.completion_ids[place[0]][: place[1]], *self.ending, *ids])
             for place, found in continued.items()
             for ids in found
         ]
-        verdicts = self.tools.judge([rollouts.rows[i] for (i, _), _ in whole], [ids for _, ids in whole])
+        verdicts = self.tools.judge([rollouts.rows[i] for (i, _), _ in responses], [ids for _, ids in responses])
         right: dict[Place, list[bool]] = {place: [] for place in continued}
-        for (place, _), verdict in zip(whole, verdicts, strict=True):
+        for (place, _), verdict in zip(responses, verdicts, strict=True):
             if verdict is not None:
                 right[place].append(verdict)
         return {place: sum(found) / len(found) if found else math.nan for place, found in right.items()}
@@ -140,7 +140,7 @@ class Potentials:
         return torch.full((len(lengths),), tokens / segments, device=self.tools.device)
 
     def _note(self, table: Float[Tensor, "N K+1"], cuts: list[list[int]]) -> None:
-        """How many segments there are, what is solved at the prompt, and how often a segment loses potential."""
+        """Note metrics: number of segments, share of those that lose potential, potential overall and at the prompt."""
         changes = [
             (after - before).item()
             for row, starts in zip(table, cuts, strict=True)
@@ -154,8 +154,8 @@ class Potentials:
         if not inside.nan_to_num(0.0).any() and not inside.isnan().all():
             warnings.warn(
                 f"credit={self.tools.args.credit!r}: no continuation of this batch is right, so no segment "
-                f"gains or loses potential; closing is {self.closing!r}, which must be how the model ends its "
-                "thinking and begins its answer",
+                f"gains or loses potential; closing is {self.closing!r}, which must be the text with which the model "
+                "ends its thinking and begins its answer",
                 stacklevel=2,
             )
         self.tools.note("potential/at_prompt", table[:, 0].nanmean().nan_to_num(0.0).item())
@@ -172,8 +172,8 @@ class Reading:
     Attributes:
         sequences: token ids, prompt and response.
         entropy: per sequence, in nats, of the distribution each token was drawn from; 0 for the first token. None: not
-            asked for.
-        cache: keys and values at every position; None where prefixes are computed anew.
+            requested.
+        cache: keys and values at every position; None where prefixes are computed again.
     """
 
     tools: Policy
@@ -184,15 +184,15 @@ class Reading:
     def continue_from(
         self, prefixes: Sequence[Prefix], ending: list[int], count: int, *, max_new_tokens: int, at_once: int
     ) -> list[list[list[int]]]:
-        """`count` continuations of every prefix with `ending` put behind it, sampled as the run samples.
+        """Sample `count` continuations of every prefix followed by `ending`, with the run's settings.
 
-        With a cache at most `at_once` are in memory together, and at least those of one prefix.
+        With a cache at most `at_once` are in memory at a time, and at least those of one prefix.
         """
         if self.cache is None:
             ids = [self.sequences[row][:n] + ending for row, n in prefixes]
             return self.tools.sample(ids, count, max_new_tokens=max_new_tokens)
         found: dict[int, list[list[int]]] = {}
-        order = sorted(range(len(prefixes)), key=lambda i: prefixes[i][1])  # neighbours of like length
+        order = sorted(range(len(prefixes)), key=lambda i: prefixes[i][1])  # similar lengths together
         size = max(1, at_once // count)
         for start in range(0, len(order), size):
             chunk = order[start : start + size]
@@ -205,7 +205,7 @@ class Reading:
     ) -> list[list[list[int]]]:
         device = self.tools.device
         repeated = [prefix for prefix in prefixes for _ in range(count)]
-        # The last token of a prefix is fed again: with no ending, something must be.
+        # The last token of a prefix is fed again, because without an ending there is no other input.
         kept = torch.tensor([n - 1 for _, n in repeated], device=device)
         fed = torch.tensor([[self.sequences[row][n - 1], *ending] for row, n in repeated], device=device)
         longest = max(n for _, n in prefixes) - 1
@@ -227,7 +227,7 @@ class Reading:
 
 
 def read(tools: Policy, sequences: Sequence[list[int]], *, entropy: bool, share: bool) -> Reading:
-    """Sequences ready to be continued; one forward over them if their entropies or a cache are asked for."""
+    """Prepare sequences for continuation; one forward over them if their entropies or a cache are requested."""
     if not (entropy or share):
         return Reading(tools, sequences, None, None)
     pad, device = tools.tokenizer.pad_token_id, tools.device
@@ -239,7 +239,7 @@ def read(tools: Policy, sequences: Sequence[list[int]], *, entropy: bool, share:
         cache = DynamicCache(config=tools.model.config)
         with tools.generating() as model, tools.accelerator.autocast():
             labels = ids.masked_fill(mask == 0, -100)
-            # TRL's fused head takes `use_cache` away, but fills a cache that it is handed.
+            # TRL's fused head ignores `use_cache`, but fills a cache passed to it.
             output = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, past_key_values=cache)
         found = output.entropy
         tools.note("extra/forward_tokens", float(mask.sum()))
@@ -249,7 +249,7 @@ def read(tools: Policy, sequences: Sequence[list[int]], *, entropy: bool, share:
 
 
 def gather_cache(cache: DynamicCache, rows: Tensor, length: int) -> DynamicCache:
-    """A new cache of these rows' first `length` positions."""
+    """Return a new cache with the first `length` positions of these rows."""
     gathered = DynamicCache()
     for i, layer in enumerate(cache.layers):
         assert isinstance(layer, DynamicLayer)
@@ -260,6 +260,6 @@ def gather_cache(cache: DynamicCache, rows: Tensor, length: int) -> DynamicCache
 
 
 def until_end(ids: list[int], ends: set[int]) -> list[int]:
-    """Up to the first end token, which is kept."""
+    """Cut ids after the first end token."""
     last = next((i for i, token in enumerate(ids) if token in ends), len(ids))
     return ids[: last + 1]

@@ -1,10 +1,11 @@
-"""Repairs of wrong responses, and the batch that is trained on instead of the one that was sampled (credit/iop).
+"""Repairs of wrong responses, and the batch built from them in place of the sampled one (credit/iop).
 
 1. Plan: in every group with correct and wrong responses an anchor for each wrong one; other groups fall back.
-2. Sample candidates under the repair prompt, verify, audit, score; the best is taken.
-3. Align each wrong response with its repair; keep the first edits where those already verify.
-4. Rows: fallback rows; wrong and repaired rows with the gates of the edits kept; candidates under the repair prompt;
-   filler rows without a gate, so that all processes have as many rows, a multiple of `steps_per_generation`.
+2. Sample candidates under the repair prompt, verify, audit, score; choose the best.
+3. Align each wrong response with its repair; keep only the first edits where those already verify.
+4. Rows: fallback rows; wrong and repaired rows with the gates of the kept edits; candidates under the repair prompt;
+   filler rows without open gates, so that all processes have the same number of rows, a multiple of
+   `steps_per_generation`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from attnpo.training.stages.base import Batch, Row, rebuild
 
 @dataclass(frozen=True)
 class RepairRow:
-    """A row with its part in the loss: `gates` None leaves every token open; `share` of a response's weight 1/N."""
+    """A row with its part in the loss: `gates` None opens all tokens; `share` of a response's weight 1/N."""
 
     row: Row
     role: Role
@@ -51,11 +52,11 @@ class RepairRow:
 
 
 class Repairs:
-    """The stage that makes the signals `repair_role`, `repair_gates` and `repair_weight`."""
+    """The stage of the signals `repair_role`, `repair_gates` and `repair_weight`."""
 
     def __init__(self, method: Any, policy: Policy) -> None:
         if not isinstance(method, IopCredit):
-            raise InputError(f"credit {method.name!r}: repairs are made with the options of the method 'iop'")
+            raise InputError(f"credit {method.name!r}: repairs need the options of the method 'iop'")
         self.method, self.tools = method, policy
         refuse_what_cannot_work(policy)
         self.audit = make_audit(
@@ -80,12 +81,12 @@ class Repairs:
         return self._assemble(rows, batch, rollouts)
 
     def _fallback_rows(self, responses: Sequence[int], batch: Batch, rollouts: GenerationBatch) -> list[RepairRow]:
-        """Responses whose outcome advantage is 0 have no gradient and need no row."""
+        """Return rows for fallback responses; those with outcome advantage 0 have no gradient and need none."""
         advantages = batch["outcome_advantages"].tolist()
         return [RepairRow(_own(i, batch, rollouts), Role.OUTCOME) for i in responses if advantages[i] != 0]
 
     def _pair(self, attempt: Attempt, batch: Batch, rollouts: GenerationBatch) -> list[RepairRow]:
-        """The wrong response and its repair, under the original prompt. A side without a gate needs no row."""
+        """Return wrong response and repair, under the original prompt. A side without open gates needs no row."""
         if attempt.chosen is None:
             return []
         repaired = attempt.candidates[attempt.chosen]
@@ -109,7 +110,7 @@ class Repairs:
     def _with_candidates(
         self, rows: list[RepairRow], attempts: Sequence[Attempt], batch: Batch, rollouts: GenerationBatch
     ) -> list[RepairRow]:
-        """The repair mode's own rows, as long as there is room; candidates that score alike teach nothing."""
+        """Add rows for candidates under the repair prompt, up to the limit; equal scores give no rows."""
         limit = int(self.method.row_limit * self.tools.responses)
         for attempt in attempts if self.method.lambda_rep > 0 and self.method.candidates > 1 else ():
             scores = torch.tensor([[candidate.score for candidate in attempt.candidates]])
@@ -134,7 +135,7 @@ class Repairs:
         return rows
 
     def _assemble(self, rows: list[RepairRow], batch: Batch, rollouts: GenerationBatch) -> Batch:
-        """Filler up to a multiple of the number of micro-batches, the same on every process, and the signals."""
+        """Add filler rows up to a multiple of the micro-batches, the same on every process, and the signals."""
         self.tools.note("repair/rows", len(rows))
         micro_batches = self.tools.args.steps_per_generation
         everywhere = self.tools.accelerator.gather(torch.tensor([max(1, len(rows))], device=self.tools.device))
@@ -150,7 +151,7 @@ class Repairs:
                 gates[i, : len(row.gates)] = torch.tensor(row.gates, device=mask.device)
             elif row.role != Role.FILLER:
                 gates[i] = mask[i]
-        # TRL divides by the number of rows; N, the responses sampled, takes its place.
+        # TRL divides by the number of rows; this factor makes it N, the number of sampled responses.
         scale = len(rows) / len(rollouts.rows)
         device = self.tools.device
         new[f"{STAGE_SIGNAL}repair_role"] = torch.tensor([int(row.role) for row in rows], device=device)
@@ -161,7 +162,7 @@ class Repairs:
 
 
 def _own(i: int, batch: Batch, rollouts: GenerationBatch, *, is_source: bool = True) -> Row:
-    """A response of the batch as it is."""
+    """Return a response of the batch as a row."""
     return Row(
         source=i,
         prompt_ids=rollouts.prompt_ids[i],
@@ -175,25 +176,25 @@ def _own(i: int, batch: Batch, rollouts: GenerationBatch, *, is_source: bool = T
 
 
 def refuse_what_cannot_work(policy: Policy) -> None:
-    """Raises InputError, with the reason, for settings under which repairs would be wrong or would hang."""
+    """Raise InputError, with the reason, for settings under which repairs would be wrong or would hang."""
     if policy.responses % policy.group_size:
         raise InputError(
             f"per_device_train_batch_size × steps_per_generation: found {policy.responses}, expected a multiple of "
-            f"num_generations ({policy.group_size}): credit='iop' repairs within a group, so no group may be spread "
+            f"num_generations ({policy.group_size}): credit='iop' repairs within a group, so no group may be split "
             "over processes"
         )
     if policy.corrects_for_vllm:
         raise InputError(
             "option vllm_importance_sampling_correction: found true, expected false: a repair is sampled under the "
-            "repair prompt and trained under the original one, so vLLM's log-probabilities are of another condition"
+            "repair prompt and trained under the original one, so vLLM's log-probabilities have another condition"
         )
     policy.refuse_uneven_generation("the processes repair different numbers of responses")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One repair. `right` None: nobody could say. `refused`: why it is not usable; None: it is. `score`: NaN where
-    nobody could say."""
+    """One repair. `right` None: no verdict. `refused`: why it is not usable; None: it is. `score`: NaN without a
+    verdict."""
 
     ids: list[int]
     located: LocatedSteps
@@ -205,7 +206,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A wrong response, its candidates, the number of the chosen one (None: there is none), the edits to it kept."""
+    """A wrong response, its candidates, the index of the chosen one (None: no candidate), the edits kept."""
 
     wrong: int
     anchor: int
@@ -218,14 +219,14 @@ class Attempt:
 def try_repairs(
     pairs: Sequence[tuple[int, int]], rollouts: GenerationBatch, method: IopCredit, audit: Audit, tools: Policy
 ) -> list[Attempt]:
-    """One attempt per (wrong, anchor) whose repair prompt is not too long; everything that happens is counted."""
+    """Make one attempt per (wrong, anchor) whose repair prompt is not too long, and count the outcomes."""
     prompts = [_prompt(wrong, anchor, rollouts, method.prompt) for wrong, anchor in pairs]
-    asked = list(zip(pairs, tools.prompt_ids(prompts), strict=True))
+    prompted = list(zip(pairs, tools.prompt_ids(prompts), strict=True))
     new_tokens = method.max_new_tokens or tools.max_completion_length
     limit = method.max_prompt_tokens or math.inf
     if tools.max_positions is not None and new_tokens is not None:
         limit = min(limit, tools.max_positions - new_tokens)
-    fitting = [(pair, ids) for pair, ids in asked if len(ids) <= limit]
+    fitting = [(pair, ids) for pair, ids in prompted if len(ids) <= limit]
     sampled = tools.sample([ids for _, ids in fitting], method.candidates, max_new_tokens=new_tokens)
     owners = [wrong for ((wrong, _), _), group in zip(fitting, sampled, strict=True) for _ in group]
     verdicts = _verify(owners, [ids for group in sampled for ids in group], rollouts, tools)
@@ -236,7 +237,7 @@ def try_repairs(
         attempts.append(Attempt(wrong, anchor, ids, candidates, None, []))
     attempts = _choose(_audited(attempts, rollouts, method, audit, tools.form), rollouts, method, tools)
     _count(attempts, rollouts, tools)
-    tools.note("repair/too_long", len(asked) - len(fitting))
+    tools.note("repair/too_long", len(prompted) - len(fitting))
     return attempts
 
 
@@ -254,7 +255,7 @@ def _prompt(wrong: int, anchor: int, rollouts: GenerationBatch, template: str) -
 def _verify(
     owners: Sequence[int], completions: Sequence[list[int]], rollouts: GenerationBatch, tools: Policy
 ) -> list[bool | None]:
-    """Whether each completion, to the problem of response `owners[i]`, is right."""
+    """Judge each completion as a response to the problem of response `owners[i]`."""
     return tools.judge([rollouts.rows[i] for i in owners], completions)
 
 
@@ -270,7 +271,7 @@ def _candidate(rollouts: GenerationBatch, wrong: int, ids: list[int], right: boo
 def _audited(
     attempts: list[Attempt], rollouts: GenerationBatch, method: IopCredit, audit: Audit, form: ThinkingFormat
 ) -> list[Attempt]:
-    """All candidates that verify are audited at once; then every candidate has its score."""
+    """Audit all verified candidates at once, and score every candidate."""
     texts = rollouts.located
     open_ones = [(a, c) for a in attempts for c in a.candidates if c.refused is None]
     cases = [
@@ -296,7 +297,7 @@ def _audited(
 
 
 def _choose(attempts: list[Attempt], rollouts: GenerationBatch, method: IopCredit, tools: Policy) -> list[Attempt]:
-    """The best candidate of each attempt, and how many of its edits are kept."""
+    """Choose the best candidate of each attempt and the edits to keep."""
     chosen = [best([c.score for c in a.candidates], [c.refused is None for c in a.candidates]) for a in attempts]
     found = [(a, a.candidates[k]) for a, k in zip(attempts, chosen, strict=True) if k is not None]
     pairs = [(rollouts.completion_ids[a.wrong], candidate.ids) for a, candidate in found]
@@ -316,14 +317,14 @@ def _choose(attempts: list[Attempt], rollouts: GenerationBatch, method: IopCredi
 
 
 def _count(attempts: Sequence[Attempt], rollouts: GenerationBatch, tools: Policy) -> None:
-    """Metrics of the step, and the repairs in the records of the wrong responses."""
+    """Note the metrics of the step, and write the repairs into the records of the wrong responses."""
     candidates = [candidate for attempt in attempts for candidate in attempt.candidates]
     tools.note("repair/tried", len(attempts))
     tools.note("repair/candidates", len(candidates))
     tools.note("repair/verified", sum(c.right is True for c in candidates))
     tools.note("repair/passed", sum(c.refused is None for c in candidates))
     tools.note("repair/chosen", sum(a.chosen is not None for a in attempts))
-    # Why wrong responses got no repair: nothing was right, everything right was refused by the audit.
+    # Reasons for no repair: no candidate was right, or the audit refused all that were right.
     failed = [a for a in attempts if a.chosen is None]
     tools.note("repair/none_verified", sum(not any(c.right for c in a.candidates) for a in failed))
     tools.note("repair/none_passed", sum(any(c.right for c in a.candidates) for a in failed))
