@@ -122,6 +122,15 @@ def test_a_plain_budget_is_closed_at_the_limit(tiny_qwen2, tiny_tokenizer):
         assert response.tokens == response.thinking + len(closing.ids) + 4
 
 
+@pytest.mark.parametrize(
+    ("asked", "limit", "message"),
+    [([], 5, "prompts: found none"), ([[5], []], 5, "no token in prompt 1"), ([[5]], 0, "max_new_tokens")],
+)
+def test_nothing_to_generate(asked, limit, message, tiny_qwen2, tiny_tokenizer):
+    with pytest.raises(InputError, match=message):
+        generate_with_exit(Closing(tiny_qwen2, tiny_tokenizer), asked, never, max_new_tokens=limit)
+
+
 def test_thinking_ends_where_the_rule_says_so(tiny_qwen2, tiny_tokenizer, monkeypatch):
     monkeypatch.setattr(early_exit, "at_boundary", lambda tokenizer, ids: len(ids) % 5 == 0)
     closing = Closing(tiny_qwen2, tiny_tokenizer, room=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,7 @@ def test_bad_rows_are_named_and_left_out(model, tmp_path, capsys):
     assert main(["trim", source, "--model", str(model), "-o", str(target), "--max-answer", "4"]) == 0
     assert "no reference answer" in {row["row"]: row["reason"] for row in read(Path(f"{target}.left-out"))}[6]
     assert read(target)[0]["trim"]["reason"].startswith("unchanged: the answer sampled")  # a random model
+    assert re.search(r"unchanged: sampled answer not right +1\b", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("ranking", ["attention", "random", "position", "likelihood", "first_answer"])
@@ -351,6 +353,13 @@ def test_the_samples_of_an_evaluation(model, tmp_path):
     assert reasons["p1/0"] == "cut off"
     assert reasons["p1/1"] == "answer is wrong"
     assert "no longer in the benchmark" in reasons["gone/0"]
+    # Its file has moved: the questions that the evaluation recorded are read.
+    recorded = [{"benchmark": "task", "id": row["id"], "problem": row["problem"], "choices": []} for row in problems]
+    write(folder / "questions.jsonl", recorded)
+    (folder / "eval.yaml").write_text(f"model: m\ndata_dir: {tmp_path / 'moved'}\n")
+    assert main(["trim", str(folder), "--model", str(model), "-o", str(tmp_path / "o"), *LIKELY]) == 0
+    (again,) = read(tmp_path / "o")
+    assert again == {name: value for name, value in row.items() if name != "level"}
 
 
 def test_a_partial_file_of_other_options_is_not_used(model, tmp_path, capsys):
@@ -380,6 +389,22 @@ def test_no_row_can_be_used(model, tmp_path, capsys):
         "no row can be used, expected right traces with a closing tag; 1 × answer is wrong" in capsys.readouterr().err
     )
     assert not (tmp_path / "o").exists()
+    assert not (tmp_path / "o.partial").exists()
+    assert [row["reason"] for row in read(tmp_path / "o.left-out")] == ["answer is wrong"]
+
+
+def test_marks_that_the_model_does_not_write_are_reported(model, tmp_path, capsys):
+    row = trace()
+    row["response"] = "[THINK]" + row["response"].replace("</think>", "[/THINK]")
+    source = write(tmp_path / "in.jsonl", [{name: row[name] for name in ("problem", "response", "reference")}])
+    assert main(["trim", source, "--model", str(model), "-o", str(tmp_path / "o"), *LIKELY]) == 0
+    assert "o: 1 of 1 traces keep other marks than the model's (</think>)" in capsys.readouterr().err
+
+
+def test_a_missing_model_is_named_before_its_heads(tmp_path, capsys):
+    source = write(tmp_path / "in.jsonl", [trace()])
+    assert main(["trim", source, "--model", str(tmp_path / "none"), "-o", str(tmp_path / "o")]) == 2
+    assert f"--model {tmp_path / 'none'}: no such folder" in capsys.readouterr().err
 
 
 def test_a_target_that_cannot_be_written(model, tmp_path, capsys):

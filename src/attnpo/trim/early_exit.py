@@ -268,7 +268,12 @@ def generate_with_exit(
 
     prompts: token ids up to the response. sampling: options of `generate`, such as do_sample and temperature. Rows
     share one batch, so samples depend on the batch as with `generate`.
+    Raises InputError for no prompt, a prompt without tokens, or a limit below 1.
     """
+    empty = [place for place, prompt in enumerate(prompts) if not len(prompt)]
+    if not prompts or empty:
+        raise InputError(f"prompts: found {f'no token in prompt {empty[0]}' if empty else 'none'}, expected token ids")
+    check_whole("max_new_tokens", max_new_tokens, low=1)
     network, tokenizer, ends = closing.network, closing.tokenizer, closing.ends
     padding = padding_token(tokenizer, ends)
     ids, mask = pad_left(prompts, padding)

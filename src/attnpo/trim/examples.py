@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from attnpo.steps.formats import ThinkingFormat
 from attnpo.steps.response import split_response
 from attnpo.tables import Table
-from attnpo.trim.trimmer import CONVERSATION, Trimmed
+from attnpo.trim.trimmer import CONVERSATION, OWN_FAILS, Trimmed
 from attnpo.trim.verify import Candidate
 
 KEPT = ("id", "problem", "reference", "difficulty", "level")
@@ -115,6 +115,7 @@ class Summary:
 
     Attributes:
         traces, shortened: number of right traces that fit, and of those that lost a step.
+        not_answered: number of traces that stay whole because the answer sampled from all of their steps is not right.
         written: number of rows of the file.
         long, short: mean tokens of thinking, before and after.
         steps, removed: over all traces.
@@ -125,6 +126,7 @@ class Summary:
 
     traces: int
     shortened: int
+    not_answered: int
     written: int
     long: float
     short: float
@@ -145,6 +147,8 @@ class Summary:
             ("steps removed", f"{self.removed} of {self.steps} ({_share(self.removed, self.steps)})"),
             ("steps kept because a later one uses their value", f"{self.kept}, in {self.with_kept} traces"),
         ]
+        if self.not_answered:
+            rows.append(("unchanged: sampled answer not right", str(self.not_answered)))
         if self.essential:
             rows.append(
                 (
@@ -165,6 +169,7 @@ def summarise(examples: Sequence[dict[str, Any]], written: int) -> Summary:
     return Summary(
         traces=len(trims),
         shortened=sum(any(step["removed"] for step in trim["steps"]) for trim in trims),
+        not_answered=sum(trim["reason"] == OWN_FAILS for trim in trims),
         written=written,
         long=fmean(trim["tokens"]["long"] for trim in trims),
         short=fmean(trim["tokens"]["short"] for trim in trims),

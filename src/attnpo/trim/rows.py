@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnpo.data.jsonl import check_field, row_name
+from attnpo.data.jsonl import check_field, read_jsonl, row_name
 from attnpo.errors import InputError
-from attnpo.evaluation.benchmarks import user_message
-from attnpo.evaluation.folder import read_evaluation
+from attnpo.evaluation.benchmarks import BENCHMARKS, user_message
+from attnpo.evaluation.folder import QUESTIONS, read_evaluation
 from attnpo.evaluation.load import load_questions
+from attnpo.evaluation.samples import Question
 from attnpo.steps.formats import THINK, ThinkingFormat
 from attnpo.traces.labelled import NumberedRow
 from attnpo.traces.read import read_traces
@@ -75,7 +76,7 @@ def _read_samples(folder: Path) -> tuple[list[NumberedRow], list[LeftOut]]:
     data_dir = evaluation.options.get("data_dir")
     rows, without = [], []
     for name, samples in evaluation.samples.items():
-        questions = load_questions(name, data_dir=None if data_dir is None else Path(data_dir)).questions
+        questions = _questions(folder, name, None if data_dir is None else Path(data_dir))
         places = {question.id: place for place, question in enumerate(questions)}
         for sample in sorted(samples, key=lambda one: (places.get(one.id, len(places)), one.sample)):
             number = len(rows) + len(without) + 1
@@ -92,3 +93,20 @@ def _read_samples(folder: Path) -> tuple[list[NumberedRow], list[LeftOut]]:
                 level = {} if question.level is None else {"level": question.level}
                 rows.append((number, {**row, "problem": user_message(question), **level}))
     return rows, without
+
+
+def _questions(folder: Path, name: str, data_dir: Path | None) -> list[Question]:
+    """Return a benchmark's questions; if its file was moved, those that the evaluation recorded, without levels."""
+    try:
+        return load_questions(name, data_dir=data_dir).questions
+    except InputError:
+        file, benchmark = folder / QUESTIONS, BENCHMARKS.get(name)
+        if benchmark is None or not file.is_file():
+            raise
+        rows = [row for row in read_jsonl(file) if row.get("benchmark") == name]
+        if not rows or any(row.get("choices") for row in rows):
+            raise
+        return [
+            Question(benchmark=name, id=str(row["id"]), problem=row["problem"], kind=benchmark.kind, reference=None)
+            for row in rows
+        ]

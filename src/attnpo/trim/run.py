@@ -84,10 +84,11 @@ def trim_file(
     check_target(target, read=source)
     options = options or Options()
     name = resolve_model(model)
+    found = find_model(name)  # raises for a missing model before its heads are missed
     head_file = heads_file(name, heads) if options.ranking == ATTENTION else None
     chosen = [] if head_file is None else load_heads(head_file)
-    written = choose_format(options.thinking_format, find_model(name).tokenizer()).form
-    rows, without = read_source(source, marks_of(written))
+    own_marks = marks_of(choose_format(options.thinking_format, found.tokenizer()).form)
+    rows, without = read_source(source, own_marks)
     rows = rows[: options.max_traces]
     target, partial = Path(target), Path(f"{target}.partial")
     with _resumed(partial, _settings(rows, name, chosen, options), say) as (file, done), VerifierPool() as pool:
@@ -110,18 +111,25 @@ def trim_file(
     examples = [example for portion in done for example in portion["examples"]]
     without += [LeftOut(**one) for portion in done for one in portion["left_out"]]
     without.sort(key=lambda one: one.row)
-    if not examples:
-        found = "".join(f"; {count} × {reason}" for reason, count in Counter(x.reason for x in without).most_common(5))
-        raise InputError(f"{source}: no row can be used, expected right traces with a closing tag{found}")
-    written = examples if options.shortest is None else _shortest(examples, options.shortest)
-    if options.preference:
-        written = [example for example in written if example["response"] != example["trim"]["response"]]
-    write_jsonl(target, written)
     left_out_file = Path(f"{target}.left-out")
     if without:
         write_jsonl(left_out_file, map(asdict, without))
     else:
         left_out_file.unlink(missing_ok=True)
+    if not examples:
+        partial.unlink(missing_ok=True)
+        reasons = "".join(
+            f"; {count} × {reason}" for reason, count in Counter(x.reason for x in without).most_common(5)
+        )
+        named = f" (all of them: {left_out_file})" if without else ""
+        raise InputError(f"{source}: no row can be used, expected right traces with a closing tag{reasons}{named}")
+    other = sum(not any(mark in one["response"] for mark in own_marks.closing) for one in examples)
+    if other and own_marks.closing:
+        say(f"{target}: {other} of {len(examples)} traces keep other marks than the model's ({own_marks.closing[0]})")
+    written = examples if options.shortest is None else _shortest(examples, options.shortest)
+    if options.preference:
+        written = [example for example in written if example["response"] != example["trim"]["response"]]
+    write_jsonl(target, written)
     partial.unlink(missing_ok=True)
     return Outcome(summarise(examples, len(written)), without, left_out_file, continued)
 
