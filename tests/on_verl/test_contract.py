@@ -29,7 +29,6 @@ from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 import attnpo.engines.verl.engine
-import attnpo.engines.verl.estimator
 import attnpo.engines.verl.trainer
 from attnpo.engines.verl.checks import VERL
 
@@ -66,7 +65,7 @@ def test_release():
 def test_registered():
     assert get_trainer_cls("attnpo") is attnpo.engines.verl.trainer.AttnPOTrainerSync
     assert issubclass(get_trainer_cls("attnpo"), PPOTrainerSync)
-    assert get_adv_estimator_fn("attnpo") is attnpo.engines.verl.estimator.estimate
+    assert get_adv_estimator_fn("attnpo") is attnpo.engines.verl.trainer.estimate
     assert EngineRegistry.get_engine_cls("attnpo", "fsdp2") is attnpo.engines.verl.engine.AttnPOEngine
 
 

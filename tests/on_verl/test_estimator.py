@@ -12,7 +12,7 @@ import torch
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 from attnpo.credit.advantages import outcome_advantages
-from attnpo.engines.verl.estimator import estimate, handing_over
+from attnpo.engines.verl.trainer import estimate, handing_over
 from attnpo.errors import RunError
 from attnpo.rewards.length import LengthInputs, get_length_reward
 

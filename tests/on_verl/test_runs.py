@@ -161,7 +161,7 @@ def test_killed_and_resumed(killed_and_resumed):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = lines(run / "metrics.jsonl")
     assert [row["step"] for row in found] == list(range(1, STEPS + 1))
-    said = re.search(r"going on after step (\d+), with heads (.*?), AttnPOCredit\((.*?)\)", done.stdout)
+    said = re.search(r"resuming after step (\d+), with heads (.*?), AttnPOCredit\((.*?)\)", done.stdout)
     assert said is not None, done.stdout[-3000:]
     assert int(said[1]) >= 1
     assert said[2] == "[(1, 0), (2, 3)]"

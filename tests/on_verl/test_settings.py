@@ -102,10 +102,10 @@ REFUSED = [
     ),
     ("reward.reward_model.enable=true", "reward_model.enable"),
     ("critic.enable=true", "critic.enable"),
-    ("custom_reward_function.path=my.py", "found 'my.py', expected null: .* below reward.custom_reward_function"),
+    ("custom_reward_function.path=my.py", "found 'my.py', expected null: .* under reward.custom_reward_function"),
     ("reward_model.reward_manager=dapo", "found 'dapo', expected null: .* or reward.reward_manager"),
     ("reward_model.enable=true", "key reward_model.enable of .* found True"),
-    ("sandbox_fusion.url=http://x", "key sandbox_fusion.url of .* below reward.sandbox_fusion"),
+    ("sandbox_fusion.url=http://x", "key sandbox_fusion.url of .* under reward.sandbox_fusion"),
     (
         "data.train_files=mine.parquet",
         "data.train_files of .* found 'mine.parquet' with the option dataset_name 'task'",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attnpo.engines.verl.checks import check_row
+from attnpo.engines.verl.data import check_row
 from attnpo.errors import InputError
 
 ROW = {
