@@ -154,7 +154,7 @@ def table(cell: str, runs: dict[str, dict[int, Run]], against: str = PLAIN) -> s
     lines = [
         f"### {cell}",
         "",
-        f"| | seeds | samples until half | of {against}'s | in tokens | held out, at the end | accuracy − {against}'s "
+        f"| | seeds | samples until half | / {against}'s | in tokens | held out, at the end | accuracy − {against}'s "
         f"| tokens / {against}'s | accuracy − {against}'s at equal length |",
         "|" + "---|" * 9,
     ]

@@ -109,7 +109,7 @@ def main() -> None:
 
 def table(steps: dict[str, list[dict[str, float]]]) -> str:
     lines = [
-        "| method | s / step | of RLOO's | 95 % | " + " | ".join(PHASES) + " | sampled more | read more |",
+        "| method | s / step | / RLOO's | 95 % | " + " | ".join(PHASES) + " | additional tokens sampled | … read |",
         "|---" * (6 + len(PHASES)) + "|",
     ]
     costs = costs_of(steps)

@@ -64,7 +64,7 @@ def at_equal_time(folder: Path, arm: Arm, seeds: int, steps: int, costs: dict[st
 def table(arms: list[Arm], starts: Mapping[str, Arm], costs: dict[str, Cost]) -> str:
     lines = [
         "| method | seeds | updates | accuracy | 95 % | tokens | 95 % | AES "
-        "| s / step | of RLOO's | sampled more | read more | per seed (accuracy @ tokens) |",
+        "| s / step | / RLOO's | additional tokens sampled | … read | per seed (accuracy @ tokens) |",
         "|" + "---|" * 13,
     ]
     for arm in arms:
