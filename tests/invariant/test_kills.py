@@ -18,4 +18,4 @@ def test_four_kills(repository):
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "DIFFERENT" not in done.stdout
-    assert "processes left behind: 0" in done.stdout
+    assert "remaining processes: 0" in done.stdout
