@@ -191,7 +191,7 @@ def test_output_folder(complaint, folder):
     assert "old already contains a run" in complaint("--output_dir", "old")
 
 
-def test_left_out_problems_are_counted(trainer_kit, folder, capsys, one_pool):
+def test_dropped_problems_are_counted(trainer_kit, folder, capsys, one_pool):
     from attnpo.cli.main import main
 
     rows = [{"problem": f"What is {i} + 1?", "reference": str(i + 1)} for i in range(3)]

@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_four_kills(repository):
+def test_four_killed_runs_equal_the_uninterrupted_run(repository):
     command = [sys.executable, "benchmarks/kill_runs.py", "--kills", "4", "--each", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -63,7 +63,7 @@ def assert_equal_runs(one, other) -> None:
         assert torch.equal(weights, other[1][name]), name
 
 
-def test_resumed_with_micro_batches_of_another_size(run, tmp_path):
+def test_resuming_with_another_micro_batch_size(run, tmp_path):
     """An update of as many responses: the next generation begins where it would have begun."""
     sizes = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
     whole = run("whole", 4, **sizes)
@@ -77,7 +77,7 @@ def test_resumed_with_micro_batches_of_another_size(run, tmp_path):
     assert last["groups/without_signal"] == lines(whole[0])[-1]["groups/without_signal"]
 
 
-def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
+def test_resumed_run_equals_the_uninterrupted_one(run, tmp_path):
     whole = run("whole", 4, lr_scheduler_type="linear")
     # Three steps, of which the last is lost with its line and its rollouts; resumed from the second.
     run("parts", 3, lr_scheduler_type="linear")
@@ -130,7 +130,7 @@ def test_resumed_inside_a_generation(case, run, tmp_path):
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_resumed_run_with_continuations_is_the_uninterrupted_one(run, tmp_path, share):
+def test_resumed_run_with_continuations_equals_the_uninterrupted_one(run, tmp_path, share):
     """A stage that samples draws from the same random numbers as the rollouts."""
     kwargs = {"segments": 3, "rollouts": 2, "rollout_tokens": 4, "closing": "", "share_prefixes": share}
     options: dict[str, Any] = {"credit": "shape", "credit_kwargs": kwargs}

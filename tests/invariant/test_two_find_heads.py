@@ -45,12 +45,12 @@ def test_an_error_of_one_process_ends_both(ends, case, failed, own, told):
 
 
 @pytest.mark.slow
-def test_an_error_of_both_is_told_by_each(ends):
+def test_error_on_both_is_reported_by_each(ends):
     assert [end["both"] for end in ends[1:]] == [["ValueError", f"no verdict on {rank}"] for rank in (0, 1)]
 
 
 @pytest.mark.slow
-def test_main_cannot_write(ends):
+def test_unwritable_folder_on_the_main_process(ends):
     _, main, other = ends
     kind, message = main["writing"]
     assert "heads-traces.jsonl.gz" in message
@@ -58,7 +58,7 @@ def test_main_cannot_write(ends):
 
 
 @pytest.mark.slow
-def test_main_says_whether_heads_are_there(ends):
+def test_existing_heads_are_decided_by_the_main_process(ends):
     folder, main, other = ends
     assert main["resumed"] == other["resumed"] == [[0, 3]]
     assert not (folder / "resumed-1" / "heads.json").exists()

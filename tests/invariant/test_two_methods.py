@@ -23,7 +23,7 @@ COUNTED = ("extra/", "potential/", "segments/")
 """What a stage counts beside the rollouts: of sums two processes have the mean, and of means the mean of two."""
 
 
-def test_no_method_is_forgotten():
+def test_every_method_is_tested():
     # In a process of its own: other tests register methods of theirs.
     code = "from attnpo.credit.base import credit_names; print(*credit_names())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -13,7 +13,7 @@ HOW = {"port": 27500, "recipe": "fsdp2.yaml"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_as_one_process(method, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path, read_rollouts):
+def test_same_numbers_as_one_process(method, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path, read_rollouts):
     network = trainer_kit.sharpen(new_tiny_qwen2())
     model = trainer_kit.save_model(tmp_path / "model", network, tiny_tokenizer)
     as_one_process(method, model, network.state_dict(), tmp_path, read_rollouts, **HOW)

@@ -69,7 +69,7 @@ def test_registered():
     assert EngineRegistry.get_engine_cls("attnpo", "fsdp2") is attnpo.engines.verl.engine.AttnPOEngine
 
 
-def test_what_is_reached_into():
+def test_names_used_inside_verl_functions():
     """Names inside of functions that this engine relies on."""
     said = {
         PPOTrainer._compute_old_log_prob: ["actor_rollout_wg.compute_log_prob(batch)", '"calculate_entropy": True'],
@@ -89,7 +89,7 @@ def test_what_is_reached_into():
     assert hasattr(main_ppo.TaskRunnerV1.__ray_metadata__, "modified_class")
 
 
-def test_the_step_is_the_one_that_was_read():
+def test_order_of_calls_in_a_training_step():
     """Which parts follow one another in a step: old log-probabilities, advantage, update."""
     source = inspect.getsource(PPOTrainer._step_once)
     order = [

@@ -99,7 +99,7 @@ def killed_and_resumed(canned):
     return run, first, done
 
 
-def test_every_number_of_a_step(canned, killed_and_resumed, trainer_kit, tiny_folder, tokenizer):
+def test_all_scores_and_advantages_of_a_step_recomputed(canned, killed_and_resumed, trainer_kit, tiny_folder, tokenizer):
     _, _, served = canned
     _, (_, found), _ = killed_and_resumed
     kit = trainer_kit
@@ -173,7 +173,7 @@ def test_killed_and_resumed(killed_and_resumed):
     assert any(step["score"] is not None for record in records(run, STEPS) for step in record["steps"])
 
 
-def test_report_reads_it(killed_and_resumed, tmp_path):
+def test_report_reads_the_run_folder(killed_and_resumed, tmp_path):
     from attnpo.cli.main import main
 
     run, _, _ = killed_and_resumed
@@ -181,7 +181,7 @@ def test_report_reads_it(killed_and_resumed, tmp_path):
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 
-def test_a_model_that_generates(tmp_path, repository, left):
+def test_shipped_model_generates_and_trains(tmp_path, repository, left):
     """The recipe for a CPU: the shipped model's heads are found; it answers, is verified, and is trained with them."""
     run = tmp_path / "run"
     auto = ["--heads", "auto", "--heads_traces", "32"]

@@ -20,7 +20,7 @@ def test_gsm8k_solutions(shared_dir):
 
 
 @pytest.mark.parametrize("name", ["math500", "olympiadbench", "minerva_math", "aime24", "amc23"])
-def test_answers_stay_as_they_are(shared_dir, name):
+def test_answers_are_unchanged(shared_dir, name):
     source = str(shared_dir / "data" / "bench" / f"{name}.jsonl")
     rows = load_rows(source)
     assert [row["reference"] for row in to_problems(rows, source).rows] == [str(row["answer"]).strip() for row in rows]

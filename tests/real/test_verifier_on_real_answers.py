@@ -78,7 +78,7 @@ def grader() -> Iterator[Grader]:
         ("mmlu", "mmlu_stem_test.jsonl", 3018),
     ],
 )
-def test_every_gold_answer_is_right_however_spelt_and_no_near_miss(
+def test_gold_answers_are_right_in_all_spellings_and_near_misses_wrong(
     grader: Grader, shared_dir: Path, benchmark: str, name: str, rows: int
 ) -> None:
     loaded = load_file(get_benchmark(benchmark), shared_dir / "data" / "bench" / name)

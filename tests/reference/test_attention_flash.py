@@ -226,7 +226,7 @@ def test_all_answers_by_given_bounds(flash):
         torch.testing.assert_close(captured.scores[:, n, : slow.shape[1]], slow, rtol=0, atol=1e-6)
 
 
-def test_sequences_that_flash_attention_was_not_told_of(flash):
+def test_packed_rows_without_position_ids_are_refused(flash):
     model = flash("llama")
     layout = PackedLayout.from_spans(PACKED_STEPS, PACKED_ANSWERS, [LENGTHS], ROW.shape[1])
     with torch.no_grad(), capture_scores(model, layout, HEADS) as captured:

@@ -107,7 +107,7 @@ def test_training_forward_of_packed_rows():
 
 
 @pytest.mark.parametrize("told", [{}, {"attention_mask": torch.ones(2, 30), "position_ids": restarting_positions()}])
-def test_a_model_that_was_not_told_is_refused(told):
+def test_packing_unknown_to_the_model_is_refused(told):
     """transformers looks for packed sequences only where there is no attention mask."""
     layout = PackedLayout.from_spans(STEPS, ANSWERS, LENGTHS, 30)
     model = make_model("llama")
@@ -117,13 +117,13 @@ def test_a_model_that_was_not_told_is_refused(told):
         _ = captured.scores
 
 
-def test_a_model_that_does_not_look_is_refused():
+def test_model_that_ignores_packed_positions_is_refused():
     """gpt-oss makes its masks without the positions (transformers 5.23): only flash attention keeps them apart."""
     with pytest.raises(InputError, match="attend to other sequences"):
         score_packed_steps(make_model("gpt-oss", "eager"), IDS, LENGTHS, steps=STEPS, answers=ANSWERS, heads=HEADS)
 
 
-def test_other_bounds_than_the_models_are_refused():
+def test_bounds_that_differ_from_the_models_are_refused():
     """The model's second sequence begins one position earlier than the layout's."""
     answers = [*ANSWERS[:2], (9, 12), *ANSWERS[3:]]
     layout = PackedLayout.from_spans(STEPS, answers, [[12, 6, 12], [9, 17]], 30)

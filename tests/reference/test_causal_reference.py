@@ -138,7 +138,7 @@ def test_batches_and_padding_do_not_matter(name):
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_without_windows_hiding_is_taking_out(name):
+def test_without_windows_hiding_equals_removing_tokens(name):
     """With attention over everything, a row without the step's tokens, the others keeping their positions, is the
     same. No mask with holes is needed for that."""
     model = make_model(name)
@@ -216,7 +216,7 @@ def test_drops_equal_those_of_a_forward_in_loops(name):
         torch.testing.assert_close(drops[k], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_positions_move_unless_they_are_given():
+def test_explicit_positions_are_needed_for_opt():
     """Why positions are explicit: OPT numbers the tokens that the mask shows."""
     model = make_model("opt")
     trace = make_traces()[0]

@@ -110,7 +110,7 @@ def test_credit_equals_the_slow_loop(rows: list[Row], o: FirstCorrectCredit, gar
 
 @settings(max_examples=60, deadline=None)
 @given(BATCH, options(), st.randoms())
-def test_rows_do_not_see_each_other(rows: list[Row], o: FirstCorrectCredit, random) -> None:
+def test_rows_are_independent(rows: list[Row], o: FirstCorrectCredit, random) -> None:
     """Any order and any split of the batch gives the same numbers."""
     whole = assign_credit(o, batch(rows, False, 0)).advantages
     order = list(range(len(rows)))

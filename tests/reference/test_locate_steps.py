@@ -39,7 +39,7 @@ def assert_tiles(located: LocatedSteps) -> None:
 
 
 @pytest.mark.parametrize("name", ["byte-level", "byte-level, special tags", "llama", "llama, special tags"])
-def test_a_whole_response(tokenizers: dict[str, Any], name: str):
+def test_complete_response(tokenizers: dict[str, Any], name: str):
     tokenizer = tokenizers[name]
     first, second = ids_of(tokenizer, LONG), ids_of(tokenizer, "Wait 日本 " + LONG)
     close, answer = ids_of(tokenizer, CLOSE_TAG), ids_of(tokenizer, "12")

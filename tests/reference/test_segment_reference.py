@@ -152,7 +152,7 @@ def test_goldens_by_hand():
     assert as_tuples(segment_steps(f"{long}\nSo{'.' * 15}\nNow{long}"))[0] == (0, 99, "forward")
 
 
-def test_the_slip_of_the_released_lexicon():
+def test_released_lexicon_joins_two_phrases():
     text = "x" * 80 + "No," + "y" * 80 + "Let me double-check" + "z" * 80 + "No,Let me double-check" + "w" * 80
     assert [step.start for step in segment_steps(text, "paper")] == [0, 80, 163, 262]
     assert [step.start for step in segment_steps(text, "released")] == [0, 262]

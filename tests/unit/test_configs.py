@@ -16,7 +16,7 @@ CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 HERE = ["--use_cpu", "true", "--bf16", "false", "--use_vllm", "false"]
 
 
-def test_there_are_configurations():
+def test_configurations_are_found():
     assert {file.stem for file in CONFIGS} >= {"demo", "deepseek-r1-distill-qwen-1.5b", "grpo", "laser_d"}
 
 
@@ -164,7 +164,7 @@ def comparable(parsed: tuple[Any, ...]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("in_file", "on_line"), VARIED, ids=range(len(VARIED)))
-def test_configuration_comes_back(in_file, on_line, tmp_path):
+def test_configuration_round_trips(in_file, on_line, tmp_path):
     from attnpo.training.options import parse, resolved_options
 
     config = {"use_cpu": True, "output_dir": str(tmp_path), "report_to": "none", **in_file}

@@ -61,7 +61,7 @@ def test_the_cause_is_named_with_its_share(state):
     assert "'42'" in found.example
 
 
-def test_what_is_told_although_there_is_signal():
+def test_findings_with_signal():
     assert diagnose([record("right", 0.5), record("wrong", -0.5)] * 4, limit=512) is None
     assert diagnose([record("right", 0.1)] * 8, limit=512) is None  # all right, told apart by length
     mostly = diagnose([record("cut off", -0.1)] * 9 + [record("right", 0.9)], limit=8)
@@ -106,7 +106,7 @@ def test_a_long_response_is_shown_by_its_ends():
     assert f"{'a' * 200} … [100 characters] … {'b' * 300}" in show_response(record("wrong", text=text))
 
 
-def test_another_formats_marks_are_told():
+def test_marks_of_another_format_are_reported():
     """Also where responses without marks are answers, of which thinking and answer together may be right."""
     other = [record("not closed", text="12 and 30 make 42[/THINK]\\boxed{42}")] * 4
     assert "They look like mistral" in (wrong_format(other, THINK) or "")
@@ -146,7 +146,7 @@ def watched(
     return text, taken
 
 
-def test_the_first_batch_is_told_once(tmp_path):
+def test_first_batch_is_reported_once(tmp_path):
     text, taken = watched(tmp_path, [[record("wrong")] * 4] * 5, patience=0)
     assert taken == 5
     assert text.count("step 1: 100% of 4 responses are complete and judged wrong") == 1
@@ -214,7 +214,7 @@ def cut(*lengths: int, answered: bool = True) -> dict[str, Any]:
     }
 
 
-def test_too_few_steps_are_told_once(tmp_path):
+def test_too_few_steps_are_reported_once(tmp_path):
     """Of complete responses: one that was cut off has a large last step."""
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -240,7 +240,7 @@ def test_too_few_steps_are_told_once(tmp_path):
     assert told(tmp_path / "none", [cut(99, answered=False)] * 9) == ""
 
 
-def test_a_thinking_that_is_not_closed_is_told_with_its_marks():
+def test_unclosed_thinking_is_reported_with_its_marks():
     others = [record("not closed", text="[THINK]so[/THINK] it is 42") for _ in range(8)]
     found = diagnose(others, limit=512, form=THINK)
     assert found is not None

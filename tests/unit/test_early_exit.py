@@ -122,7 +122,7 @@ def test_a_plain_budget_is_closed_at_the_limit(tiny_qwen2, tiny_tokenizer):
         assert response.tokens == response.thinking + len(closing.ids) + 4
 
 
-def test_thinking_ends_where_the_rule_says_so(tiny_qwen2, tiny_tokenizer, monkeypatch):
+def test_thinking_ends_where_the_rule_applies(tiny_qwen2, tiny_tokenizer, monkeypatch):
     monkeypatch.setattr(early_exit, "at_boundary", lambda tokenizer, ids: len(ids) % 5 == 0)
     closing = Closing(tiny_qwen2, tiny_tokenizer, room=4)
 
@@ -162,7 +162,7 @@ def test_a_branch_in_another_format(tiny_qwen2, tiny_tokenizer, name):
     assert written[parts.answer_start :] == "42"
 
 
-def test_only_thinking_is_asked(tiny_qwen2, tiny_tokenizer):
+def test_responses_without_thinking_are_not_probed(tiny_qwen2, tiny_tokenizer):
     """By the text so far: not an answer without thinking, nor what follows the end of the thinking."""
     mistral = replace(load_format("mistral"), prompt_opens=None)
     prompt = prompts(tiny_tokenizer)[:1]

@@ -49,7 +49,7 @@ def test_essential_steps_are_protected() -> None:
     assert scales(inputs_of(-0.3, SECOND)) == [0, 0, 1, 1]
 
 
-def test_left_alone() -> None:
+def test_responses_that_are_not_rescaled() -> None:
     for inputs in (
         inputs_of(0.3, [False] * 4),  # no step states the answer
         inputs_of(-0.3, [False] * 4),
@@ -126,7 +126,7 @@ def test_place_is_checked() -> None:
         get_credit("first_correct", place="first")
 
 
-def test_trained(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, read_rollouts) -> None:
+def test_training_with_first_correct(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, read_rollouts) -> None:
     kit = trainer_kit
     trainer = kit.make_trainer(
         tiny_qwen2,

@@ -59,7 +59,7 @@ def test_kappa_by_hand() -> None:
 
 
 @given(pairs)
-def test_kappa_is_symmetric_and_knows_no_favourite(votes: list[tuple[bool, bool]]) -> None:
+def test_kappa_is_symmetric_in_judges_and_labels(votes: list[tuple[bool, bool]]) -> None:
     first, second = [a for a, _ in votes], [b for _, b in votes]
     kappa = cohen_kappa(first, second)
     turned = cohen_kappa([not a for a in first], [not b for b in second])

@@ -59,7 +59,7 @@ def test_warning(name):
     assert (fit.warning("paper") is not None) == warned
 
 
-def test_what_is_proposed():
+def test_suggested_phrases():
     english, chinese = fit_of(["a" * 20], [spans(20)]), fit_of(["数" * 20], [spans(20)])
     assert "try lexicon paragraphs, or propose one" in str(english.warning("paper"))
     assert "try lexicon paper+zh, or" in str(chinese.warning("paper"))

@@ -115,7 +115,7 @@ def test_steps_tile_the_text(text, lexicon):
 
 
 @given(st.text(alphabet=st.sampled_from("但是所以Wait So,.\n\nah"), max_size=200))
-def test_the_old_ones_do_not_see_the_new(text):
+def test_built_in_lexicons_ignore_chinese_phrases(text):
     """No Chinese phrase, width or paragraph reaches paper and released."""
     for name in LEXICONS:
         lexicon = load_lexicon(name)

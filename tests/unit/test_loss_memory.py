@@ -73,7 +73,7 @@ def peak(model: Any, kit: Any, tokenizer: Any, folder: Any, responses: int) -> i
     return found[0]
 
 
-def test_what_the_vocabulary_costs_does_not_grow_with_the_tokens(
+def test_vocabulary_memory_is_independent_of_the_number_of_tokens(
     small_chunks, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch
 ):
     """Of a vocabulary of 8,192 beside one of 512 the peak shows the weights' gradients and one chunk, whatever the

@@ -192,7 +192,7 @@ def test_with_lora_the_heads_are_those_of_the_adapted_model(
     assert found["lora"] != pytest.approx(found["base"], abs=0.1)
 
 
-def test_nothing_is_searched_where_heads_are_known(auto, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_no_search_with_known_heads(auto, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     folder = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
     trainer = trainer_kit.make_trainer(str(folder), tiny_tokenizer, tmp_path / "run", heads=None)
     assert trainer.heads == [(1, 0), (2, 3)]  # heads.json in the model's folder

@@ -55,7 +55,7 @@ def checkpoint(run: Path, step: int) -> Path:
     return folder
 
 
-def test_attnpo_takes_as_many_updates_as_tlmre_came_to(make, tmp_path):
+def test_attnpo_gets_as_many_updates_as_tlmre(make, tmp_path):
     by_name = {stage.name: stage for stage in make().stages()}
     assert not by_name["TLMRE"].made()
     run = tmp_path / "out" / "TLMRE"
@@ -70,7 +70,7 @@ def test_attnpo_takes_as_many_updates_as_tlmre_came_to(make, tmp_path):
     assert value(command, "--model") == str(run / "checkpoint-20")
 
 
-def test_a_training_goes_on_where_there_is_a_checkpoint(make, tmp_path):
+def test_training_resumes_from_a_checkpoint(make, tmp_path):
     stage = next(stage for stage in make().stages() if stage.name == "TLMRE")
     (command,) = stage.commands(10)
     assert command[-2:] == ["--overwrite_run", "true"]

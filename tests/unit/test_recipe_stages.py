@@ -95,7 +95,7 @@ SLOW = """
 """
 
 
-def test_time_is_up_with_something_made(stages, stage, tmp_path):
+def test_timeout_with_a_result(stages, stage, tmp_path):
     """SIGTERM lets the command save; its further commands are left out, and the next stage begins."""
     file = tmp_path / "one"
     one, _, _ = stage("one", program(SLOW.format(file=str(file), saves=True)), touch(file), share=0.4)
@@ -107,7 +107,7 @@ def test_time_is_up_with_something_made(stages, stage, tmp_path):
     assert 2 <= state["one"]["seconds"] < 30
 
 
-def test_time_is_up_with_nothing_made(stages, stage, tmp_path):
+def test_timeout_without_a_result(stages, stage, tmp_path):
     """Then there is nothing to go on with; the next call has the whole time again."""
     one, file, seen = stage("one", program(SLOW.format(file=str(tmp_path / "one"), saves=False)))
     for _ in range(2):
@@ -141,7 +141,7 @@ def test_a_command_that_does_not_end_is_killed(stages, stage, tmp_path):
     assert time.monotonic() - began < 30
 
 
-def test_nothing_made_though_it_ended_well(stages, stage, tmp_path):
+def test_success_without_a_result_is_an_error(stages, stage, tmp_path):
     one, _, _ = stage("one", program("pass"))
     with pytest.raises(RunError, match="one: its commands ended without the expected output"):
         stages.run_stages([one], tmp_path, 1, say=lambda text: None)
@@ -215,7 +215,7 @@ def wait_for(file: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"one": {}}', '{"one": {"done": null, "seconds": "long"}}'])
-def test_a_state_that_is_none(text, stages, stage, tmp_path):
+def test_invalid_state_file(text, stages, stage, tmp_path):
     (tmp_path / "stages.json").write_text(text)
     one, _, _ = stage("one")
     with pytest.raises(InputError, match=r"stages\.json: (not valid JSON|found something else)"):

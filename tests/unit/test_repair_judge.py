@@ -100,7 +100,7 @@ def test_bad_judges(tmp_path, monkeypatch) -> None:
         '{"verdict": "repaired", "why": "…"}',
     ],
 )
-def test_answers_that_are_none(answer) -> None:
+def test_invalid_answers(answer) -> None:
     with pytest.raises(InvalidAnswer):
         parse_verdict(answer)
 

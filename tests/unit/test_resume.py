@@ -30,7 +30,7 @@ def train(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, one_pool, capfd):
     return run
 
 
-def test_what_counts_as_a_change():
+def test_changes_that_are_detected():
     old = described({"learning_rate": 1e-3, "max_steps": 2}, {"processes": 1, "derived": {"credit_delay": 1}})
     new = described({"learning_rate": 1e-3, "max_steps": 9, "save_steps": 3}, {"derived": {"credit_delay": 4}})
     assert changes(old, new) == {}

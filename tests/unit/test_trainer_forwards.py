@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_no_further_forward(name, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_no_additional_forward(name, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     changes, expected = SETTINGS[name]
     for credit in ("outcome", "attnpo"):
         trainer = trainer_kit.make_trainer(
