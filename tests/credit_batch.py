@@ -1,4 +1,4 @@
-"""Inputs of a credit method in which what it does not look at is filled in."""
+"""Inputs of a credit method, with default values for the fields that it does not use."""
 
 from __future__ import annotations
 

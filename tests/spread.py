@@ -1,4 +1,4 @@
-"""Runs of two processes, whose model may be spread over them, beside one process with the same global batch."""
+"""Runs of two processes, whose model may be sharded, compared with one process and the same global batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of the launcher for the tests of `tests/on_verl`, and what may be left of them: nothing."""
+"""Runs of the launcher for the tests of `tests/on_verl`, and a check that they leave no process and no port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong heads, spans, models and forwards: an error that says what is wrong, never a wrong number."""
+"""Wrong heads, spans, models and forwards give an error that names the problem, never a wrong number."""
 
 from __future__ import annotations
 

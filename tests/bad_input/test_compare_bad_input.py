@@ -1,4 +1,4 @@
-"""What `attnpo compare` is given wrong, and what it says about it."""
+"""Wrong input of `attnpo compare`, and its error messages."""
 
 from __future__ import annotations
 

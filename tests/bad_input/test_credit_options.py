@@ -1,4 +1,4 @@
-"""Options and numbers out of range are told by name."""
+"""Error messages name options and numbers out of range."""
 
 from __future__ import annotations
 

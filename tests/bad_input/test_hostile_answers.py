@@ -1,4 +1,4 @@
-"""Answers that hang a computer algebra system, eat memory or are enormous: the rest of the batch is graded."""
+"""Answers that hang a computer algebra system, exhaust memory or are enormous: the rest of the batch is graded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that attack the machine: none gets anything, leaves anything, or keeps the next one from running."""
+"""Programs that attack the machine: they get no data, leave nothing behind, and do not block the next one."""
 
 from __future__ import annotations
 

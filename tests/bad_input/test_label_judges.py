@@ -1,4 +1,4 @@
-"""`attnpo label --by judges`: what is wrong is named, and nothing is sent."""
+"""`attnpo label --by judges` with wrong input: the error is named, and nothing is sent."""
 
 from __future__ import annotations
 

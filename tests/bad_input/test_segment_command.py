@@ -1,4 +1,4 @@
-"""`attnpo segment`: what it writes, what it refuses, and how."""
+"""`attnpo segment`: its output, and its error messages for input that it refuses."""
 
 from __future__ import annotations
 

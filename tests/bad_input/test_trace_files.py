@@ -1,4 +1,4 @@
-"""Trace files: what is wrong is named by file, row and field; nothing is lost when writing fails."""
+"""Trace files: error messages name file, row and field; nothing is lost when writing fails."""
 
 from __future__ import annotations
 

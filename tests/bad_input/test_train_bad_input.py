@@ -1,4 +1,4 @@
-"""`attnpo train` given what it cannot use: exit code 2, and a message that says where and what."""
+"""Wrong input of `attnpo train`: exit code 2, and a message that names the place and the problem."""
 
 from __future__ import annotations
 

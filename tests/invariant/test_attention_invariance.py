@@ -1,4 +1,4 @@
-"""What must not change step scores, and what capturing must not change."""
+"""Invariances of step scores, and of everything else under capturing."""
 
 from __future__ import annotations
 

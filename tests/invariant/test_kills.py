@@ -1,4 +1,4 @@
-"""Runs killed with SIGKILL and resumed are the undisturbed ones (a short call of the benchmark)."""
+"""Runs killed with SIGKILL and resumed equal uninterrupted ones (a short call of the benchmark)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must not matter to a training run: how a batch is cut up, in which order its rows come, how it is padded."""
+"""Invariances of a training run: the split of a batch, the order of its rows, their padding."""
 
 from __future__ import annotations
 

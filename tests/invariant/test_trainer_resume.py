@@ -1,4 +1,4 @@
-"""A resumed run is the uninterrupted one, number for number, and evaluating does not change training."""
+"""A resumed run equals the uninterrupted one in every number, and evaluating does not change training."""
 
 from __future__ import annotations
 

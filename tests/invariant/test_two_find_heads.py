@@ -1,4 +1,4 @@
-"""`heads: auto` on two processes: both find the same heads, and where one fails neither waits for the other."""
+"""`heads: auto` on two processes: both find the same heads, and if one fails neither waits for the other."""
 
 from __future__ import annotations
 

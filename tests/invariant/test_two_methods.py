@@ -1,6 +1,6 @@
 """`accelerate launch` with two CPU processes trains with every credit method as one process on the same global batch.
 
-The methods that sample or repair beside the rollouts have modules of their own (test_two_{repairing,continuing}).
+The methods that sample or repair in addition to the rollouts have separate modules (test_two_{repairing,continuing}).
 """
 
 from __future__ import annotations

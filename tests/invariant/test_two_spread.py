@@ -1,4 +1,4 @@
-"""The whole trainer under FSDP2 (recipes/accelerate/fsdp2.yaml), on two CPU processes."""
+"""The complete trainer with FSDP2 (recipes/accelerate/fsdp2.yaml), on two CPU processes."""
 
 from __future__ import annotations
 

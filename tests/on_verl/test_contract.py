@@ -1,6 +1,6 @@
-"""What is overridden or reached into of verl 0.9.1, as it was when this engine was written for it.
+"""The functions and names of verl 0.9.1 that this engine overrides or uses internally.
 
-A new release of verl that changes any of these has to be read before the pin in `checks.VERL` moves.
+If a new release of verl changes any of these, review it before changing `checks.VERL`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""verl's engine with the capture, against `score_steps` on every sequence alone."""
+"""verl's engine with the capture, compared with `score_steps` on every single sequence."""
 
 from __future__ import annotations
 

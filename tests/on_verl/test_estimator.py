@@ -1,4 +1,4 @@
-"""The estimator of verl's form, alone and as the trainer uses it."""
+"""The advantage estimator, with another trainer of verl's and with this package's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Problems of `dataset_name`, read and told as by `attnpo train`, in verl's form; `heads: auto` before Ray starts."""
+"""Problems of `dataset_name` as in `attnpo train`, in verl's format; `heads: auto` before Ray starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reward manager judges many responses at once."""
+"""The reward manager with many responses at once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whole runs on two workers: every number of a step recomputed, a run killed and resumed, a model that learns.
+"""Complete runs on two workers: every number of a step recomputed, a run killed and resumed, a model that learns.
 
-Responses of the first run are canned, so that everything can be done over by hand: steps from their pieces, scores from
-eager attention of the model's file, sums from plain loops. Nothing may be left of any run.
+Responses of the first run are canned, so that everything can be recomputed: steps from their pieces, scores from
+eager attention of the model's file, sums from plain loops. No run may leave a process or a port.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def killed_and_resumed(canned):
     return run, first, done
 
 
-def test_all_scores_and_advantages_of_a_step_recomputed(canned, killed_and_resumed, trainer_kit, tiny_folder, tokenizer):
+def test_all_scores_and_advantages_of_a_step_recomputed(
+    canned, killed_and_resumed, trainer_kit, tiny_folder, tokenizer
+):
     _, _, served = canned
     _, (_, found), _ = killed_and_resumed
     kit = trainer_kit

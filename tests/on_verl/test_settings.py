@@ -1,4 +1,4 @@
-"""Recipes and the command line as verl's configuration, and what is refused before Ray starts."""
+"""Recipes and the command line composed to verl's configuration, and settings that are refused before Ray starts."""
 
 from __future__ import annotations
 

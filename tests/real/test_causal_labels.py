@@ -1,4 +1,4 @@
-"""Causal labels of the model that ships with the package, against the labels of the task's writer."""
+"""Causal labels from the shipped model, compared with the gold labels of the task."""
 
 from __future__ import annotations
 

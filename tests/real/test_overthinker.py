@@ -1,4 +1,4 @@
-"""The models that ship with the package, as a user gets them: through AutoModel and AutoTokenizer."""
+"""The models shipped with the package, loaded through AutoModel and AutoTokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step scores behind transformers' flash attention path, with the kernel played by a few lines of PyTorch.
+"""Step scores with transformers' flash attention path, with the kernel emulated by a few lines of PyTorch.
 
 All but the kernel is the real thing: the masks transformers makes for flash attention, its unpadding, its reading of
 packed rows, the arguments it gives the kernel. Windows and sequences reach flash attention in other ways than a mask.

@@ -1,4 +1,4 @@
-"""Sequences packed into rows without padding: each gets the scores that it gets alone."""
+"""Sequences packed into rows without padding: each has the same scores as in a row of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drops against three slow ways to hide a step: hand-made masks, a forward written out in loops, tokens taken out."""
+"""Drops compared with three slow ways to hide a step: explicit masks, a forward in plain loops, tokens removed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def make_traces() -> list[PreparedTrace]:
 
 
 def additive_mask(length: int, hidden: tuple[int, int], window: int | None) -> torch.Tensor:
-    """Hidden from the positions behind the step only: its own tokens see each other."""
+    """Hide a step from the positions after it only: its own tokens attend to each other."""
     mask = torch.full((1, 1, length, length), torch.finfo(torch.float32).min)
     for q in range(length):
         for k in range(q + 1):

@@ -1,4 +1,4 @@
-"""Scales before and behind the first right answer against a loop written from the rule, on arbitrary batches."""
+"""Scales before and after the first right answer compared with a loop written from the rule, on arbitrary batches."""
 
 from __future__ import annotations
 

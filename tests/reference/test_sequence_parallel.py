@@ -1,4 +1,4 @@
-"""Scores of a row that two processes share, against what every sequence of it gets alone."""
+"""Scores of a row that two processes share, compared with those of every single sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card says what a run folder's records say."""
+"""The model card contains the figures of a run folder's records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attnpo check`: what a sample of responses says about the run to come."""
+"""`attnpo check`: prediction for a run from a sample of responses."""
 
 from __future__ import annotations
 

@@ -232,9 +232,7 @@ sys.exit(main(["train"]))
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("lines", [1, 100_000])
-def test_closed_stdout_ends_the_command_quietly(
-    monkeypatch: pytest.MonkeyPatch, unbuffered: str, lines: int
-) -> None:
+def test_closed_stdout_ends_the_command_quietly(monkeypatch: pytest.MonkeyPatch, unbuffered: str, lines: int) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     code = FAKE.format(body=f"sys.stdin.read(); print('line\\n' * {lines})")
     argv, pipe = [sys.executable, "-c", code], subprocess.PIPE

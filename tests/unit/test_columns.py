@@ -1,4 +1,4 @@
-"""Rows of data sets of many origins: which columns are read, what is said about it, and what errors say."""
+"""Rows of data sets of many origins: the columns that are read, messages and errors."""
 
 from __future__ import annotations
 

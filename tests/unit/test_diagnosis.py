@@ -1,4 +1,4 @@
-"""What a run says of batches that teach nothing, and that it does not go on with them for ever."""
+"""Messages about batches without a learning signal, and the end of a run after too many of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attnpo train --dry_run`: what it says of a run is what the run is."""
+"""`attnpo train --dry_run`: its figures are those of the run."""
 
 from __future__ import annotations
 

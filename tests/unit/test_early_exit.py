@@ -1,4 +1,4 @@
-"""Early exit: rules by hand, branches against a plain forward, and responses that end where the rule says so."""
+"""Early exit: rules by hand, branches compared with a plain forward, and responses that end where the rule applies."""
 
 from __future__ import annotations
 

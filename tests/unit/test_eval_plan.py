@@ -1,4 +1,4 @@
-"""What is sampled is fixed before anything runs."""
+"""The plan of an evaluation is fixed before sampling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens when something around a run fails: one test per row of docs/runs.md, or where its row says."""
+"""Faults around a run: one test per row of docs/runs.md, here or in the test that the row names."""
 
 from __future__ import annotations
 

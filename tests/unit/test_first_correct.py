@@ -1,4 +1,4 @@
-"""Steps behind the first one that states the answer; what counts as stating it."""
+"""Steps after the first one that states the answer, and the definition of stating it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which thinking format a tokenizer has: chat templates and response templates as TRL ships them, added tokens."""
+"""Detection of a tokenizer's thinking format: chat templates and response templates shipped with TRL, added tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of gold answers notices a grader that is wrong; the command says so."""
+"""The check of gold answers detects a wrong grader, and the command reports it."""
 
 from __future__ import annotations
 

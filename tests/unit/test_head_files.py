@@ -1,4 +1,4 @@
-"""Which model a head file belongs to: when a warning comes, and when it would only be in the way."""
+"""The model that a head file belongs to: cases with and without a warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source has no import circle, also inside a folder; import-linter holds the layers (`make lint`)."""
+"""The source has no circular imports, also inside a folder; import-linter checks the layers (`make lint`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judges that misbehave: what is asked again, what is counted, what stops the run."""
+"""Faults of judges: those that are retried, those that are counted, and those that stop the run."""
 
 from __future__ import annotations
 

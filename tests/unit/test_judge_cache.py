@@ -1,4 +1,4 @@
-"""The cache of judges' answers: what a key depends on, what survives."""
+"""The cache of judges' answers: its keys and its persistence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What judges are asked, and that their answers are read strictly."""
+"""The prompt for judges, and the strict parsing of their answers."""
 
 from __future__ import annotations
 

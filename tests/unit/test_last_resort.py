@@ -1,4 +1,4 @@
-"""The judge of last resort: asked only where the rules cannot tell, and its verdicts are of a kind of their own."""
+"""The answer judge: it is asked only if the rules cannot decide, and its verdicts are marked as such."""
 
 from __future__ import annotations
 

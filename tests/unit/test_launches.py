@@ -1,4 +1,4 @@
-"""What reading the scores and forming credit asks of a GPU, counted: few kernels, and no wait for the device."""
+"""Kernel launches and synchronisations of capturing scores and computing credit: few launches, no synchronisation."""
 
 from __future__ import annotations
 

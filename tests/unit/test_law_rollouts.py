@@ -1,4 +1,4 @@
-"""The experiments' fast rollouts sample what transformers samples."""
+"""The experiments' fast rollouts sample the same tokens as transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts that ask for a length."""
+"""Prompts that request a length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every length reward through the real trainer, on a tiny model: what reaches the rewards, metrics and checkpoints."""
+"""Every length reward with the real trainer, on a tiny model: rewards, metrics and checkpoints."""
 
 from __future__ import annotations
 

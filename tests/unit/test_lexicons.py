@@ -1,4 +1,4 @@
-"""Lexicons beside the two of the method: Chinese, paragraphs, files, several joined."""
+"""Lexicons other than the two of the method: Chinese, paragraphs, files, several joined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attnpo check MODEL`: what is said of a model, and what stands against one."""
+"""`attnpo check MODEL`: its notes on a model, and reasons against one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`heads: auto`: which responses are taken, what is written, when it refuses; labels are given, not measured."""
+"""`heads: auto`: the responses it uses, its files, and its refusals; labels are given, not measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attnpo train` with reward functions, system prompt and models of the user's own."""
+"""`attnpo train` with custom reward functions, system prompt and models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed: versions, public names, package data."""
+"""The installed package: versions, public names, package data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that a Python program starts says what it is made of, as one of the command line does."""
+"""A run that a Python program starts writes the same description as one of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe of SmolLM2: its commands are understood, and it keeps to its options."""
+"""The recipe of SmolLM2: its commands are valid, and it keeps its options."""
 
 from __future__ import annotations
 

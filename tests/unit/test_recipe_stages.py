@@ -1,4 +1,4 @@
-"""Recipes: what is done once, what goes on, how the time is divided. The commands are small Python programs."""
+"""Stages of recipes: finished, continued, and the division of time. The commands are small Python programs."""
 
 from __future__ import annotations
 

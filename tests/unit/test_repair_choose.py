@@ -1,4 +1,4 @@
-"""Who is repaired with which anchor, what a candidate is worth, what the audit's rules and the prompts say."""
+"""Responses to repair and their anchors, scores of candidates, the audit's rules, and the prompts."""
 
 from __future__ import annotations
 

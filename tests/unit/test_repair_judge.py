@@ -1,4 +1,4 @@
-"""The audit by a chat endpoint: what it is asked, how its answers are read, kept and counted."""
+"""The audit by a chat endpoint: its prompt, and how its answers are parsed, cached and counted."""
 
 from __future__ import annotations
 

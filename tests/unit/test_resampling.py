@@ -1,4 +1,4 @@
-"""`dynamic_sampling`: groups whose responses are all worth the same are replaced by other problems' responses."""
+"""`dynamic_sampling`: groups with equal rewards are replaced by responses to other problems."""
 
 from __future__ import annotations
 

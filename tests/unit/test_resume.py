@@ -1,4 +1,4 @@
-"""Going on with a run: refused with the differences where it would become another, and what is kept when it may."""
+"""Resuming a run: refused with the differences if it would become another run, and the parts that are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run writes: rollouts, metrics, tables and event files, checked against the canned batch."""
+"""Records of a run: rollouts, metrics, tables and event files, compared with the canned batch."""
 
 from __future__ import annotations
 

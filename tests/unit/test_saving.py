@@ -1,4 +1,4 @@
-"""What a run has in hand, written without pickle; checkpoints that are damaged, and disks that are full."""
+"""The state of a run, written without pickle; damaged checkpoints, and full disks."""
 
 from __future__ import annotations
 

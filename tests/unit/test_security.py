@@ -1,4 +1,4 @@
-"""What SECURITY.md says can be seen in the source and in the processes."""
+"""The statements of SECURITY.md, checked in the source and in the processes."""
 
 from __future__ import annotations
 

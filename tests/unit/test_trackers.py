@@ -90,7 +90,7 @@ PACKAGES = {"trackio": [], "tensorboard": [], "wandb": ["wandb"], "mlflow": ["ml
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tracker", PACKAGES)
-def test_real_trackio_package(tracker, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_real_tracker_package(tracker, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     """A whole run with both evaluations and the package itself, offline: one run there, with both of them."""
     python = python_with(PACKAGES[tracker], tmp_path / "venv")
     trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)

@@ -1,4 +1,4 @@
-"""Scores come out of forwards that run anyway."""
+"""Scores are captured in forwards that run anyway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reward functions of the user's beside ours, missing rewards, and what is counted about them."""
+"""Custom reward functions in addition to ours, missing rewards, and their metrics."""
 
 from __future__ import annotations
 

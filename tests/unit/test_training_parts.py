@@ -1,4 +1,4 @@
-"""The parts that the trainer is made of, each by itself: no trainer and no TRL."""
+"""The parts of the trainer, each tested separately, without a trainer or TRL."""
 
 from __future__ import annotations
 

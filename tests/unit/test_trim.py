@@ -1,4 +1,4 @@
-"""Trimming: which steps stay for their value, the bisection, the rows that come out, and the command."""
+"""Trimming: steps kept for their value, the bisection, the resulting rows, and the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of verl's columns, as they are checked before a run on verl."""
+"""The check of rows in verl's columns before a run."""
 
 from __future__ import annotations
 

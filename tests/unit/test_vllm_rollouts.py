@@ -1,4 +1,4 @@
-"""What rollouts by vLLM need, as far as it can be tried without vLLM (tests/on_vllm has the rest)."""
+"""Requirements of rollouts by vLLM, as far as they can be tested without vLLM (tests/on_vllm has the rest)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped model with wider heads, which stands in for it where an engine's attention knows no heads of 16."""
+"""The shipped model with wider heads, for engines whose attention does not support heads of 16."""
 
 from __future__ import annotations
 
