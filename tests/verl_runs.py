@@ -44,7 +44,7 @@ class Left:
             if not processes and not ports:
                 return
             time.sleep(0.5)
-        raise AssertionError(f"left behind: processes {processes}, ports {ports}")
+        raise AssertionError(f"remaining processes {processes}, ports {ports}")
 
 
 def command(*words: object) -> tuple[list[str], dict[str, str]]:

@@ -90,7 +90,7 @@ def test_mismatched_forwards_are_refused(tiny_qwen2):
             pass
         with pytest.raises(InputError, match="no forward"):
             _ = captured.scores
-        tiny_qwen2(input_ids=IDS)  # and nothing is left behind
+        tiny_qwen2(input_ids=IDS)  # and no hook remains
 
 
 def test_unsupported_attention_arguments_are_refused(tiny_qwen2):

@@ -1,4 +1,4 @@
-"""Programs that attack the machine: they get no data, leave nothing behind, and do not block the next one."""
+"""Programs that attack the machine: they get no data, leave nothing, and do not block the next one."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def attack(sandbox: Sandbox, outside: Outside):
 
 
 def processes_in(folder: Path) -> set[int]:
-    """Processes that stand in `folder`, whoever their parent is: a server, its runs, and all they could start."""
+    """Processes with the working directory `folder`, of any parent: a server, its runs, and all they could start."""
     found = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():

@@ -146,8 +146,8 @@ def test_no_device_synchronisation():
         attends_elsewhere(packed, both, (1, 2), 1 << 20)
         positions = {"position_ids": torch.arange(32)[None] % 16}
         bounds = torch.tensor([0, 16, 32], dtype=torch.int32)
-        told = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 16, "max_length_k": 16}
-        for kwargs in (positions, {**positions, **told}, {}):
+        lengths = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 16, "max_length_k": 16}
+        for kwargs in (positions, {**positions, **lengths}, {}):
             read_mask(0, "flash_attention_2", None, query[:1], kwargs)
     assert "bmm" in recorder.operations
     assert not recorder.operations & {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"}

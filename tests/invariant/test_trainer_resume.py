@@ -115,7 +115,7 @@ HALF_USED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", HALF_USED)
 def test_resumed_inside_a_generation(case, run, tmp_path):
-    """From every checkpoint on: whatever is in hand between two steps goes on where it was."""
+    """Resume from every checkpoint: the state between two steps of a generation is restored."""
     options = {"save_steps": 1, "learning_rate": 0.05, **HALF_USED[case]}
     steps = options.get("max_steps", 4)
     whole = run("whole", steps, **options)
@@ -160,7 +160,7 @@ def test_evaluations_are_the_same_for_the_same_weights(trainer_kit, tiny_qwen2, 
         tiny_qwen2, tiny_tokenizer, tmp_path, eval_data=trainer_kit.problems(3), max_completion_length=16
     )
     trainer.evaluate()
-    torch.rand(7)  # training goes on in between
+    torch.rand(7)  # training continues in between
     trainer.evaluate()
     first, second = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
     first.pop("seconds"), second.pop("seconds")

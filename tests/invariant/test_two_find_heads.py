@@ -32,16 +32,16 @@ def test_same_heads(ends, case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "failed", "own", "told"),
+    ("case", "failed", "own", "other"),
     [
         ("reward", 1, ["ValueError", "no verdict on 1"], ["RunError", "process 1: ValueError: no verdict on 1"]),
         ("generation", 1, ["MemoryError", "too long"], ["RunError", "process 1: MemoryError: too long"]),
         ("labels", 0, ["InputError", "prepared[3]: bad"], ["InputError", "process 0: prepared[3]: bad"]),
     ],
 )
-def test_an_error_of_one_process_ends_both(ends, case, failed, own, told):
+def test_an_error_of_one_process_ends_both(ends, case, failed, own, other):
     assert ends[1 + failed][case] == own
-    assert ends[2 - failed][case] == told
+    assert ends[2 - failed][case] == other
 
 
 @pytest.mark.slow

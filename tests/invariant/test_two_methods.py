@@ -20,7 +20,7 @@ SAMPLED = ("completions/", "num_tokens")
 """What TRL counts of all that was sampled: two processes that replace groups sample rows for company (`resampling`)."""
 ELSEWHERE = {"shape": "test_two_continuing", "iop": "test_two_repairing"}
 COUNTED = ("extra/", "potential/", "segments/")
-"""What a stage counts beside the rollouts: of sums two processes have the mean, and of means the mean of two."""
+"""Metrics of stages: two processes have the mean of their sums, and the mean of their means."""
 
 
 def test_every_method_is_tested():

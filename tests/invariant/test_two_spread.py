@@ -7,7 +7,7 @@ import pytest
 from spread import as_one_process, resumed_as_whole
 
 METHODS = ("attnpo", "outcome", "first_correct")
-"""The others sample beside the rollouts, each process by itself, and are refused there."""
+"""The other methods sample in addition to the rollouts, in each process separately, and are refused there."""
 HOW = {"port": 27500, "recipe": "fsdp2.yaml"}
 
 

@@ -84,10 +84,12 @@ def test_same_messages_and_problems_as_attnpo_train(words, files, tmp_path):
     train, held_out = files
     rows, others, said = written([*words, "--dataset_name", train, "--eval_dataset_name", held_out], tmp_path)
     options = DataConfig(dataset_name=train, eval_dataset_name=held_out)
-    told: list[str] = []
+    expected: list[str] = []
     with VerifierPool(1) as pool:
-        sets = load_sets(options, tokenizer_of(words), AccuracyReward(pool), told.append, Use(max_prompt_tokens=100))
-    assert said == told
+        sets = load_sets(
+            options, tokenizer_of(words), AccuracyReward(pool), expected.append, Use(max_prompt_tokens=100)
+        )
+    assert said == expected
     assert said[2] == (
         "train: 4 problems (left out: 1 with a reference the verifier cannot read, "
         "1 with a prompt of more than 100 tokens)"
@@ -230,7 +232,7 @@ def test_failed_head_search(words, files, tmp_path, not_started, monkeypatch):
 
 
 def test_head_search_ends_with_the_launcher():
-    """Killed without a chance to say anything."""
+    """The launcher is killed with SIGKILL."""
     child = "import time; from threading import Thread; from attnpo.engines.verl.find_heads import end_with\n"
     child += "Thread(target=end_with, args=(0,), daemon=True).start(); print('up', flush=True); time.sleep({})"
     parent = "import sys; from attnpo.engines.verl.find_heads import _run; sys.exit(_run([sys.executable, '-c', {!r}]))"

@@ -16,7 +16,7 @@ from attnpo.rewards.verdict import Verdict
 
 
 class SlowVerifier:
-    """Finds what the reference says, slowly; `last_verdicts` as `AccuracyReward` has it."""
+    """Slowly returns the verdict named by the reference; `last_verdicts` as in `AccuracyReward`."""
 
     last_verdicts: list[Verdict]
 

@@ -71,7 +71,7 @@ def canned(tmp_path_factory, trainer_kit, tiny_folder, tokenizer):
 
 @pytest.fixture(scope="module")
 def killed_and_resumed(canned):
-    """The run, killed after its first checkpoint; what was there then, and what it says when it goes on."""
+    """The run, killed after its first checkpoint; its files at that time, and its output when it is resumed."""
     folder, words, _ = canned
     left, run = Left(), folder / "run"
     line, environment = command(*words)
@@ -217,7 +217,7 @@ def test_shipped_model_generates_and_trains(tmp_path, repository, left):
 
 
 def test_nothing_is_left_of_a_run_that_fails(canned, left, tmp_path):
-    """A response that the canned ones do not have: the rollouts fail, the run ends with code 1 and says where."""
+    """A prompt without a canned response: the rollouts fail, the run ends with code 1 and names the place."""
     _, words, served = canned
     few = dict(list(served.items())[:1])
     (tmp_path / "few.json").write_text(json.dumps(few), encoding="utf-8")

@@ -99,7 +99,7 @@ def test_statements_without_tests_are_loaded_and_not_checked(grader: Grader, sha
 
 
 def test_overlap_of_real_splits(shared_dir: Path) -> None:
-    """One story of GSM8K's test split stands in its training split twice, with a train for a plane and other numbers;
+    """One story of GSM8K's test split is in its training split twice, with a train for a plane and other numbers;
     one question of MMLU's development split is a problem of MATH-500, one (an index of "abc") resembles its test's."""
     bench = shared_dir / "data" / "bench"
     questions = [q for item in load_all(None, data_dir=bench).values() for q in item.questions]

@@ -106,13 +106,13 @@ def test_training_forward_of_packed_rows():
         torch.testing.assert_close(captured.scores[:, n, : slow.shape[1]], slow, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("told", [{}, {"attention_mask": torch.ones(2, 30), "position_ids": restarting_positions()}])
-def test_packing_unknown_to_the_model_is_refused(told):
+@pytest.mark.parametrize("kwargs", [{}, {"attention_mask": torch.ones(2, 30), "position_ids": restarting_positions()}])
+def test_packing_unknown_to_the_model_is_refused(kwargs):
     """transformers looks for packed sequences only where there is no attention mask."""
     layout = PackedLayout.from_spans(STEPS, ANSWERS, LENGTHS, 30)
     model = make_model("llama")
     with torch.no_grad(), capture_scores(model, layout, HEADS) as captured:
-        model(input_ids=IDS, **told)
+        model(input_ids=IDS, **kwargs)
     with pytest.raises(InputError, match="layer 0, answers of packed sequences attend to other sequences"):
         _ = captured.scores
 

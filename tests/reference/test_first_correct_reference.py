@@ -43,7 +43,7 @@ def slow_scales(row: Row, o: FirstCorrectCredit) -> list[float]:
     for states in row["states"]:
         gamma = 1.0
         if any(row["states"]):
-            if row["advantage"] > 0 and stated and o.positive:  # the answer stands in an earlier step: redundant
+            if row["advantage"] > 0 and stated and o.positive:  # an earlier step states the answer: redundant
                 gamma = o.keep
             if row["advantage"] < 0 and not stated and o.negative:  # up to the one that finds it: essential
                 gamma = 0.0

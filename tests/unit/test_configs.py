@@ -181,7 +181,7 @@ def test_configuration_of_a_run_can_be_used_and_changed(finished_run, tmp_path):
     text = (folder / "config.yaml").read_text()
     data, args, _ = again = parse(["--config", str(folder / "config.yaml")])
     assert args.reward_weights == [2.0]
-    assert args.heads is None  # those beside the model, as not asked for: another model brings its own
+    assert args.heads is None  # not recorded, since they are those next to the model: another model has its own
     assert data.dataset_name == str(tmp_path / "problems.jsonl")
     from attnpo.training.options import resolved_options
 

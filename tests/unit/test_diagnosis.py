@@ -63,7 +63,7 @@ def test_the_cause_is_named_with_its_share(state):
 
 def test_findings_with_signal():
     assert diagnose([record("right", 0.5), record("wrong", -0.5)] * 4, limit=512) is None
-    assert diagnose([record("right", 0.1)] * 8, limit=512) is None  # all right, told apart by length
+    assert diagnose([record("right", 0.1)] * 8, limit=512) is None  # all right, distinguished by length
     mostly = diagnose([record("cut off", -0.1)] * 9 + [record("right", 0.9)], limit=8)
     assert mostly is not None
     assert (mostly.cause, mostly.share, mostly.without_signal) == ("cut off", 0.9, False)
@@ -114,7 +114,7 @@ def test_marks_of_another_format_are_reported():
     right = [record("right", 0.5), record("wrong", -0.5)]  # with </think>
     assert "They look like deepseek_r1" in (wrong_format(right, mistral) or "")
     cut = [record("cut off")] * 9
-    assert wrong_format([*right, *cut], mistral) is not None  # those that were cut off say nothing
+    assert wrong_format([*right, *cut], mistral) is not None  # truncated ones give no information
     assert wrong_format([*cut, record("not closed")], THINK) is None
     assert wrong_format(right, THINK) is None
     assert wrong_format(right, load_format("none")) is None  # so asked
@@ -179,7 +179,7 @@ def test_patience_counts_batches_in_a_row(tmp_path):
 
 
 def test_a_run_that_learns_nothing_ends_with_code_1(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, one_pool, capfd):
-    """A random model, never right: it says so after the first batch, stops after two, and the page says it too."""
+    """A random model, never right: reported after the first batch, stopped after two, and shown on the page."""
     from attnpo.cli.main import main
     from attnpo.report.page import report_html
 
@@ -218,7 +218,7 @@ def test_too_few_steps_are_reported_once(tmp_path):
     """Of complete responses: one that was cut off has a large last step."""
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    def told(folder, *batches):
+    def warnings_of(folder, *batches):
         run = RunFolder(folder, rollouts=False)
         watch = LexiconWatch(run, "paper")
         watch.console = Console(file=io.StringIO(), width=400)
@@ -230,14 +230,14 @@ def test_too_few_steps_are_reported_once(tmp_path):
         return watch.console.file.getvalue()  # type: ignore[attr-defined]
 
     few, enough = [cut(90), cut(50, 50)] * 4, [cut(30, 30, 30), cut(20, 20, 20, 20), cut(99, answered=False)] * 4
-    text = told(tmp_path / "few", few[:7], few, few)
+    text = warnings_of(tmp_path / "few", few[:7], few, few)
     assert text.count("the lexicon paper cuts") == 1
     assert text.count("step 2: the lexicon paper cuts too few steps for credit per step to mean anything") == 1
     assert "median 1.5 per response" in text
     (line,) = (tmp_path / "few" / "warnings.jsonl").read_text().splitlines()
     assert json.loads(line)["message"].startswith("the lexicon paper")
-    assert told(tmp_path / "enough", enough, few) == ""
-    assert told(tmp_path / "none", [cut(99, answered=False)] * 9) == ""
+    assert warnings_of(tmp_path / "enough", enough, few) == ""
+    assert warnings_of(tmp_path / "none", [cut(99, answered=False)] * 9) == ""
 
 
 def test_unclosed_thinking_is_reported_with_its_marks():

@@ -17,7 +17,7 @@ from attnpo.training.options import parse
 
 @pytest.fixture
 def run(new_tiny_qwen2, tiny_tokenizer, trainer_kit, tmp_path, monkeypatch, session_pool):
-    """(arguments of a run, what a dry run of them says and returns)."""
+    """(arguments of a run, output of its dry run, its return value)."""
     from contextlib import nullcontext
 
     monkeypatch.setattr(module, "VerifierPool", lambda *args, **kwargs: nullcontext(session_pool))

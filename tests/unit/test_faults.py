@@ -59,7 +59,7 @@ def test_a_verifier_killed_from_outside_costs_no_verdict(session_pool):
 
 
 def test_raising_reward_function_ends_the_run_with_a_checkpoint(run, tmp_path):
-    """The state before the step is saved, so that the run goes on as if nothing had been."""
+    """The state before the step is saved, so that the resumed run equals one without the fault."""
     whole = run("whole", num_iterations=2, max_steps=4)
     whole.train()
 
@@ -200,7 +200,7 @@ def test_sigterm_before_the_first_step(trainer_kit, tiny_qwen2, tiny_tokenizer, 
 
 
 def test_second_sigterm_is_ignored(run, tmp_path):
-    """Launchers send it again to what a scheduler has told already."""
+    """Launchers forward a SIGTERM that the scheduler has already sent to all processes."""
     trainer = run(save_strategy="no")
     stop = StopOnInterrupt(notice=60)
 

@@ -117,7 +117,7 @@ def test_steps_of_a_sampled_response(trainer_kit, tiny_tokenizer) -> None:
         steps_with_answer(locate_steps(tiny_tokenizer, response.ids(tiny_tokenizer)), "result")
         for response in (trainer_kit.LONG, trainer_kit.ENDLESS, trainer_kit.SILENT)
     ]
-    # ADD says "we have 42"; CHECK has no 42; OTHER only counts up to it; CONCLUDE says "is 42".
+    # ADD contains "we have 42"; CHECK has no 42; OTHER only counts up to it; CONCLUDE contains "is 42".
     assert found == [[False, False, False, True], [False] * 3, [False] * 2]
 
 

@@ -22,7 +22,7 @@ UNREADABLE = r"\frac{1}{"
 
 @pytest.fixture
 def judge(judge_stub, tmp_path: Path) -> AnswerJudge:
-    """Says that answers with "half" are the same."""
+    """Judges answers with "half" as the same."""
 
     def reply(seen):
         other = seen.prompt.split("other answer:\n")[-1].split("\n##")[0]

@@ -31,7 +31,7 @@ def test_chinese_phrases():
 
 
 def test_a_but_inside_a_sentence_does_not_cut():
-    """但是 is no capital But: it counts where a sentence begins, whatever quotes or stars stand before it."""
+    """但是 has no capital letter: it counts at the beginning of a sentence, also after quotes or stars."""
     one, other = "先算出这个数是七，但是还要加上三才可以，所以一共是十个苹果，这一点没有疑问。", "但是要再想清楚一些。"
     assert phrase_counts(one + other, "zh")["transition"] == 1
     for before in ("。", "？", "！\n", "。“", "……", "\n\n- **", ";  "):

@@ -33,7 +33,7 @@ def gold(monkeypatch, trainer_kit):
 
 @pytest.fixture
 def auto(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
-    """A trainer without heads whose responses are canned, and what it says."""
+    """A trainer without heads whose responses are canned, and its output."""
 
     def make(responses: list[Any], **changes: Any):
         options = {"heads_traces": 16, "per_device_eval_batch_size": 8, "num_generations": 4, **changes}
@@ -72,7 +72,7 @@ def test_heads_are_found_and_written_down(auto, gold, trainer_kit, tmp_path, rea
     assert content["left_out"] == {"wrong": 8, "without steps to compare, or not needed": 8}
     assert "no head file" in said[0]
     assert "16 of 32 responses can be used" in said[1]
-    # The trainer is as it was, and goes on with these heads.
+    # The trainer is unchanged, and continues with these heads.
     assert trainer.model.training
     assert not len(trainer._batch)
     assert not any(trainer._metrics["eval"].values())

@@ -13,7 +13,7 @@ OPTIONS = {"cuts": "steps", "rollouts": 2, "closing": CLOSING, "rollout_tokens":
 
 
 def script(trainer: Any) -> list[str]:
-    """Continue prefixes as told: right behind a 42 in the response; half of the time at the prompt; else wrong.
+    """Continue prefixes by a script: right after a 42 in the response; half of the time at the prompt; else wrong.
 
     Returns the list of prefixes, as text, that continuations were asked for.
     """

@@ -81,7 +81,7 @@ def test_training_resumes_from_a_checkpoint(make, tmp_path):
 
 @pytest.mark.parametrize("more", [(), ("--small",), ("--redundancy", "30")])
 def test_training_commands_are_understood(more, make, recipe, tmp_path):
-    """What the script adds is what smollm2.yaml says, where it says it."""
+    """The script's options agree with those in smollm2.yaml."""
     from attnpo.training.options import parse
 
     checkpoint(tmp_path / "out" / "TLMRE", 2)

@@ -163,7 +163,7 @@ RECIPE = """
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal_and_called_again(how, recipes, tmp_path, repository):
-    """The command saves, its seconds count, nothing more is begun; the next call goes on."""
+    """The command saves, its seconds count, no further stage starts; the next call continues."""
     slow = textwrap.dedent(SLOW.format(file=str(tmp_path / "one"), saves=True))
     text = RECIPE.format(recipes=str(recipes), folder=str(tmp_path), slow=slow, two=str(tmp_path / "two"))
     file = tmp_path / "recipe.py"

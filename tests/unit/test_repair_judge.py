@@ -24,7 +24,7 @@ PASTED = replace(REPAIRED, repaired="12 + 30 is easy: 41, and no more is to be d
 
 @pytest.fixture
 def audit(judge_stub, tmp_path):
-    """An audit by the stub, which rejects what still says 41; with a cache."""
+    """An audit by the stub, which rejects repairs that still contain 41; with a cache."""
 
     def reply(seen):
         second = seen.prompt.split("second solution:\n")[-1].split("\n##")[0]

@@ -216,7 +216,7 @@ def test_checkpoints_by_time_keep_the_newest(monkeypatch, tmp_path):
 
 
 def test_several_held_out_sets(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
-    """Each has its line and its responses, under its name; the page shows one and says so."""
+    """Each has its line and its responses, under its name; the page shows one and names it."""
     from attnpo.report.run import read_run
 
     kit = trainer_kit

@@ -214,7 +214,7 @@ def test_partial_save_is_not_a_checkpoint(run, tmp_path):
 
 
 def test_a_checkpoint_of_an_earlier_version_within_a_generation(run, tmp_path, capsys):
-    """It goes on, in step with the data, and says that it is another run."""
+    """It is resumed at the right place in the data, with a note that the run differs."""
     options = {"num_iterations": 2}
     run(**options).train()
     folder: Path = tmp_path / "run"

@@ -105,7 +105,7 @@ def test_signal_without_a_stage_is_refused(tiny_qwen2, tiny_tokenizer, tmp_path,
 
 
 def test_missing_reward_is_not_wrong(tiny_qwen2, tiny_tokenizer, tmp_path):
-    """A reward function may say "unknown" by None or by NaN."""
+    """A reward function may return None or NaN for "unknown"."""
 
     def accuracy(completions, **columns):
         return [math.nan, None, 1.0, 0.5][: len(completions)]

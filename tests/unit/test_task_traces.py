@@ -118,7 +118,7 @@ def test_essential_steps_alone_give_the_answer(written):
 
 
 def test_redundant_steps_do_not_name_results_as_the_answer_does(written):
-    """Only a slip (corrected in the next step) has an event's name beside an equation, besides the essential steps."""
+    """Except for essential steps, only a slip (corrected in the next step) has an event's name next to an equation."""
     for _, trace in written:
         for step, after in zip(trace.steps, [*trace.steps[1:], None], strict=True):
             text = trace.thinking[step.start : step.end]

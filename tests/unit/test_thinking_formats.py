@@ -104,7 +104,7 @@ def test_unmarked_responses_depend_on_the_format(name: str) -> None:
     answers = name in ("mistral", "granite", "gemma4", "kimi_k3", "minimax_m3", "none")
     assert (answer_of(text, form) == text) == answers
     assert (thinking_of(text, form) == "") == answers
-    # A prompt that closes the thinking (a hybrid model told not to think) leaves nothing but the answer.
+    # With a prompt that closes the thinking (a hybrid model in non-thinking mode) the response is only the answer.
     assert answer_of(text, replace(form, prompt_opens=False)) == text
 
 

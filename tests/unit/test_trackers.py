@@ -141,7 +141,7 @@ def in_mlflow(folder: Path) -> tuple[int, int]:
 def in_wandb(folder: Path) -> tuple[int, int]:
     files = list(folder.glob("wandb/offline-run-*/*.wandb"))
     (file,) = files
-    # Protocol buffers, with names as they are; a value stands in the logged row and in the summary after it.
+    # Protocol buffers, with plain names; a value is in the logged row and in the summary after it.
     return len(files), file.read_bytes().count(b"\reval/accuracy\x82") // 2
 
 

@@ -214,7 +214,7 @@ def test_an_interrupt_of_one_process_stops_all(monkeypatch):
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_non_finite_loss_ends_the_run(what, train, tmp_path, monkeypatch):
-    """The second step goes wrong; the weights after the first are kept, load, and the run goes on from them."""
+    """The second step fails; the weights after the first are kept, can be loaded, and the run resumes from them."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -294,7 +294,7 @@ def heads_of(folder: Path) -> list[list[int]]:
 def test_heads_are_recorded_as_asked_for(train, search, tmp_path):
     assert train("--heads", "auto")[0] == 0
     assert config_of(tmp_path / "run")["heads"] == "auto"
-    assert train("--overwrite_run", "true")[0] == 0  # heads.json beside the model
+    assert train("--overwrite_run", "true")[0] == 0  # heads.json next to the model
     assert "heads" not in config_of(tmp_path / "run")
     assert heads_of(tmp_path / "run") == [[1, 0], [2, 3]]
     (tmp_path / "model" / "heads.json").unlink()
@@ -327,9 +327,9 @@ def test_heads_given_from_the_run_that_is_replaced(train, search, tmp_path):
 def test_a_resumed_run_keeps_its_heads(train, search, tmp_path):
     """Also in another folder, and where the model has got a head file meanwhile."""
     model, old, new = (tmp_path / name for name in ("model", "old", "new"))
-    beside = (model / "heads.json").rename(tmp_path / "later.json")
+    moved = (model / "heads.json").rename(tmp_path / "later.json")
     assert train("--max_steps", "1", "--output_dir", str(old))[0] == 0
-    beside.rename(model / "heads.json")
+    moved.rename(model / "heads.json")
     resumed = ("--max_steps", "2", "--resume_from_checkpoint")
     assert train(*resumed, str(old / "checkpoint-1"), "--output_dir", str(new))[0] == 0
     assert train(*resumed, "true", "--output_dir", str(old))[0] == 0

@@ -143,7 +143,7 @@ def test_no_reward_function(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
         (["think_format_reward", "reasoning_accuracy_reward"], "reasoning_accuracy_reward", False),
         (["format", "accuracy_reward", "accuracy"], "accuracy", False),
         (["format", "is_correct"], "is_correct", False),
-        (["politeness", "length"], "politeness", False),  # alone beside the length term
+        (["politeness", "length"], "politeness", False),  # the only one besides the length term
         (["politeness", "cosine"], "politeness", True),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_reward_above_one_needs_a_threshold(trainer_kit, tiny_qwen2, tiny_toke
 
 
 def test_values_of_a_trl_config_are_kept(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
-    """What it says is kept; what it leaves at TRL's default has this package's."""
+    """Its values are kept; options at TRL's default get this package's default."""
     from transformers import TrainingArguments
     from trl import GRPOConfig
 

@@ -21,7 +21,7 @@ from attnpo.rewards.verdict import REWARD_OF, Verdict
 RIGHT, WRONG, NO_ANSWER = Verdict.RIGHT, Verdict.WRONG, Verdict.NO_ANSWER
 HANGS = r"\boxed{9^{9^{9^{9}}}}"  # sympy evaluates the tower
 
-# A worker that can be told to misbehave; everything else is the real one's.
+# A worker with faults on request; everything else is the real worker's.
 FAULTY_WORKER = """
 import ctypes, os
 from attnpo.rewards import worker
