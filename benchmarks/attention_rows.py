@@ -1,15 +1,15 @@
-"""What reading attention rows costs on top of a forward: selected heads, all heads, and output_attentions.
+"""Cost of reading attention rows, compared with a plain forward: selected heads, all heads, and output_attentions.
 
     python benchmarks/attention_rows.py --model smollm2 --tokens 1024 2048 --answer 64 256   # needs `make test-models`
     python benchmarks/attention_rows.py --model 1.5b --tokens 4096 16384 32768 --answer 512 --device cuda
 
 One row of T tokens with |F| answer tokens and a step every 64 tokens, random ids, no gradient. Arms take turns in
 random order; figures are medians of paired ratios to the plain forward of the same turn, with 95 % bootstrap intervals.
-rows_over_plain (CPU): time inside the package's own function over that of the plain forward, which resolves costs far
-below the few percent by which whole forwards vary.
-The plain forward is of hidden states only (--logits: of log-probabilities of every token, as training computes them).
-Memory: peak of the device per arm; on a CPU of a process that ran the arm alone. output_attentions needs eager
-attention and T² numbers per head: it is left out above --most-attentions tokens.
+rows_over_plain (CPU): time inside the package's own function divided by that of the plain forward, which resolves costs
+far below the few percent by which complete forwards vary.
+The plain forward computes hidden states only (--logits: log-probabilities of every token, as in training).
+Memory: peak of the device per arm; on a CPU of a process that ran only this arm. output_attentions needs eager
+attention and T² numbers per head: it is skipped above --most-attentions tokens.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Bench:
         inner = AnswerRows.step_sums
 
         def timed(rows: AnswerRows, *args: Any, **kwargs: Any) -> torch.Tensor:
-            """The package's own function, with its time added up (on a GPU: of queueing its kernels only)."""
+            """Call the package's own function and add up its time (on a GPU only that of queueing its kernels)."""
             started = time.perf_counter()
             result = inner(rows, *args, **kwargs)
             self.rows_seconds += time.perf_counter() - started
@@ -100,7 +100,7 @@ class Bench:
 
 
 def peak_memory(args: argparse.Namespace, bench: Bench, arm: str, tokens: int, answer: int) -> float:
-    """MiB: of the device, or of a process of its own."""
+    """MiB, of the device or of a separate process."""
     if args.device == "cuda":
         bench.run(arm, *bench.batch(tokens, answer))
         return torch.cuda.max_memory_allocated() / 2**20
@@ -115,7 +115,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 2048])
     parser.add_argument("--answer", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--arms", nargs="+", choices=ARMS[1:], default=list(ARMS[1:]), help="beside the plain forward")
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS[1:], default=list(ARMS[1:]), help="compared with the plain forward"
+    )
     parser.add_argument("--logits", action="store_true", help="compare with a forward to log-probabilities")
     parser.add_argument("--most-attentions", type=int, default=2048, help="most tokens for output_attentions")
     parser.add_argument("--no-memory", action="store_true")
@@ -140,7 +142,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, bench: Bench, rng: random.Random, tokens: int, answer: int) -> dict[str, Any]:
-    """Figures of all arms for one length."""
+    """Return the figures of all arms for one length."""
     ids, layout = bench.batch(tokens, answer)
     arms = ["plain", *(arm for arm in args.arms if arm != "output_attentions" or tokens <= args.most_attentions)]
     for arm in arms:  # warm-up

@@ -1,10 +1,10 @@
-"""Which rule turns drops into labels: causal labels of the built-in task's traces against the writer's own labels.
+"""Rules that turn likelihood drops into labels, compared with the gold labels of the built-in task's traces.
 
     python benchmarks/causal_labels.py --traces 100          # one CPU thread: about six minutes
 
-Parameters of the rules are chosen on traces of the train split, figures are of the test split. Because one model says
-little about others, all of it is done with the packaged model and with blurred copies of it, whose weights are
-multiplied by 1 + blur · (standard normal noise): they are less sure of their answers. A rule's parameter is the one
+Parameters of the rules are chosen on traces of the train split, figures are of the test split. Because one model gives
+little information about others, everything is done with the packaged model and with blurred copies of it, whose weights
+are multiplied by 1 + blur · (standard normal noise): they are less confident. A rule's parameter is the one
 whose worst balanced accuracy over these models is best.
 """
 
@@ -38,7 +38,7 @@ SHARES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5)
 
 @dataclass(frozen=True)
 class Sample:
-    """What one model says about the traces of one split; `drops` by what is hidden and how tokens are summed up."""
+    """One model's results on the traces of one split; `drops` by what is hidden and how tokens are aggregated."""
 
     gold: Labels
     drops: dict[str, Drops]
@@ -107,7 +107,7 @@ def print_statistics(sample: Sample) -> None:
 
 
 def print_rules(train: list[Sample], test: list[Sample], blurs: list[float]) -> None:
-    """Every rule with the parameter that train chose; the default as it is."""
+    """Print every rule with the parameter chosen on the train split, and the default rule unchanged."""
     print("\n| rule | parameter | " + " | ".join(f"blur {blur:g}" for blur in blurs) + " | heads: Spearman |")
     print("|---|---|" + "---|" * len(blurs) + "---|")
     for name, statistic, rule, grid in RULES:
@@ -133,7 +133,8 @@ def print_rules(train: list[Sample], test: list[Sample], blurs: list[float]) -> 
 
 
 def print_mistakes(rows: list[dict[str, Any]], sample: Sample) -> None:
-    """What kind of step the default rule gets wrong, and whether later steps repeat the result of a missed one."""
+    """Print the kinds of steps that the default rule mislabels, and whether later steps repeat the result of a missed
+    one."""
     wrong: Counter[str] = Counter()
     repeated: dict[bool, list[bool]] = {True: [], False: []}
     for row, drop in zip(rows, sample.drops["sum"], strict=True):
@@ -151,7 +152,7 @@ def print_mistakes(rows: list[dict[str, Any]], sample: Sample) -> None:
 
 
 def otsu(values: Tensor) -> float:
-    """The cut into two groups with the largest variance between them."""
+    """Return the threshold that maximises the variance between the two groups."""
     ordered = values.double().sort().values
     count, below = len(ordered), torch.arange(1, len(ordered))
     total = ordered.cumsum(0)
@@ -161,7 +162,7 @@ def otsu(values: Tensor) -> float:
 
 
 def logarithmic_otsu(drops: Drops, _: float) -> Labels:
-    """Otsu over the logarithms; drops below the usual size of negative ones, which are noise, count as that size."""
+    """Apply Otsu to the logarithms; drops below the usual size of negative ones, which are noise, get that size."""
     every = torch.cat(drops)
     noise = float(every[every < 0].abs().median()) if bool((every < 0).any()) else 1e-6
     cut = otsu(every.clamp(min=noise).log())
@@ -195,7 +196,7 @@ def balanced_accuracy(labels: Labels, gold: Labels) -> float:
 
 
 def head_agreement(labels: Labels, sample: Sample) -> float:
-    """Spearman's correlation, over the heads, of their accuracies under these labels with those under the gold ones."""
+    """Return Spearman's correlation, over the heads, between their accuracies with these labels and with gold ones."""
     ranks = []
     for which in (labels, sample.gold):
         accuracy = mean_step_ranking_accuracy(zip(sample.scores, which, strict=True)).accuracy

@@ -2,11 +2,11 @@
 
     python benchmarks/compare_methods.py -o runs/methods                       # all arms of method_arms.py: hours
     python benchmarks/compare_methods.py -o runs/methods --arms RLOO TLMRE AttnPO --seeds 3 --jobs 2
-    python benchmarks/compare_methods.py -o runs/methods --only-read           # tables and figure of what is there
+    python benchmarks/compare_methods.py -o runs/methods --only-read           # tables and figure of the existing runs
 
 Every run is a plain `attnpo train`; this script starts them and reads their run folders. Finished runs are kept, so
-that it can be ended and called again. Options it does not know go to `attnpo train`. Writes table.md, table.csv and
-frontier.png into the folder (`method_tables.py`).
+that it can be interrupted and called again. Unknown options are passed to `attnpo train`. Writes table.md, table.csv
+and frontier.png into the folder (`method_tables.py`).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace, extra: list[str], arm: str, seed: int) -> str | None:
-    """One training run in a process of its own; returns what went wrong, or None."""
+    """Do one training run in a separate process; return an error message, or None."""
     folder = run_folder(args.output, arm, seed)
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "attnpo", "train", "--config", args.config, *options_of(arm, seed, folder)]
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, extra: list[str], arm: str, seed: int) -> str 
         command += ["--use_cpu", "false", "--bf16", "false"]
     command += extra
     if (made := finished_run(folder)) is not None:
-        if telling(made) == telling(["attnpo", *command[3:]]):
+        if comparable_options(made) == comparable_options(["attnpo", *command[3:]]):
             return None
         return f"{folder}: holds a finished run with other options, {shlex.join(made)}; remove it or choose another -o"
     _, code = train(command, folder, one_thread=args.jobs > 1)
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, extra: list[str], arm: str, seed: int) -> str 
 
 
 def finished_run(folder: Path) -> list[str] | None:
-    """The command of the run in a folder, if it came to its last evaluation."""
+    """Return the command of the run in a folder, or None if it did not reach its last evaluation."""
     environment = folder / "environment.json"
     if not environment.exists():
         return None
@@ -88,8 +88,8 @@ def finished_run(folder: Path) -> list[str] | None:
     return command if (folder / "rollouts" / f"eval-{steps:06d}.jsonl.gz").exists() else None
 
 
-def telling(command: list[str]) -> list[str]:
-    """A command without what may differ between two runs of the same arm: where files lie, when it is evaluated."""
+def comparable_options(command: list[str]) -> list[str]:
+    """Return a command without options that may differ between two runs of an arm: paths and evaluation steps."""
     ignored = {"--output_dir", "--heads", "--eval_steps"}
     return [word for before, word in zip(["", *command], command, strict=False) if before not in ignored]
 

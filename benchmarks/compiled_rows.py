@@ -1,4 +1,4 @@
-"""Would torch.compile make the attention rows cheaper on a CPU? What follows q·k, plain and compiled.
+"""Would torch.compile make the attention rows cheaper on a CPU? Times the operations after q·k, plain and compiled.
 
     python benchmarks/compiled_rows.py
 
@@ -21,13 +21,13 @@ Rows = Callable[[Tensor, Tensor], Tensor]
 
 
 def plain(logits: Tensor, mask: Tensor) -> Tensor:
-    """As in attention/rows.py: in place, so that no second tensor of this size is written."""
+    """Compute the rows as in attention/rows.py: in place, so that no second tensor of this size is written."""
     logits.mul_(SCALING).masked_fill_(~mask, HIDDEN)
     return torch.softmax(logits, dim=-1, out=logits).sum(dim=2)
 
 
 def to_compile(logits: Tensor, mask: Tensor) -> Tensor:
-    """The same without writing in place, for the compiler to fuse."""
+    """Compute the same without in-place operations, for the compiler to fuse."""
     return torch.softmax(torch.where(mask, logits * SCALING, HIDDEN), dim=-1).sum(dim=2)
 
 

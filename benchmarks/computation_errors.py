@@ -1,4 +1,4 @@
-"""Wrong computations in held-out responses of the built-in task, and how many of those responses end right.
+"""Wrong computations in held-out responses of the built-in task, and the share of those responses that are right.
 
     python benchmarks/computation_errors.py runs/compare/attnpo-* --step 24
 
@@ -18,12 +18,13 @@ EQUATION = re.compile(r"(\d+) ([+\-*/]) (\d+) = (\d+)")
 
 def is_wrong(left: str, sign: str, right: str, result: str) -> bool:
     a, b, c = int(left), int(right), int(result)
-    # A division is checked by multiplying back: a wrong one need not divide evenly.
+    # A division is checked by multiplication: a wrong one need not divide evenly.
     return {"+": a + b != c, "-": a - b != c, "*": a * b != c, "/": b * c != a}[sign]
 
 
 def count(folder: Path, step: int) -> tuple[float, float, float, float]:
-    """Computations per response, share of wrong ones, share of responses with one, share of those that end right."""
+    """Return computations per response, share of wrong ones, share of responses with one, share of those that are
+    right."""
     with gzip.open(folder / "rollouts" / f"eval-{step:06d}.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     found = [[is_wrong(*e) for e in EQUATION.findall(r["text"][r["thinking_start"] : r["thinking_end"]])] for r in rows]

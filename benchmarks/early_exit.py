@@ -1,19 +1,19 @@
-"""Early exit: accuracy against tokens for rules and thresholds, beside plain budgets.
+"""Early exit: accuracy and tokens for rules and thresholds, compared with plain budgets.
 
     python benchmarks/early_exit.py --problems 128                  # the built-in task, overthinker-medium
     python benchmarks/early_exit.py --task gsm8k --problems 48      # GSM8K's easiest, SmolLM2-135M-Instruct
-    python benchmarks/early_exit.py --task gsm8k --table            # from the records alone
+    python benchmarks/early_exit.py --task gsm8k --table            # only the table, from the records
 
 Records: early_exit_records.json.gz and early_exit_gsm8k_records.json.gz. Built-in: one response to each held-out
 problem at temperature 1. GSM8K's easiest: of the test problems whose reference has exactly one calculation ("<<…>>")
-those with the shortest texts, at temperature 0.3, at most 160 tokens. SmolLM2 does not think in marks, so all that it
-writes counts as its thinking, each line as a step; where it has ended or reached the limit it is asked for the answer
+those with the shortest texts, at temperature 0.3, at most 160 tokens. SmolLM2 has no thinking marks, so its complete
+text counts as thinking and each line as a step; when it has ended or reached the limit it is prompted for the answer
 as in a branch ("whole"). The prompt was chosen on training problems (docs/log.md).
 
-At the end of every step, and at the token budgets, the thinking is closed and answered in a branch
-(`attnpo.trim.early_exit`). Ending early changes nothing of what was thought before, so every rule and threshold can be
-read off the same branches. Tokens are those of the response: thinking up to the exit, closing, answer. "asked": answer
-tokens written in branches that are not in the response, the price of asking at every step; every branch also reads its
+At the end of every step, and at the token budgets, the thinking is closed and an answer is generated in a branch
+(`attnpo.trim.early_exit`). An early end does not change the thinking before it, so the same branches serve every rule
+and threshold. Tokens are those of the response: thinking up to the exit, closing, answer. "asked": answer
+tokens of branches that are not in the response, the cost of trying every step; every branch also reads its
 prefix again. Intervals are 95 %, problems resampled.
 
 Rules: confidence (DEER), agreement of the last branches, both; budgets are plain cuts, answered in the same way.
@@ -60,7 +60,7 @@ BATCH = 32
 ANSWER_LINE = ThinkingFormat("answer_line", closing=("Answer:",), unmarked="thinking")
 ASKED = "\n\nSolve this step by step, one short step per line."
 CALCULATION = "<<"
-"""What a calculation in a reference solution of GSM8K begins with."""
+"""The text with which a calculation in a reference solution of GSM8K begins."""
 
 Trace = dict[str, Any]
 """tokens and right of the whole response; steps and budgets: branches as
@@ -70,18 +70,18 @@ LEARNED = {
     0.9: {1: 275, 2: 269, 3: 287},
     1.0: {1: 320, 2: 453, 3: 349},
 }
-"""By quantile the budget of every difficulty of the built-in task, from trimmed traces of training problems:
+"""Quantile -> budget of every difficulty of the built-in task, from trimmed traces of training problems:
 `attnpo budget runs/without_rl/overthinker-medium/0/pairs-half/train.jsonl --quantile Q`."""
 WHOLE = "whole"
-"""A response that has not closed its thinking: it is closed at its end."""
+"""A response that has not closed its thinking, which is then closed at its end."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """What is measured.
 
-    budgets: tokens of thinking at which it is cut. boundary: what ends a step. room: of `Closing`. closed: whether
-    a response that does not end its thinking is closed at its end.
+    budgets: numbers of thinking tokens at which it is cut. boundary: text that ends a step. room: option of `Closing`.
+    closed: whether a response that does not end its thinking is closed at its end.
     """
 
     records: str
@@ -131,14 +131,14 @@ def main() -> None:
 
 
 def easiest(file: Path, count: int) -> list[dict[str, Any]]:
-    """The shortest problems of a file of GSM8K whose reference has exactly one calculation, with what is asked for."""
+    """Return the shortest problems of a GSM8K file whose reference has exactly one calculation, with our prompt."""
     rows = [row for row in read_jsonl(file) if row["solution"].count(CALCULATION) == 1]
     rows = sorted(rows, key=lambda row: len(row["problem"]))[:count]
     return [{"id": row["id"], "problem": row["problem"] + ASKED, "reference": row["answer"]} for row in rows]
 
 
 def load(args: argparse.Namespace) -> tuple[Any, Any, list[dict[str, Any]]]:
-    """Network, tokenizer and problems."""
+    """Return model, tokenizer and problems."""
     if args.task == "gsm8k":
         network, tokenizer = load_smollm2()
         tokenizer.chat_template = CHAT_TEMPLATE
@@ -149,15 +149,15 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, list[dict[str, Any]]]:
 
 
 def held_out(count: int) -> list[dict[str, Any]]:
-    """Problems of the built-in task."""
+    """Return problems of the built-in task."""
     return build_dataset(count, seed=0, split="test", difficulty=(1, 3))
 
 
 def measure(args: argparse.Namespace, setting: Setting) -> list[Trace]:
-    """The responses with all their branches."""
+    """Sample the responses with all their branches."""
     network, tokenizer, rows = load(args)
     found = sample(network.eval(), tokenizer, rows, 1, 20_000, setting.most, setting.temperature)
-    if setting.closed:  # in a branch the line of the answer, behind which this model goes on and on
+    if setting.closed:  # ends the line of the answer in a branch, after which this model would continue without end
         lines = [tokenizer(mark, add_special_tokens=False)["input_ids"][0] for mark in ("\n", "\n\n")]
         network.generation_config.eos_token_id = [tokenizer.eos_token_id, *lines]
     closing = Closing(network, tokenizer, room=setting.room, form=setting.form)
@@ -198,12 +198,12 @@ def measure(args: argparse.Namespace, setting: Setting) -> list[Trace]:
 
 
 def ends_step(tokenizer: Any, ids: Sequence[int], boundary: str) -> bool:
-    """Whether these tokens end with a step, as `attnpo.trim.early_exit.at_boundary` with a boundary of one's own."""
+    """Whether these tokens end with a step; `attnpo.trim.early_exit.at_boundary` with a custom boundary."""
     return str(tokenizer.decode(list(ids[-TAIL:]))).rstrip(" ").endswith(boundary)
 
 
 def by_rule(trace: Trace, rule: Rule) -> tuple[float, float, float]:
-    """Right, tokens of the response, tokens of answers that are not in it."""
+    """Return right, tokens of the response, tokens of answers that are not in it."""
     branches: list[Branch] = []
     asked = 0
     for at, tokens, answer, confidence, text, right in trace["steps"]:
@@ -215,7 +215,7 @@ def by_rule(trace: Trace, rule: Rule) -> tuple[float, float, float]:
 
 
 def by_budget(trace: Trace, budget: int) -> tuple[float, float, float]:
-    """As `by_rule`, with the thinking cut off after so many tokens."""
+    """Return the same as `by_rule`, with the thinking cut off after `budget` tokens."""
     for at, tokens, _, _, _, right in trace["budgets"]:
         if at == budget:
             return right, tokens, 0
@@ -228,7 +228,7 @@ def both(threshold: float, count: int) -> Rule:
 
 
 def table(traces: list[Trace], budgets: Sequence[int], difficulties: Sequence[int]) -> Table:
-    """One row per rule and threshold. difficulties: of the traces, where the task has any."""
+    """Return one row per rule and threshold. difficulties: of the traces, if the task has any."""
     traces = [{**trace, "difficulty": level} for trace, level in zip_longest(traces, difficulties)]
     ways: dict[tuple[str, str], Callable[[Trace], tuple[float, float, float]]] = {
         ("whole", ""): lambda trace: (trace["right"], trace["tokens"], 0)

@@ -1,8 +1,8 @@
 """How often the first step that states the final answer (credit method `first_correct`) is the one that finds it.
 
-On labelled traces of the built-in task the last essential step finds the answer. Prints one row per place where the
-answer may stand: how often the found step is that one, an earlier or a later one, or missing, and how well "behind the
-found step" tells redundant steps.
+On labelled traces of the built-in task the last essential step finds the answer. Prints one row per `place` option of
+the method: how often the found step is that one, an earlier or a later one, or missing, and how well "after the
+found step" identifies redundant steps.
 
     python benchmarks/first_answer.py --traces 3000
 """
@@ -35,10 +35,10 @@ def main() -> None:
             texts = [row["response"][step["start"] : step["end"]] for step in row["steps"]]
             found = next((k for k, text in enumerate(texts) if states_answer(text, answer, place)), None)
             where["none" if found is None else "same" if found == gold else "earlier" if found < gold else "later"] += 1
-            behind = [] if found is None else essential[found + 1 :]
+            later = [] if found is None else essential[found + 1 :]
             called, right, redundant = (
-                called + len(behind),
-                right + behind.count(False),
+                called + len(later),
+                right + later.count(False),
                 redundant + essential.count(False),
             )
         shares = [where[name] / len(rows) for name in ("same", "earlier", "later", "none")]

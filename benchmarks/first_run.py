@@ -1,11 +1,11 @@
-"""README's main command, as it is written there, with the shipped model and 64 problems: does it learn in 20 updates?
+"""Does README's main command learn in 20 updates? Runs it with the shipped model and 64 problems.
 
     python benchmarks/first_run.py -o runs/first-run        # a quarter of an hour on one core
 
-The command is read out of README.md. Model and files take the place of README's names and nothing is set but what has
-to be to look at the run: held-out problems are evaluated after `--updates` too, and then it gets a SIGTERM, as from a
+The command is read from README.md. Model and files replace README's names; the only other changes serve the
+measurement: held-out problems are also evaluated after `--updates`, and then the run gets a SIGTERM, as from a
 scheduler. Prints accuracy and tokens per response before and after, with the 95 % interval of the paired difference
-(problems resampled); exit code 1 where neither accuracy rose nor length fell beyond its interval.
+(problems resampled); exit code 1 if neither accuracy rose nor length fell beyond its interval.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REQUEUE = 75
 
 
 def command_of_readme(model: str, problems: Path, held_out: Path, folder: Path) -> list[str]:
-    """The words of README's `attnpo train` with these in place of its model, files and folder."""
+    """Return the words of README's `attnpo train`, with its model, files and folder replaced by these."""
     found = re.search(r"^attnpo train (--model_name_or_path(?:.*\\\n)*.*)$", README.read_text(encoding="utf-8"), re.M)
     if found is None:
         raise SystemExit(f"{README}: found no command that begins with attnpo train --model_name_or_path")
@@ -47,7 +47,7 @@ def command_of_readme(model: str, problems: Path, held_out: Path, folder: Path) 
 
 
 def make_problems(file: Path, count: int, split: str) -> Path:
-    """Problems and references of the built-in task, in a file like a user's."""
+    """Write problems and references of the built-in task to a file such as a user has."""
     task = ["task", "--n", str(count), "--split", split, "--seed", "11", "-o", str(file)]
     subprocess.run([sys.executable, "-m", "attnpo", *task], check=True)
     names = ("problem", "reference")
@@ -56,7 +56,7 @@ def make_problems(file: Path, count: int, split: str) -> Path:
 
 
 def run_until(command: list[str], folder: Path, updates: int) -> None:
-    """The run, until it has evaluated after so many updates."""
+    """Run the command until it has evaluated after `updates` updates."""
     process = subprocess.Popen([*command, "--eval_strategy", "steps", "--eval_steps", str(updates)])
     file = folder / "evaluations.jsonl"
     while process.poll() is None:
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def report(folder: Path, updates: int) -> int:
-    """The table; 1 where nothing was learnt."""
+    """Print the table; return 1 if nothing was learnt."""
     ends = []
     for step in (0, updates):
         records = list(read_jsonl(folder / "rollouts" / f"eval-{step:06d}.jsonl.gz", ("correct", "tokens")))

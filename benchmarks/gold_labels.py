@@ -1,8 +1,8 @@
-"""AttnPO with the true labels of the steps in the place of attention: the ceiling of what attention could do.
+"""AttnPO with the true labels of the steps instead of attention: an upper bound for attention.
 
 A step of the built-in task is essential if it writes the equation of an event ("harvest: 7 + 26 = 33") and no later
 step writes that event's equation again; corrections replace what they correct. `compare_methods.py` loads this module
-with `--credit_module`. On the writer's own traces the rule gives the writer's labels:
+with `--credit_module`. On generated traces the rule reproduces the generator's labels:
 
     python benchmarks/gold_labels.py
 """
@@ -36,7 +36,7 @@ def written_labels(steps: Sequence[str]) -> list[bool]:
 
 
 class GoldLabels:
-    """Makes the signal "gold" [B, S]: 1 for essential steps, 0 for redundant ones and beyond a response's steps."""
+    """Computes the signal "gold" [B, S]: 1 for essential steps, 0 for redundant ones and for padding."""
 
     def __init__(self, method: Any, policy: Policy) -> None:
         pass
@@ -53,7 +53,7 @@ class GoldLabels:
 @register_credit("gold_labels")
 @dataclass(frozen=True)
 class GoldCredit(AttnPOCredit):
-    """AttnPO, its scores far above the baseline for essential steps and 0 for redundant ones."""
+    """AttnPO with scores far above the baseline for essential steps and 0 for redundant ones."""
 
     delay: float = 5
     name: ClassVar[str]

@@ -1,13 +1,13 @@
-"""Kill training runs with SIGKILL at random moments, resume them each time, and compare with runs left alone.
+"""Kill training runs with SIGKILL at random moments, resume them each time, and compare with uninterrupted runs.
 
-    python benchmarks/kill_runs.py                 # 20 kills, at least 3 in each place
+    python benchmarks/kill_runs.py                 # 20 kills, at least 3 in each phase
     python benchmarks/kill_runs.py --kills 4 --each 1
 
 A process of a small run (the shipped model, a checkpoint after every step) is killed within its rollouts, its update,
-an evaluation or the writing of a checkpoint; another process goes on with `resume_from_checkpoint=auto`, until the run
-has ended. Then everything is compared with the same run that nobody disturbed: metrics, evaluations and rollouts of all
-steps, weights, optimiser, schedule and random states of the end, number for number. One core, a few minutes; exit code
-1 where a run is another or a process is left behind.
+an evaluation or the writing of a checkpoint; another process continues with `resume_from_checkpoint=auto`, until the
+run has ended. Then it is compared bit for bit with the same run without kills: metrics, evaluations and rollouts of all
+steps, final weights, optimiser, schedule and random states. One core, a few minutes; exit code 1 if a run differs or a
+process remains.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ from attnpo.training.records import RunFolder
 ELSEWHERE, ROLLOUTS, UPDATE, CHECKPOINT, EVALUATION = range(5)
 PLACES = ("elsewhere", "rollouts", "update", "checkpoint", "evaluation")
 WANTED = (ROLLOUTS, UPDATE, CHECKPOINT)
-"""Where `--each` kills are to fall at least."""
+"""The phases that get at least `--each` kills."""
 
 STEPS = 8
 CASES: dict[str, dict[str, Any]] = {
-    # Four updates on every generation, all but the first from responses that a checkpoint has to keep.
+    # Four updates per generation, so that a checkpoint has to keep responses for all but the first.
     "half used": {"num_iterations": 2, "steps_per_generation": 2, "per_device_train_batch_size": 4},
-    # Sums of metrics wait for their line; the data begins again after the third step.
+    # Metrics are summed over several steps until they are logged; the data set is repeated after the third step.
     "unlogged": {"logging_steps": 3, "per_device_train_batch_size": 8, "problems": 6},
 }
 
 
 class Marked(AttnPOTrainer):
-    """Says in shared memory where it is: a byte that outlives the process."""
+    """Writes the phase it is in to shared memory: a byte that outlives the process."""
 
     board: mmap.mmap
 
@@ -97,7 +97,7 @@ class Marked(AttnPOTrainer):
 
 
 def train(folder: Path, case: str, board: mmap.mmap) -> None:
-    """One process of a run: from its last checkpoint, or its start, to its end."""
+    """Do one process's part of a run: from its last checkpoint, or its start, to its end."""
     options = dict(CASES[case])
     path = resolve_model("overthinker")
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
@@ -137,7 +137,7 @@ def train(folder: Path, case: str, board: mmap.mmap) -> None:
 
 
 def start(folder: Path, case: str, board: mmap.mmap) -> int:
-    """Such a process as a child that shares what is imported; its id. What it says goes to FOLDER.log."""
+    """Fork such a process, which shares the imported modules; return its id. Its output goes to FOLDER.log."""
     board[0] = ELSEWHERE
     child = os.fork()
     if child == 0:
@@ -154,15 +154,15 @@ def start(folder: Path, case: str, board: mmap.mmap) -> int:
 
 
 def ended(child: int) -> bool:
-    """Whether a child has ended by itself, well; RuntimeError where it failed."""
+    """Whether a child has ended normally. Raises RuntimeError if it failed."""
     found, status = os.waitpid(child, os.WNOHANG)
     if found and status != 0:
         raise RuntimeError(f"a run ended with status {status}; see its log")
     return found != 0
 
 
-def alone(folder: Path, case: str, board: mmap.mmap) -> dict[int, float]:
-    """A run that nobody disturbs; the seconds that it was in each place at a time, on average."""
+def uninterrupted(folder: Path, case: str, board: mmap.mmap) -> dict[int, float]:
+    """Do a run without kills; return the mean seconds of one visit to each phase."""
     child, seconds, visits, last = start(folder, case, board), dict.fromkeys(range(5), 0.0), Counter[int](), ELSEWHERE
     while not ended(child):
         place = board[0]
@@ -174,7 +174,7 @@ def alone(folder: Path, case: str, board: mmap.mmap) -> dict[int, float]:
 
 
 def kill(child: int, board: mmap.mmap, place: int, visit: int, delay: float) -> int | None:
-    """Kill a child `delay` seconds into its visit number `visit` to a place; where it was, None: it had ended."""
+    """Kill a child `delay` seconds into its visit number `visit` to a phase; return its phase, None if it had ended."""
     last = ELSEWHERE
     while visit:
         if ended(child):
@@ -192,13 +192,13 @@ def kill(child: int, board: mmap.mmap, place: int, visit: int, delay: float) -> 
 
 
 def rows(file: Path) -> list[dict[str, Any]]:
-    """Lines of a record without what the clock says."""
+    """Return the lines of a record without timings."""
     found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     return [{k: v for k, v in row.items() if "second" not in k and k not in ("step_time", "runtime")} for row in found]
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What is not the same in two run folders."""
+    """Return the differences between two run folders."""
     found = [n for n in ("metrics.jsonl", "evaluations.jsonl") if rows(one / n) != rows(other / n)]
     names = sorted({file.name for run in (one, other) for file in (run / "rollouts").iterdir()})
     for name in names:
@@ -216,7 +216,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two nested values are equal, their tensors and arrays to the last bit."""
+    """Whether two nested values are equal, with tensors and arrays equal bit for bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
@@ -227,21 +227,21 @@ def same(one: Any, other: Any) -> bool:
     return bool(equal.all()) if hasattr(equal, "all") else bool(equal)
 
 
-def left_behind() -> int:
-    """Processes whose parent was killed and that are still there (they come to this one, see `adopt_orphans`)."""
+def remaining_processes() -> int:
+    """Count the processes that still exist after their parent was killed (children of this one: `adopt_orphans`)."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return len(children)
 
 
 def adopt_orphans() -> None:
-    """Let the children of a killed child become children of this process (Linux: PR_SET_CHILD_SUBREAPER)."""
+    """Make the children of a killed child children of this process (Linux: PR_SET_CHILD_SUBREAPER)."""
     import ctypes
 
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
 
 def reap() -> None:
-    """Take note of the orphans that have ended."""
+    """Reap the orphans that have ended."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -264,7 +264,7 @@ def main() -> int:
     root.mkdir(parents=True, exist_ok=True)
     console, draw, board = Console(width=120), random.Random(options.seed), mmap.mmap(-1, 1)
     console.print("undisturbed runs …")
-    lasting = {case: alone(root / case.replace(" ", "-"), case, board) for case in options.cases}
+    lasting = {case: uninterrupted(root / case.replace(" ", "-"), case, board) for case in options.cases}
     where: Counter[int] = Counter()
     lines: list[tuple[str, ...]] = []
     bad, run = False, 0
@@ -275,7 +275,7 @@ def main() -> int:
         while True:
             done = sum(where.values()) >= options.kills and min(where[p] for p in WANTED) >= options.each
             child = start(folder, case, board)
-            # In turn, in one of its first visits: a run has only so many.
+            # The phases in turn, in one of the first visits, as a run has few of them.
             place = draw.choice((*WANTED, *WANTED, EVALUATION))
             if sum(where.values()) >= options.kills:
                 place = min(WANTED, key=where.__getitem__)
@@ -290,25 +290,25 @@ def main() -> int:
             resumed.append("start" if last is None else last.name.rpartition("-")[2])
         found = differences(root / case.replace(" ", "-"), folder)
         bad |= bool(found)
-        said = ", ".join(f"{here[p]} {PLACES[p]}" for p in (*WANTED, EVALUATION, ELSEWHERE) if here[p])
+        phases = ", ".join(f"{here[p]} {PLACES[p]}" for p in (*WANTED, EVALUATION, ELSEWHERE) if here[p])
         verdict = "equal" if not found else f"DIFFERENT: {', '.join(found[:4])}"
-        lines.append((case, str(sum(here.values())), said, " ".join(resumed), verdict))
+        lines.append((case, str(sum(here.values())), phases, " ".join(resumed), verdict))
         console.print(" · ".join(lines[-1]), highlight=False)
-    names = ("run", "kills", "within", "resumed after step", "against the undisturbed run")
+    names = ("run", "kills", "within", "resumed after step", "compared with the uninterrupted run")
     console.print(Table(names, [*lines]).markdown(), highlight=False, soft_wrap=True)
     total = ", ".join(f"{where[place]} in {PLACES[place]}" for place in (*WANTED, EVALUATION, ELSEWHERE))
     console.print(f"{sum(where.values())} kills: {total}", highlight=False)
     for _ in range(100):
         reap()
-        if not left_behind():
+        if not remaining_processes():
             break
         time.sleep(0.1)
-    console.print(f"processes left behind: {left_behind()}", highlight=False)
+    console.print(f"remaining processes: {remaining_processes()}", highlight=False)
     if options.folder is None and not bad:
         shutil.rmtree(root)
     else:
         console.print(f"runs: {root}")
-    return int(bad or left_behind() > 0)
+    return int(bad or remaining_processes() > 0)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """When stepwise credit pays: runs over redundancy, kinds of redundant steps and problems per update.
 
     python benchmarks/law.py --models DIR --make-models 30-many 12-many                    # the starting models
-    python benchmarks/law.py --models DIR --cells 30-many-2 --seeds 1 2 3 4 5 --jobs 2     # start or go on
+    python benchmarks/law.py --models DIR --cells 30-many-2 --seeds 1 2 3 4 5 --jobs 2     # start or continue
     python benchmarks/law_tables.py                                                        # tables and figure
 
 A cell is REDUNDANCY-SENTENCES-PROBLEMS: the mean number of redundant steps of the traces that the starting model was
 trained on, few or many templates per kind of step, problems (of 8 responses) per update. The starting model of a cell
-is DIR/REDUNDANCY-SENTENCES (`MODELS` says how each is trained). Every run is a plain `attnpo train`, whose sampling
+is DIR/REDUNDANCY-SENTENCES (`MODELS`: how each is trained). Every run is a plain `attnpo train`, whose sampling
 law_rollouts.py makes faster: the same start, problems and first rollouts for all arms of a seed. The learning rate is
-1.5e-4 · sqrt(problems / 2), the number of updates `UPDATES`; both were fixed before any run that is reported.
+1.5e-4 · sqrt(problems / 2), the number of updates `UPDATES`; both were fixed before any reported run.
 
 A finished run leaves one record in benchmarks/law_records (every response's length, verdict, and redundant and
 essential steps; the held-out evaluations), and is not run again. Seed 0 was for choosing settings and is not reported.
@@ -33,9 +33,9 @@ from training_process import train
 
 HERE = Path(__file__).resolve().parent
 
-# How each starting model is trained (scripts/train_overthinker.py): the longest traces from the shipped model, shorter
-# ones from those. With many sentences, arithmetic, which is a tenth of a long trace, is learnt too slowly unless it
-# weighs more. Bounded in time: what they came to is in their training_record.json.
+# How each starting model is trained (scripts/train_overthinker.py): those of the longest traces start from the shipped
+# model, those of shorter ones from the longer ones. With many sentences, arithmetic, a tenth of a long trace, is learnt
+# too slowly unless it gets a larger weight. The time is bounded; results are in their training_record.json.
 _ALL = "--context 4096 --difficulty 1 4 --threads 1 --workers 1"
 _LONG = f"{_ALL} --redundancy 30 --batch 12"
 _FIRST = f"{_LONG} --start overthinker --steps 420 --lr 1.5e-3 --warmup 20 --max-seconds 1700"
@@ -81,7 +81,7 @@ MAIN = ("TLMRE", "AttnPO-sharp", "AttnPO", "Gold", "Shuffled", "Random-heads")
 
 @dataclass(frozen=True)
 class Cell:
-    """One corner of the grid."""
+    """One cell of the grid."""
 
     redundancy: int
     sentences: str
@@ -141,14 +141,14 @@ def main() -> None:
 
 
 def model_command(name: str, models: Path) -> list[str]:
-    """The command that trains and measures a starting model; one that begins with another needs that one."""
+    """Return the command that trains and evaluates a starting model; the model it starts from must exist."""
     options = [str(models / word) if word in MODELS else word for word in MODELS[name].split()]
     script = HERE.parent / "scripts" / "train_overthinker.py"
     return [sys.executable, str(script), "--out", str(models / name), "--evaluation-problems", "64", *options]
 
 
 def train_command(cell: Cell, arm: str, seed: int, folder: Path, models: Path, updates: int | None) -> list[str]:
-    """`attnpo train` with the options of a run; random heads are drawn here, others for every seed."""
+    """Return `attnpo train` with the options of a run; random heads are drawn here, different ones for every seed."""
     folder.mkdir(parents=True, exist_ok=True)
     options = list(ARMS[arm])
     if "--credit_module" not in options:

@@ -2,7 +2,7 @@
 
     penalty    all keep it
     stepwise   gold labels: redundant steps get 0 if A > 0, essential ones if A < 0
-    shuffled   the stepwise scales of a response, dealt to its written steps at random
+    shuffled   the stepwise scales of a response, assigned to its written steps at random
     wrong:E    stepwise, each label on the wrong side with probability E (0 to 1), independently
 
 Legend: S seeds, P problems, G responses per problem, K kinds of steps.
@@ -25,7 +25,7 @@ def kept_steps(
     right: Bool[ndarray, "S P G"],
     rng: np.random.Generator,
 ) -> Int[ndarray, "S P G K"]:
-    """How many of the written steps keep the outcome advantage; the scale of the others is 0."""
+    """Return how many of the written steps keep the outcome advantage; the scale of the others is 0."""
     if arm == "penalty":
         return counts
     signed = advantages[..., None]
@@ -43,7 +43,7 @@ def kept_steps(
 def deal(
     counts: Int[ndarray, "S P G K"], cut: Int[ndarray, "S P G"], rng: np.random.Generator
 ) -> Int[ndarray, "S P G K"]:
-    """`cut` of a response's steps chosen at random without replacement, counted by kind."""
+    """Choose `cut` of a response's steps at random without replacement; return the counts by kind."""
     chosen = np.zeros_like(counts)
     left, rest = cut.copy(), counts.sum(axis=-1)
     for kind in range(counts.shape[-1]):

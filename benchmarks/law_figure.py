@@ -1,4 +1,4 @@
-"""The figure of the law: redundancy left along the runs, accuracy against length, speed-up against redundancy."""
+"""The figure of docs/law.md: remaining redundancy along the runs, accuracy over length, speed-up over redundancy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Cells = dict[str, dict[str, dict[int, "Run"]]]
 
 
 def draw(cells: Cells, target: Path) -> None:
-    """One row per cell (left and middle), and the speed-ups of all cells at the right of the first."""
+    """Draw one row per cell (left and middle), and the speed-ups of all cells to the right of the first."""
     shown = [cell for cell, arms in cells.items() if "TLMRE" in arms]
     figure, axes = plt.subplots(len(shown), 3, figsize=(15, 4.2 * len(shown)), squeeze=False, constrained_layout=True)
     for row, cell in zip(axes, shown, strict=True):
@@ -70,7 +70,7 @@ def accuracy_over_length(axis: Any, cell: str, arms: dict[str, dict[int, Run]]) 
 
 
 def speed_ups(axis: Any, cells: Cells) -> None:
-    """Measured against TLMRE (points with intervals), and simulated with true labels (lines)."""
+    """Draw the speed-ups over TLMRE: measured (points with intervals), simulated with true labels (lines)."""
     from law_tables import samples_ratio
 
     for arm, marker in (("AttnPO-sharp", "o"), ("Gold", "D")):

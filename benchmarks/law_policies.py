@@ -2,18 +2,18 @@
 
 `written`: every step is written or not, independently of the others; redundant step m of M belongs to logit m mod R.
 A response is right if and only if all essential steps are written. A step that is not written is a decision too, made
-by the token that goes on with something else: it carries the outcome advantage (`skipped="outcome"`) or none
+by the token that continues with something else: it has the outcome advantage (`skipped="outcome"`) or none
 (`"nothing"`).
 
-`choice`: at every decision the policy either writes a redundant step of one of R kinds or goes on, to the next
+`choice`: at every decision the policy either writes a redundant step of one of R kinds or continues, to the next
 essential step or, after the last one, to the answer: a softmax over R logits and 0. Essential steps are always written,
-and a response is right with a constant probability. `choice_end`: going on has a logit of its own, learned like the
+and a response is right with a constant probability. `choice_end`: continuing has its own logit, learned like the
 others.
 
 The gradient is that of Σ scale · advantage · log-probability over all decisions, divided by the number of written
 steps (the mean over tokens of the loss, a step being a token). The answer keeps the outcome advantage.
 
-Legend: S seeds (training runs side by side), P problems, G responses per problem, K kinds of steps, L logits.
+Legend: S seeds (parallel training runs), P problems, G responses per problem, K kinds of steps, L logits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Setting:
     essential: int = 4
     group: int = 8
     start: float = 0.7
-    """Probability of a redundant step at the start; start × redundant is the redundancy that is to go."""
+    """Probability of a redundant step at the start; start × redundant is the redundancy to be removed."""
     essential_start: float = 0.95
     alpha: float = 0.4
     learning_rate: float = 0.05
@@ -55,7 +55,7 @@ class Policy(Protocol):
     def sample(
         self, logits: Float[ndarray, "S L"], rng: np.random.Generator
     ) -> tuple[Int[ndarray, "S P G K"], Bool[ndarray, "S P G"]]:
-        """How many steps of every kind each response has, and whether it is right."""
+        """Return the number of steps of every kind in each response, and whether it is right."""
         ...
 
     def gradient(
@@ -65,11 +65,11 @@ class Policy(Protocol):
         kept: Int[ndarray, "S P G K"],
         advantages: Float[ndarray, "S P G"],
     ) -> Float[ndarray, "S L"]:
-        """To be ascended. `kept`: how many of `counts` have scale 1; the others have scale 0."""
+        """Return the gradient for ascent. `kept`: how many of `counts` have scale 1; the others have scale 0."""
         ...
 
     def left(self, logits: Float[ndarray, "S L"]) -> Float[ndarray, "S"]:
-        """Expected redundant steps per response, as a share of those at the start."""
+        """Return the expected redundant steps per response, as a share of those at the start."""
         ...
 
     def accuracy(self, logits: Float[ndarray, "S L"]) -> Float[ndarray, "S"]: ...
@@ -122,7 +122,7 @@ class Written:
 
 class Choice:
     """Kind 0 is the essential steps. The order of the decisions does not matter, so only counts are drawn: redundant
-    steps until the policy has gone on essential + 1 times (a negative binomial), then their kinds (a multinomial)."""
+    steps until the policy has continued essential + 1 times (a negative binomial), then their kinds (a multinomial)."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -136,7 +136,7 @@ class Choice:
         return np.concatenate([[0.0], each]) if self.learns_end else each
 
     def chances(self, logits: Float[ndarray, "S L"]) -> Float[ndarray, "S 1 1 K"]:
-        """Of going on, then of each redundant kind."""
+        """Return the probabilities of continuing, then of each redundant kind."""
         every = logits if self.learns_end else np.pad(logits, ((0, 0), (1, 0)))
         weights = np.exp(every - every.max(axis=-1, keepdims=True))[:, None, None]
         return weights / weights.sum(axis=-1, keepdims=True)

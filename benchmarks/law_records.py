@@ -1,4 +1,4 @@
-"""What a run of `law.py` leaves behind: one small file, from which all tables and figures are made.
+"""The record of a run of `law.py`: one small file, from which all tables and figures are made.
 
     {"command": …, "seconds": …, "versions": …,
      "updates": [{"tokens": […], "right": […], "redundant": […], "essential": […], "finished": […], "p": […],
@@ -31,7 +31,7 @@ def record_file(folder: Path, cell: str, arm: str, seed: int) -> Path:
 
 
 def read_records(folder: Path, cell: str, arm: str) -> dict[int, dict[str, Any]]:
-    """The records of an arm by seed; empty where there are none."""
+    """Return the records of an arm by seed; empty if there are none."""
     found = {}
     for file in (folder / cell).glob(f"{arm}-*.json"):
         if (seed := file.stem[len(arm) + 1 :]).isdigit():
@@ -40,10 +40,10 @@ def read_records(folder: Path, cell: str, arm: str) -> dict[int, dict[str, Any]]
 
 
 def write_record(target: Path, run: Path, seconds: float) -> None:
-    """The record of the finished run in a folder."""
+    """Write the record of the finished run in a folder."""
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     record = {
-        "command": re.sub(r"/\S*/", "", environment["command"]),  # where files lay says nothing
+        "command": re.sub(r"/\S*/", "", environment["command"]),  # paths carry no information
         "seconds": round(seconds),
         "versions": {name: environment["versions"].get(name) for name in ("torch", "transformers", "trl")},
         "updates": [read_update(list(read_jsonl(file))) for file in sorted((run / "rollouts").glob("train-*"))],
@@ -57,7 +57,7 @@ def write_record(target: Path, run: Path, seconds: float) -> None:
 
 
 def read_responses(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Length, verdict and kinds of steps of every response."""
+    """Return length, verdict and kinds of steps of every response."""
     labels = [labels_of(row) for row in rows]
     return {
         "tokens": [row["tokens"]["completion"] for row in rows],
@@ -69,11 +69,11 @@ def read_responses(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def read_update(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The responses of an update, and what credit did to their steps."""
+    """Return the responses of an update, and the effects of credit on their steps."""
     kinds = {kind: {"attenuated": 0, "protected": 0, "all": 0} for kind in ("essential", "redundant")}
     scales = []
     for row in rows:
-        # Credit touches right responses only; all of their steps count, so that shares are of what it could touch.
+        # Credit changes right responses only; shares are of all of their steps.
         if not row["correct"] or row["advantage"] == 0:
             continue
         for step, essential in zip(row["steps"], labels_of(row), strict=True):

@@ -1,13 +1,13 @@
 """Rollouts of the small models several times faster, for experiments of hundreds of runs on a CPU.
 
-Sampling 16 responses of a model of 1.4 million parameters is all overhead: of 20 ms a token less than 4 are arithmetic.
-Imported (`attnpo train --credit_module law_rollouts`), this module replaces `generate` of transformers' Llama by a loop
-that takes the weights, and nothing else, from the model: one prefill by the model itself, then per token a dozen tensor
+Sampling 16 responses with a model of 1.4 million parameters is mostly overhead: of 20 ms a token less than 4 are
+arithmetic. On import (`attnpo train --credit_module law_rollouts`), this module replaces `generate` of transformers'
+Llama by a loop that uses only the weights of the model: one prefill by the model itself, then per token a dozen tensor
 operations a layer, on buffers that are not copied; responses that have ended leave the batch. It draws the same random
-numbers as `generate` does, so it samples the same tokens up to the rounding of sums in another order
-(tests/unit/test_law_rollouts.py). Anything but plain sampling goes to transformers.
+numbers as `generate`, so it samples the same tokens up to the rounding of sums in another order
+(tests/unit/test_law_rollouts.py). transformers handles everything except plain sampling.
 
-    python benchmarks/law_rollouts.py --model DIR      # tokens per second beside transformers, and tokens that differ
+    python benchmarks/law_rollouts.py --model DIR      # tokens per second, also of transformers, and differing tokens
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LEAVE = 0.8  # rows leave once no more than this share of those in the batch goe
 
 
 class Decoder:
-    """One token after the other, for the rows that still go on."""
+    """Decodes one token at a time, for the rows that have not ended."""
 
     def __init__(self, model: LlamaForCausalLM, mask: Int[Tensor, "B P"]):
         config = model.config
@@ -70,7 +70,7 @@ class Decoder:
         return self.head(output.last_hidden_state[:, -1]).float()
 
     def step(self, tokens: Int[Tensor, "b"]) -> Float[Tensor, "b V"]:
-        """Logits after one more token of every row."""
+        """Return the logits after one more token of every row."""
         n, rows = self.filled, len(tokens)
         if n == self.bias.shape[-1]:
             self.bias = F.pad(self.bias, (0, ROOM))
@@ -99,7 +99,7 @@ class Decoder:
         return self.head(_norm(hidden, self.model.norm)).float()
 
     def keep(self, rows: Int[Tensor, "b"]) -> None:
-        """Go on with these rows of the batch only."""
+        """Keep only these rows of the batch."""
         n = self.filled
         self.positions, self.bias = self.positions[rows], self.bias[rows]
         for layer in self.buffers:
@@ -110,7 +110,7 @@ class Decoder:
 
 
 def _fused(layer: Any) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Weight and bias of queries, keys and values in one, and the weight of gate and up in one."""
+    """Return the concatenated weight and bias of queries, keys and values, and the weight of gate and up."""
     attention, mlp = layer.self_attn, layer.mlp
     parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
@@ -124,7 +124,7 @@ def _norm(x: Tensor, norm: Any) -> Tensor:
 
 @torch.no_grad()
 def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """`GenerationMixin.generate`: by the fast loop where the call is plain sampling, else by transformers."""
+    """Replace `GenerationMixin.generate`: the fast loop for plain sampling, transformers for other calls."""
     ids, mask, config = kwargs.get("input_ids"), kwargs.get("attention_mask"), kwargs.get("generation_config")
     others = set(kwargs) - {"input_ids", "attention_mask", "generation_config", "disable_compile"}
     if args or others or ids is None or mask is None or config is None or not _plain(self, config):
@@ -152,7 +152,7 @@ def sample(
     ends: Int[Tensor, "E"],
     pad: int,
 ) -> Int[Tensor, "B P+T"]:
-    """Prompts and responses, padded behind their ends, as `generate` returns them."""
+    """Return prompts and responses, right-padded, as `generate` does."""
     decoder = Decoder(model, mask)
     logits = decoder.prefill(ids, mask)
     active = torch.arange(len(ids))  # which row of the whole batch every row of the decoder is

@@ -5,9 +5,9 @@ law_policies.py has the two kinds of policy. Groups of 8; the reward is TLMRE's,
 Adam at a constant rate. The arms (law_arms.py) differ in the scale of the advantage on the steps of right
 responses.
 
-Prints the share of redundancy left after 20, 40 and 60 updates (the largest standard error over seeds) and the signal
-to noise ratio of the first update; with --curves, the updates after which half of the redundancy is gone, how many
-times sooner that is than with the penalty, and in brackets what the first update predicts. -o writes a list of
+Prints the remaining share of redundancy after 20, 40 and 60 updates (the largest standard error over seeds) and the
+signal to noise ratio of the first update; with --curves, the updates until half of the redundancy is removed, the
+speed-up over the penalty, and in brackets the speed-up predicted from the first update. -o writes a list of
 {"model", "problems", "redundant", "parameters", "arm", "seed", "left": [share after every update], "accuracy":
 [expected, after every update]}; --summary the speed-ups alone, in the form that law_figure.py reads. One thread.
 
@@ -41,7 +41,7 @@ TABLE = ((16, 4, 4), (16, 32, 32), (16, 64, 64), (16, 32, 4), (2, 4, 4), (2, 32,
 """(problems per update, M, R)"""
 SHOWN = (20, 40, 60)
 FEW = 4
-"""Kinds of redundant steps where they are few; where they are many, every step is of its own kind."""
+"""Kinds of redundant steps if they are few; if they are many, every step is of a different kind."""
 REDUNDANT = (4, 8, 16, 32, 64)
 PROBLEMS = (2, 4, 16)
 CURVES = tuple((p, m, r) for p in PROBLEMS for m in REDUNDANT for r in dict.fromkeys((min(m, FEW), m)))
@@ -51,7 +51,7 @@ Row = dict[str, Any]
 def update_gradient(
     setting: Setting, arm: str, logits: Float[ndarray, "S L"], rng: np.random.Generator
 ) -> Float[ndarray, "S L"]:
-    """The gradient of one update: responses, rewards, advantages, scales."""
+    """Return the gradient of one update: responses, rewards, advantages, scales."""
     policy = policy_of(setting)
     counts, right = policy.sample(logits, rng)
     groups = (-1, setting.group)
@@ -63,7 +63,7 @@ def update_gradient(
 
 
 def signal_to_noise(setting: Setting, arm: str, draws: int = 300) -> float:
-    """−mean / standard deviation of the first update's gradient of a redundant logit (mean over the logits)."""
+    """Return −mean / standard deviation of the first update's gradient of a redundant logit (mean over the logits)."""
     policy = policy_of(setting)
     logits = np.tile(policy.start(), (draws, 1))
     drawn = update_gradient(setting, arm, logits, np.random.default_rng(0))[:, policy.logits_of_redundant]
@@ -71,8 +71,8 @@ def signal_to_noise(setting: Setting, arm: str, draws: int = 300) -> float:
 
 
 def predicted_speed_up(setting: Setting, arm: str) -> float:
-    """From the first update alone. Adam moves a logit by the rate times mean / root mean square of its gradient, which
-    is 1 / sqrt(1 + 1/s²) for a signal to noise ratio s; the speed-up is the ratio of the two arms' moves."""
+    """Predict the speed-up from the first update. Adam moves a logit by the rate times mean / root mean square of its
+    gradient, which is 1 / sqrt(1 + 1/s²) for a signal to noise ratio s; the speed-up is the ratio of the moves."""
     slow, fast = (signal_to_noise(setting, name) for name in ("penalty", arm))
     return float(((1 + slow**-2) / (1 + fast**-2)) ** 0.5)
 
@@ -84,7 +84,7 @@ class Adam:
         self.rate, self.number, self.mean, self.square = rate, 0, 0.0, 0.0
 
     def step(self, gradient: Float[ndarray, "S L"]) -> Float[ndarray, "S L"]:
-        """What to add to the logits."""
+        """Return the change of the logits."""
         self.number += 1
         self.mean = 0.9 * self.mean + 0.1 * gradient
         self.square = 0.999 * self.square + 0.001 * gradient**2
@@ -93,7 +93,7 @@ class Adam:
 
 
 def simulate(setting: Setting, arm: str, seeds: int, updates: int, until: float = 0.0) -> list[Row]:
-    """Training runs side by side, ended when no more than the share `until` of the redundancy is left in each.
+    """Simulate parallel training runs until at most the share `until` of the redundancy remains in each.
 
     All draw from one generator: the same number of seeds gives the same runs.
     """
@@ -113,7 +113,7 @@ def simulate(setting: Setting, arm: str, seeds: int, updates: int, until: float 
 
 
 def updates_to(left: Sequence[float], share: float = 0.5) -> float | None:
-    """Updates until `share` of the redundancy is left, on the line between two updates; None if it never gets there."""
+    """Return the updates until `share` of the redundancy remains, interpolated linearly; None if it is not reached."""
     before = 1.0
     for number, after in enumerate(left):
         if after <= share:
@@ -125,9 +125,9 @@ def updates_to(left: Sequence[float], share: float = 0.5) -> float | None:
 def speed_up(
     rows: Iterable[Row], regime: tuple[int, int, int], arm: str = "stepwise", share: float = 0.5
 ) -> tuple[float, float] | None:
-    """Updates that the penalty needs / updates that `arm` needs, means over the seeds that both have; standard error.
+    """Return penalty's updates / `arm`'s updates, means over the seeds that both have, and the standard error.
 
-    `regime`: problems per update, M, R. None if a seed does not get there, or if there are no two seeds.
+    `regime`: problems per update, M, R. None if a seed does not reach it, or if there are fewer than two seeds.
     """
     needed: dict[str, dict[int, float | None]] = {"penalty": {}, arm: {}}
     for row in rows:
@@ -144,7 +144,7 @@ def speed_up(
 
 
 def summary(rows: list[Row], arms: Sequence[str], base: Setting) -> list[dict[str, Any]]:
-    """A curve per arm, problems per update and number of kinds: speed-up against redundant steps per response."""
+    """Return a curve per arm, problems per update and number of kinds: speed-up over redundant steps per response."""
     curves = []
     for arm, problems, kinds in itertools.product(arms, PROBLEMS, ("few", "many")):
         regimes = [(problems, steps, steps if kinds == "many" else min(steps, FEW)) for steps in REDUNDANT]
@@ -211,7 +211,7 @@ def curve_cell(rows: list[Row], setting: Setting, arm: str, runs: list[Row]) -> 
     ratio = None if arm == "penalty" else speed_up(rows, regime, arm)
     if ratio is None:
         return updates
-    # The logit of going on, which the prediction knows nothing of, does most of the work where there is one.
+    # The prediction does not include the logit of continuing, which has most of the effect if there is one.
     predicted = "" if setting.model == "choice_end" else f" ({predicted_speed_up(setting, arm):.2f})"
     return f"{updates}, ×{ratio[0]:.2f}±{ratio[1]:.2f}{predicted}"
 

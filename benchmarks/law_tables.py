@@ -1,4 +1,4 @@
-"""Tables and figure of the runs of `law.py`, from their records alone.
+"""Tables and figure of the runs of `law.py`, from their records.
 
     python benchmarks/law_tables.py                      # prints the tables, writes docs/img/law.png
     python benchmarks/law_tables.py --cells 30-many-2 --arms TLMRE AttnPO Gold
@@ -6,13 +6,13 @@
 
 Samples until half: responses (and tokens) sampled until the redundant steps per response, as a mean of the last
 `WINDOW` responses, have fallen to half of the start's (interpolated between updates). Ratios are paired by seed, with
-95 % t intervals of their logarithm over the seeds. A run that does not get there counts with all that it sampled, so a
+95 % t intervals of their logarithm over the seeds. A run that does not reach the half counts with all its samples, so a
 ratio to it is a bound (marked by ≥ or ≤).
 
 Held out, at equal samples: differences paired by seed and problem, 95 % bootstrap intervals over both.
 
 Equal length: accuracy and length of an arm along its run, as means of `WINDOW` responses; accuracy is compared at the
-lengths that both arms of a seed pass through, and averaged over them. Training rollouts are fresh problems.
+lengths that both arms of a seed pass through, and averaged over them. Training rollouts are on new problems.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Run:
     start: float
 
     def per_update(self, name: str) -> np.ndarray:
-        """Mean over the responses of each update, [U]."""
+        """Return the mean over the responses of each update, [U]."""
         return np.array([np.mean(update[name]) for update in self.record["updates"]])
 
     @cached_property
     def responses(self) -> np.ndarray:
-        """Responses sampled before each update and, last, in all, [U + 1]."""
+        """Responses sampled before each update and, last, in total, [U + 1]."""
         return np.cumsum([0, *(len(update["tokens"]) for update in self.record["updates"])])
 
     @cached_property
@@ -58,13 +58,13 @@ class Run:
         return np.cumsum([0, *(sum(update["tokens"]) for update in self.record["updates"])])
 
     def smooth(self, name: str) -> np.ndarray:
-        """Mean of the last `WINDOW` responses up to each update, [U]."""
+        """Return the mean of the last `WINDOW` responses up to each update, [U]."""
         per_update = len(self.record["updates"][0]["tokens"])
         width, values = max(1, WINDOW // per_update), self.per_update(name)
         return np.array([values[max(0, i + 1 - width) : i + 1].mean() for i in range(len(values))])
 
     def until(self, share: float, counted: str = "responses") -> tuple[float, bool]:
-        """What was sampled (`responses` or `tokens`) until `share` of the redundancy was left, and whether it was."""
+        """Return the samples (`responses` or `tokens`) until `share` of the redundancy remained, and whether it did."""
         sampled, left = getattr(self, counted), self.smooth("redundant") / self.start
         below = np.flatnonzero(left <= share)
         if not len(below):
@@ -77,7 +77,7 @@ class Run:
 
 
 def load(records: Path, cell: str, arms: Sequence[str]) -> dict[str, dict[int, Run]]:
-    """Runs by arm and seed. The start is measured on all first updates, which are of the starting model."""
+    """Load runs by arm and seed. The start is measured on all first updates, which sample from the starting model."""
     found = {arm: read_records(records, cell, arm) for arm in arms}
     for runs in found.values():
         runs.pop(FOR_CHOOSING, None)
@@ -91,7 +91,7 @@ def load(records: Path, cell: str, arms: Sequence[str]) -> dict[str, dict[int, R
 
 
 def mean_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % t interval; NaN ends for a single value."""
+    """Return the mean and its 95 % t interval; NaN bounds for a single value."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return mean, math.nan, math.nan
@@ -100,14 +100,14 @@ def mean_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def with_interval(form: str, between: str, values: Sequence[float]) -> str:
-    """`0.70 (0.31 – 1.60)`; the mean alone where a single seed has no interval."""
+    """Format `0.70 (0.31 – 1.60)`; only the mean if a single seed has no interval."""
     middle, low, high = (form.format(value) for value in values)
     return middle if math.isnan(values[1]) else f"{middle} ({low}{between}{high})"
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """What an arm samples of what another does, over the seeds that both have."""
+    """Samples of an arm divided by those of another, over the seeds that both have."""
 
     middle: float
     low: float
@@ -130,7 +130,7 @@ def samples_ratio(arm: dict[int, Run], other: dict[int, Run], share: float = 0.5
 
 
 def accuracy_at_equal_length(arm: Run, other: Run) -> float | None:
-    """Accuracy of `arm` minus that of `other` at the lengths that both pass through; None where they share none."""
+    """Return accuracy of `arm` minus that of `other` at the lengths that both pass through; None if there are none."""
     curves = []
     for run in (arm, other):
         order = np.argsort(run.smooth("tokens"))
@@ -144,17 +144,17 @@ def accuracy_at_equal_length(arm: Run, other: Run) -> float | None:
 
 
 def held_out(arm: dict[int, Run], what: str, step: str | None = None) -> np.ndarray:
-    """[seeds, problems] at the run's last evaluation, or at `step`."""
+    """Return [seeds, problems] at the run's last evaluation, or at `step`."""
     rows = [run.record["held_out"] for run in arm.values()]
     return np.array([found[step or max(found, key=int)][what] for found in rows], dtype=float)
 
 
 def table(cell: str, runs: dict[str, dict[int, Run]], against: str = PLAIN) -> str:
-    """One row per arm; ratios and differences are to the arm `against`."""
+    """Return one row per arm; ratios and differences are relative to the arm `against`."""
     lines = [
         f"### {cell}",
         "",
-        f"| | seeds | samples until half | of {against}'s | in tokens | held out, at the end | accuracy − {against}'s "
+        f"| | seeds | samples until half | / {against}'s | in tokens | held out, at the end | accuracy − {against}'s "
         f"| tokens / {against}'s | accuracy − {against}'s at equal length |",
         "|" + "---|" * 9,
     ]
@@ -191,7 +191,7 @@ def table(cell: str, runs: dict[str, dict[int, Run]], against: str = PLAIN) -> s
 
 
 def sides(cell: str, runs: dict[str, dict[int, Run]]) -> str:
-    """What credit did to the steps it could touch (right responses whose advantage is not 0), over all updates."""
+    """Return the effects of credit on the steps of right responses with an advantage other than 0, over all updates."""
     lines = [
         "| | redundant: attenuated | redundant: protected | essential: attenuated | essential: protected "
         "| mean γ of a redundant step at A > 0 |",
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--cells", nargs="*", help="default: all that have records")
     parser.add_argument("--arms", nargs="*", help="default: all that have records")
-    parser.add_argument("--against", default=PLAIN, metavar="ARM", help="what ratios and differences are to")
+    parser.add_argument("--against", default=PLAIN, metavar="ARM", help="reference of ratios and differences")
     parser.add_argument("--figure", type=Path, help="where to draw (default: docs/img/law.png)", default=FIGURE)
     args = parser.parse_args()
     from law_figure import draw

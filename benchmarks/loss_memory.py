@@ -1,12 +1,12 @@
-"""Peak memory of a training forward and backward pass, counted on shapes alone: no GPU, no weights, some seconds.
+"""Peak memory of a training forward and backward pass, computed from shapes: no GPU, no weights, some seconds.
 
     python benchmarks/loss_memory.py                 # 1.5B shape, bf16, one response of 8k and 16k tokens
     python benchmarks/loss_memory.py --layers 28 --rows 2 --tokens 7800
 
-Three ways: all logits at once in float32 (as TRL had it before its fused head), TRL 1.16's chunks of tokens and
-vocabulary, and these with activation checkpointing, as training runs. GiB at most beside weights and their gradients,
-and bytes per token of what the vocabulary costs. Attention stands in for a fused kernel: it keeps queries, keys,
-values, output and one number per row. The chunks are counted as on a GPU, where one kernel turns a tile in place.
+Three variants: all logits at once in float32 (as in TRL before its fused head), TRL 1.16's chunks of tokens and
+vocabulary, and these with activation checkpointing, as in training. Prints peak GiB in addition to weights and their
+gradients, and bytes per token due to the vocabulary. Attention is counted like a fused kernel: it keeps queries, keys,
+values, output and one number per row. The chunks are counted as on a GPU, where one kernel transforms a tile in place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from attnpo.training.sizes import decoder_peak, head_bytes
 
 
 def shape(layers: int) -> Any:
-    """That of DeepSeek-R1-Distill-Qwen-1.5B."""
+    """Return the shape of DeepSeek-R1-Distill-Qwen-1.5B."""
     return Qwen2Config(
         vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=layers, num_attention_heads=12,
         num_key_value_heads=2, max_position_embeddings=131072, tie_word_embeddings=False,
@@ -29,7 +29,7 @@ def shape(layers: int) -> Any:
 
 
 def plain_head(tokens: int, vocabulary: int) -> int:
-    """Logits in 16 bits, in float32, their log-softmax, and the gradient of each as it is made: at the worst moment
+    """Compute logits in 16 bits, in float32, their log-softmax, and the gradient of each in turn: the peak holds the
     float32 log-softmax, its gradient and that of the logits."""
     return tokens * vocabulary * (2 + 4 + 4 + 4)
 

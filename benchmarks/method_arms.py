@@ -1,15 +1,15 @@
 """The arms of `compare_methods.py`: every method of the package, and ablations, on the shipped small model.
 
 One optimiser, batch, loss (token mean, no KL term) and learning rate for all, those of configs/short.yaml, so that only
-the reward, the credit and what a method cannot do without (Dr. GRPO's and IOP's loss, SHAPE's and DAPO's clip) differ;
-the recipes in configs/methods have each paper's own. Group advantages are RLOO's except where GRPO's belong to the
+the reward, the credit and settings that a method requires (Dr. GRPO's and IOP's loss, SHAPE's and DAPO's clip) differ;
+the recipes in configs/methods have each paper's own. Group advantages are RLOO's except where GRPO's are part of the
 method.
 
-Responses of that model have about 200 tokens where the papers' have 5,000 to 10,000, so whatever a paper gives in
-tokens is scaled down (`SCALED` says from what). TLMRE's α is 0.4 for all arms that have it: a few steps instead of a
-thousand need a stronger pull than 0.2. The other rewards keep their weights, which pull harder than that as they are
-(LASER's 0.5, ThinkPrune's 1, ShorterBetter's 0.02 a token) or alike (Kimi's ±0.2). SHAPE and MRT have four segments and
-continuations instead of eight, IOP two candidates instead of four, to be affordable on a CPU.
+Responses of that model have about 200 tokens compared with 5,000 to 10,000 in the papers, so quantities in tokens are
+scaled down (`SCALED` has the original values). TLMRE's α is 0.4 in all arms that use it: a few steps instead of a
+thousand need a larger weight than 0.2. The other rewards keep their weights, whose effect is stronger than that
+(LASER's 0.5, ThinkPrune's 1, ShorterBetter's 0.02 a token) or similar (Kimi's ±0.2). SHAPE and MRT have four segments
+and continuations instead of eight, IOP two candidates instead of four, to be affordable on a CPU.
 """
 
 from __future__ import annotations
@@ -93,14 +93,14 @@ ABLATIONS: dict[str, list[str]] = {
 }
 
 ARMS = METHODS | ABLATIONS
-# Dearer than plain RL: evaluated more often, to be compared at equal time too.
+# More expensive than plain RL: evaluated more often, for the comparison at equal time.
 SAMPLING_MORE = ("MRT", "SHAPE", "SHAPE-at-steps", "IOP", "IOP-sixth-rate")
-# Evaluated before the first update; that of plain RLOO is everyone's, except where prompts say a length.
+# Evaluated before the first update. RLOO's start serves all arms except those whose prompts contain a length.
 OWN_START = ("RLOO", "L1-exact", "L1-max")
 
 
 def options_of(arm: str, seed: int, folder: Path) -> list[str]:
-    """The options of an arm; random heads are drawn here, others for every seed."""
+    """Return the options of an arm; random heads are drawn here, different ones for every seed."""
     options = list(ARMS[arm])
     if "RANDOM" in options:
         heads = random.Random(seed).sample([(layer, head) for layer in range(4) for head in range(10)], 3)

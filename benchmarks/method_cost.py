@@ -1,11 +1,11 @@
-"""What a step of every method costs: all in one process, on the same problems and rollouts, in turn.
+"""Cost of a step of every method: all in one process, on the same problems and rollouts, in turn.
 
     python benchmarks/method_cost.py                                    # every method of method_arms.py
     python benchmarks/method_cost.py --arms RLOO AttnPO SHAPE IOP --rounds 11
 
-A step is all of it: generation, finding steps, verifying, a method's own continuations or repairs, credit, loss,
+A step is complete: generation, finding steps, verifying, a method's own continuations or repairs, credit, loss,
 backward, optimiser, records. The learning rate is 0 and every method starts a round with the same random numbers, so
-that all of them get the same responses (L1, whose prompts say a length, gets others); the order changes from round to
+that all of them get the same responses (except L1, whose prompts contain a length); the order changes from round to
 round. The ratios to RLOO are paired by round.
 """
 
@@ -48,7 +48,7 @@ class Logged(TrainerCallback):
 
 
 class Method:
-    """One method with a model and an optimiser of its own."""
+    """One method with its own model and optimiser."""
 
     def __init__(self, arm: str, responses: int, folder: Path, pool: VerifierPool) -> None:
         folder.mkdir()
@@ -66,7 +66,7 @@ class Method:
         self.batches = iter(self.trainer.get_train_dataloader())
 
     def step(self, seed: int) -> dict[str, float]:
-        """Seconds of a whole step (`seconds`), and what the trainer logged of it."""
+        """Do a step; return its duration (`seconds`) and the metrics that the trainer logged."""
         batch = next(self.batches)
         torch.manual_seed(seed)
         started = time.perf_counter()
@@ -95,7 +95,7 @@ def main() -> None:
         for number in range(args.rounds + 1):
             for arm in random.Random(number).sample(arms, len(arms)):
                 figures = methods[arm].step(seed=number)
-                if number:  # the round before is for warming up
+                if number:  # after the warm-up round
                     steps[arm].append(figures)
             if number:
                 print(
@@ -109,7 +109,7 @@ def main() -> None:
 
 def table(steps: dict[str, list[dict[str, float]]]) -> str:
     lines = [
-        "| method | s / step | of RLOO's | 95 % | " + " | ".join(PHASES) + " | sampled more | read more |",
+        "| method | s / step | / RLOO's | 95 % | " + " | ".join(PHASES) + " | additional tokens sampled | … read |",
         "|---" * (6 + len(PHASES)) + "|",
     ]
     costs = costs_of(steps)

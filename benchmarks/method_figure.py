@@ -1,4 +1,4 @@
-"""The figure of `compare_methods.py`: accuracy over length of every method, and the ablations beside it."""
+"""The figure of `compare_methods.py`: accuracy over length of every method, and the ablations next to it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ COLOURS |= dict.fromkeys(("First-correct", *SAMPLING_MORE), "#009e73")
 
 
 def frontier(arms: list[Arm], file: Path, steps: int) -> None:
-    """Left: accuracy over tokens, one numbered point per method. Right: AttnPO's ablations minus AttnPO, paired."""
+    """Draw accuracy over tokens, one numbered point per method (left), and AttnPO's ablations minus AttnPO (right)."""
     ablations = [arm for arm in arms if arm.name.startswith(f"{MINE}-")]
     methods = [arm for arm in arms if arm not in ablations]
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 6), layout="constrained", width_ratios=(3, 2))
-    # A method that fell far below the others is put on the edge, with its accuracy in the legend.
+    # A method far below the others is drawn at the edge, with its accuracy in the legend.
     floor = float(np.median([arm.accuracy[0] for arm in methods])) - 0.3
     for number, arm in enumerate(methods):
         (a, a_low, a_high), (t, t_low, t_high) = arm.accuracy, arm.length

@@ -1,4 +1,4 @@
-"""What the runs of `compare_methods.py` came to, read from their folders, and what a step of each method costs."""
+"""Results of the runs of `compare_methods.py`, read from their folders, and the cost of a step of each method."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Arm:
 
     @cached_property
     def accuracy(self) -> tuple[float, float, float]:
-        """Mean and its interval; so `length`."""
+        """Mean and its interval; the same for `length`."""
         return interval(self.right)
 
     @cached_property
@@ -38,14 +38,14 @@ class Arm:
         return interval(self.tokens)
 
     def aes(self, start: Arm) -> float:
-        """Against the same seeds' start."""
+        """AES relative to the start of the same seeds."""
         held = np.isin(start.seeds, self.seeds)
         return aes(self.accuracy[0], self.length[0], start.right[held].mean(), start.tokens[held].mean())
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A step of a method: seconds, those of plain RLOO's on the same rollouts, and tokens that plain RL has not."""
+    """A step of a method: seconds, ratio to plain RLOO on the same rollouts, and tokens in addition to plain RL's."""
 
     seconds: float
     ratio: float
@@ -54,7 +54,7 @@ class Cost:
 
 
 def load(folder: Path, name: str, seeds: int, step: int, label: str | None = None) -> Arm | None:
-    """The runs of an arm that have this evaluation; None where there is none."""
+    """Load the runs of an arm that have this evaluation; None if there are none."""
     found: dict[int, list[dict]] = {}
     for seed in range(seeds):
         file = run_folder(folder, name, seed) / "rollouts" / f"eval-{step:06d}.jsonl.gz"
@@ -73,7 +73,7 @@ def run_folder(folder: Path, name: str, seed: int) -> Path:
 
 
 def steps_evaluated(folder: Path, name: str, seeds: int) -> set[int]:
-    """The updates after which every run of the arm was evaluated."""
+    """Return the updates after which every run of the arm was evaluated."""
     runs = [run_folder(folder, name, seed) / "rollouts" for seed in range(seeds)]
     return set.intersection(
         *({int(file.name[5:11]) for file in run.glob("eval-*.jsonl.gz")} for run in runs if run.exists())
@@ -81,7 +81,7 @@ def steps_evaluated(folder: Path, name: str, seeds: int) -> set[int]:
 
 
 def costs_of(steps: dict[str, list[dict[str, float]]]) -> dict[str, Cost]:
-    """Costs by method, from the figures of every step that `method_cost.py` took."""
+    """Return costs by method, from the figures of every step of `method_cost.py`."""
     plain = column(steps[PLAIN], "seconds")
     costs = {}
     for name, rounds in steps.items():
@@ -94,12 +94,12 @@ def costs_of(steps: dict[str, list[dict[str, float]]]) -> dict[str, Cost]:
 
 
 def load_costs(file: Path) -> dict[str, Cost]:
-    """As `method_cost.py -o FILE` wrote them; none without the file."""
+    """Load the costs that `method_cost.py -o FILE` wrote; empty without the file."""
     return costs_of(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 def cost_of(costs: dict[str, Cost], name: str) -> Cost | None:
-    """An ablation costs what its method does."""
+    """Return the cost of an arm; an ablation has that of its method."""
     return costs.get(name) or costs.get(name.partition("-")[0])
 
 
@@ -108,7 +108,7 @@ def column(rounds: list[dict[str, float]], name: str) -> np.ndarray:
 
 
 def interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float, float]:
-    """Mean of a [seeds, problems] table and its 95 % bootstrap interval, both resampled."""
+    """Return the mean of a [seeds, problems] table and its 95 % bootstrap interval, both resampled."""
     rng = np.random.default_rng(0)
     seeds, problems = values.shape
     means = [
@@ -119,7 +119,7 @@ def interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float, float
 
 
 def paired(arm: Arm, other: Arm, what: Literal["right", "tokens"]) -> np.ndarray:
-    """`arm` minus `other`, [seeds, problems], of the seeds that both have."""
+    """Return `arm` minus `other`, [seeds, problems], of the seeds that both have."""
     both = sorted(set(arm.seeds) & set(other.seeds))
     mine, theirs = (getattr(x, what)[[x.seeds.index(seed) for seed in both]] for x in (arm, other))
     return mine - theirs

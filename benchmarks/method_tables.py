@@ -1,7 +1,7 @@
 """Tables of the runs of `compare_methods.py`, at equal updates and at equal training time.
 
-Intervals are 95 % bootstrap intervals over seeds and problems (both resampled). AES is against the start of the same
-seeds; L1, whose prompts say a length, has a start of its own. What a step costs is not read from these runs, which
+Intervals are 95 % bootstrap intervals over seeds and problems (both resampled). AES is relative to the start of the
+same seeds; L1, whose prompts contain a length, has its own start. The cost of a step is not read from these runs, which
 share the machine, but from `cost.json` in the folder (`method_cost.py -o FOLDER/cost.json`: all methods in turn on the
 same rollouts). Equal time: every method at its last evaluation within the time of the plain run, by those costs.
 """
@@ -23,7 +23,7 @@ COSTS = ("seconds", "of_plain", "sampled", "read")
 
 
 def write_tables(folder: Path, arms: list[str], seeds: int, steps: int) -> str:
-    """table.md, table.csv, frontier.png; returns the text of the first. Arms without a finished run are left out."""
+    """Write table.md, table.csv, frontier.png; return the text of the first. Arms without finished runs are omitted."""
     start = load(folder, PLAIN, seeds, 0, label=START)
     found = [arm for name in arms if (arm := load(folder, name, seeds, steps)) is not None]
     if start is None or not found:
@@ -53,9 +53,9 @@ def write_tables(folder: Path, arms: list[str], seeds: int, steps: int) -> str:
 
 
 def at_equal_time(folder: Path, arm: Arm, seeds: int, steps: int, costs: dict[str, Cost]) -> Arm | None:
-    """A method that costs more than plain RL, at its last evaluation within the plain run's time; None for others."""
+    """Return a method that costs more than plain RL at its last evaluation within the plain run's time, else None."""
     cost = cost_of(costs, arm.name)
-    if cost is None or cost.ratio <= 1.1:  # a tenth is the noise of the measurement
+    if cost is None or cost.ratio <= 1.1:  # measurement noise is about a tenth
         return None
     reached = [step for step in steps_evaluated(folder, arm.name, seeds) if 0 < step <= steps / cost.ratio]
     return load(folder, arm.name, seeds, max(reached)) if reached else None
@@ -64,7 +64,7 @@ def at_equal_time(folder: Path, arm: Arm, seeds: int, steps: int, costs: dict[st
 def table(arms: list[Arm], starts: Mapping[str, Arm], costs: dict[str, Cost]) -> str:
     lines = [
         "| method | seeds | updates | accuracy | 95 % | tokens | 95 % | AES "
-        "| s / step | of RLOO's | sampled more | read more | per seed (accuracy @ tokens) |",
+        "| s / step | / RLOO's | additional tokens sampled | … read | per seed (accuracy @ tokens) |",
         "|" + "---|" * 13,
     ]
     for arm in arms:
@@ -89,7 +89,7 @@ def costs_in_words(cost: Cost | None) -> list[str]:
 
 
 def differences(arms: list[Arm]) -> str:
-    """AttnPO minus every other arm, paired by seed and problem; empty without that arm."""
+    """Return AttnPO minus every other arm, paired by seed and problem; empty without AttnPO."""
     mine = next((arm for arm in arms if arm.name == MINE), None)
     if mine is None:
         return ""

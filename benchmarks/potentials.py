@@ -1,4 +1,4 @@
-"""Potentials along traces of the built-in task, by the packaged model: what `closing` and the cuts make of them.
+"""Potentials along traces of the built-in task, with the packaged model: the effect of `closing` and the cuts.
 
 Prints, per closing and cuts, the mean potential at each boundary (the prompt first, the outcome last) and the CPU
 seconds of the stage, with the shared cache of the prefixes and without. One thread.

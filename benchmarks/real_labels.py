@@ -1,4 +1,4 @@
-"""Do the scores of a language model's heads follow labels that were made without them? Three sets of real labels.
+"""Do the scores of a language model's heads agree with independent labels? Three sets of real labels.
 
     python benchmarks/real_labels.py -o real_labels.json          # SmolLM2-135M-Instruct; two hours on two CPUs
     python benchmarks/real_labels.py --model DIR --part anchors   # another model
@@ -6,22 +6,22 @@
 Anchors: 40 long responses to MATH problems with the causal importance of every sentence, found by resampling ("Thought
 Anchors", arXiv 2506.19143). The primary measure is counterfactual_importance_kl: how far the distribution of final
 answers moves when the sentence is replaced by one with another meaning. It is the definition of that paper, it is never
-negative, and unlike the change in accuracy it also sees an answer move from one wrong value to another. The figure of
+negative, and unlike the change in accuracy it also detects a change from one wrong answer to another. The figure of
 a head is Spearman's correlation of S with importance over the sentences of a response, averaged over responses;
 partial: after position, its square and length in tokens are regressed out, all as ranks.
 
-PRMBench: solutions with injected redundant (and, apart, circular) steps. They have no final answer of their own, so
-the last step of a solution stands behind </think> as the answer and is not ranked; where it is itself injected the
-solution is left out. The figure of a head is step ranking accuracy, all other steps taken for essential; neighbours:
-an injected step is only compared with the step before and the step after it, so that its position tells little (not
-nothing: one at the end has only the step before it).
+PRMBench: solutions with injected redundant (and, separately, circular) steps. They have no final answer, so the last
+step of a solution is put after </think> as the answer and is not ranked; solutions whose last step is injected are
+omitted. The figure of a head is step ranking accuracy, with all other steps as essential; neighbours: an injected step
+is only compared with the step before and the step after it, so that its position has little influence (but some: one
+at the end has only the step before it).
 
 ReasoningFlow: responses as graphs; the nodes from which the conclusion follows are essential (`real_labels_graphs`).
-Steps are once the nodes, once those that the package finds, essential where more than half of their characters lie in
+Steps are either the nodes or those that the package finds, essential if more than half of their characters are in
 essential nodes. Measures: as for PRMBench, and the partial correlation of S with being essential.
 
-The three best heads of one half of the problems are measured on the other half, both ways; what is measured is the
-mean of their scores, as training uses it. Intervals are 95 % bootstrap intervals over problems.
+The three best heads of one half of the problems are measured on the other half, both ways, by the
+mean of their scores, as in training. Intervals are 95 % bootstrap intervals over problems.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from attnpo.heads.table import step_ranking_accuracy
 from attnpo.traces.labelled import has_both_kinds
 
 Measure = Callable[[Tensor, Scored], Tensor | None]
-"""Scores [K, S] of a trace to K figures; None: undefined on this trace, whatever the scores."""
+"""Maps scores [K, S] of a trace to K figures; None: undefined on this trace for all scores."""
 
 COUNT, RANDOM_SETS = 3, 200
 
@@ -100,11 +100,11 @@ def main() -> None:
 
 
 def correlation(name: str, *, controlled: bool) -> Measure:
-    """Rank correlation with an importance; `controlled`: without what position and length explain."""
+    """Return the rank correlation with an importance; `controlled`: for position and length."""
 
     def measure(scores: Tensor, trace: Scored) -> Tensor | None:
         position, length = ranks(torch.arange(scores.shape[1])), ranks(trace.lengths)
-        # Attention is high at both ends of a text, which a straight line through the positions would leave in.
+        # The square, because attention is high at both ends of a text.
         covariates = torch.stack([position, (position - position.mean()) ** 2, length]) if controlled else None
         importance = trace.labels[name]
         constant = bool((importance == importance[0]).all())
@@ -114,7 +114,7 @@ def correlation(name: str, *, controlled: bool) -> Measure:
 
 
 def ranking(name: str) -> Measure:
-    """Step ranking accuracy; label 1 marks the redundant steps."""
+    """Return step ranking accuracy; label 1 marks the redundant steps."""
 
     def measure(scores: Tensor, trace: Scored) -> Tensor | None:
         essential = trace.labels[name] == 0
@@ -128,13 +128,13 @@ def neighbours(name: str) -> Measure:
 
 
 def subsets(rows: Sequence[Scored]) -> dict[str, Tensor]:
-    """A mask [N] over the traces for each value of what is known about them."""
+    """Return a mask [N] over the traces for each value of their metadata."""
     values = dict.fromkeys((name, value) for name in rows[0].about for value in sorted({r.about[name] for r in rows}))
     return {f"{name} {value}": torch.tensor([r.about[name] == value for r in rows]) for name, value in values}
 
 
 def figures(rows: Sequence[Scored], measure: Measure, choose: Callable[[Scored], Tensor]) -> Tensor:
-    """[N, K]: the measure of the K rows of scores that `choose` makes of each trace; NaN where it is undefined."""
+    """Return [N, K]: the measure of the K rows of scores that `choose` returns for each trace; NaN if undefined."""
     found = []
     for row in rows:
         scores = choose(row)
@@ -154,7 +154,7 @@ def compare(
     heads: Sequence[Head],
     subsets: dict[str, Tensor] | None = None,
 ) -> dict[str, Any]:
-    """Heads against controls under every measure, as it goes into the file.
+    """Compare heads with controls under every measure; return the contents of the file.
 
     subsets: masks [N]; heads chosen by a measure, on the traces of any subset, are measured on these alone too.
     """
@@ -167,7 +167,7 @@ def compare(
     for name, measure in measures.items():
         found[name] = {"traces": int((~single[name][:, 0].isnan()).sum())}
         controls = figures(rows, measure, control_scores)
-        if name == "partial":  # nothing is left of what was regressed out
+        if name == "partial":  # the controls were regressed out
             controls = controls[:, :0]
         found[name]["controls"] = {c: _mean(v, groups) for c, v in zip(CONTROLS, controls.T, strict=False)}
         for chooser in measures:
@@ -205,7 +205,7 @@ def compare(
 
 
 def of_subset(values: Tensor, controls: Tensor, of_sets: Tensor, groups: Sequence[str]) -> dict[str, Any]:
-    """Figures of chosen heads [N], of controls [N, C] and of sets of random heads [N, R] on some of the traces."""
+    """Return figures of chosen heads [N], controls [N, C] and sets of random heads [N, R] on some of the traces."""
     found: dict[str, Any] = {"traces": int((~values.isnan()).sum()), "chosen": _mean(values, groups)}
     random = of_sets.nanmean(dim=0)
     found["random sets"] = {"mean": float(random.mean()), "range": _range(random)}

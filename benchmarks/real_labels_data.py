@@ -1,4 +1,4 @@
-"""The rows behind `real_labels.py`: traces with labels, and the scores of every head on them, kept on disk."""
+"""The data of `real_labels.py`: traces with labels, and the scores of every head on them, cached on disk."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IMPORTANCE = (
 
 @dataclass(frozen=True)
 class Labelled:
-    """A trace with steps, one list of labels per name, the problem it is about, and what else is known of it."""
+    """A trace with steps, one list of labels per name, its problem, and other metadata."""
 
     row: dict[str, Any]
     labels: dict[str, list[float]]
@@ -47,7 +47,7 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What the model says about a labelled trace: S of every head and step, and the steps' lengths in tokens."""
+    """Model results on a labelled trace: S of every head and step, and the steps' lengths in tokens."""
 
     scores: Tensor  # [H, S]
     lengths: Tensor  # [S]
@@ -57,10 +57,10 @@ class Scored:
 
 
 def locate_chunks(thinking: str, chunks: Sequence[str]) -> list[tuple[int, int]] | None:
-    """The character span of each chunk in the thinking text, in order; None when one is not found.
+    """Return the character span of each chunk in the thinking text, in order; None if one is not found.
 
     White space may differ. A space before a chunk is part of it, because it is part of its first token; line breaks
-    between chunks belong to none.
+    between chunks are part of none.
     """
     spans, last = [], 0
     for chunk in chunks:
@@ -75,8 +75,8 @@ def locate_chunks(thinking: str, chunks: Sequence[str]) -> list[tuple[int, int]]
 
 
 def read_anchors(left_out: Counter[str]) -> list[Labelled]:
-    """The traces with an importance of every sentence. Changes in accuracy lose their sign: a sentence that makes the
-    answer worse matters too (divergences have none)."""
+    """Read the traces with an importance of every sentence. Changes in accuracy are absolute values: a sentence that
+    makes the answer worse is important too (divergences are not negative)."""
     found = []
     for row in label_rows("thought_anchors.jsonl"):
         response = OPEN_TAG + "\n" + row["response"]
@@ -93,7 +93,7 @@ def read_anchors(left_out: Counter[str]) -> list[Labelled]:
 
 
 def read_prmbench(kind: str, limit: int, left_out: Counter[str]) -> list[Labelled]:
-    """Solutions with injected steps of this kind (label 1), at most `limit` of them, evenly spaced over the file."""
+    """Read solutions with injected steps of this kind (label 1), at most `limit`, evenly spaced over the file."""
     rows = [row for row in label_rows("prmbench_redundancy.jsonl") if row["classification"] == kind]
     found = []
     for row in evenly_spaced(rows, limit):
@@ -117,7 +117,7 @@ def read_prmbench(kind: str, limit: int, left_out: Counter[str]) -> list[Labelle
 
 
 def label_rows(name: str) -> list[dict[str, Any]]:
-    """The rows of a file of labels; without it the program ends with word of where it comes from."""
+    """Read the rows of a file of labels; if it is missing, exit with a message about its source."""
     if not (DATA / name).is_file():
         sys.exit(
             f"{DATA / name}: no such file. Set ATTNPO_DATA to the folder that holds data/labels/{name}: the rows of "
@@ -129,12 +129,12 @@ def label_rows(name: str) -> list[dict[str, Any]]:
 
 
 def evenly_spaced(rows: Sequence[Any], limit: int) -> list[Any]:
-    """At most `limit` of the rows, at equal distances."""
+    """Return at most `limit` of the rows, at equal distances."""
     return [rows[i * len(rows) // limit] for i in range(limit)] if len(rows) > limit else list(rows)
 
 
 def load(folder: str | None) -> tuple[Any, Any]:
-    """Model and tokenizer: SmolLM2-135M-Instruct, or those of a folder."""
+    """Load model and tokenizer: SmolLM2-135M-Instruct, or those of a folder."""
     network, tokenizer = load_smollm2() if folder is None else load_model(folder)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHAT_TEMPLATE
@@ -150,9 +150,9 @@ def score_labelled(
     left_out: Counter[str],
     max_length: int | None = None,
 ) -> list[Scored]:
-    """The scores of every head on the rows that can be scored, in their order; from the cache where they are there.
+    """Return the scores of every head on the rows that can be scored, in their order; cached ones are reused.
 
-    max_length: tokens of prompt and response; None: as long as the model can read."""
+    max_length: tokens of prompt and response; None: the model's maximum."""
     longest = min(max_length or network.config.max_position_embeddings, network.config.max_position_embeddings)
     traces = [prepare_trace(x.row, tokenizer, max_length=longest) for x in rows]
     left_out.update(trace.skipped for trace in traces if trace.skipped is not None)
@@ -160,7 +160,7 @@ def score_labelled(
     weights = _fingerprint(network)
     files = [cache / f"{_digest(weights, trace)}.pt" for trace in traces]
     todo = [i for i, trace in enumerate(traces) if trace.skipped is None and not files[i].exists()]
-    todo.sort(key=lambda i: len(traces[i].ids))  # a run that is cut short has scored most of the traces
+    todo.sort(key=lambda i: len(traces[i].ids))  # so that an interrupted run has scored most of the traces
     started, done = time.perf_counter(), 0
     for first in range(0, len(todo), batch_size):
         batch = todo[first : first + batch_size]
@@ -189,7 +189,7 @@ def _trace(problem: str, response: str, spans: Sequence[tuple[int, int]]) -> dic
 
 
 def _fingerprint(network: Any) -> str:
-    """Names the weights themselves: a folder's content may change under its name."""
+    """Identify the weights, since the contents of a folder may change."""
     digest = hashlib.blake2b(digest_size=16)
     for name, weight in network.state_dict().items():
         digest.update(name.encode())

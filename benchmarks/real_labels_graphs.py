@@ -5,9 +5,9 @@ and end are characters of the response, which the nodes tile. Their labels: reas
 restatement, fact, assumption, example, conclusion. "essential" marks the ancestors of the last conclusion and the
 conclusion itself, which is thus the last essential node.
 
-The thinking is what stands before </think>, the final answer all behind it. Where there is no such tag (models that
-do not mark their thinking), the answer is the conclusion with the nodes of the kind conclusion right before it, the
-thinking all before them, and what follows the conclusion is cut off: attention cannot look ahead.
+The thinking is the text before </think>, the final answer the text after it. Without such a tag (models that
+do not mark their thinking), the answer is the conclusion with the nodes of the kind conclusion immediately before it,
+the thinking is everything before them, and the text after the conclusion is cut off, since attention is causal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from attnpo.steps.segment import segment_steps
 from attnpo.traces.labelled import has_both_kinds
 
 KINDS = ("nodes", "segments")
-"""What a step is: a node as annotated, or a step that the package itself finds in the thinking."""
+"""Kinds of steps: annotated nodes, or steps that the package finds in the thinking."""
 
 Span = tuple[int, int]
 
@@ -44,10 +44,10 @@ class Graph:
 
 
 def read_graphs(left_out: Counter[str]) -> list[Labelled]:
-    """The rows, cut into the pieces that nodes and segments have in common, so that one forward scores both.
+    """Read the rows, cut into the pieces that nodes and segments have in common, so that one forward scores both.
 
-    Label "nodes: step" says which node a piece is part of (−1: none), "nodes: redundant" whether that node is no
-    ancestor of the conclusion; for segments alike. Of a response annotated twice the first row is taken.
+    Label "nodes: step" is the node that a piece is part of (−1: none), "nodes: redundant" whether that node is no
+    ancestor of the conclusion; the same for segments. Of a response annotated twice the first row is used.
     """
     rows = label_rows("reasoningflow.jsonl")
     found, seen = [], set()
@@ -80,7 +80,7 @@ def read_graphs(left_out: Counter[str]) -> list[Labelled]:
 
 
 def as_graph(row: dict[str, Any]) -> Graph:
-    """The row with its thinking between tags and its answer behind them; nodes without text in the thinking go.
+    """Return the row with its thinking between tags and its answer after them, without nodes outside the thinking.
 
     A space before a node is part of it, as it is part of its first token (rows put it at the end of the node before).
     """
@@ -100,7 +100,7 @@ def as_graph(row: dict[str, Any]) -> Graph:
     def moved(place: int) -> int:
         place = min(max(place - begin, 0), len(thinking))
         place -= 0 < place < len(thinking) and thinking[place - 1] == " " and not thinking[place].isspace()
-        return place + 1  # the line break behind the opening tag
+        return place + 1  # the line break after the opening tag
 
     spans = [(moved(node["start"]), moved(node["end"])) for node in nodes]
     response = f"{OPEN_TAG}\n{thinking}\n{CLOSE_TAG}\n\n{answer.strip()}"
@@ -109,13 +109,13 @@ def as_graph(row: dict[str, Any]) -> Graph:
 
 
 def mostly_essential(steps: Sequence[Span], nodes: Sequence[Span], essential: Sequence[bool]) -> list[bool]:
-    """Whether more than half of a step's characters lie in essential nodes."""
+    """Whether more than half of a step's characters are in essential nodes."""
     marked = [span for span, yes in zip(nodes, essential, strict=True) if yes]
     return [2 * sum(max(0, min(end, b) - max(start, a)) for a, b in marked) > end - start for start, end in steps]
 
 
 def owners_of(pieces: Sequence[Span], steps: Sequence[Span]) -> list[int]:
-    """For each piece the step that it lies in, −1 where in none; steps in order, no piece across a step's bounds."""
+    """Return the step of each piece, −1 if none; steps are in order, and no piece crosses a step's bounds."""
     starts = [start for start, _ in steps]
     found = []
     for start, end in pieces:
@@ -125,8 +125,8 @@ def owners_of(pieces: Sequence[Span], steps: Sequence[Span]) -> list[int]:
 
 
 def steps_of_pieces(trace: Scored, kind: str) -> Scored:
-    """The trace with its steps of this kind instead of pieces: S is a mean over tokens, so theirs is the mean of the
-    pieces' weighted by tokens. Labels: "redundant" and "essential", 0 or 1."""
+    """Return the trace with its steps of this kind instead of pieces: S is a mean over tokens, so a step's is the mean
+    of its pieces' weighted by tokens. Labels: "redundant" and "essential", 0 or 1."""
     owners = trace.labels[f"{kind}: step"].long()
     inside = owners >= 0
     owners, lengths = owners[inside], trace.lengths[inside]
@@ -141,8 +141,8 @@ def steps_of_pieces(trace: Scored, kind: str) -> Scored:
 
 
 def annotated_twice() -> list[float]:
-    """How well one annotation ranks the nodes of another of the same response (SRA): the score of a node is the share
-    of its characters that the other calls essential. What scores can reach at most, on the few responses there are."""
+    """Return how well one annotation ranks the nodes of another of the same response (SRA), an upper bound for scores
+    on these few responses. The score of a node is the share of its characters that the other marks essential."""
     first: dict[str, Graph] = {}
     found = []
     for row in label_rows("reasoningflow.jsonl"):
@@ -155,7 +155,7 @@ def annotated_twice() -> list[float]:
 
 
 def shares(nodes: Sequence[Span], other: Graph) -> Tensor:
-    """[1, S]: the share of each node's characters that lies in essential nodes of another annotation."""
+    """Return [1, S]: the share of each node's characters that is in essential nodes of another annotation."""
     marked = [span for span, yes in zip(other.nodes, other.essential, strict=True) if yes]
     covered = [sum(max(0, min(end, b) - max(start, a)) for a, b in marked) / (end - start) for start, end in nodes]
     return torch.tensor([covered])

@@ -11,7 +11,7 @@ from attnpo.bootstrap import bootstrap_over_problems, number_problems
 
 
 def neighbour_accuracy(scores: Tensor, redundant: Tensor) -> Tensor | None:
-    """Step ranking accuracy over pairs of a redundant step and the essential one right before or right after it."""
+    """Return step ranking accuracy over pairs of a redundant step and the essential one directly before or after it."""
     edges = (redundant[1:] != redundant[:-1]).nonzero().flatten()
     if not len(edges):
         return None
@@ -21,7 +21,7 @@ def neighbour_accuracy(scores: Tensor, redundant: Tensor) -> Tensor | None:
 
 
 def ranks(values: Tensor) -> Tensor:
-    """Ranks from 0 along the last dimension; equal values share their mean rank."""
+    """Return ranks from 0 along the last dimension; equal values share their mean rank."""
     values = values.double()
     first = torch.searchsorted(values.sort().values, values.contiguous())
     last = torch.searchsorted(values.sort().values, values.contiguous(), right=True)
@@ -29,8 +29,8 @@ def ranks(values: Tensor) -> Tensor:
 
 
 def rank_correlation(scores: Tensor, labels: Tensor, covariates: Tensor | None = None) -> Tensor:
-    """Spearman's correlation of each row of scores [K, S] with the labels [S]; partial, where covariates [C, S] are
-    given: of what is left of both ranks after least squares on them. Scores of which nothing is left get 0."""
+    """Return Spearman's correlation of each row of scores [K, S] with the labels [S]; with covariates [C, S] the
+    partial one: of the residuals of both ranks after least squares on them. Scores without a residual get 0."""
     ones = torch.ones(1, scores.shape[1], dtype=torch.float64)
     basis = torch.linalg.qr(torch.cat([ones, covariates.double()] if covariates is not None else [ones]).T).Q
 
@@ -44,12 +44,13 @@ def rank_correlation(scores: Tensor, labels: Tensor, covariates: Tensor | None =
 
 
 def halves_by_group(groups: Sequence[str]) -> list[Tensor]:
-    """Two masks over the traces: those of every other problem, and the rest. No problem is in both."""
+    """Return two masks over the traces: those of every other problem, and the rest. No problem is in both."""
     odd = number_problems(groups) % 2 == 1
     return [~odd, odd]
 
 
 def interval(values: Tensor, groups: Sequence[str]) -> list[float]:
-    """95 % bootstrap interval of the mean over traces; problems are drawn with all their traces. NaN: left out."""
+    """Return the 95 % bootstrap interval of the mean over traces; problems are drawn with all their traces. NaN values
+    are ignored."""
     low, high = bootstrap_over_problems(values[:, None], number_problems(groups))
     return [float(low), float(high)]

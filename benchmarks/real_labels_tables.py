@@ -10,7 +10,7 @@ CONTROLS = ("position: later", "position: earlier", "longer", "shorter")
 
 
 def print_part(title: str, part: dict[str, Any], label: str) -> None:
-    """One table: heads and controls as rows, measures as columns."""
+    """Print one table: heads and controls as rows, measures as columns."""
     left_out = ", ".join(f"{count} {why}" for why, count in part["left_out"].items()) or "none"
     print(f"\n### {title}\n\n{part['traces']} traces of {part['problems']} problems, {part['steps']} steps; ", end="")
     print(f"left out: {left_out}\n")
@@ -18,12 +18,12 @@ def print_part(title: str, part: dict[str, Any], label: str) -> None:
     lines = []
     for chooser in measures:
         key = f"chosen by {chooser}"
-        lines.append((f"best three heads, {key}", [_shown(found[key]) for found in measures.values()]))
+        lines.append((f"best three heads, {key}", [_with_interval(found[key]) for found in measures.values()]))
         difference = [found[key].get("minus the best control") for found in measures.values()]
-        lines.append(("– minus the best control", [_shown(x, "+") for x in difference]))
-    lines += [(name, [_shown(found["controls"].get(name)) for found in measures.values()]) for name in CONTROLS]
+        lines.append(("– minus the best control", [_with_interval(x, "+") for x in difference]))
+    lines += [(name, [_with_interval(found["controls"].get(name)) for found in measures.values()]) for name in CONTROLS]
     random = [found["random sets"] for found in measures.values()]
-    lines.append(("three random heads: mean and 95 % range", [_shown(x, "", "range") for x in random]))
+    lines.append(("three random heads: mean and 95 % range", [_with_interval(x, "", "range") for x in random]))
     single = [found["single heads"] for found in measures.values()]
     lines.append(("single heads: median, highest", [f"{x['median']:.3f}, {x['highest']:.3f}" for x in single]))
     print("| | " + " | ".join(measures) + " |\n|---" + "|---" * len(measures) + "|")
@@ -34,7 +34,7 @@ def print_part(title: str, part: dict[str, Any], label: str) -> None:
 
 
 def print_subsets(measures: dict[str, Any]) -> None:
-    """Heads chosen on all traces of one half of the problems, measured on some traces of the other half."""
+    """Print heads chosen on all traces of one half of the problems, measured on some traces of the other half."""
     names = list(measures)
     print("\n| traces | " + " | ".join(f"{name}: n, chosen heads, best control, random heads" for name in names) + " |")
     print("|---" + "|---" * len(names) + "|")
@@ -43,23 +43,23 @@ def print_subsets(measures: dict[str, Any]) -> None:
         for name in names:
             found = measures[name]["subsets"][subset]
             control = found.get("best control")
-            parts = [str(found["traces"]), _shown(found["chosen"])]
-            parts += [f"{control['name']} {_shown(control)}"] if control else []
-            cells.append("; ".join([*parts, _shown(found["random sets"], "", "range")]))
+            parts = [str(found["traces"]), _with_interval(found["chosen"])]
+            parts += [f"{control['name']} {_with_interval(control)}"] if control else []
+            cells.append("; ".join([*parts, _with_interval(found["random sets"], "", "range")]))
         print(f"| {subset} | " + " | ".join(cells) + " |")
 
 
 def print_labels(part: dict[str, Any]) -> None:
-    """All importances that the traces have."""
+    """Print all importances of the traces."""
     print("\n| importance | traces | Spearman, held out | position: earlier | partial, held out |")
     print("|---|---|---|---|---|")
     for name in IMPORTANCE:
         plain, partial = part[name]["Spearman"], part[name]["partial"]
         cells = [plain["chosen by Spearman"], plain["controls"]["position: earlier"], partial["chosen by partial"]]
-        print(f"| {name} | {plain['traces']} | " + " | ".join(map(_shown, cells)) + " |")
+        print(f"| {name} | {plain['traces']} | " + " | ".join(map(_with_interval, cells)) + " |")
 
 
-def _shown(found: dict[str, Any] | None, sign: str = "", bounds: str = "interval") -> str:
+def _with_interval(found: dict[str, Any] | None, sign: str = "", bounds: str = "interval") -> str:
     if found is None:
         return "–"
     low, high = found[bounds]

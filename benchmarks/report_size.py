@@ -1,9 +1,9 @@
-"""Time and size of the report page for a long run that never was: 500 steps of 64 responses of about 600 tokens.
+"""Time and size of the report page for a synthetic long run: 500 steps of 64 responses of about 600 tokens.
 
     python benchmarks/report_size.py [--steps 500] [--responses 64] [--tokens 600] [--folder DIR] [--browser]
 
-The texts are drawn from 3,000 made-up words with Zipf's frequencies, so that they pack about as well as English
-reasoning does. `--browser` also opens the page in Chromium (selenium, chromium and chromedriver are needed).
+The texts are drawn from 3,000 artificial words with Zipf's frequencies, so that they compress about as well as English
+reasoning. `--browser` also opens the page in Chromium (selenium, chromium and chromedriver are needed).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def write_run(run: Path, steps: int, responses: int, tokens: int, seed: int) -> None:
-    """A run folder as `attnpo train` leaves it, with an evaluation every EVERY steps."""
+    """Write a run folder like those of `attnpo train`, with an evaluation every EVERY steps."""
     rng = random.Random(seed)
     letters = "aaabcddeeeefghiiiklmnnooprrssttuvw"
     words = ["".join(rng.choices(letters, k=rng.randint(2, 8))) for _ in range(3000)]
@@ -121,7 +121,7 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def opened(page: Path) -> dict[str, float]:
-    """Milliseconds from the start of the navigation until the document, the first curve and a response are there."""
+    """Return milliseconds from the start of the navigation until document, first curve and a response are shown."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()

@@ -1,14 +1,14 @@
-"""Rollouts of the shipped model by transformers: its own loop beside the one that training uses (models/fast_rollouts).
+"""Rollouts of the shipped model: transformers' own loop compared with that of training (models/fast_rollouts).
 
     OMP_NUM_THREADS=1 python benchmarks/rollout_speed.py                 # responses of 200 and 1,000 tokens
     python scripts/wider_heads.py overthinker runs/overthinker-wide      # and with vLLM on a CPU (`make vllm-env`):
     VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 .venv-vllm/bin/python benchmarks/rollout_speed.py \\
         --engine vllm --model runs/overthinker-wide
 
-Every response is made to have that length, so that no row leaves early: what is compared is the loop and the cache
-alone. (Where responses differ in length, rows that have ended leave the batch besides.) Arms take turns; medians of
-tokens per second of processor time, and how many responses of the last round differ (of the two loops: vLLM, set up as
-in training and in bfloat16, draws other numbers).
+Every response is forced to that length, so that no row ends early and only the loop and the cache are compared. (If
+responses differ in length, ended rows also leave the batch.) Arms take turns; medians of
+tokens per second of processor time, and how many responses of the last round differ (between the two loops: vLLM, set
+up as in training and in bfloat16, draws other random numbers).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from attnpo.training.vllm_rollouts import keep_weights_as_loaded
 
 
 def vllm_sampler(path: str) -> Callable[[list[list[int]], int], None]:
-    """Samples so many tokens after each of the prompts, by an engine like that of TRL's colocate mode."""
+    """Return a function that samples a number of tokens per prompt with an engine like that of TRL's colocate mode."""
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
     from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 

@@ -1,10 +1,10 @@
-"""Memory of training on every GPU for three sizes of model, 16k-token responses: the table of docs/scaling.md.
+"""Training memory per GPU for three sizes of model, 16k-token responses: the table of docs/scaling.md.
 
     python benchmarks/scaling.py            # nothing is loaded; half a minute
 
 Shapes of Qwen2.5 (and so of the DeepSeek-R1 distillations): 1.5B on one GPU of 80 GB, 7B on 8, 32B on 64. Master
 weights, gradients and AdamW in float32, arithmetic in bfloat16, activation checkpointing, one response of 1,024 +
-16,384 tokens at a time, vLLM on the same GPUs. `attnpo train --dry_run` says the same of a run of yours.
+16,384 tokens at a time, vLLM on the same GPUs. `attnpo train --dry_run` prints the same for your run.
 """
 
 from __future__ import annotations

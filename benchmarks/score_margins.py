@@ -1,4 +1,4 @@
-"""How far apart essential and redundant steps score, and on which side of the baseline they fall as p changes.
+"""Scores of essential and redundant steps, and on which side of the baseline they are as p changes.
 
     attnpo task --n 200 --seed 6 --split test --difficulty 1-3 -o traces.jsonl
     attnpo score traces.jsonl -o scored.jsonl            # --model M --heads H; default: the packaged model

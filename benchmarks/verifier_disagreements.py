@@ -1,11 +1,11 @@
-r"""Where the verifier and a crude comparison of strings disagree on published traces, by cause.
+r"""Disagreements of the verifier and a simple string comparison on published traces, by cause.
 
     python benchmarks/verifier_disagreements.py ../shared/data/traces/*.jsonl [--show]
 
-The crude comparison takes the last \boxed{…} of the final answer (or its last number) and the reference, both without
-spaces. A cause is the first rewriting below after which the two strings are equal; `value` is what is left: answers
-that only a reading of the formula can tell to be equal. The opposite, equal strings that the verifier does not accept,
-would be a fault of the verifier and has a line of its own.
+The string comparison takes the last \boxed{…} of the final answer (or its last number) and the reference, both without
+spaces. A cause is the first rewriting below after which the two strings are equal; `value` is the remainder: answers
+whose equality requires parsing the formula. The opposite, equal strings that the verifier does not accept,
+would be an error of the verifier and has its own line.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REWRITINGS: list[tuple[str, Callable[[str], str]]] = [
     ("currency", lambda s: s.replace(r"\$", "")),
     ("unit", lambda s: re.sub(r"(?:\\[, ]|\s)*\\(?:text|mbox|mathrm)\{[^{}]*\}$", "", s)),
     ("per cent sign", lambda s: re.sub(r"\\?%$", "", s)),
-    ("zeros behind the point", lambda s: re.sub(r"\.0+$", "", s)),
+    ("zeros after the decimal point", lambda s: re.sub(r"\.0+$", "", s)),
 ]
 
 
@@ -50,7 +50,7 @@ def squeeze(text: str) -> str:
 
 
 def cause(ours: str, reference: str) -> str:
-    """The first rewriting that, on top of those before it, makes the two equal."""
+    """Return the first rewriting that, in addition to those before it, makes the two equal."""
     for name, rewrite in REWRITINGS:
         ours, reference = rewrite(ours), rewrite(reference)
         if squeeze(ours) == squeeze(reference):

@@ -1,14 +1,14 @@
-r"""The verifier beside plain math-verify on (reference, response, expected) pairs that others decided.
+r"""The verifier compared with plain math-verify on (reference, response, expected) pairs from other projects.
 
     pip download --no-deps --no-binary :all: math-verify==0.9.0 && tar xzf math_verify-0.9.0.tar.gz
     python benchmarks/verifier_pairs.py math_verify-0.9.0/tests [pairs.jsonl …] [--show] [--rules]
 
-A folder or .py file: the rows of every `pytest.mark.parametrize` whose names begin with gold and pred, with whole
-responses on both sides, as math-verify's own tests have them, and lighteval's (`test_extractive_match.py`: it is in its
-repository, not in its sdists; its rows for letters of choices are left out). A .jsonl file: rows with `reference`,
-`answer` and `right` (0 or 1). A row that math-verify's tests grade with another precision, or with settings of their
-own, is left out: neither verifier is asked with them here. `--rules`: of each rule, how many verdicts are no longer as
-expected without it, and how many only then are.
+A folder or .py file: the rows of every `pytest.mark.parametrize` whose names begin with gold and pred, with complete
+responses on both sides, as in math-verify's own tests and lighteval's (`test_extractive_match.py`: it is in its
+repository, not in its sdists; its rows for letters of choices are omitted). A .jsonl file: rows with `reference`,
+`answer` and `right` (0 or 1). Rows that math-verify's tests grade with another precision or other settings are omitted,
+since neither verifier uses these here. `--rules`: for each rule, how many verdicts become wrong without it, and how
+many become as expected.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXPECTED = ("expected", "result")
 
 @dataclass(frozen=True)
 class Pair:
-    """One decided pair; `delimited`: the reference is a response too, with its own dollar signs or box."""
+    """One pair with its expected verdict; `delimited`: the reference is a response too, with dollar signs or a box."""
 
     source: str
     reference: str
@@ -55,7 +55,7 @@ def pairs_of(path: Path) -> Iterator[Pair]:
 
 
 def python_pairs(path: Path) -> Iterator[Pair]:
-    """The rows of a test file whose answers are literals and that ask for nothing but equality."""
+    """Return the rows of a test file whose answers are literals and that only test equality."""
     tests = [
         node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
     ]
@@ -83,7 +83,7 @@ def literal(node: ast.expr) -> Any:
 
 
 def table(pairs: list[Pair], ours: list[bool], theirs: list[bool]) -> Iterator[str]:
-    """As expected, false rights and false wrongs of both, by source."""
+    """Yield a table of verdicts as expected, false rights and false wrongs of both verifiers, by source."""
     counts = f"{'false right':>11} {'false wrong':>11}"
     yield f"{'source':32} {'pairs':>5}   {'ours':>5} {counts}   {'plain':>5} {counts}"
     for source in [*dict.fromkeys(pair.source for pair in pairs), None]:
@@ -96,8 +96,8 @@ def table(pairs: list[Pair], ours: list[bool], theirs: list[bool]) -> Iterator[s
 
 
 def rule_table(pool: VerifierPool, pairs: list[Pair], judged: list[Judgement]) -> Iterator[str]:
-    """Every rule that took part in a verdict, taken away."""
-    yield f"{'rule':24} {'took part':>9} {'spoilt without it':>17} {'mended without it':>17}"
+    """Yield a table with the effect of removing each rule that took part in a verdict."""
+    yield f"{'rule':24} {'took part':>9} {'wrong without it':>17} {'fixed without it':>17}"
     for rule in sorted({rule for judgement in judged for rule in judgement.fired}):
         own = [n for n, judgement in enumerate(judged) if rule in judgement.fired]
         without = pool.judge((pairs[n].answer, pairs[n].reference, Rules(off=[rule])) for n in own)

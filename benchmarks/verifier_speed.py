@@ -2,7 +2,7 @@ r"""Verdicts per second on real answers: the pool with its workers, and plain ma
 
     python benchmarks/verifier_speed.py ../shared/data/traces/*.jsonl [--workers 2] [--limit N]
 
-Each (answer, reference) pair is graded once by either; the two take turns in batches: a busy machine slows both.
+Each verifier grades every (answer, reference) pair once; they take turns in batches, so that load slows both equally.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BATCH = 50
 
 
 def plain(answer: str, reference: str, *, delimited: bool = False) -> bool:
-    """As math-verify's own page has it: the reference as a formula, between dollar signs if it is not `delimited`."""
+    """Grade as in math-verify's documentation: the reference as a formula, in dollar signs unless `delimited`."""
     return verify(parse(reference if delimited else f"${reference}$", TARGETS), parse(answer, TARGETS))
 
 

@@ -1,22 +1,23 @@
-"""Shorter thinking without reinforcement learning: sample, trim, fine-tune, evaluate; ours beside its controls.
+"""Shorter thinking without reinforcement learning: sample, trim, fine-tune, evaluate; our method and its controls.
 
-    python benchmarks/without_rl.py --seeds 0 1 2             # the medium task, a quarter of an hour of one core a seed
+    python benchmarks/without_rl.py --seeds 0 1 2             # the medium task, a quarter of an hour per seed on a core
     python benchmarks/without_rl.py --model overthinker-long --name 30-few --max-tokens 2048 --seeds 1 2 3
-    python benchmarks/without_rl.py --table [--name 30-few]   # tables from the records alone
+    python benchmarks/without_rl.py --table [--name 30-few]   # only the tables, from the records
 
-Of a seed: `SAMPLES` responses of the model to each of some training problems; the right ones are trimmed by `attnpo
-trim`, in every arm differently; the model is fine-tuned on what comes out (recipes/sft_trimmed.yaml, TRL's SFTTrainer,
+For each seed: `SAMPLES` responses of the model to each of some training problems; `attnpo trim` trims the right ones,
+differently in every arm; the model is fine-tuned on the result (recipes/sft_trimmed.yaml, TRL's SFTTrainer,
 the same number of optimiser steps in every arm) and answers held-out problems, one response each at temperature 1.
-These problems are the first of those that training runs are evaluated on. A finished arm leaves a record in
+These problems are the first of those on which training runs are evaluated. A finished arm writes a record to
 benchmarks/without_rl_records and is not run again.
 
-The arms, verified by a re-sampled answer where steps are chosen: attention (ours), random steps, the last steps, steps
-by leave-one-out likelihood; everything behind the first step that states the answer; the shortest right response of a
-problem's, whole; that with attention; and all right responses, whole, which is what fine-tuning alone does. "half": at
-least half of the steps stay. "pairs": DPO on pairs of the trimmed and the long response instead of fine-tuning.
+The arms, verified by a re-sampled answer where steps are chosen, remove: steps by attention (ours), random steps, the
+last steps, steps by leave-one-out likelihood; everything after the first step that states the answer. Other arms: the
+shortest right response to each problem, untrimmed; the same trimmed by attention; all right responses, untrimmed, which
+shows the effect of fine-tuning alone. "half": at least half of the steps are kept. "pairs": DPO on pairs of the trimmed
+and the long response instead of fine-tuning.
 
 Seconds are processor time of this process: trimming and fine-tuning of the arm, and all of the sampling,
-which the arms share; with --traces not all of what was sampled is used.
+which the arms share; with --traces only a part of the samples is used.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def main() -> None:
 
 
 def run_seed(args: argparse.Namespace, name: str, seed: int, pool: VerifierPool) -> None:
-    """The start and all arms of a seed, those that have no record yet."""
+    """Run the start and all arms of a seed that have no record yet."""
     path = resolve_model(args.model)
     held_out = build_dataset(args.held_out, seed=0, split="test", difficulty=(1, 3))
     folder = args.work / name / str(seed)
@@ -155,7 +156,7 @@ def sample(
     most: int,
     temperature: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """`count` responses to every problem, as traces with their tokens."""
+    """Sample `count` responses to every problem, as traces with their tokens."""
     config = GenerationConfig(
         max_new_tokens=most,
         do_sample=True,
@@ -185,7 +186,7 @@ def sample(
 def evaluate(
     network: Any, tokenizer: Any, rows: list[dict[str, Any]], seed: int, most: int, pool: VerifierPool
 ) -> dict[str, list[float]]:
-    """Right (1 or 0) and tokens of one response to every held-out problem; one that is cut off is not right."""
+    """Return right (1 or 0) and tokens of one response to every held-out problem; a truncated one is not right."""
     found = sample(network.eval(), tokenizer, rows, 1, 10_000 + seed, most)
     verdicts = pool.verify((answer_of(row["response"]) if row["finished"] else None, row["reference"]) for row in found)
     return {
@@ -195,9 +196,9 @@ def evaluate(
 
 
 def fine_tune(path: str, file: Path, steps: int, seed: int, *, pairs: bool = False) -> tuple[Any, float]:
-    """The model after so many steps on a trimmed file, as the recipe says, and seconds of processor time.
+    """Fine-tune on a trimmed file with the recipe; return the model and seconds of processor time.
 
-    pairs: by DPO on pairs.
+    pairs: use DPO on pairs.
     """
     from datasets import disable_progress_bars, load_dataset
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -229,7 +230,7 @@ def record(name: str, seed: int, arm: str, found: dict[str, list[float]], facts:
 
 
 def read_records(name: str, seeds: list[int]) -> dict[str, dict[int, dict[str, Any]]]:
-    """By arm and seed, the start first; of these seeds."""
+    """Read the records of these seeds by arm and seed, the start first."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for file in sorted((RECORDS / name).glob("*.json.gz")):
         row = json.loads(gzip.decompress(file.read_bytes()))
@@ -239,7 +240,7 @@ def read_records(name: str, seeds: list[int]) -> dict[str, dict[int, dict[str, A
 
 
 def tables(name: str, seeds: list[int]) -> list[Table]:
-    """What the arms come to beside the start, and what their training examples are."""
+    """Return tables of the arms compared with the start, and of their training examples."""
     found = read_records(name, seeds)
     if START not in found:
         return []
@@ -247,14 +248,19 @@ def tables(name: str, seeds: list[int]) -> list[Table]:
     for arm, runs in found.items():
         right, tokens = (np.array([run[what] for run in runs.values()]) for what in ("right", "tokens"))
         begun = {what: np.array([found[START][seed][what] for seed in runs]) for what in ("right", "tokens")}
-        cells = [arm, str(len(runs)), _shown(interval(right), 3), _shown(interval(tokens), 0)]
+        cells = [arm, str(len(runs)), _with_interval(interval(right), 3), _with_interval(interval(tokens), 0)]
         if arm == START:
             results.append((*cells, "", "", ""))
             continue
         seconds = [sum(run["seconds"].values()) for run in runs.values()]
         shorter = 1 - tokens.mean() / begun["tokens"].mean()
         results.append(
-            (*cells, f"{shorter:.0%}", _shown(interval(right - begun["right"]), 3), f"{np.mean(seconds) / 60:.1f}")
+            (
+                *cells,
+                f"{shorter:.0%}",
+                _with_interval(interval(right - begun["right"]), 3),
+                f"{np.mean(seconds) / 60:.1f}",
+            )
         )
         long, short = (
             np.mean([t[kind] for run in runs.values() for t in run["lengths"]]) for kind in ("long", "short")
@@ -270,13 +276,13 @@ def tables(name: str, seeds: list[int]) -> list[Table]:
     columns = ("arm", "seeds", "right", "tokens", "shorter", "right − start's", "minutes of one core")
     return [
         Table(columns, results),
-        Table((f"{OURS}, beside", "seeds", "right, difference", "tokens, ratio"), _ours_beside(found)),
+        Table((f"{OURS}, compared with", "seeds", "right, difference", "tokens, ratio"), _ours_compared(found)),
         Table(("arm", "examples", "thinking tokens", "steps removed", "steps kept for their value"), examples),
     ]
 
 
-def _ours_beside(found: dict[str, dict[int, dict[str, Any]]]) -> list[tuple[str, ...]]:
-    """The arm that is the default, beside every other one, on the seeds that both have."""
+def _ours_compared(found: dict[str, dict[int, dict[str, Any]]]) -> list[tuple[str, ...]]:
+    """Return the default arm compared with every other one, on the seeds that both have."""
     rows = []
     for arm, runs in found.items() if OURS in found else ():
         seeds = sorted(runs.keys() & found[OURS].keys())
@@ -286,12 +292,12 @@ def _ours_beside(found: dict[str, dict[int, dict[str, Any]]]) -> list[tuple[str,
             [np.array([of[seed][what] for seed in seeds]) for of in (found[OURS], runs)] for what in ("right", "tokens")
         )
         ratio = tokens[0].mean() / tokens[1].mean()
-        rows.append((arm, str(len(seeds)), _shown(interval(right[0] - right[1]), 3), f"{ratio:.2f}"))
+        rows.append((arm, str(len(seeds)), _with_interval(interval(right[0] - right[1]), 3), f"{ratio:.2f}"))
     return rows
 
 
 def _rl_rows(cell: str) -> list[tuple[str, ...]]:
-    """The runs of law.py from the same start, on its held-out problems, beside TLMRE's evaluation of the start."""
+    """Return the runs of law.py from the same start, on its held-out problems, compared with its start."""
     rows = []
     begun = law_records.read_records(law_records.RECORDS, cell, "TLMRE")
     for arm in ("TLMRE", "AttnPO-sharp"):
@@ -307,14 +313,20 @@ def _rl_rows(cell: str) -> list[tuple[str, ...]]:
         before = np.array([one["right"] for one in first], dtype=float)
         shorter = 1 - tokens.mean() / np.mean([one["tokens"] for one in first])
         minutes = np.mean([run["seconds"] for run in runs.values()]) / 60
-        differences = (f"{shorter:.0%}", _shown(interval(right - before), 3), f"{minutes:.1f} (wall)")
+        differences = (f"{shorter:.0%}", _with_interval(interval(right - before), 3), f"{minutes:.1f} (wall)")
         rows.append(
-            (f"RL: {arm}", str(len(runs)), _shown(interval(right), 3), _shown(interval(tokens), 0), *differences)
+            (
+                f"RL: {arm}",
+                str(len(runs)),
+                _with_interval(interval(right), 3),
+                _with_interval(interval(tokens), 0),
+                *differences,
+            )
         )
     return rows
 
 
-def _shown(estimate: tuple[float, float, float], places: int) -> str:
+def _with_interval(estimate: tuple[float, float, float], places: int) -> str:
     mean, low, high = (f"{value:.{places}f}" for value in estimate)
     return f"{mean} ({low} to {high})"
 

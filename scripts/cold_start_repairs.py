@@ -4,10 +4,10 @@
     python scripts/cold_start_repairs.py repairs.jsonl --model overthinker --out runs/repairer
 
 A row is trained on as repair prompt -> repaired response; a share of the rows also as problem -> anchor, so that the
-model goes on solving. Before and after, the same held-out pairs of the built-in task are given to the model to repair,
-four candidates each: the share of candidates that are right, and usable (the rules of the audit passed too), of wrong
-responses with at least one usable candidate, and how far these are from the wrong response (edits per token); and how
-often the model solves the problems themselves. The model and cold_start.json are written to --out. TRL's SFTTrainer,
+model keeps its accuracy. Before and after, the model repairs the same held-out pairs of the built-in task, with
+four candidates each. Measured: the share of candidates that are right, and usable (they pass the audit's rules too), of
+wrong responses with at least one usable candidate, the distance of these from the wrong response (edits per token), and
+the model's accuracy on the problems. The model and cold_start.json are written to --out. TRL's SFTTrainer,
 loss on the responses only.
 """
 
@@ -38,7 +38,7 @@ EVALUATION_SEED = 91_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="rows of `attnpo task --repairs`, or of the same shape")
+    parser.add_argument("data", help="rows of `attnpo task --repairs`, or with the same fields")
     parser.add_argument("--model", default="overthinker")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--prompt", default="brief", help=f"{', '.join(PROMPTS)}, or a text; as in credit_kwargs")
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def examples(rows: list[dict[str, Any]], tokenizer: Any, args: argparse.Namespace) -> Dataset:
-    """Prompt and completion texts, as the chat template makes them; shuffled."""
+    """Return prompt and completion texts from the chat template, shuffled."""
     rng, found = random.Random(args.seed), []
     for row in rows:
         problem = [{"role": "user", "content": row["problem"]}]
@@ -87,7 +87,7 @@ def examples(rows: list[dict[str, Any]], tokenizer: Any, args: argparse.Namespac
 
 
 def train(model: Any, tokenizer: Any, rows: list[dict[str, Any]], args: argparse.Namespace) -> int:
-    """Optimiser steps done."""
+    """Train; return the number of optimiser steps."""
     from transformers import TrainerCallback
 
     started = time.perf_counter()
@@ -127,7 +127,7 @@ def train(model: Any, tokenizer: Any, rows: list[dict[str, Any]], args: argparse
 
 
 def measure(model: Any, tokenizer: Any, args: argparse.Namespace, group: int = 4) -> dict[str, float]:
-    """Solving and repairing of held-out problems, one response and `group` candidates each."""
+    """Measure solving and repairing of held-out problems, with one response and `group` candidates each."""
     torch.manual_seed(args.seed)
     rows = list(iterate_repairs(args.problems, EVALUATION_SEED, "test"))
     asked = []

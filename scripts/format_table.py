@@ -1,10 +1,10 @@
-"""Every thinking format through segment, score, train, eval and early exit, on a small model that writes it.
+"""Run segment, score, train, eval and early exit with every thinking format, on a small model that writes it.
 
     python scripts/format_table.py             # the table of docs/thinking-formats.md; ten CPU seconds a format
     python scripts/format_table.py mistral     # these formats only
 
-The model is the packaged one with the marks of a format in the place of its two tags: the same token ids, other names.
-So every figure must be the one of `<think>`, to the last digit; where one is not, the script says so and ends with 1.
+The model is the packaged one with the marks of a format instead of its two tags: the same token ids, other names.
+So every figure must equal that of `<think>` in every digit; otherwise the script marks it and exits with 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TRACES = 8
 
 @dataclass(frozen=True)
 class Figures:
-    """What the commands gave. Compared between formats, so nothing that depends on the marks' own letters is in it."""
+    """Results of the commands. They are compared between formats, so they do not depend on the text of the marks."""
 
     steps: list[Any]
     scores: list[Any]
@@ -41,7 +41,7 @@ class Figures:
 
 
 def write_model(form: ThinkingFormat, folder: Path) -> None:
-    """The packaged model with the marks of `form`: what opens the thinking, and what ends it and opens the answer."""
+    """Write the packaged model with the marks of `form`: that which opens the thinking, and that which ends it."""
     source = Path(resolve_model("overthinker"))
     folder.mkdir()
     for name in ("config.json", "generation_config.json", "heads.json", "model.safetensors"):
@@ -56,14 +56,14 @@ def write_model(form: ThinkingFormat, folder: Path) -> None:
 
 
 def renamed(form: ThinkingFormat) -> dict[str, str]:
-    """The packaged model's own marks → those of a format. Its end token is called like one of harmony's marks."""
+    """Map the packaged model's marks to those of a format. Its end token has the name of one of harmony's marks."""
     label = form.labels[0].strip() if form.labels else ""
     end = {"<|end|>": "<|return|>"} if form.channels else {}
     return {**end, OPEN_TAG: form.opening[0] + label, CLOSE_TAG: form.bridge}
 
 
 def run(*words: str) -> None:
-    """One command of attnpo, silent where it ends well."""
+    """Run one attnpo command, without output if it succeeds."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         code = main(list(words))
@@ -76,12 +76,12 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 def early_exits(form: ThinkingFormat, model: Path, tokenizer: Any, problems: list[str]) -> list[Any]:
-    """Of each response: whether its thinking was ended, how often it was asked, tokens, those of the thinking."""
+    """Return, per response: whether its thinking was ended, number of probes, tokens, tokens of the thinking."""
     from attnpo.models.loading import load_model
     from attnpo.traces.prepared import prompt_ids
     from attnpo.trim.early_exit import Closing, confident, generate_with_exit
 
-    # The same token ids for every format: of channels `Closing` writes no line break by itself.
+    # The same token ids for every format: `Closing` adds no line break for channels.
     closing = Closing(load_model(str(model))[0], tokenizer, f"\n{form.bridge}", form=form)
     prompts = [prompt_ids(problem, tokenizer, opens_itself=False) for problem in problems]
     found = generate_with_exit(closing, prompts, confident(0.95), max_new_tokens=320, do_sample=False)
@@ -89,7 +89,7 @@ def early_exits(form: ThinkingFormat, model: Path, tokenizer: Any, problems: lis
 
 
 def measure(form: ThinkingFormat, folder: Path) -> tuple[str, Figures]:
-    """What `auto` says of the model, and the figures of the four commands, run with auto where that is this format."""
+    """Return the format that `auto` finds, and the figures of the four commands, run with auto if it is this format."""
     from transformers import AutoTokenizer
 
     model = folder / "model"
@@ -146,7 +146,7 @@ def measure(form: ThinkingFormat, folder: Path) -> tuple[str, Figures]:
 
 
 def table(names: list[str]) -> bool:
-    """Prints the table; whether every figure is that of `<think>`."""
+    """Print the table; return whether every figure equals that of `<think>`."""
     expected: Figures | None = None
     print(
         "| format | `auto` | segment: steps | score: traces | train, 2 steps: right, steps per response | eval: right "

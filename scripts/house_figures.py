@@ -1,8 +1,8 @@
-"""Prints how the source is divided: modules, lines, import circles, what one evaluation enters, the trainer's classes.
+"""Print how the source is divided: modules, lines, circular imports, files that an evaluation enters, trainer classes.
 
     python scripts/house_figures.py [--markdown] [--no-evaluation]
 
-Lines and imports are counted in src/attnpo of the checkout that the script lies in. An import counts wherever it is: at
+Lines and imports are counted in src/attnpo of the checkout that contains this script. All imports count: at
 the top of a file, inside a function, or for type checkers only. The evaluation is a real `attnpo eval` of the shipped
 model on four problems of the built-in task (about ten seconds).
 """
@@ -23,11 +23,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src"
 PACKAGE = SOURCE / "attnpo"
 ONE_BENCHMARK = "gpqa_diamond"
-"""A benchmark whose name is looked for in the source: the files that know it are those that a new one touches."""
+"""A benchmark whose name is searched for in the source: adding a benchmark changes the files that contain it."""
 
 
 def modules() -> dict[str, Path]:
-    """Dotted name -> file of every module of the package; a package's name stands for its __init__.py."""
+    """Return dotted name -> file of every module of the package; a package's name means its __init__.py."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(SOURCE).with_suffix("").parts
@@ -40,7 +40,7 @@ def line_counts(files: Iterable[Path]) -> list[int]:
 
 
 def imports(names: Mapping[str, Path]) -> dict[str, set[str]]:
-    """Which modules of the package each module imports."""
+    """Return the modules of the package that each module imports."""
     graph: dict[str, set[str]] = {}
     for name, path in names.items():
         found = set()
@@ -56,7 +56,7 @@ def imports(names: Mapping[str, Path]) -> dict[str, set[str]]:
 
 
 def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
-    """Groups of modules that import each other, directly or by way of others (strongly connected components)."""
+    """Return groups of modules that import each other, directly or indirectly (strongly connected components)."""
 
     def reachable(start: str) -> set[str]:
         seen: set[str] = set()
@@ -74,7 +74,7 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def entered_by_an_evaluation() -> dict[str, int]:
-    """File -> calls from a function of another file into it, in one evaluation (all threads; imports do not count)."""
+    """Return file -> calls from functions of other files, in one evaluation (all threads; imports do not count)."""
     from attnpo.cli.main import main
 
     calls: dict[str, int] = {}
@@ -103,7 +103,7 @@ def entered_by_an_evaluation() -> dict[str, int]:
 
 
 def trainer_classes() -> tuple[list[str], list[str]]:
-    """Names of the classes between AttnPOTrainer and TRL's, and the private attributes that they set on themselves."""
+    """Return the names of the classes between AttnPOTrainer and TRL's, and the private attributes that they set."""
     import inspect
 
     from attnpo import AttnPOTrainer
@@ -123,7 +123,7 @@ def trainer_classes() -> tuple[list[str], list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", action="store_true", help="rows of a table, without the lists")
-    parser.add_argument("--no-evaluation", action="store_true", help="leave out what takes longer than a second")
+    parser.add_argument("--no-evaluation", action="store_true", help="skip the figure that takes longer than a second")
     arguments = parser.parse_args()
     names = modules()
     counts = line_counts(names.values())

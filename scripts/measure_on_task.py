@@ -1,4 +1,4 @@
-"""How a model does on the built-in task: sampled accuracy and length, and how its heads rank the steps."""
+"""Measure a model on the built-in task: sampled accuracy and length, and the ranking of steps by its heads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Sampled:
 
 
 def boxed_answer(response: str) -> int | None:
-    """The last boxed integer after the closing tag; None where there is no tag or no box."""
+    """Return the last boxed integer after the closing tag; None without a tag or a box."""
     found = _BOXED.findall(answer_of(response) or "")
     return int(found[-1]) if found else None
 
@@ -45,7 +45,7 @@ def sample_responses(
     max_new_tokens: int = 512,
     batch: int = 256,
 ) -> list[Sampled]:
-    """One response per row (`problem`, `reference`); temperature 0 is greedy. Draws from torch's global generator."""
+    """Sample one response per row (`problem`, `reference`); temperature 0 is greedy. Uses torch's global generator."""
     options = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
     generator: Any = model  # transformers declares its mixin's methods in a way that pyright cannot follow
     results: list[Sampled] = []
@@ -79,7 +79,7 @@ def _sampled(row: dict[str, Any], ids: list[int], tokenizer: PreTrainedTokenizer
 def measure_heads(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]], batch: int = 25
 ) -> HeadTable:
-    """Every head of a model on labelled rows (teacher-forced); rows with one kind of step only do not count."""
+    """Measure every head of a model on labelled rows (teacher-forced); rows with one kind of step do not count."""
     traces = [prepare_trace(row, tokenizer) for row in rows]
     labels = [[step["essential"] for step in row["steps"]] for row in rows]
     found = probe_traces(model, traces, labels, batch_size=batch)

@@ -1,4 +1,4 @@
-"""What the shipped model is trained on: its tokeniser, and endless batches of traces written by worker processes.
+"""Training data of the shipped model: its tokeniser, and endless batches of traces from worker processes.
 
 The tokeniser is a byte-level BPE trained on the task, with digits one by one.
 """
@@ -40,7 +40,7 @@ _PIECES = r" ?\\boxed\{| ?\p{L}+| ?\d| ?[^\s\p{L}\d]+\n*|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 1024) -> PreTrainedTokenizerFast:
-    """A fast tokeniser with `vocabulary` entries, special and added tokens included."""
+    """Train a fast tokeniser with `vocabulary` entries, special and added tokens included."""
     from transformers import PreTrainedTokenizerFast  # slow to import, and the data workers do without it
 
     tokenizer = Tokenizer(BPE())
@@ -72,16 +72,16 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 1024) -> PreTrainedT
 
 
 def prompt_text(problem: str) -> str:
-    """What the chat template makes of one user message, with the thinking opened."""
+    """Return one user message in the chat template, with the thinking opened."""
     return f"{USER}{problem}{ASSISTANT}{OPEN_THINK}\n"
 
 
-_POOL = 4  # batches drawn at once, so that a batch holds traces of similar length
+_POOL = 4  # batches drawn at once, so that a batch has traces of similar length
 
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """What to write: traces per batch, the task's dials, and how the writer over-thinks."""
+    """Options of the stream: traces per batch, the task's settings, and the generator's style of over-thinking."""
 
     tokenizer_file: str
     batch: int
@@ -94,7 +94,7 @@ class StreamOptions:
 class Batch:
     """Right-padded token ids [B, T] and, per row, the first response token and the length.
 
-    essential [B, T]: whether a token belongs to an essential step or to what follows the thinking.
+    essential [B, T]: whether a token is in an essential step or after the thinking.
     """
 
     ids: np.ndarray
@@ -104,7 +104,7 @@ class Batch:
 
 
 def worker_batches(options: StreamOptions, worker: int) -> Iterator[Batch]:
-    """The batches of one worker; deterministic by the options and the worker's number. Train split only."""
+    """Yield the batches of one worker, determined by the options and the worker's number. Train split only."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(options.tokenizer_file)
@@ -133,7 +133,7 @@ def worker_batches(options: StreamOptions, worker: int) -> Iterator[Batch]:
 
 
 def essential_tokens(trace: Trace, offsets: list[tuple[int, int]]) -> list[bool]:
-    """Whether each token of a response, by its characters, lies in an essential step or after the thinking."""
+    """Return whether each token of a response, by its characters, is in an essential step or after the thinking."""
     ends = [step.end for step in trace.steps]
     essential = [*(step.essential for step in trace.steps), True]
     return [essential[bisect_right(ends, start)] for start, _ in offsets]
@@ -156,7 +156,7 @@ def _work(options: StreamOptions, worker: int, queue: multiprocessing.Queue) -> 
 
 
 def parallel_batches(options: StreamOptions, workers: int) -> Iterator[Batch]:
-    """Batches of `workers` processes as they come (0: in this process). Close the iterator to stop them."""
+    """Yield batches of `workers` processes as they arrive (0: in this process). Close the iterator to stop them."""
     if workers == 0:
         yield from worker_batches(options, 0)
         return

@@ -1,4 +1,4 @@
-"""The work of train_overthinker.py: model, training loop, evaluation, record."""
+"""Functions of train_overthinker.py: model, training loop, evaluation, record."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def writer_style(args: argparse.Namespace) -> TraceStyle:
 
 
 def start_from(args: argparse.Namespace) -> tuple[Any, LlamaForCausalLM]:
-    """Tokeniser and model of `args.start`, which keeps its size; only the declared context changes."""
+    """Load tokeniser and model of `args.start`, which keeps its size; only the declared context changes."""
     path = resolve_model(args.start)
     model = LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
     model.config.max_position_embeddings = args.context
@@ -98,8 +98,8 @@ def make_tokenizer(args: argparse.Namespace) -> PreTrainedTokenizerFast:
 
 
 def make_model(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    # Llama with biases on queries and keys, that is Qwen2's layers. Not called Qwen2, because AutoTokenizer gives every
-    # model of that name Qwen2's way of cutting text, whatever tokenizer.json says, and "18" becomes " 1" + "8" no more.
+    # Llama with biases on queries and keys, that is Qwen2's layers. Not named Qwen2, because AutoTokenizer gives every
+    # model of that type Qwen2's splitting rules in place of those in tokenizer.json, which changes " 18".
     config = LlamaConfig(
         attention_bias=True,
         vocab_size=len(tokenizer),
@@ -127,8 +127,8 @@ def make_model(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> 
 def add_attention_sink(model: LlamaForCausalLM, first_token: int, logit: float) -> None:
     """Let every head start with `logit` towards the first token of a prompt and near 0 towards all others.
 
-    Large models learn to park unused attention on the first token. A model this small, trained this briefly, does not:
-    its heads then spread what they do not need evenly over the text, and all steps score alike. The sink is one
+    Large models learn to put unused attention on the first token. A model this small, trained this briefly, does not:
+    its heads then spread unused attention evenly over the text, and all steps have similar scores. The sink is one
     direction of the embedding that only the first token has, one key component that reads it, and one query bias, in
     the component that rotary embeddings turn slowest (one part in 3,000 of a radian per position).
     """
@@ -143,7 +143,7 @@ def add_attention_sink(model: LlamaForCausalLM, first_token: int, logit: float) 
 
 
 def train(model: LlamaForCausalLM, args: argparse.Namespace, out: Path, device: torch.device) -> list[list[float]]:
-    """AdamW with warm-up and cosine on next-token loss over response tokens; returns [step, loss, seconds] points."""
+    """Train with AdamW, warm-up and cosine, on response tokens; return points [step, loss, seconds]."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": args.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
@@ -182,10 +182,10 @@ def train(model: LlamaForCausalLM, args: argparse.Namespace, out: Path, device: 
 
 
 def batch_loss(model: LlamaForCausalLM, batch: Batch, device: torch.device, essential_weight: float) -> torch.Tensor:
-    """Mean next-token loss over response tokens, those of essential steps and answers weighted.
+    """Return the mean next-token loss over response tokens, with a weight on those of essential steps and answers.
 
-    In long traces nine tokens in ten are redundant, and arithmetic, which is all that can go wrong, is learnt from the
-    tenth. Right padding under a causal mask needs no attention mask.
+    In long traces nine tokens in ten are redundant, and arithmetic, the only source of errors, is learnt from the
+    tenth. With right padding and a causal mask no attention mask is needed.
     """
     ids = torch.from_numpy(batch.ids.astype("int64")).to(device, non_blocking=True)
     positions = torch.arange(ids.shape[1], device=device)
@@ -202,20 +202,20 @@ def batch_loss(model: LlamaForCausalLM, batch: Batch, device: torch.device, esse
 
 
 def save_model(model: LlamaForCausalLM, out: Path) -> None:
-    """float32 where that fits into the size that is shipped, else bfloat16."""
+    """Save in float32 if that is not larger than the size limit for shipping, else in bfloat16."""
     if 4 * sum(p.numel() for p in model.parameters()) > LARGEST_FILE:
         model.to(torch.bfloat16)
     model.save_pretrained(out)
 
 
 def evaluate(model: Any, tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace, out: Path) -> dict[str, Any]:
-    """Held-out figures; writes heads.json and OUT.examples.json."""
+    """Return held-out figures; write heads.json and OUT.examples.json."""
     model.float()
     rows = build_dataset(args.evaluation_problems, EVALUATION_SEED, "test", DEFAULT_DIFFICULTY)
     limits: Any = {"batch": 1024, "max_new_tokens": args.context // 2}
     sampled = sample_responses(model, tokenizer, rows, **limits)
     greedy = sample_responses(model, tokenizer, rows, temperature=0, **limits)
-    # Eight responses to some problems: what reinforcement learning will see.
+    # Eight responses to some problems, as in reinforcement learning.
     few = [row for row in rows[: args.evaluation_problems // 8] for _ in range(8)]
     grouped = sample_responses(model, tokenizer, few, **limits)
     groups = [grouped[i : i + 8] for i in range(0, len(grouped), 8)]

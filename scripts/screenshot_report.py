@@ -1,4 +1,4 @@
-"""Picture of a report page as it opens at one of its views:
+"""Take a picture of a report page at one of its views:
 
 python scripts/screenshot_report.py PAGE.html OUT.png [--view responses/0/eval-15/2] [--height 900] [--dark]
 
@@ -24,7 +24,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
-# Plots are drawn when they come near to the window, responses unpacked when they are opened.
+# Plots are drawn when they are near the window, responses are unpacked when they are opened.
 SETTLED = """
 const near = (e) => e.offsetParent !== null && e.getBoundingClientRect().top < innerHeight;
 const plots = [...document.querySelectorAll(".plot")].filter(near);
@@ -37,10 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--view", default="", help="what stands after the # of the address (default: the overview)")
+    parser.add_argument("--view", default="", help="the part of the address after # (default: the overview)")
     parser.add_argument("--width", type=int, default=1180, help="of the window, in CSS pixels")
     parser.add_argument("--height", type=int, default=900, help="of the window; 0: all of the view")
-    parser.add_argument("--dark", action="store_true", help="as a reader with a dark theme sees it")
+    parser.add_argument("--dark", action="store_true", help="with the dark theme")
     parser.add_argument("--scale", type=float, default=1.0, help="device pixels per CSS pixel")
     args = parser.parse_args()
     if not args.page.is_file():
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def picture(window: webdriver.Chrome, args: argparse.Namespace) -> bytes:
-    """PNG bytes of the window, or of the whole view where no height is given."""
+    """Return PNG bytes of the window, or of the complete view if no height is given."""
     scheme = {"name": "prefers-color-scheme", "value": "dark" if args.dark else "light"}
     window.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     resize(window, args, args.height or 900)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Make an environment beside .venv, for tests of an engine that wants other releases (`make verl-env`, `make vllm-env`):
+# Make an environment next to .venv, for tests of an engine that needs other releases (`make verl-env`, `make vllm-env`):
 #     scripts/second_env.sh FOLDER CONSTRAINTS REQUIREMENT…
-# PYTHON: an interpreter with pip. Says what it took in time and disk.
+# PYTHON: an interpreter with pip. Prints time and disk space.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE PYTHONPATH

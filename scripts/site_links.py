@@ -1,4 +1,4 @@
-"""A hook of mkdocs: a link to a file outside of docs/ becomes its path, as the site has the pages only."""
+"""A hook of mkdocs: replace links to files outside of docs/ by their paths, as the site only has the pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)\s]+)\)")
 
 
 def on_page_markdown(markdown: str, **page: Any) -> str:
-    """`[its recipe](../configs/x.yaml)` → `its recipe (configs/x.yaml)`; `[x.yaml](../x.yaml)` → `x.yaml`."""
+    """Replace `[its recipe](../configs/x.yaml)` by `its recipe (configs/x.yaml)`, `[x.yaml](../x.yaml)` by `x.yaml`."""
 
     def named(link: re.Match[str]) -> str:
         text, path = link[1], f"`{link[2]}`"

@@ -1,11 +1,11 @@
-"""Train a small over-thinking model that is shipped with the package, on freshly written traces.
+"""Train a small over-thinking model that is shipped with the package, on newly generated traces.
 
-    python scripts/train_overthinker.py --out /tmp/overthinker           # from scratch: the one of short traces
+    python scripts/train_overthinker.py --out /tmp/overthinker           # from scratch: the model with short traces
     python scripts/train_overthinker.py --out /tmp/overthinker-long --start overthinker --redundancy 30 \\
-        --sentences many --context 4096 --steps 400 --batch 12 --lr 1.5e-3 --warmup 20    # goes on with it: long ones
+        --sentences many --context 4096 --steps 400 --batch 12 --lr 1.5e-3 --warmup 20    # from that model: long traces
 
-writes OUT/model.safetensors, config.json, generation_config.json, the tokeniser, heads.json and
-training_record.json, and OUT.examples.json beside the folder. Minutes on one GPU; hours on a CPU. The defaults are the
+Writes OUT/model.safetensors, config.json, generation_config.json, the tokeniser, heads.json and
+training_record.json, and OUT.examples.json next to the folder. Minutes on one GPU; hours on a CPU. The defaults are the
 size and number of steps of the shipped model; its training_record.json has all of its arguments.
 """
 
@@ -20,7 +20,7 @@ from attnpo.task.traces import TraceStyle
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--start", metavar="MODEL", help="a model to go on with, tokeniser included (default: none)")
+    parser.add_argument("--start", metavar="MODEL", help="a model to start from, tokeniser included (default: none)")
     parser.add_argument("--redundancy", type=float, help="mean number of redundant steps per trace")
     parser.add_argument("--sentences", choices=("few", "many"), default="few", help="templates per kind of step")
     parser.add_argument("--context", type=int, default=1024, help="positions that the model is declared for")
@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     arguments = parse_arguments()
-    # Here and not above: the worker processes import this file again, and do without torch.
+    # Not at the top: the worker processes import this file again, and do not need torch.
     from overthinker_training import train_and_measure
 
     train_and_measure(arguments)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build an sdist and a wheel, install the wheel alone in a new environment, and use it there: `make wheel`.
+# Build an sdist and a wheel, install the wheel in a new environment, and use it there: `make wheel`.
 # PYTHON: an interpreter with pip. The environment is removed afterwards; sdist and wheel stay in dist/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +16,7 @@ venv=$work/venv/bin
 "$venv/python" -m build --quiet --outdir dist .
 "$venv/python" -m pip install --quiet --no-compile --constraint constraints.txt dist/*.whl
 
-cd "$work" # so that nothing is found in the checkout
+cd "$work" # so that nothing is imported from the checkout
 "$venv/attnpo" --help > /dev/null
 "$venv/attnpo" task --n 4 -o problems.jsonl
 test "$(wc -l < problems.jsonl)" = 4
@@ -25,4 +25,4 @@ test "$(wc -l < problems.jsonl)" = 4
     --num_generations 4 --max_completion_length 200 --save_strategy no --report_to none --use_cpu true
 "$venv/attnpo" report run -o page.html
 test -s page.html
-echo "$(ls "$root"/dist): installed alone, and a step was taken"
+echo "$(ls "$root"/dist): installed, and one training step done"

@@ -1,11 +1,11 @@
-"""A shipped model with wider attention heads that computes the same, as a folder.
+"""Write a shipped model with wider attention heads that computes the same.
 
     python scripts/wider_heads.py overthinker build/overthinker-wide      # heads of 32 in place of 16
 
-For engines whose attention kernels know no heads of 16: vLLM's on CPUs has 32, 64, 80 and more. The new numbers of a
-head are zeros in query, key, value and output weights, which training leaves at zero (each one's gradient has another
-as a factor). The halves that rotary embeddings pair up stay paired: number i of a half keeps its frequency
-θ^(-2i/d) = (θ²)^(-2i/2d). Queries are scaled by √2, for attention divides by √2d now.
+For engines whose attention kernels do not support heads of 16: vLLM's on CPUs has 32, 64, 80 and more. The new
+components of a head are zeros in query, key, value and output weights, which stay zero in training (each one's gradient
+has another as a factor). The halves that rotary embeddings pair up stay paired: component i of a half keeps its
+frequency θ^(-2i/d) = (θ²)^(-2i/2d). Queries are scaled by √2, because attention now divides by √2d.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ ROTATED = ("q_proj", "k_proj")
 
 
 def widen(rows: Tensor, heads: int, halves: int) -> Tensor:
-    """Rows [heads · d, …] of a projection as [heads · 2d, …]: every part of a head followed by as many zeros.
+    """Widen the rows [heads · d, …] of a projection to [heads · 2d, …]: as many zeros follow every part of a head.
 
-    halves: parts of a head, 2 where rotary embeddings pair its halves up, else 1.
+    halves: parts of a head, 2 if rotary embeddings pair its halves up, else 1.
     """
     parts = rows.unflatten(0, (heads * halves, -1))
     return torch.cat([parts, torch.zeros_like(parts)], dim=1).flatten(0, 1)
 
 
 def widened(state: dict[str, Tensor], query_heads: int, key_heads: int) -> dict[str, Tensor]:
-    """The weights of a Llama with heads twice as wide."""
+    """Return the weights of a Llama with heads twice as wide."""
     new = dict(state)
     for name, weights in state.items():
         kind = next((k for k in ("q_proj", "k_proj", "v_proj", "o_proj") if f"self_attn.{k}." in name), None)

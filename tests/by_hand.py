@@ -1,4 +1,4 @@
-"""The arithmetic of one training step done over, with nothing of the package in it: plain loops over plain numbers."""
+"""The arithmetic of one training step, independent of the package: plain loops over plain numbers."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# What a property says does not depend on how busy the machine is.
+# Property tests must not depend on the load of the machine.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
@@ -44,7 +44,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder with the larger real data files: $ATTNPO_DATA, or `shared` beside the repository.
+    """The folder with the larger real data files: $ATTNPO_DATA, or `shared` next to the repository.
 
     Tests that need it are marked slow; they fail, rather than skip, where it is absent.
     """

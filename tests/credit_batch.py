@@ -1,4 +1,4 @@
-"""Inputs of a credit method in which what it does not look at is filled in."""
+"""Inputs of a credit method, with default values for the fields that it does not use."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from attnpo.credit.base import CreditInputs
 
 
 def credit_inputs(
-    advantages: list[float], completion_mask: torch.Tensor, signals: dict[str, torch.Tensor], **told: torch.Tensor
+    advantages: list[float], completion_mask: torch.Tensor, signals: dict[str, torch.Tensor], **given: torch.Tensor
 ) -> CreditInputs:
-    """A batch of right responses in double precision, all of one step unless told otherwise.
+    """A batch of right responses in double precision, all of one step unless `given` has other values.
 
-    advantages: [B]. completion_mask: [B, C]. told: fields of CreditInputs that matter to the test.
+    advantages: [B]. completion_mask: [B, C]. given: fields of CreditInputs that matter to the test.
     """
     one = torch.ones(len(advantages), dtype=torch.long)
     fields: dict[str, Any] = {
@@ -28,4 +28,4 @@ def credit_inputs(
         "step": 1,
     }
     values = torch.tensor(advantages, dtype=torch.float64)
-    return CreditInputs(advantages=values, completion_mask=completion_mask, signals=signals, **(fields | told))
+    return CreditInputs(advantages=values, completion_mask=completion_mask, signals=signals, **(fields | given))

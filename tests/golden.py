@@ -1,4 +1,4 @@
-"""What seeded runs compute, for `tests/invariant/test_golden.py`: a refactoring leaves every digit as it was.
+"""Results of seeded runs, for `tests/invariant/test_golden.py`: a refactoring does not change any digit.
 
     python tests/golden.py     # writes tests/data/golden.json anew; only where a change of numbers is meant
 
@@ -27,7 +27,7 @@ CLOCK = re.compile(r"second|runtime|per_second|step_time|time$")
 
 
 def versions() -> dict[str, str]:
-    """What the last digits depend on besides this package."""
+    """Return the versions, other than this package's, on which the last digits depend."""
     import torch
     import transformers
     import trl
@@ -45,7 +45,7 @@ LATER = ("steps/tokens_each", "steps/largest_share", "steps/uncut")
 
 
 def timeless(row: Any) -> Any:
-    """Without what depends on the clock, and without metrics that were not there yet."""
+    """Remove values that depend on the clock, and metrics that are newer than the golden file."""
     if isinstance(row, dict):
         return {key: timeless(value) for key, value in row.items() if not CLOCK.search(key) and key not in LATER}
     return [timeless(value) for value in row] if isinstance(row, list) else row
@@ -94,7 +94,7 @@ def training(folder: Path, model: Any, tokenizer: Any, **options: Any) -> dict[s
 
 
 def side_sampling(folder: Path, model: Path, method: str) -> dict[str, Any]:
-    """Two steps of a method that samples beside the rollouts."""
+    """Do two steps of a method that samples in addition to the rollouts."""
     import one_of_two
 
     one_of_two.run(method, str(model), folder)
@@ -112,7 +112,7 @@ def two_processes(folder: Path, model: Path) -> dict[str, Any]:
 
 
 def command(*words: object) -> str:
-    """What an `attnpo` command prints."""
+    """Return the output of an `attnpo` command."""
     from attnpo.cli.main import main
 
     said = io.StringIO()

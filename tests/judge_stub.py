@@ -1,6 +1,6 @@
-"""A chat endpoint on this machine that answers, or misbehaves, as a test says.
+"""A chat endpoint on this machine whose answers and faults a test defines.
 
-Loaded by the fixture `judge_stub`. Every request is a `Seen`; `JudgeStub.reply` turns it into what is sent back.
+Loaded by the fixture `judge_stub`. Every request is a `Seen`; `JudgeStub.reply` turns it into a reply.
 """
 
 from __future__ import annotations

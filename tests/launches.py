@@ -1,4 +1,4 @@
-"""Counts of what a GPU would be asked to do, made on a CPU: kernels started, and waits for the device.
+"""Counts, on a CPU, of the work for a GPU: kernel launches, and synchronisations with the device.
 
 `Launches` counts the operations that torch runs, without those that make a view or an empty tensor: each is a kernel
 or two. `Waits` counts what makes the host wait until the device has finished: reading a value, choosing by a mask.

@@ -68,7 +68,7 @@ class Dies(TrainerCallback):
 
 
 def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0) -> None:
-    """Two steps on the same responses; the weights go to OUTPUT/weights.pt, a run folder beside them."""
+    """Two steps on the same responses; the weights go to OUTPUT/weights.pt, a run folder next to them."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     responses = GROUP if method == "attnpo" else GROUPS
     size = len(responses) // processes

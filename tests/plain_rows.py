@@ -1,4 +1,4 @@
-"""The rows of the final answer one layer at a time, with nothing kept in between: what `attention/rows.py` must equal.
+"""Attention rows of the final answer, one layer at a time and without caches: the reference of `attention/rows.py`.
 
 Shape legend: B rows of the batch, T padded length, H query heads of the layer, K key heads (query head h reads key
 head h // (H // K)), C query rows computed at once, h chosen heads computed at once, S steps, D head size. N sequences

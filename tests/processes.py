@@ -1,4 +1,4 @@
-"""Scripts of this folder in processes of their own: several that train together, or in another environment."""
+"""Run scripts of this folder in separate processes: several that train together, or in another environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of two processes, whose model may be spread over them, beside one process with the same global batch."""
+"""Runs of two processes, whose model may be sharded, compared with one process and the same global batch."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def as_one_process(method: str, model: Path, start: Weights, folder: Path, read:
 
 
 def resumed_as_whole(argv: Callable[[Path], list[str]], folder: Path, read: Read, **how: Any) -> None:
-    """A command of three steps, each saved, with really sampled responses: gone on behind its first, and left alone."""
+    """A command of three steps, each saved, with sampled responses: resumed after its first step, and uninterrupted."""
 
     def train(target: Path, *more: str) -> None:
         code, said = launch(2, "spread_on_cpus.py", *argv(target), *more, **how)

@@ -1,4 +1,4 @@
-"""What the trainer tests share: canned responses, trainers on a tiny model, and what they can be spied on for.
+"""Helpers of the trainer tests: canned responses, trainers on a tiny model, and recorders of their calls.
 
 Loaded by the fixture `trainer_kit`. A random model never answers, so responses are given, not sampled: `can_responses`
 replaces the one method of TRL's trainer that calls the model to generate.

@@ -1,7 +1,7 @@
 """One process of `tests/invariant/test_two_find_heads.py`: `heads: auto` where one or both fail, or one knows more.
 
 torchrun --nproc-per-node 2 tests/two_find_heads.py MODEL OUTPUT
-OUTPUT/0.json and OUTPUT/1.json say how each case ended on that process: the heads, or the error.
+OUTPUT/0.json and OUTPUT/1.json have the result of each case on that process: the heads, or the error.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ ROWS, LENGTH, STEPS = 3, 24, 2
 
 
 def layout() -> StepLayout:
-    """Two steps of eight tokens behind four of the prompt, and an answer of four."""
+    """Two steps of eight tokens after four of the prompt, and an answer of four."""
     ids = torch.full((ROWS, LENGTH), STEPS)
     ids[:, 4:12], ids[:, 12:20] = 0, 1
     return StepLayout(
@@ -34,7 +34,7 @@ def layout() -> StepLayout:
 
 
 def step(model: torch.nn.Module, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits and scores of a forward, and the gradient of one weight that the backward behind it leaves."""
+    """Logits and scores of a forward, and the gradient of one weight after the backward."""
     with capture_scores(model, layout(), HEADS) as captured:
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     logits.logsumexp(-1).mean().backward()

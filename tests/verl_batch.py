@@ -1,4 +1,4 @@
-"""The mixed batch of the trainer tests as verl would have it, for tests with and without verl."""
+"""The mixed batch of the trainer tests in verl's format, for tests with and without verl."""
 
 from __future__ import annotations
 

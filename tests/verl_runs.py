@@ -1,4 +1,4 @@
-"""Runs of the launcher for the tests of `tests/on_verl`, and what may be left of them: nothing."""
+"""Runs of the launcher for the tests of `tests/on_verl`, and a check that they leave no process and no port."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Left:
             if not processes and not ports:
                 return
             time.sleep(0.5)
-        raise AssertionError(f"left behind: processes {processes}, ports {ports}")
+        raise AssertionError(f"remaining processes {processes}, ports {ports}")
 
 
 def command(*words: object) -> tuple[list[str], dict[str, str]]:

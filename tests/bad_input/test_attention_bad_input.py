@@ -1,4 +1,4 @@
-"""Wrong heads, spans, models and forwards: an error that says what is wrong, never a wrong number."""
+"""Wrong heads, spans, models and forwards give an error that names the problem, never a wrong number."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_models_of_another_kind_are_refused():
         score_steps(model, IDS, MASK, steps=STEPS, answers=ANSWERS, heads=HEADS)
 
 
-def test_forwards_that_do_not_fit(tiny_qwen2):
+def test_mismatched_forwards_are_refused(tiny_qwen2):
     layout = StepLayout.from_spans(STEPS, ANSWERS, MASK)
     with torch.no_grad():
         with pytest.raises(InputError, match="second forward"), capture_scores(tiny_qwen2, layout, HEADS):
@@ -90,10 +90,10 @@ def test_forwards_that_do_not_fit(tiny_qwen2):
             pass
         with pytest.raises(InputError, match="no forward"):
             _ = captured.scores
-        tiny_qwen2(input_ids=IDS)  # and nothing is left behind
+        tiny_qwen2(input_ids=IDS)  # and no hook remains
 
 
-def test_tensors_that_the_scores_do_not_know_are_refused(tiny_qwen2):
+def test_unsupported_attention_arguments_are_refused(tiny_qwen2):
     """A bias on the attention of each position, say, would make the scores wrong."""
     layout = StepLayout.from_spans(STEPS, ANSWERS, MASK)
     with pytest.raises(InputError, match="'position_bias'"), capture_scores(tiny_qwen2, layout, HEADS):

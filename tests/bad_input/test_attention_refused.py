@@ -78,7 +78,7 @@ def test_a_configuration_without_heads():
         check_heads(AutoConfig.for_model("mamba"), [(0, 0)])
 
 
-def test_code_that_ignores_the_interface(monkeypatch):
+def test_model_code_that_ignores_the_interface(monkeypatch):
     """As remote code, or a library that patches a model's attention with a kernel of its own, may have it."""
 
     def own_forward(self, hidden_states, **kwargs):
@@ -126,7 +126,7 @@ def test_paged_attention():
             forward(model, **{option: object()})
 
 
-def test_implementations_of_ones_own(monkeypatch):
+def test_custom_attention_implementations(monkeypatch):
     """Known are the masks that transformers makes; an implementation without any may attend to anything."""
     original = ALL_ATTENTION_FUNCTIONS["sdpa"]
     monkeypatch.setitem(AttentionInterface._global_mapping, "mine", original)

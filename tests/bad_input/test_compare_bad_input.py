@@ -1,4 +1,4 @@
-"""What `attnpo compare` is given wrong, and what it says about it."""
+"""Wrong input of `attnpo compare`, and its error messages."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def test_a_training_run_without_evaluations(runs, tmp_path, capsys):
     assert "a training run without rollouts/eval-*" in refused(capsys, tmp_path, runs[0], str(run))
 
 
-def test_one_run_alone(runs, tmp_path, capsys):
+def test_single_run_is_refused(runs, tmp_path, capsys):
     assert "expected at least two to compare" in refused(capsys, tmp_path, runs[0])
 
 
-def test_one_name_twice(runs, tmp_path, capsys):
+def test_duplicate_name(runs, tmp_path, capsys):
     assert "two runs are called 'one'" in refused(capsys, tmp_path, runs[0], runs[0])
     assert "two runs are called 'A'" in refused(capsys, tmp_path, *runs, "--names", "A,A")
 
 
-def test_names_for_other_runs(runs, tmp_path, capsys):
+def test_names_of_unknown_runs(runs, tmp_path, capsys):
     assert "--names: found 3 for 2 runs" in refused(capsys, tmp_path, *runs, "--names", "A,B,C")
 
 
@@ -101,7 +101,7 @@ def test_a_bad_row_is_named(tmp_path, row, message):
     assert str(error.value).startswith(f"{file}, row 2: {message}")
 
 
-def test_a_missing_field_and_a_cut_off_line(tmp_path):
+def test_missing_field_and_truncated_line(tmp_path):
     row = sample_row("b", "p0")
     del row["verdict"]
     with pytest.raises(InputError, match=r"b.jsonl, row 1: field 'verdict' is missing"):
@@ -112,6 +112,6 @@ def test_a_missing_field_and_a_cut_off_line(tmp_path):
         read_samples(file)
 
 
-def test_options_that_are_no_mapping(runs, tmp_path, capsys):
+def test_options_must_be_a_mapping(runs, tmp_path, capsys):
     (tmp_path / "two" / "eval.yaml").write_text("- model\n")
     assert "eval.yaml: found a list, expected a mapping of options" in refused(capsys, tmp_path, *runs)

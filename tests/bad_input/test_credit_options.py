@@ -1,4 +1,4 @@
-"""Options and numbers out of range are told by name."""
+"""Error messages name options and numbers out of range."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_step_scales_numbers(option: str, value: float) -> None:
         step_scales(torch.tensor([0.1]), **{**good, option: value})
 
 
-def test_step_scales_wants_one_score_per_step() -> None:
+def test_step_scales_needs_one_score_per_step() -> None:
     with pytest.raises(InputError, match=r"scores: found shape \[3, 2\], expected one score per step"):
         step_scales(torch.zeros(3, 2), advantage=0.3, group_accuracy=1, answer_tokens=1, total_tokens=2, step=1)
 
@@ -77,7 +77,7 @@ def test_rewards_must_be_a_table() -> None:
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.0, 2.0, float("nan")])
-def test_alpha_that_could_rank_wrong_above_right(alpha: float) -> None:
+def test_alpha_that_could_rank_wrong_above_right_is_refused(alpha: float) -> None:
     with pytest.raises(InputError, match="alpha: found "):
         tlmre_rewards(torch.ones(1, 2), torch.ones(1, 2).bool(), alpha=alpha)
 

@@ -1,4 +1,4 @@
-"""Answers that hang a computer algebra system, eat memory or are enormous: the rest of the batch is graded."""
+"""Answers that hang a computer algebra system, exhaust memory or are enormous: the rest of the batch is graded."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_enormous_answers_are_not_right(grader: Grader, question: Question) -> N
     assert all(result.extracted is None or len(result.extracted) <= 500 for result in graded)
 
 
-def test_right_answer_behind_100_000_characters(grader: Grader) -> None:
+def test_right_answer_after_100_000_characters(grader: Grader) -> None:
     words = "words and more words\n" * 5_000
     answers = [(FIVE, words + r"\boxed{5}"), (LETTER, words + "Answer: B"), (FIVE, words), (LETTER, words)]
     verdicts = [graded.verdict for graded in grader.grade(answers)]
@@ -75,7 +75,7 @@ def test_number_beyond_all_floats_is_wrong(grader: Grader) -> None:
     assert grader.grade([(POWER, r"\boxed{1e999}")])[0].verdict == Verdict.WRONG
 
 
-def test_nothing_to_grade(grader: Grader) -> None:
+def test_items_without_reference_tests_or_answer(grader: Grader) -> None:
     nothing = Question(benchmark="math500", id="n", problem="?", kind="math", reference=None)
     untested = Question(benchmark="livecodebench", id="u", problem="?", kind="code", reference=None)
     graded = grader.grade([(nothing, r"\boxed{5}"), (untested, "```python\n1\n```"), (FIVE, None), (FIVE, " ")])

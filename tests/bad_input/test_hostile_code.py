@@ -1,4 +1,4 @@
-"""Programs that attack the machine: none gets anything, leaves anything, or keeps the next one from running."""
+"""Programs that attack the machine: they get no data, leave nothing, and do not block the next one."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def attack(sandbox: Sandbox, outside: Outside):
 
 
 def processes_in(folder: Path) -> set[int]:
-    """Processes that stand in `folder`, whoever their parent is: a server, its runs, and all they could start."""
+    """Processes with the working directory `folder`, of any parent: a server, its runs, and all they could start."""
     found = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -106,7 +106,7 @@ def processes_in(folder: Path) -> set[int]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_reaches_out_is_refused(attack, outside: Outside, name: str) -> None:
+def test_access_outside_the_sandbox_is_refused(attack, outside: Outside, name: str) -> None:
     result = attack(outside.fill(TRY.format(REFUSED[name])))
     assert result.end is End.FINISHED, result
 
@@ -126,7 +126,7 @@ def test_every_program_ends(attack, name: str) -> None:
     assert attack(program, SHORT if end is End.TOO_SLOW else LIMITS).end is end
 
 
-def test_no_descriptors_but_its_own(attack) -> None:
+def test_no_inherited_file_descriptors(attack) -> None:
     program = """
 import os
 def is_open(number):

@@ -1,4 +1,4 @@
-"""`attnpo label --by judges`: what is wrong is named, and nothing is sent."""
+"""`attnpo label --by judges` with wrong input: the error is named, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_bad_files(label, tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize("value", ["", " ", "two words", "line\nbreak", "schlüssel"])
-def test_what_is_no_key_is_not_shown(label, monkeypatch, value) -> None:
+def test_invalid_api_key_is_not_printed(label, monkeypatch, value) -> None:
     monkeypatch.setenv("SOME_KEY", value)
     said = label(GOOD, "--api-key-env", "SOME_KEY")
     assert "judge m: the environment variable SOME_KEY" in said

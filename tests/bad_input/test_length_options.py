@@ -59,7 +59,7 @@ def test_refused(options: dict[str, Any], message: str, tmp_path) -> None:
         config(tmp_path, **options)
 
 
-def test_what_is_allowed_at_the_edge(tmp_path) -> None:
+def test_boundary_values_are_allowed(tmp_path) -> None:
     """Also: α of the command line is not read by methods that have none, so that a file may set it for TLMRE."""
     config(tmp_path, length_reward="kimi", length_alpha=0.8)
     config(tmp_path, length_reward="none", length_alpha=0.8)
@@ -89,7 +89,7 @@ def test_l1_without_targets() -> None:
         get_length_reward("l1_max")(LengthInputs(lengths=table.long(), correct=table.bool(), known=table.bool()))
 
 
-def test_a_name_is_given_once() -> None:
+def test_duplicate_registration_is_refused() -> None:
     with pytest.raises(InputError, match="length_reward: 'kimi' is already registered"):
 
         @register_length_reward("kimi")

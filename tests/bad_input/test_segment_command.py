@@ -1,4 +1,4 @@
-"""`attnpo segment`: what it writes, what it refuses, and how."""
+"""`attnpo segment`: its output, and its error messages for input that it refuses."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_labels_stay_where_the_spans_are_the_same(segment):
     assert segment({**ROW, "steps": labelled})[1] == [{**ROW, "steps": expected}]
 
 
-def test_labels_of_other_spans_are_refused_unless_told_otherwise(segment):
+def test_labels_of_other_spans_are_refused_unless_overridden(segment):
     row = {
         **ROW,
         "steps": [{"start": 0, "end": 100, "essential": True}, {"start": 100, "end": 180, "essential": False}],

@@ -1,4 +1,4 @@
-"""Options of SHAPE and MRT that are wrong, and what is said of them."""
+"""Wrong options of SHAPE and MRT, and their error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trace files: what is wrong is named by file, row and field; nothing is lost when writing fails."""
+"""Trace files: error messages name file, row and field; nothing is lost when writing fails."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_rows_are_streamed_with_their_line_numbers(tmp_path: Path):
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.dictionaries(st.text(), json_values, max_size=4), min_size=1, max_size=4))
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
-def test_what_is_written_is_read_back(tmp_path: Path, name: str, rows: list[dict[str, Any]]):
+def test_written_rows_are_read_back(tmp_path: Path, name: str, rows: list[dict[str, Any]]):
     path = tmp_path / name
     assert write_jsonl(path, rows) == len(rows)
     assert list(read_jsonl(path)) == rows
@@ -147,7 +147,7 @@ def test_bad_targets(tmp_path: Path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_a_failed_run():
+def test_full_disk_raises_run_error():
     with pytest.raises(RunError, match=r"/dev/full: writing failed \(No space left"):
         write_jsonl("/dev/full", [GOOD] * 1000)
 

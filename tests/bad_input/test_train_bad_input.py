@@ -1,4 +1,4 @@
-"""`attnpo train` given what it cannot use: exit code 2, and a message that says where and what."""
+"""Wrong input of `attnpo train`: exit code 2, and a message that names the place and the problem."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_output_folder(complaint, folder):
     assert "old already contains a run" in complaint("--output_dir", "old")
 
 
-def test_left_out_problems_are_counted(trainer_kit, folder, capsys, one_pool):
+def test_dropped_problems_are_counted(trainer_kit, folder, capsys, one_pool):
     from attnpo.cli.main import main
 
     rows = [{"problem": f"What is {i} + 1?", "reference": str(i + 1)} for i in range(3)]

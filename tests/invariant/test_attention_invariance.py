@@ -1,4 +1,4 @@
-"""What must not change step scores, and what capturing must not change."""
+"""Invariances of step scores, and of everything else under capturing."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_one_forward_and_no_square_tensor(tiny_qwen2):
     assert recorder.largest >= width * width  # the recorder would have seen one
 
 
-def test_nothing_waits_for_the_device():
+def test_no_device_synchronisation():
     """No operation that fetches a value to the host or whose result's shape depends on values."""
     _, mask, steps, answers = batch(4)
     layout = StepLayout.from_spans(steps, answers, mask)
@@ -146,14 +146,14 @@ def test_nothing_waits_for_the_device():
         attends_elsewhere(packed, both, (1, 2), 1 << 20)
         positions = {"position_ids": torch.arange(32)[None] % 16}
         bounds = torch.tensor([0, 16, 32], dtype=torch.int32)
-        told = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 16, "max_length_k": 16}
-        for kwargs in (positions, {**positions, **told}, {}):
+        lengths = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 16, "max_length_k": 16}
+        for kwargs in (positions, {**positions, **lengths}, {}):
             read_mask(0, "flash_attention_2", None, query[:1], kwargs)
     assert "bmm" in recorder.operations
     assert not recorder.operations & {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"}
 
 
-def test_logits_are_the_same_bits_and_everything_is_put_back(tiny_qwen2):
+def test_logits_are_bit_identical_and_state_is_restored(tiny_qwen2):
     ids, mask, steps, answers = batch(4)
     layout = StepLayout.from_spans(steps, answers, mask)
     before = dict(AttentionInterface._global_mapping), dict(ALL_ATTENTION_FUNCTIONS)
@@ -189,7 +189,7 @@ def test_a_local_replacement_of_the_attention_function_survives(tiny_qwen2):
         del ALL_ATTENTION_FUNCTIONS["sdpa"]
 
 
-def test_a_second_model_may_run_inside(tiny_qwen2, tiny_tokenizer):
+def test_second_model_inside_the_context_is_not_scored(tiny_qwen2, tiny_tokenizer):
     """A reference model's forward in the same context is neither scored nor counted."""
     import copy
 
@@ -216,7 +216,7 @@ def test_training_mode_is_kept(tiny_qwen2):
 @pytest.mark.parametrize(
     "how", ["around", "in place", "every layer", "wrapped layers", "attention only", "wrapped attention"]
 )
-def test_a_compiled_model_runs_uncompiled_where_it_is_captured(tiny_qwen2, how):
+def test_compiled_model_runs_uncompiled_during_capture(tiny_qwen2, how):
     """Compiled with hooks that differ each time, it would be compiled anew for every capture."""
     ids, mask, steps, answers = batch(2)
     expected = score_steps(tiny_qwen2, ids, mask, steps=steps, answers=answers, heads=HEADS)

@@ -29,13 +29,13 @@ def compare(found: Any, expected: Any, where: str, *, exact: bool) -> None:
 
 
 @pytest.mark.slow
-def test_every_number_is_what_it_was(new_tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_all_numbers_equal_the_golden_file(new_tiny_qwen2, tiny_tokenizer, tmp_path):
     expected = json.loads(golden.FILE.read_text(encoding="utf-8"))
     exact = expected.pop("versions") == golden.versions()
     compare(golden.compute(tmp_path, new_tiny_qwen2, tiny_tokenizer), expected, "", exact=exact)
 
 
-def test_a_changed_digit_is_noticed():
+def test_changed_digit_is_detected():
     expected = {"a": [0.1, {"b": 0.25}]}
     compare({"a": [0.1, {"b": 0.25}]}, expected, "", exact=True)
     for changed in ({"a": [0.1, {"b": 0.25 + 1e-15}]}, {"a": [0.1]}, {"a": [0.1, {"b": 0.25, "c": 1}]}):

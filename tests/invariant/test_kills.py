@@ -1,4 +1,4 @@
-"""Runs killed with SIGKILL and resumed are the undisturbed ones (a short call of the benchmark)."""
+"""Runs killed with SIGKILL and resumed equal uninterrupted ones (a short call of the benchmark)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_four_kills(repository):
+def test_four_killed_runs_equal_the_uninterrupted_run(repository):
     command = [sys.executable, "benchmarks/kill_runs.py", "--kills", "4", "--each", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -18,4 +18,4 @@ def test_four_kills(repository):
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "DIFFERENT" not in done.stdout
-    assert "processes left behind: 0" in done.stdout
+    assert "remaining processes: 0" in done.stdout

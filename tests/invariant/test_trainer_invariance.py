@@ -1,4 +1,4 @@
-"""What must not matter to a training run: how a batch is cut up, in which order its rows come, how it is padded."""
+"""Invariances of a training run: the split of a batch, the order of its rows, their padding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def whole(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_accumulating_changes_nothing(whole, size):
+def test_gradient_accumulation_changes_nothing(whole, size):
     """1 × 8 = 8 × 1 up to float32 sums in another order."""
     reference, otherwise = whole
     assert_same(reference, otherwise("parts", per_device_train_batch_size=size, gradient_accumulation_steps=8 // size))

@@ -1,4 +1,4 @@
-"""A resumed run is the uninterrupted one, number for number, and evaluating does not change training."""
+"""A resumed run equals the uninterrupted one in every number, and evaluating does not change training."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def assert_equal_runs(one, other) -> None:
         assert torch.equal(weights, other[1][name]), name
 
 
-def test_resumed_with_micro_batches_of_another_size(run, tmp_path):
+def test_resuming_with_another_micro_batch_size(run, tmp_path):
     """An update of as many responses: the next generation begins where it would have begun."""
     sizes = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
     whole = run("whole", 4, **sizes)
@@ -77,7 +77,7 @@ def test_resumed_with_micro_batches_of_another_size(run, tmp_path):
     assert last["groups/without_signal"] == lines(whole[0])[-1]["groups/without_signal"]
 
 
-def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
+def test_resumed_run_equals_the_uninterrupted_one(run, tmp_path):
     whole = run("whole", 4, lr_scheduler_type="linear")
     # Three steps, of which the last is lost with its line and its rollouts; resumed from the second.
     run("parts", 3, lr_scheduler_type="linear")
@@ -115,7 +115,7 @@ HALF_USED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", HALF_USED)
 def test_resumed_inside_a_generation(case, run, tmp_path):
-    """From every checkpoint on: whatever is in hand between two steps goes on where it was."""
+    """Resume from every checkpoint: the state between two steps of a generation is restored."""
     options = {"save_steps": 1, "learning_rate": 0.05, **HALF_USED[case]}
     steps = options.get("max_steps", 4)
     whole = run("whole", steps, **options)
@@ -130,7 +130,7 @@ def test_resumed_inside_a_generation(case, run, tmp_path):
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_resumed_run_with_continuations_is_the_uninterrupted_one(run, tmp_path, share):
+def test_resumed_run_with_continuations_equals_the_uninterrupted_one(run, tmp_path, share):
     """A stage that samples draws from the same random numbers as the rollouts."""
     kwargs = {"segments": 3, "rollouts": 2, "rollout_tokens": 4, "closing": "", "share_prefixes": share}
     options: dict[str, Any] = {"credit": "shape", "credit_kwargs": kwargs}
@@ -160,7 +160,7 @@ def test_evaluations_are_the_same_for_the_same_weights(trainer_kit, tiny_qwen2, 
         tiny_qwen2, tiny_tokenizer, tmp_path, eval_data=trainer_kit.problems(3), max_completion_length=16
     )
     trainer.evaluate()
-    torch.rand(7)  # training goes on in between
+    torch.rand(7)  # training continues in between
     trainer.evaluate()
     first, second = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
     first.pop("seconds"), second.pop("seconds")

@@ -273,7 +273,7 @@ def test_same_as_trl(case, folders, trainer_kit, tmp_path):
         torch.testing.assert_close(ours.weights[name], value, atol=2e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_the_cases_can_fail(folders, trainer_kit, tmp_path):
+def test_cases_have_truncation_reward_differences_and_updates(folders, trainer_kit, tmp_path):
     """The responses end and are cut off, rewards differ, and the loss sees them: a case that learns nothing proves
     nothing."""
     data = trainer_kit.problems(8)
@@ -302,7 +302,7 @@ def test_rloo_is_trl_unscaled_times_a_factor(folders, trainer_kit, tmp_path):
     assert ours.logged[0]["grad_norm"] == pytest.approx(4 / 3 * stock.logged[0]["grad_norm"], rel=1e-4)
 
 
-def test_every_option_of_trl_is_accounted_for():
+def test_every_trl_option_is_tested_or_listed():
     of_trl = {option.name for option in fields(GRPOConfig)} - {option.name for option in fields(TrainingArguments)}
     compared = {name for options, _ in CASES.values() for name in options}
     unseen = {name for name in of_trl - compared - REFUSED - set(ELSEWHERE) if not name.startswith("vllm_")}

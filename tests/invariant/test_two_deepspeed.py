@@ -1,6 +1,6 @@
-"""The whole trainer under DeepSpeed (recipes/accelerate/zero2.yaml, zero3.yaml), on two CPU processes.
+"""The complete trainer with DeepSpeed (recipes/accelerate/zero2.yaml, zero3.yaml), on two CPU processes.
 
-DeepSpeed is installed into an environment of its own: where it is present, transformers and Accelerate import it.
+DeepSpeed is installed into a separate environment, because transformers and Accelerate import it if it is present.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def how(tmp_path_factory) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "method"), [("zero2", "attnpo"), ("zero3", "attnpo"), ("zero3", "outcome")])
-def test_as_one_process(recipe, method, how, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path, read_rollouts):
+def test_same_numbers_as_one_process(
+    recipe, method, how, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path, read_rollouts
+):
     network = trainer_kit.sharpen(new_tiny_qwen2())
     model = trainer_kit.save_model(tmp_path / "model", network, tiny_tokenizer)
     as_one_process(method, model, network.state_dict(), tmp_path, read_rollouts, recipe=f"{recipe}.yaml", **how)

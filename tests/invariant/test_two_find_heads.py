@@ -1,4 +1,4 @@
-"""`heads: auto` on two processes: both find the same heads, and where one fails neither waits for the other."""
+"""`heads: auto` on two processes: both find the same heads, and if one fails neither waits for the other."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def test_same_heads(ends, case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "failed", "own", "told"),
+    ("case", "failed", "own", "other"),
     [
         ("reward", 1, ["ValueError", "no verdict on 1"], ["RunError", "process 1: ValueError: no verdict on 1"]),
         ("generation", 1, ["MemoryError", "too long"], ["RunError", "process 1: MemoryError: too long"]),
         ("labels", 0, ["InputError", "prepared[3]: bad"], ["InputError", "process 0: prepared[3]: bad"]),
     ],
 )
-def test_an_error_of_one_process_ends_both(ends, case, failed, own, told):
+def test_an_error_of_one_process_ends_both(ends, case, failed, own, other):
     assert ends[1 + failed][case] == own
-    assert ends[2 - failed][case] == told
+    assert ends[2 - failed][case] == other
 
 
 @pytest.mark.slow
-def test_an_error_of_both_is_told_by_each(ends):
+def test_error_on_both_is_reported_by_each(ends):
     assert [end["both"] for end in ends[1:]] == [["ValueError", f"no verdict on {rank}"] for rank in (0, 1)]
 
 
 @pytest.mark.slow
-def test_main_cannot_write(ends):
+def test_unwritable_folder_on_the_main_process(ends):
     _, main, other = ends
     kind, message = main["writing"]
     assert "heads-traces.jsonl.gz" in message
@@ -58,7 +58,7 @@ def test_main_cannot_write(ends):
 
 
 @pytest.mark.slow
-def test_main_says_whether_heads_are_there(ends):
+def test_existing_heads_are_decided_by_the_main_process(ends):
     folder, main, other = ends
     assert main["resumed"] == other["resumed"] == [[0, 3]]
     assert not (folder / "resumed-1" / "heads.json").exists()

@@ -1,6 +1,6 @@
 """`accelerate launch` with two CPU processes trains with every credit method as one process on the same global batch.
 
-The methods that sample or repair beside the rollouts have modules of their own (test_two_{repairing,continuing}).
+The methods that sample or repair in addition to the rollouts have separate modules (test_two_{repairing,continuing}).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ SAMPLED = ("completions/", "num_tokens")
 """What TRL counts of all that was sampled: two processes that replace groups sample rows for company (`resampling`)."""
 ELSEWHERE = {"shape": "test_two_continuing", "iop": "test_two_repairing"}
 COUNTED = ("extra/", "potential/", "segments/")
-"""What a stage counts beside the rollouts: of sums two processes have the mean, and of means the mean of two."""
+"""Metrics of stages: two processes have the mean of their sums, and the mean of their means."""
 
 
-def test_no_method_is_forgotten():
+def test_every_method_is_tested():
     # In a process of its own: other tests register methods of theirs.
     code = "from attnpo.credit.base import credit_names; print(*credit_names())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -1,4 +1,4 @@
-"""FSDP2 on two CPU processes: the scores read in a sharded forward are those of the whole model."""
+"""FSDP2 on two CPU processes: the scores captured in a sharded forward equal those of the unsharded model."""
 
 from __future__ import annotations
 

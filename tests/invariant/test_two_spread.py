@@ -1,4 +1,4 @@
-"""The whole trainer under FSDP2 (recipes/accelerate/fsdp2.yaml), on two CPU processes."""
+"""The complete trainer with FSDP2 (recipes/accelerate/fsdp2.yaml), on two CPU processes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from spread import as_one_process, resumed_as_whole
 
 METHODS = ("attnpo", "outcome", "first_correct")
-"""The others sample beside the rollouts, each process by itself, and are refused there."""
+"""The other methods sample in addition to the rollouts, in each process separately, and are refused there."""
 HOW = {"port": 27500, "recipe": "fsdp2.yaml"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_as_one_process(method, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path, read_rollouts):
+def test_same_numbers_as_one_process(method, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path, read_rollouts):
     network = trainer_kit.sharpen(new_tiny_qwen2())
     model = trainer_kit.save_model(tmp_path / "model", network, tiny_tokenizer)
     as_one_process(method, model, network.state_dict(), tmp_path, read_rollouts, **HOW)

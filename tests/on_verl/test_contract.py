@@ -1,6 +1,6 @@
-"""What is overridden or reached into of verl 0.9.1, as it was when this engine was written for it.
+"""The functions and names of verl 0.9.1 that this engine overrides or uses internally.
 
-A new release of verl that changes any of these has to be read before the pin in `checks.VERL` moves.
+If a new release of verl changes any of these, review it before changing `checks.VERL`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 import attnpo.engines.verl.engine
-import attnpo.engines.verl.estimator
 import attnpo.engines.verl.trainer
 from attnpo.engines.verl.checks import VERL
 
@@ -66,11 +65,11 @@ def test_release():
 def test_registered():
     assert get_trainer_cls("attnpo") is attnpo.engines.verl.trainer.AttnPOTrainerSync
     assert issubclass(get_trainer_cls("attnpo"), PPOTrainerSync)
-    assert get_adv_estimator_fn("attnpo") is attnpo.engines.verl.estimator.estimate
+    assert get_adv_estimator_fn("attnpo") is attnpo.engines.verl.trainer.estimate
     assert EngineRegistry.get_engine_cls("attnpo", "fsdp2") is attnpo.engines.verl.engine.AttnPOEngine
 
 
-def test_what_is_reached_into():
+def test_names_used_inside_verl_functions():
     """Names inside of functions that this engine relies on."""
     said = {
         PPOTrainer._compute_old_log_prob: ["actor_rollout_wg.compute_log_prob(batch)", '"calculate_entropy": True'],
@@ -90,7 +89,7 @@ def test_what_is_reached_into():
     assert hasattr(main_ppo.TaskRunnerV1.__ray_metadata__, "modified_class")
 
 
-def test_the_step_is_the_one_that_was_read():
+def test_order_of_calls_in_a_training_step():
     """Which parts follow one another in a step: old log-probabilities, advantage, update."""
     source = inspect.getsource(PPOTrainer._step_once)
     order = [

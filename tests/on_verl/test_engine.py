@@ -1,4 +1,4 @@
-"""verl's engine with the capture, against `score_steps` on every sequence alone."""
+"""verl's engine with the capture, compared with `score_steps` on every single sequence."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def together(tiny_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ALONE)
-def test_one_process(alone, kind):
+def test_scores_on_one_process(alone, kind):
     check(kind, [torch.load(file) for file in alone.parent.glob(f"rank-{kind}-*.pt")], 1)
 
 
 @pytest.mark.parametrize("kind", TOGETHER)
-def test_two_processes(together, kind):
+def test_scores_on_two_processes(together, kind):
     """Each with its sequences, or both with one part of every row: then one of them answers."""
     check(kind, [torch.load(file) for file in together.parent.glob(f"rank-{kind}-*.pt")], 1 if kind == "ulysses" else 2)
 

@@ -1,4 +1,4 @@
-"""The estimator of verl's form, alone and as the trainer uses it."""
+"""The advantage estimator, with another trainer of verl's and with this package's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 from attnpo.credit.advantages import outcome_advantages
-from attnpo.engines.verl.estimator import estimate, handing_over
+from attnpo.engines.verl.trainer import estimate, handing_over
 from attnpo.errors import RunError
 from attnpo.rewards.length import LengthInputs, get_length_reward
 
@@ -30,7 +30,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("advantage", ["rloo", "grpo", "dr_grpo"])
 @pytest.mark.parametrize("length", ["tlmre", "none"])
-def test_alone(advantage, length):
+def test_estimator_with_another_trainer(advantage, length):
     rewards, mask = batch()
     options = {"attnpo": {"advantage": advantage, "length_reward": length}}
     found, returns = estimate(rewards, mask, config=options, index=UIDS)
@@ -44,7 +44,7 @@ def test_alone(advantage, length):
         torch.testing.assert_close(found[places], expected[:, None] * mask[places])
 
 
-def test_what_the_trainer_has_formed_is_handed_over_once():
+def test_trainer_advantages_are_returned_once():
     rewards, mask = batch()
     rows = [torch.arange(n) + 1.0 for n in LENGTHS.tolist()]
     mask[0, 2] = 0  # a token that rollout correction has rejected
@@ -56,7 +56,7 @@ def test_what_the_trainer_has_formed_is_handed_over_once():
     assert not torch.equal(again, found)
 
 
-def test_what_does_not_fit_is_refused():
+def test_mismatched_input_is_refused():
     rewards, mask = batch()
     with handing_over([torch.ones(3)] * 8), pytest.raises(RunError, match=r"shape \[8, 3\], expected \[8, 6\]"):
         estimate(rewards, mask, index=UIDS)

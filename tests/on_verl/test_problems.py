@@ -1,4 +1,4 @@
-"""Problems of `dataset_name`, read and told as by `attnpo train`, in verl's form; `heads: auto` before Ray starts."""
+"""Problems of `dataset_name` as in `attnpo train`, in verl's format; `heads: auto` before Ray starts."""
 
 from __future__ import annotations
 
@@ -77,17 +77,19 @@ def written(words: list[str], tmp_path: Path) -> tuple[list[dict], list[dict], l
     return load_rows(str(train)), load_rows(str(held_out)), said
 
 
-def test_what_trl_s_trainer_says(words, files, tmp_path):
+def test_same_messages_and_problems_as_attnpo_train(words, files, tmp_path):
     """The same sentences and the same problems from the same options."""
     from attnpo.training.options import DataConfig
 
     train, held_out = files
     rows, others, said = written([*words, "--dataset_name", train, "--eval_dataset_name", held_out], tmp_path)
     options = DataConfig(dataset_name=train, eval_dataset_name=held_out)
-    told: list[str] = []
+    expected: list[str] = []
     with VerifierPool(1) as pool:
-        sets = load_sets(options, tokenizer_of(words), AccuracyReward(pool), told.append, Use(max_prompt_tokens=100))
-    assert said == told
+        sets = load_sets(
+            options, tokenizer_of(words), AccuracyReward(pool), expected.append, Use(max_prompt_tokens=100)
+        )
+    assert said == expected
     assert said[2] == (
         "train: 4 problems (left out: 1 with a reference the verifier cannot read, "
         "1 with a prompt of more than 100 tokens)"
@@ -98,7 +100,7 @@ def test_what_trl_s_trainer_says(words, files, tmp_path):
     assert len(others) == 1
 
 
-def test_a_reward_function_of_one_s_own_judges_what_no_verifier_can_read(words, files, tmp_path):
+def test_custom_reward_function_keeps_unverifiable_references(words, files, tmp_path):
     own = ["reward.custom_reward_function.path=mine.py", "data.filter_overlong_prompts=false"]
     rows, _, said = written([*words, *own, "--dataset_name", files[0]], tmp_path)
     assert [row["reward_model"]["ground_truth"] for row in rows] == ["0", "2", "4", "6", UNREADABLE, "1"]
@@ -155,7 +157,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("rows", "message"), BAD, ids=["references", "column", "cell", "long"])
-def test_bad_problems_are_refused_as_trl_s_trainer_does(words, tmp_path, not_started, rows, message):
+def test_bad_problems_are_refused_as_in_attnpo_train(words, tmp_path, not_started, rows, message):
     from attnpo.training.options import DataConfig
 
     file = file_of(tmp_path, "train.jsonl", rows)
@@ -168,7 +170,7 @@ def test_bad_problems_are_refused_as_trl_s_trainer_does(words, tmp_path, not_sta
     assert not (tmp_path / "run").exists()
 
 
-def test_what_the_run_folder_says_of_its_problems(words, files, tmp_path, not_started, capsys):
+def test_problems_are_described_in_the_run_folder(words, files, tmp_path, not_started, capsys):
     launch.main([*words, "--dataset_name", files[0], "--eval_dataset_name", files[1]])
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["problems"]["train"]["with a reference the verifier cannot read"] == 1
@@ -205,7 +207,7 @@ def without(words: list[str], option: str) -> list[str]:
     return words[:at] + words[at + 2 :]
 
 
-def test_heads_of_a_run_that_got_no_further_are_taken(words, files, tmp_path, not_started, search, capsys):
+def test_heads_of_an_earlier_failed_start_are_reused(words, files, tmp_path, not_started, search, capsys):
     auto = [*without(words, "--heads"), "--dataset_name", files[0], "--heads", "auto"]
     launch.main(auto)
     assert len(search) == 1
@@ -220,7 +222,7 @@ def test_heads_of_a_run_that_got_no_further_are_taken(words, files, tmp_path, no
     assert json.loads((tmp_path / "run" / "heads.json").read_text())["heads"] == [[2, 3]]
 
 
-def test_a_search_that_fails(words, files, tmp_path, not_started, monkeypatch):
+def test_failed_head_search(words, files, tmp_path, not_started, monkeypatch):
     auto = [*without(words, "--heads"), "--dataset_name", files[0], "--heads", "auto"]
     for code, kind in ((find_heads.REFUSED, InputError), (1, RunError)):
         monkeypatch.setattr(find_heads, "_run", lambda line, code=code: code)
@@ -229,8 +231,8 @@ def test_a_search_that_fails(words, files, tmp_path, not_started, monkeypatch):
     assert not (tmp_path / "run" / "heads.json").exists()
 
 
-def test_a_search_does_not_outlive_the_launcher():
-    """Killed without a chance to say anything."""
+def test_head_search_ends_with_the_launcher():
+    """The launcher is killed with SIGKILL."""
     child = "import time; from threading import Thread; from attnpo.engines.verl.find_heads import end_with\n"
     child += "Thread(target=end_with, args=(0,), daemon=True).start(); print('up', flush=True); time.sleep({})"
     parent = "import sys; from attnpo.engines.verl.find_heads import _run; sys.exit(_run([sys.executable, '-c', {!r}]))"

@@ -1,4 +1,4 @@
-"""The reward manager judges many responses at once."""
+"""The reward manager with many responses at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attnpo.rewards.verdict import Verdict
 
 
 class SlowVerifier:
-    """Finds what the reference says, slowly; `last_verdicts` as `AccuracyReward` has it."""
+    """Slowly returns the verdict named by the reference; `last_verdicts` as in `AccuracyReward`."""
 
     last_verdicts: list[Verdict]
 

@@ -1,7 +1,7 @@
-"""Whole runs on two workers: every number of a step recomputed, a run killed and resumed, a model that learns.
+"""Complete runs on two workers: every number of a step recomputed, a run killed and resumed, a model that learns.
 
-Responses of the first run are canned, so that everything can be done over by hand: steps from their pieces, scores from
-eager attention of the model's file, sums from plain loops. Nothing may be left of any run.
+Responses of the first run are canned, so that everything can be recomputed: steps from their pieces, scores from
+eager attention of the model's file, sums from plain loops. No run may leave a process or a port.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def canned(tmp_path_factory, trainer_kit, tiny_folder, tokenizer):
 
 @pytest.fixture(scope="module")
 def killed_and_resumed(canned):
-    """The run, killed after its first checkpoint; what was there then, and what it says when it goes on."""
+    """The run, killed after its first checkpoint; its files at that time, and its output when it is resumed."""
     folder, words, _ = canned
     left, run = Left(), folder / "run"
     line, environment = command(*words)
@@ -99,7 +99,9 @@ def killed_and_resumed(canned):
     return run, first, done
 
 
-def test_every_number_of_a_step(canned, killed_and_resumed, trainer_kit, tiny_folder, tokenizer):
+def test_all_scores_and_advantages_of_a_step_recomputed(
+    canned, killed_and_resumed, trainer_kit, tiny_folder, tokenizer
+):
     _, _, served = canned
     _, (_, found), _ = killed_and_resumed
     kit = trainer_kit
@@ -161,7 +163,7 @@ def test_killed_and_resumed(killed_and_resumed):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = lines(run / "metrics.jsonl")
     assert [row["step"] for row in found] == list(range(1, STEPS + 1))
-    said = re.search(r"going on after step (\d+), with heads (.*?), AttnPOCredit\((.*?)\)", done.stdout)
+    said = re.search(r"resuming after step (\d+), with heads (.*?), AttnPOCredit\((.*?)\)", done.stdout)
     assert said is not None, done.stdout[-3000:]
     assert int(said[1]) >= 1
     assert said[2] == "[(1, 0), (2, 3)]"
@@ -173,7 +175,7 @@ def test_killed_and_resumed(killed_and_resumed):
     assert any(step["score"] is not None for record in records(run, STEPS) for step in record["steps"])
 
 
-def test_report_reads_it(killed_and_resumed, tmp_path):
+def test_report_reads_the_run_folder(killed_and_resumed, tmp_path):
     from attnpo.cli.main import main
 
     run, _, _ = killed_and_resumed
@@ -181,7 +183,7 @@ def test_report_reads_it(killed_and_resumed, tmp_path):
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 
-def test_a_model_that_generates(tmp_path, repository, left):
+def test_shipped_model_generates_and_trains(tmp_path, repository, left):
     """The recipe for a CPU: the shipped model's heads are found; it answers, is verified, and is trained with them."""
     run = tmp_path / "run"
     auto = ["--heads", "auto", "--heads_traces", "32"]
@@ -215,7 +217,7 @@ def test_a_model_that_generates(tmp_path, repository, left):
 
 
 def test_nothing_is_left_of_a_run_that_fails(canned, left, tmp_path):
-    """A response that the canned ones do not have: the rollouts fail, the run ends with code 1 and says where."""
+    """A prompt without a canned response: the rollouts fail, the run ends with code 1 and names the place."""
     _, words, served = canned
     few = dict(list(served.items())[:1])
     (tmp_path / "few.json").write_text(json.dumps(few), encoding="utf-8")

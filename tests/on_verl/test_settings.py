@@ -1,4 +1,4 @@
-"""Recipes and the command line as verl's configuration, and what is refused before Ray starts."""
+"""Recipes and the command line composed to verl's configuration, and settings that are refused before Ray starts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def model(tiny_folder, tmp_path) -> list[str]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_recipe(recipe, monkeypatch, tmp_path):
+def test_recipes_compose_and_pass_all_checks(recipe, monkeypatch, tmp_path):
     """Everything but what needs weights: parsed, composed, checked here and by verl."""
     config = composed("--config", recipe, "--output_dir", tmp_path / "run")
     checks.check_silently_wrong(config)
@@ -65,7 +65,7 @@ def test_the_four_nodes_share_rows_by_eight():
     assert config.trainer.n_gpus_per_node * config.trainer.nnodes == 32
 
 
-def test_the_command_line_goes_over_the_recipe():
+def test_command_line_overrides_the_recipe():
     (recipe,) = [path for path in RECIPES if "tiny" in path.stem]
     config = composed("--credit", "outcome", "actor_rollout_ref.rollout.n=4", "--config", recipe, "--credit_beta=1")
     assert config.attnpo.credit == "outcome"
@@ -102,10 +102,10 @@ REFUSED = [
     ),
     ("reward.reward_model.enable=true", "reward_model.enable"),
     ("critic.enable=true", "critic.enable"),
-    ("custom_reward_function.path=my.py", "found 'my.py', expected null: .* below reward.custom_reward_function"),
+    ("custom_reward_function.path=my.py", "found 'my.py', expected null: .* under reward.custom_reward_function"),
     ("reward_model.reward_manager=dapo", "found 'dapo', expected null: .* or reward.reward_manager"),
     ("reward_model.enable=true", "key reward_model.enable of .* found True"),
-    ("sandbox_fusion.url=http://x", "key sandbox_fusion.url of .* below reward.sandbox_fusion"),
+    ("sandbox_fusion.url=http://x", "key sandbox_fusion.url of .* under reward.sandbox_fusion"),
     (
         "data.train_files=mine.parquet",
         "data.train_files of .* found 'mine.parquet' with the option dataset_name 'task'",
@@ -140,13 +140,13 @@ def test_refused_before_ray_starts(model, word, message, monkeypatch):
         main([*model, *extra, word])
 
 
-def test_heads_that_the_model_has_not_got(model, tmp_path):
+def test_heads_that_the_model_lacks_are_refused(model, tmp_path):
     (tmp_path / "heads.json").write_text(json.dumps({"heads": [[7, 0]]}), encoding="utf-8")
     with pytest.raises(InputError, match=r"/heads.json: \(7, 0\): no layer 7"):
         main([*model, "--check"])
 
 
-def test_a_file_of_verl_s_columns(model, tmp_path):
+def test_row_without_ground_truth_is_refused(model, tmp_path):
     file = tmp_path / "problems.jsonl"
     row = {"data_source": "x", "prompt": [{"role": "user", "content": "1 + 1?"}], "reward_model": {"ground_truth": "2"}}
     rows = [row, {**row, "reward_model": {"ground_truth": ""}}]
@@ -156,7 +156,7 @@ def test_a_file_of_verl_s_columns(model, tmp_path):
         main([*words, f"data.train_files={file}", f"data.val_files={file}", "--check"])
 
 
-def test_a_release_that_was_not_tried(monkeypatch):
+def test_untested_release_is_refused(monkeypatch):
     real = checks.version
     monkeypatch.setattr(checks, "version", lambda package: "0.10.0" if package == "verl" else real(package))
     with pytest.raises(InputError, match=r"verl: found 0.10.0, expected 0.9.1"):
@@ -166,13 +166,13 @@ def test_a_release_that_was_not_tried(monkeypatch):
         checks.check_versions()
 
 
-def test_all_is_well(model, capsys, tmp_path):
+def test_valid_run_passes_the_check(model, capsys, tmp_path):
     main([*model, "--check"])
     assert "everything that can be checked beforehand is in order" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 
-def test_files_of_verl_s_stay_as_they_are(model, tmp_path):
+def test_data_files_are_not_overwritten(model, tmp_path):
     file = tmp_path / "mine.parquet"
     file.write_bytes(b"mine")
     with pytest.raises(InputError, match="expected one of the two"):
@@ -180,7 +180,7 @@ def test_files_of_verl_s_stay_as_they_are(model, tmp_path):
     assert file.read_bytes() == b"mine"
 
 
-def test_a_refused_run_changes_nothing(model, tmp_path, monkeypatch):
+def test_refused_run_does_not_change_the_run_folder(model, tmp_path, monkeypatch):
     """A run's problems stay when a second is only checked, finds the folder taken, or finds it locked."""
     import attnpo.engines.verl.launch as launch
     from attnpo.training.records import locked
@@ -208,21 +208,21 @@ def test_a_refused_run_changes_nothing(model, tmp_path, monkeypatch):
     assert (run / "data" / "train.parquet").read_bytes() != before[run / "data" / "train.parquet"]
 
 
-def test_grpo_without_the_deviation(model):
+def test_grpo_without_norm_by_std_is_refused(model):
     key = "algorithm.norm_adv_by_std_in_grpo=false"
     checks.check_silently_wrong(composed(*model, key, "--advantage", "dr_grpo"))
     with pytest.raises(InputError, match=r"norm_adv_by_std_in_grpo of .* found False, .*--advantage dr_grpo"):
         checks.check_silently_wrong(composed(*model, key, "--advantage", "grpo"))
 
 
-def test_a_relative_folder(model, tmp_path, monkeypatch):
+def test_relative_output_dir_becomes_absolute(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = composed(*model, "--output_dir", "here")
     assert config.attnpo.output_dir == str(tmp_path / "here")
     assert config.trainer.default_local_dir == str(tmp_path / "here" / "verl")
 
 
-def test_the_search_for_heads_gets_options_that_it_knows(model, tmp_path):
+def test_head_search_gets_valid_options(model, tmp_path):
     from attnpo.engines.verl.find_heads import arguments
     from attnpo.training.options import parse
 
@@ -243,6 +243,6 @@ def test_importing_the_package_imports_no_verl():
     assert done.stdout.strip() == "[]"
 
 
-def test_options_of_the_run_come_back():
+def test_options_round_trip():
     options = VerlOptions.of({"credit": "outcome", "output_dir": "x"})
     assert VerlOptions.of(options.given()) == options

@@ -149,7 +149,7 @@ def test_loss(trainer, answers, monkeypatch, mode, low, high):
     assert abs(loss - by_hand) < 0.1 * abs(loss - plain)
 
 
-def test_without_correction_nothing_is_weighed(trainer, monkeypatch):
+def test_no_weights_without_correction(trainer, monkeypatch):
     monkeypatch.setattr(trainer, "vllm_importance_sampling_correction", False)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1

@@ -84,7 +84,7 @@ def test_steps_and_scores(run):
     assert any(scale == 1 for scale in scales)
 
 
-def test_goes_on_from_a_checkpoint_as_it_was(run, repository, wide_model, tmp_path):
+def test_resumed_run_equals_the_uninterrupted_one(run, repository, wide_model, tmp_path):
     """The engine samples with torch's random state, which a checkpoint has: on a CPU the same run comes out."""
     again = tmp_path / "again"
     shutil.copytree(run, again)

@@ -82,7 +82,7 @@ def restored(trainer):
     trainer.vllm_generation.sync_weights()
 
 
-def test_sampling_has_the_seed_of_the_run(started):
+def test_sampling_uses_the_seed_of_the_run(started):
     assert started.seed == started.trainer.args.seed != 0  # vLLM sets 0 as it starts
 
 
@@ -107,7 +107,7 @@ def test_greedy_output_after_an_update(restored, monkeypatch):
     assert most_likely(old, responses) < 0.9
 
 
-def test_stale_weights_would_be_seen(restored, monkeypatch):
+def test_stale_weights_are_detected(restored, monkeypatch):
     """The same comparison where nothing is handed over fails: what was sampled is the old policy's."""
     trainer = restored
     old = frozen(trainer)
@@ -134,7 +134,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_weights_arrives(restored, kind):
+def test_changes_of_all_weight_types_arrive(restored, kind):
     trainer = restored
     old = frozen(trainer)
 

@@ -207,7 +207,7 @@ def real_tokenizers(folder: Path) -> Iterator[Real]:
 
 def prefix_starts(tokenizer: Any, ids: Sequence[int], text: str) -> list[int]:
     """The slow reference: token i begins where the text of the ids before it stops agreeing with the whole text."""
-    (letter,) = tokenizer.encode("a", add_special_tokens=False)  # behind it no byte waits for others
+    (letter,) = tokenizer.encode("a", add_special_tokens=False)  # so that no byte waits for others
     starts, reached = [], 0
     for count in range(len(ids)):
         prefix = tokenizer.decode([*ids[:count], letter], skip_special_tokens=False).removesuffix("a")
@@ -282,7 +282,7 @@ def compare(real: Real, count: int, seed: int = 0) -> Tally:
         located = locate_steps(tokenizer, ids, form=form)
         tally.check(f"{where}, thinking", "".join(located.step_texts), thinking)
         tally.check(f"{where}, answer", found[located.parts.answer_start : located.parts.answer_end], answer)
-        # Where the marks are tokens of their own, the spans end and begin beside it, to the token.
+        # If the marks are single tokens, the spans end and begin exactly next to it.
         marks = [real.encode(mark) for mark in (form.opening[0], form.bridge)]
         last = next((i for i in range(len(ids)) if ids[i : i + len(marks[1])] == marks[1]), None)
         if ids[: len(marks[0])] == marks[0] and thinking and last is not None:

@@ -1,4 +1,4 @@
-"""Causal labels of the model that ships with the package, against the labels of the task's writer."""
+"""Causal labels from the shipped model, compared with the gold labels of the task."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_drops_find_the_computations_that_the_answer_needs(tmp_path):
         assert torch.tensor(drops[role]).median().abs() < 0.01, role
 
 
-def test_a_hidden_line_break_at_the_end_confuses_the_answer_whatever_the_step_said():
+def test_hiding_the_last_line_break_lowers_the_answer_likelihood_for_any_step():
     """Why endings stay in sight: idle remarks at the end would pass for the most essential steps of all."""
     network, tokenizer = load_model(resolve_model())
     rows = [row for row in build_dataset(40, seed=32, split="test") if row["steps"][-1]["role"] == "remark"][:5]

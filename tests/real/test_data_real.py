@@ -1,4 +1,4 @@
-"""Answers of real data sets, read out of their worked solutions."""
+"""Answers of real data sets, extracted from their worked solutions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_gsm8k_solutions(shared_dir):
-    """What stands behind #### is the answer that the data set was published with, in every row."""
+    """The text after #### is the published answer, in every row."""
     source = str(shared_dir / "data" / "bench" / "gsm8k_train.jsonl")
     rows = load_rows(source)
     found = to_problems([{"question": row["problem"], "answer": row["solution"]} for row in rows], source)
@@ -20,7 +20,7 @@ def test_gsm8k_solutions(shared_dir):
 
 
 @pytest.mark.parametrize("name", ["math500", "olympiadbench", "minerva_math", "aime24", "amc23"])
-def test_answers_stay_as_they_are(shared_dir, name):
+def test_answers_are_unchanged(shared_dir, name):
     source = str(shared_dir / "data" / "bench" / f"{name}.jsonl")
     rows = load_rows(source)
     assert [row["reference"] for row in to_problems(rows, source).rows] == [str(row["answer"]).strip() for row in rows]

@@ -1,4 +1,4 @@
-"""`attnpo eval` as users run it: on the shipped model, killed in the middle, and gone on with."""
+"""`attnpo eval` as users run it: on the shipped model, killed in the middle, and continued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that ship with the package, as a user gets them: through AutoModel and AutoTokenizer."""
+"""The models shipped with the package, loaded through AutoModel and AutoTokenizer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def style(name) -> TraceStyle:
     return TraceStyle() if name == OVERTHINKER else TraceStyle(redundancy=SHIPPED[name])
 
 
-def test_files_are_small_and_say_how_they_came_about(folder):
+def test_files_are_small_and_have_a_training_record(folder):
     assert sum(file.stat().st_size for file in folder.iterdir()) < 8e6
     record = json.loads((folder / "training_record.json").read_text())
     assert 0.6 <= record["figures"]["accuracy"] <= 0.9
@@ -53,7 +53,7 @@ def test_files_are_small_and_say_how_they_came_about(folder):
     assert {"arguments", "versions", "hardware", "loss_curve"} <= set(record)
 
 
-def test_auto_tokenizer_cuts_text_as_the_file_says(tokenizer, folder, style):
+def test_auto_tokenizer_equals_tokenizer_json(tokenizer, folder, style):
     """AutoTokenizer replaces the rules of tokenizer.json for some model types; then every number is read wrongly."""
     raw = Tokenizer.from_file(str(folder / "tokenizer.json"))
     for row in build_dataset(20, split="test", style=style):
@@ -76,7 +76,7 @@ def test_heads_belong_to_the_model(model, folder):
     assert 1 <= load_threshold(folder / "heads.json") <= 2
 
 
-def test_it_answers_and_ends(model, tokenizer, name):
+def test_model_answers_and_ends(model, tokenizer, name):
     torch.manual_seed(0)
     most = {OVERTHINKER: 448, OVERTHINKER_LONG: 2048}.get(name, 1024)
     sampled = sample_responses(model, tokenizer, build_dataset(48, seed=1, split="test"), max_new_tokens=most)
@@ -85,7 +85,7 @@ def test_it_answers_and_ends(model, tokenizer, name):
 
 
 @pytest.mark.slow
-def test_its_heads_tell_essential_from_redundant_steps(model, tokenizer, folder, style):
+def test_heads_separate_essential_from_redundant_steps(model, tokenizer, folder, style):
     measures = measure_heads(model, tokenizer, build_dataset(100, seed=2, split="test", style=style))
     accuracy = measures.mean()
     assert max(accuracy.values()) >= 0.9

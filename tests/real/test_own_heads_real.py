@@ -56,7 +56,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], LORA], ids=["whole", "lora"])
-def test_the_run_is_that_with_these_heads_given(more, tmp_path, one_pool, trainer_kit):
+def test_auto_run_equals_run_with_these_heads(more, tmp_path, one_pool, trainer_kit):
     auto, given = tmp_path / "auto", tmp_path / "given"
     assert main(argv(auto, "--heads", "auto", *more)) == 0
     assert main(argv(given, "--heads", str(auto / "heads.json"), *more)) == 0

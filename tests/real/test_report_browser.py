@@ -58,7 +58,7 @@ def test_no_text_of_a_model_is_active(opened):
     assert [name for name in fetched if not name.startswith(("data:", "blob:"))] == []
 
 
-def test_the_overview_is_there_within_two_seconds(browser, report):
+def test_overview_is_shown_within_two_seconds(browser, report):
     show(browser, report)
     until(browser, lambda b: b.execute_script("return document.querySelector('#plot-length').dataset.drawn"))
     loaded = browser.execute_script("return performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
@@ -289,7 +289,7 @@ def test_every_control_has_a_name(opened):
         assert element.accessible_name or not element.is_displayed(), element.get_attribute("outerHTML")
 
 
-def test_without_scripts_the_numbers_are_still_there(browser, report):
+def test_numbers_are_shown_without_javascript(browser, report):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         show(browser, report)

@@ -82,7 +82,7 @@ def parts(browser, text: str) -> list[str]:
         (r"It is \boxed{\frac{1}{2}}, or \boxed{3, \boxed{", [r"\boxed{\frac{1}{2}}"]),
     ],
 )
-def test_what_a_formula_is(browser, formulas, text, found):
+def test_formula_detection(browser, formulas, text, found):
     show(browser, formulas)
     assert parts(browser, text) == found
 
@@ -134,7 +134,7 @@ def test_formulas_can_be_shown_as_text(browser, formulas):
     until(browser, lambda b: len(find(b, ".pair .cell.after math")) >= 3)
 
 
-def test_hostile_formulas_do_nothing(browser, formulas):
+def test_hostile_formulas_are_not_executed(browser, formulas):
     show(browser, formulas, "responses/0/eval-0/0?mode=one")
     until(browser, lambda b: find(b, ".problem math"))
     assert find(browser, "#reader a, #reader img, #reader script, #reader .skip, #reader [href], #reader [src]") == []
@@ -185,7 +185,7 @@ def verdicts(page: Path, name: str, benchmark: str) -> dict[str, str]:
     return {row["id"]: row["verdict"] for line in lines if (row := json.loads(line))["sample"] == 0}
 
 
-def test_flips_between_two_evaluations_can_be_picked(browser, evaluations):
+def test_flips_between_two_evaluations_can_be_filtered(browser, evaluations):
     before, after = verdicts(evaluations, "base", "math500"), verdicts(evaluations, "short", "math500")
     gained = {key for key in before if (before[key], after[key]) == ("wrong", "right")}
     lost = {key for key in before if (before[key], after[key]) == ("right", "wrong")}
@@ -206,7 +206,7 @@ def test_flips_between_two_evaluations_can_be_picked(browser, evaluations):
     assert [head.text for head in find(browser, ".pair h3")] == ["base", "short"]
 
 
-def test_flips_of_a_run_can_be_picked(browser, evaluations, example_run):
+def test_flips_of_a_run_can_be_filtered(browser, evaluations, example_run):
     show(browser, evaluations, "responses/0/eval-0/0")
     until(browser, lambda b: listed(b) > 0)
     assert not find(browser, "#list .marks:not(:empty)")  # one evaluation only: nothing can have changed

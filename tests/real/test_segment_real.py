@@ -1,4 +1,4 @@
-"""All the real traces: every step belongs somewhere, whatever the model wrote."""
+"""Segmentation of all the real traces: the steps tile every text."""
 
 from __future__ import annotations
 

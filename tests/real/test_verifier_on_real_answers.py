@@ -78,7 +78,7 @@ def grader() -> Iterator[Grader]:
         ("mmlu", "mmlu_stem_test.jsonl", 3018),
     ],
 )
-def test_every_gold_answer_is_right_however_spelt_and_no_near_miss(
+def test_gold_answers_are_right_in_all_spellings_and_near_misses_wrong(
     grader: Grader, shared_dir: Path, benchmark: str, name: str, rows: int
 ) -> None:
     loaded = load_file(get_benchmark(benchmark), shared_dir / "data" / "bench" / name)
@@ -99,7 +99,7 @@ def test_statements_without_tests_are_loaded_and_not_checked(grader: Grader, sha
 
 
 def test_overlap_of_real_splits(shared_dir: Path) -> None:
-    """One story of GSM8K's test split stands in its training split twice, with a train for a plane and other numbers;
+    """One story of GSM8K's test split is in its training split twice, with a train for a plane and other numbers;
     one question of MMLU's development split is a problem of MATH-500, one (an index of "abc") resembles its test's."""
     bench = shared_dir / "data" / "bench"
     questions = [q for item in load_all(None, data_dir=bench).values() for q in item.questions]

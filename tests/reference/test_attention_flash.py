@@ -1,4 +1,4 @@
-"""Step scores behind transformers' flash attention path, with the kernel played by a few lines of PyTorch.
+"""Step scores with transformers' flash attention path, with the kernel emulated by a few lines of PyTorch.
 
 All but the kernel is the real thing: the masks transformers makes for flash attention, its unpadding, its reading of
 packed rows, the arguments it gives the kernel. Windows and sequences reach flash attention in other ways than a mask.
@@ -226,7 +226,7 @@ def test_all_answers_by_given_bounds(flash):
         torch.testing.assert_close(captured.scores[:, n, : slow.shape[1]], slow, rtol=0, atol=1e-6)
 
 
-def test_sequences_that_flash_attention_was_not_told_of(flash):
+def test_packed_rows_without_position_ids_are_refused(flash):
     model = flash("llama")
     layout = PackedLayout.from_spans(PACKED_STEPS, PACKED_ANSWERS, [LENGTHS], ROW.shape[1])
     with torch.no_grad(), capture_scores(model, layout, HEADS) as captured:

@@ -1,4 +1,4 @@
-"""Sequences packed into rows without padding: each gets the scores that it gets alone."""
+"""Sequences packed into rows without padding: each has the same scores as in a row of its own."""
 
 from __future__ import annotations
 
@@ -106,24 +106,24 @@ def test_training_forward_of_packed_rows():
         torch.testing.assert_close(captured.scores[:, n, : slow.shape[1]], slow, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("told", [{}, {"attention_mask": torch.ones(2, 30), "position_ids": restarting_positions()}])
-def test_a_model_that_was_not_told_is_refused(told):
+@pytest.mark.parametrize("kwargs", [{}, {"attention_mask": torch.ones(2, 30), "position_ids": restarting_positions()}])
+def test_packing_unknown_to_the_model_is_refused(kwargs):
     """transformers looks for packed sequences only where there is no attention mask."""
     layout = PackedLayout.from_spans(STEPS, ANSWERS, LENGTHS, 30)
     model = make_model("llama")
     with torch.no_grad(), capture_scores(model, layout, HEADS) as captured:
-        model(input_ids=IDS, **told)
+        model(input_ids=IDS, **kwargs)
     with pytest.raises(InputError, match="layer 0, answers of packed sequences attend to other sequences"):
         _ = captured.scores
 
 
-def test_a_model_that_does_not_look_is_refused():
+def test_model_that_ignores_packed_positions_is_refused():
     """gpt-oss makes its masks without the positions (transformers 5.23): only flash attention keeps them apart."""
     with pytest.raises(InputError, match="attend to other sequences"):
         score_packed_steps(make_model("gpt-oss", "eager"), IDS, LENGTHS, steps=STEPS, answers=ANSWERS, heads=HEADS)
 
 
-def test_other_bounds_than_the_models_are_refused():
+def test_bounds_that_differ_from_the_models_are_refused():
     """The model's second sequence begins one position earlier than the layout's."""
     answers = [*ANSWERS[:2], (9, 12), *ANSWERS[3:]]
     layout = PackedLayout.from_spans(STEPS, answers, [[12, 6, 12], [9, 17]], 30)

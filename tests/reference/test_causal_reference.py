@@ -1,4 +1,4 @@
-"""Drops against three slow ways to hide a step: hand-made masks, a forward written out in loops, tokens taken out."""
+"""Drops compared with three slow ways to hide a step: explicit masks, a forward in plain loops, tokens removed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def make_traces() -> list[PreparedTrace]:
 
 
 def additive_mask(length: int, hidden: tuple[int, int], window: int | None) -> torch.Tensor:
-    """Hidden from the positions behind the step only: its own tokens see each other."""
+    """Hide a step from the positions after it only: its own tokens attend to each other."""
     mask = torch.full((1, 1, length, length), torch.finfo(torch.float32).min)
     for q in range(length):
         for k in range(q + 1):
@@ -138,7 +138,7 @@ def test_batches_and_padding_do_not_matter(name):
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_without_windows_hiding_is_taking_out(name):
+def test_without_windows_hiding_equals_removing_tokens(name):
     """With attention over everything, a row without the step's tokens, the others keeping their positions, is the
     same. No mask with holes is needed for that."""
     model = make_model(name)
@@ -216,7 +216,7 @@ def test_drops_equal_those_of_a_forward_in_loops(name):
         torch.testing.assert_close(drops[k], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_positions_move_unless_they_are_given():
+def test_explicit_positions_are_needed_for_opt():
     """Why positions are explicit: OPT numbers the tokens that the mask shows."""
     model = make_model("opt")
     trace = make_traces()[0]

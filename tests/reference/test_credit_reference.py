@@ -138,7 +138,7 @@ def test_batched_credit_equals_the_slow_loop(rows: list[dict], o: dict, step: in
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(responses(), min_size=2, max_size=6), options(), st.integers(0, 2000), st.randoms())
-def test_rows_do_not_see_each_other(rows: list[dict], o: dict, step: int, random) -> None:
+def test_rows_are_independent(rows: list[dict], o: dict, step: int, random) -> None:
     """Any order and any split of the batch gives the same numbers."""
     method = AttnPOCredit(**o)
     whole = assign_credit(method, batch(rows, step, 0.0)).advantages

@@ -1,4 +1,4 @@
-"""Entropies that responses are cut by, and where the cuts then lie, against loops over plain logits."""
+"""Entropies at which responses are cut, and the positions of the cuts, compared with loops over plain logits."""
 
 from __future__ import annotations
 

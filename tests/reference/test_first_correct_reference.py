@@ -1,4 +1,4 @@
-"""Scales before and behind the first right answer against a loop written from the rule, on arbitrary batches."""
+"""Scales before and after the first right answer compared with a loop written from the rule, on arbitrary batches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def slow_scales(row: Row, o: FirstCorrectCredit) -> list[float]:
     for states in row["states"]:
         gamma = 1.0
         if any(row["states"]):
-            if row["advantage"] > 0 and stated and o.positive:  # the answer stands in an earlier step: redundant
+            if row["advantage"] > 0 and stated and o.positive:  # an earlier step states the answer: redundant
                 gamma = o.keep
             if row["advantage"] < 0 and not stated and o.negative:  # up to the one that finds it: essential
                 gamma = 0.0
@@ -110,7 +110,7 @@ def test_credit_equals_the_slow_loop(rows: list[Row], o: FirstCorrectCredit, gar
 
 @settings(max_examples=60, deadline=None)
 @given(BATCH, options(), st.randoms())
-def test_rows_do_not_see_each_other(rows: list[Row], o: FirstCorrectCredit, random) -> None:
+def test_rows_are_independent(rows: list[Row], o: FirstCorrectCredit, random) -> None:
     """Any order and any split of the batch gives the same numbers."""
     whole = assign_credit(o, batch(rows, False, 0)).advantages
     order = list(range(len(rows)))

@@ -260,8 +260,8 @@ def test_correct_responses_have_no_part_in_the_gradient(run) -> None:
 
 
 @pytest.mark.parametrize("responses", [[SHORT] * 8, [SLIP] * 8], ids=["all right", "all wrong"])
-def test_nothing_to_learn_from(run, responses) -> None:
-    """Every group falls back, and its advantages are 0: one filler row, no gradient, and the run goes on."""
+def test_batch_without_signal_has_no_gradient(run, responses) -> None:
+    """Every group falls back, and its advantages are 0: one filler row, no gradient, and the run continues."""
     result = run(responses=responses)
     assert result.asked == []
     assert [row["role"] for row in result.rows()] == [Role.FILLER]
@@ -270,7 +270,7 @@ def test_nothing_to_learn_from(run, responses) -> None:
 
 
 def test_a_fallback_batch_has_the_loss_and_gradient_of_the_outcome_method(run) -> None:
-    """Only right responses, told apart by a length reward: GSPO on outcome advantages, filler rows or not."""
+    """Only right responses with different length rewards: GSPO on outcome advantages, with or without filler rows."""
     responses = [SHORT, USUAL, LONGER, USUAL, SHORT, SHORT, USUAL, LONGER]
     changes = {"length_reward": "tlmre", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
     gated = run(responses=responses, changes=changes)
@@ -310,7 +310,7 @@ def test_wrong_responses_without_a_usable_repair(run, repairs, counted, roles) -
     assert [row["role"] for row in result.rows()] == roles
 
 
-def test_the_least_change_is_chosen(run, tiny_tokenizer) -> None:
+def test_repair_with_the_fewest_edits_is_chosen(run, tiny_tokenizer) -> None:
     result = run(repairs=(LONGER, FIX))
     assert {tuple(row["ids"]) for row in result.rows(Role.REPAIRED)} == {tuple(FIX.ids(tiny_tokenizer))}
 

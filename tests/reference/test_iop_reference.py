@@ -81,7 +81,7 @@ def padded(lists: list[list[Any]], fill: Any, padding: int, dtype: torch.dtype |
 
 
 def batch_of(found: list[Row], padding: int) -> dict[str, Any]:
-    """A batch as the stage leaves it; gates and log-probabilities behind a row's tokens are anything."""
+    """Build a batch like the stage's output; gates and log-probabilities after a row's tokens are arbitrary."""
     count = len(found)
     mask = padded([[1] * len(row["gates"]) for row in found], 0, padding)
     advantages = torch.tensor([row["advantage"] for row in found], dtype=torch.float64)

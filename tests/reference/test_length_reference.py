@@ -1,4 +1,4 @@
-"""Length rewards against slow loops; what holds for all of them: who ranks above whom, order, missing verdicts."""
+"""Length rewards compared with slow loops, and common properties: ranking, order, missing verdicts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "l1_max": {"delta": 0.3},
 }
 SHORT_WRONG_ABOVE_LONG_RIGHT = {"l1_exact", "shorterbetter"}
-"""The papers' rewards allow it; test_papers_that_allow_it shows where. docs/methods.md says so."""
+"""The papers' rewards allow it (docs/methods.md); `test_rewards_of_papers_that_rank_wrong_above_right` has a case."""
 
 response = st.tuples(st.integers(1, LONGEST), st.booleans(), st.sampled_from([True, True, True, False]))
 groups = st.integers(2, 6).flatmap(
@@ -147,7 +147,7 @@ def test_no_wrong_answer_above_a_right_one(name: str, rows: list[Group], targets
 
 
 @pytest.mark.parametrize(("name", "target"), [("l1_exact", 100), ("shorterbetter", 0)])
-def test_papers_that_allow_it(name: str, target: int) -> None:
+def test_rewards_of_papers_that_rank_wrong_above_right(name: str, target: int) -> None:
     """Two right answers of 100 and 4100 tokens, a wrong one of 100: the long right one is worth less than the wrong."""
     rows = [[(100, True, True), (4100, True, True), (100, False, True)]]
     reward = make(rows, [target]).correct.float() + term(name, rows, [target])
@@ -158,7 +158,9 @@ def test_papers_that_allow_it(name: str, target: int) -> None:
 @pytest.mark.parametrize("name", length_reward_names())
 @settings(max_examples=12, deadline=None)
 @given(rows=groups, targets=st.lists(st.integers(100, 4000), min_size=3, max_size=3), data=st.data())
-def test_order_means_nothing(name: str, rows: list[Group], targets: list[int], data: st.DataObject) -> None:
+def test_order_of_responses_does_not_matter(
+    name: str, rows: list[Group], targets: list[int], data: st.DataObject
+) -> None:
     order = torch.tensor(data.draw(st.permutations(range(len(rows[0])))))
     shuffled = [[row[i] for i in order.tolist()] for row in rows]
     assert_close(term(name, rows, targets)[:, order], term(name, shuffled, targets))
@@ -169,7 +171,7 @@ def test_order_means_nothing(name: str, rows: list[Group], targets: list[int], d
 @pytest.mark.parametrize("name", sorted(set(length_reward_names()) - {"laser_d"}))  # its targets are the batch's
 @settings(max_examples=12, deadline=None)
 @given(rows=groups, targets=st.lists(st.integers(100, 4000), min_size=3, max_size=3))
-def test_groups_do_not_see_each_other(name: str, rows: list[Group], targets: list[int]) -> None:
+def test_groups_are_independent(name: str, rows: list[Group], targets: list[int]) -> None:
     apart = [term(name, [row], [target]) for row, target in zip(rows, targets, strict=False)]
     assert_close(term(name, rows, targets), torch.cat(apart))
 
@@ -177,7 +179,9 @@ def test_groups_do_not_see_each_other(name: str, rows: list[Group], targets: lis
 @pytest.mark.parametrize("name", length_reward_names())
 @settings(max_examples=12, deadline=None)
 @given(rows=groups, other=st.integers(1, LONGEST), targets=st.lists(st.integers(100, 4000), min_size=3, max_size=3))
-def test_responses_without_verdict_stay_out(name: str, rows: list[Group], other: int, targets: list[int]) -> None:
+def test_responses_without_verdict_have_no_influence(
+    name: str, rows: list[Group], other: int, targets: list[int]
+) -> None:
     """Another length of theirs changes nothing, and they get exactly 0."""
     changed = [[(n if known else other, c, known) for n, c, known in row] for row in rows]
     found = term(name, rows, targets)

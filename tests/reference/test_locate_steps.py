@@ -39,7 +39,7 @@ def assert_tiles(located: LocatedSteps) -> None:
 
 
 @pytest.mark.parametrize("name", ["byte-level", "byte-level, special tags", "llama", "llama, special tags"])
-def test_a_whole_response(tokenizers: dict[str, Any], name: str):
+def test_complete_response(tokenizers: dict[str, Any], name: str):
     tokenizer = tokenizers[name]
     first, second = ids_of(tokenizer, LONG), ids_of(tokenizer, "Wait 日本 " + LONG)
     close, answer = ids_of(tokenizer, CLOSE_TAG), ids_of(tokenizer, "12")
@@ -84,7 +84,7 @@ def test_a_tag_glued_to_its_neighbours():
     def located(*tokens: str) -> LocatedSteps:
         return locate_steps(tokenizer, [index[token] for token in tokens])
 
-    # "b.</" begins in the thinking and belongs to it; ">12" begins in the tag, so the answer begins behind it
+    # "b.</" begins in the thinking and belongs to it; ">12" begins in the tag, so the answer begins after it
     glued = located("a", "b.</", "think", ">12", "c")
     assert (glued.spans, glued.answer, glued.has_answer_text) == ([(0, 2)], (4, 5), True)
     # one token from the thinking to the answer
@@ -184,8 +184,8 @@ def test_equals_the_slow_reference(
     for k, (start, end) in enumerate(located.spans):
         assert [index for index, owner in enumerate(owners) if owner == k] == list(range(start, end))
     if CLOSE_TAG in text:
-        behind = [index for index, at in enumerate([*starts, len(text)]) if at >= len(inside) + len(CLOSE_TAG)]
-        assert located.answer == (behind[0], len(ids))
+        after_tag = [index for index, at in enumerate([*starts, len(text)]) if at >= len(inside) + len(CLOSE_TAG)]
+        assert located.answer == (after_tag[0], len(ids))
     else:
         assert located.answer is None
 

@@ -1,4 +1,4 @@
-"""Who is repaired with which anchor, and which repair is taken, against loops written from IOP's description."""
+"""Responses to repair, their anchors and the chosen repairs, compared with loops written from IOP's description."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ TOKENS = st.lists(st.integers(0, 4), max_size=14)  # few different ones, so that
 
 
 @given(TOKENS, TOKENS)
-def test_edits_are_a_shortest_way_to_the_repair(wrong, repaired) -> None:
+def test_number_of_edits_is_minimal(wrong, repaired) -> None:
     edits = align(wrong, repaired)
     assert len(edits) == fewest_edits(wrong, repaired)
     assert graft(wrong, repaired, edits) == repaired
@@ -21,7 +21,7 @@ def test_edits_are_a_shortest_way_to_the_repair(wrong, repaired) -> None:
 
 
 @given(TOKENS, TOKENS)
-def test_what_the_masks_leave_is_the_same_on_both_sides(wrong, repaired) -> None:
+def test_ungated_tokens_are_the_same_on_both_sides(wrong, repaired) -> None:
     edits = align(wrong, repaired)
     left, right = masks(edits, len(wrong), len(repaired))
     kept = [token for token, gate in zip(wrong, left, strict=True) if not gate]
@@ -32,7 +32,7 @@ def test_what_the_masks_leave_is_the_same_on_both_sides(wrong, repaired) -> None
 
 
 @given(TOKENS, TOKENS, st.integers(0, 14))
-def test_every_edit_brings_it_one_nearer(wrong, repaired, k) -> None:
+def test_every_edit_reduces_the_distance_by_one(wrong, repaired, k) -> None:
     edits = align(wrong, repaired)
     k = min(k, len(edits))
     grafted = graft(wrong, repaired, edits[:k])
@@ -41,14 +41,14 @@ def test_every_edit_brings_it_one_nearer(wrong, repaired, k) -> None:
 
 
 @given(TOKENS, TOKENS)
-def test_the_same_lists_the_other_way_round(wrong, repaired) -> None:
+def test_reversed_repair_has_as_many_edits(wrong, repaired) -> None:
     """A repair undone is a repair: as many edits, and what is left alone is as long."""
     there, back = align(wrong, repaired), align(repaired, wrong)
     assert len(there) == len(back)
 
 
 @given(st.lists(st.tuples(TOKENS, TOKENS), max_size=4), st.integers(1, 5), st.integers(0, 20))
-def test_truncation_of_many_is_that_of_each(pairs, k, threshold) -> None:
+def test_batched_truncation_equals_single_truncation(pairs, k, threshold) -> None:
     edits = [align(*pair) for pair in pairs]
 
     def right(response: list[int]) -> bool:

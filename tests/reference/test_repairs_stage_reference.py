@@ -1,4 +1,4 @@
-"""The rows IOP trains on, and what each of their tokens weighs in the loss, against a loop over groups and responses.
+"""IOP's training rows, and the weight of each of their tokens in the loss, compared with a plain loop.
 
 The stage runs whole, on arbitrary responses and repairs of a few tokens; what samples and judges is replaced.
 """

@@ -147,12 +147,12 @@ def test_goldens_by_hand():
     # 80 characters are not short; 79 are.
     assert len(segment_steps("y" * 80 + "But" + long)) == 2
     assert len(segment_steps("y" * 79 + "But" + long)) == 1
-    # Behind "So": 15 characters introduce what follows, 16 belong to what came before.
+    # After "So": 15 characters introduce the next part, 16 belong to the part before.
     assert as_tuples(segment_steps(f"{long}\nSo{'.' * 14}\nNow{long}"))[1] == (81, 181, "backward")
     assert as_tuples(segment_steps(f"{long}\nSo{'.' * 15}\nNow{long}"))[0] == (0, 99, "forward")
 
 
-def test_the_slip_of_the_released_lexicon():
+def test_released_lexicon_joins_two_phrases():
     text = "x" * 80 + "No," + "y" * 80 + "Let me double-check" + "z" * 80 + "No,Let me double-check" + "w" * 80
     assert [step.start for step in segment_steps(text, "paper")] == [0, 80, 163, 262]
     assert [step.start for step in segment_steps(text, "released")] == [0, 262]

@@ -1,4 +1,4 @@
-"""Scores of a row that two processes share, against what every sequence of it gets alone."""
+"""Scores of a row that two processes share, compared with those of every single sequence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from processes import run_processes
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
 def test_two_processes_of_one_row(tmp_path, name):
-    run_processes(2, "two_of_a_row.py", name, tmp_path / "rank", port=29400)
+    run_processes(2, "two_sequence_parallel.py", name, tmp_path / "rank", port=29400)
     found = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2)]
     assert torch.equal(found[0]["scores"], found[1]["scores"])
     for n, expected in enumerate(found[0]["alone"]):

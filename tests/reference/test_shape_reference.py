@@ -119,7 +119,7 @@ def test_credit_equals_the_slow_loop(rows: list[Row], options: dict, progress: s
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(responses(), min_size=2, max_size=6), shape_options(), st.randoms())
-def test_rows_do_not_see_each_other(rows: list[Row], options: dict, random) -> None:
+def test_rows_are_independent(rows: list[Row], options: dict, random) -> None:
     """Any order, any split of the batch and any padding give the same numbers."""
     method = ShapeCredit(**options)
     whole = assign_credit(method, batch(rows, 0.0)).advantages

@@ -1,4 +1,4 @@
-"""Continuing from a shared cache against computing every prefix anew: the same tokens, greedily, in float32."""
+"""Continuing from a shared cache compared with recomputing every prefix: the same tokens, greedily, in float32."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def common_length(one: str, other: str) -> int:
 def prefix_starts(tokenizer: Any, ids: list[int], *, strips_the_end: bool) -> list[int]:
     """Token i begins where the decoded prefix ids[:i] stops agreeing with the whole text; whole characters only.
 
-    Where the decoder strips spaces from the end, a token is put behind every prefix and its text taken off again.
+    If the decoder strips spaces from the end, a token is appended to every prefix and its text removed again.
     """
     closing = encoded(tokenizer, "answer")[-1:] if strips_the_end else []
     text, starts, reached = plain_decode(tokenizer, ids), [], 0

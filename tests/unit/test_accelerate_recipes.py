@@ -19,12 +19,12 @@ KINDS = {
 }
 
 
-def test_each_has_its_test():
+def test_every_recipe_has_a_test():
     assert {path.stem for path in RECIPES.glob("*.yaml")} == KINDS.keys()
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_accelerate_reads_it(name):
+def test_accelerate_reads_every_recipe(name):
     """Every key is known (Accelerate ignores none), and so are those of its parts, which become launch options."""
     file = RECIPES / f"{name}.yaml"
     config = ClusterConfig.from_yaml_file(yaml_file=str(file))

@@ -153,7 +153,7 @@ def test_without_a_tokenizer_responses_are_read_by_their_marks(fake: FakePool) -
     assert answers_of(fake, ["a</think>5"] * 3, ["write <answer>5</answer>", "5", "a</think>5"]) == [None, None, "5"]
 
 
-def test_a_given_format_is_kept_to(fake: FakePool) -> None:
+def test_given_format_is_used(fake: FakePool) -> None:
     given = ["[THINK]a[/THINK]5", "a</think>5", "5"]
     assert answers_of(fake, given, form=THINK) == [None, "5", None]
     assert answers_of(fake, given, form=load_format("mistral")) == ["5", "a</think>5", "5"]
@@ -169,6 +169,6 @@ def test_a_given_format_is_kept_to(fake: FakePool) -> None:
         {"reasoning_content": "he wrote </think> here", "content": "5"},
     ],
 )
-def test_a_message_that_keeps_its_thinking_apart_has_its_content_as_answer(fake: FakePool, message) -> None:
+def test_content_of_a_message_with_separate_thinking_is_the_answer(fake: FakePool, message) -> None:
     assert answers_of(fake, [[{"role": "assistant", **message}]]) == ["5"]
     assert answers_of(fake, [[{"role": "assistant", **message}]], form=THINK) == ["5"]

@@ -11,14 +11,14 @@ from attnpo.rewards.pool import ANTLR_RELEASE, ANTLR_WHEEL, VerifierPool, parser
 from attnpo.rewards.verdict import Verdict
 
 
-def test_the_installed_one_is_taken_where_it_is_the_right_one(monkeypatch):
+def test_installed_runtime_of_the_right_version_is_used(monkeypatch):
     monkeypatch.setattr(pool_module, "version", lambda package: ANTLR_RELEASE)
     assert parser_path() == []
     assert str(ANTLR_WHEEL) not in worker_environment()["PYTHONPATH"]
 
 
 @pytest.mark.parametrize("path", ["", "/somewhere"])
-def test_ours_is_put_before_another_one(monkeypatch, path):
+def test_shipped_runtime_precedes_another_version(monkeypatch, path):
     monkeypatch.setattr(pool_module, "version", lambda package: "4.9.3")
     monkeypatch.setenv("PYTHONPATH", path)
     first, _, *others = worker_environment()["PYTHONPATH"].split(os.pathsep)
@@ -28,7 +28,7 @@ def test_ours_is_put_before_another_one(monkeypatch, path):
 
 
 @pytest.mark.parametrize("found", [ANTLR_RELEASE, "4.9.3"])
-def test_a_percentage(monkeypatch, found):
+def test_percentage_is_verified_with_each_runtime(monkeypatch, found):
     monkeypatch.setattr(pool_module, "version", lambda package: found)
     with VerifierPool(1, timeout=60) as pool:
         verdicts = pool.verify([(r"\boxed{50\%}", r"50\%"), (r"\boxed{51\%}", r"50\%"), (r"\boxed{\frac12}", "0.5")])

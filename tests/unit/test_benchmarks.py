@@ -109,7 +109,7 @@ def test_livecodebench_tests_as_published() -> None:
     assert question("livecodebench", row).tests == ()
 
 
-def test_malformed_tests_are_told_before_anything_is_sampled() -> None:
+def test_malformed_tests_are_reported_before_sampling() -> None:
     for test, message in (("x", "found str"), ({"kind": "stdin", "input": "1"}, "expected two texts")):
         with pytest.raises(InputError, match=f"row 1, test 2: .*{message}"):
             question("livecodebench", {"problem": "?", "tests": [{"kind": "stdin", "input": "", "output": ""}, test]})
@@ -173,7 +173,7 @@ def test_limit_takes_the_same_questions_every_time(tmp_path: Path) -> None:
         load_questions("gsm8k", data_dir=tmp_path, limit=0)
 
 
-def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_benchmarks_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"benchmark 'mmlu_pro': unknown, expected one of .*gsm8k, .*task"):
         get_benchmark("mmlu_pro")
     with pytest.raises(InputError, match="no such folder"):

@@ -36,7 +36,7 @@ def test_a_column_without_numbers_has_no_interval():
     assert low.isnan().tolist() == high.isnan().tolist() == [True, False]
 
 
-def test_columns_in_parts_are_those_of_one_go(monkeypatch):
+def test_columns_in_parts_equal_one_call(monkeypatch):
     values, groups = torch.rand(9, 7, generator=torch.Generator().manual_seed(0)), torch.arange(9) // 2
     whole = bootstrap_over_problems(values, groups, draws=64)
     monkeypatch.setattr(bootstrap, "CHUNK", 3)

@@ -91,7 +91,7 @@ def test_marks_of_thinking_formats(tmp_path, capsys):
         ([], {}, "the file has no rows"),
     ],
 )
-def test_what_is_refused(rows, options, message, tmp_path):
+def test_bad_input(rows, options, message, tmp_path):
     with pytest.raises(InputError, match=message):
         learn_budgets(write(tmp_path / "in", rows), **options)
 

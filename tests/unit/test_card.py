@@ -1,4 +1,4 @@
-"""The model card says what a run folder's records say."""
+"""The model card contains the figures of a run folder's records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def evaluated(run, *rows) -> str:
     return (run / "README.md").read_text()
 
 
-def test_the_whole_card(run):
+def test_complete_card(run):
     card = evaluated(run, evaluation(0, 0.5, 300), evaluation(10, 0.55, 250), evaluation(20, 0.625, 200))
     head = yaml.safe_load(card.split("---\n")[1])
     assert head["base_model"] == "org/base"
@@ -48,7 +48,7 @@ def test_the_whole_card(run):
     assert (run / "frontier.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_after_a_change_of_the_problems_only_what_compares(run):
+def test_only_comparable_evaluations_after_a_change_of_problems(run):
     row = {"until_step": 10, "changes": {"eval problems": ["a", "b"]}, "config": {}}
     (run / "config-history.jsonl").write_text(json.dumps(row) + "\n")
     card = evaluated(run, evaluation(0, 0.5, 300), evaluation(20, 0.625, 200))

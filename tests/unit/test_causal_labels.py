@@ -50,7 +50,7 @@ def test_bad_drops(value):
         label_steps(torch.tensor([1.0, value]))
 
 
-def test_endings_stay_in_sight(tiny_tokenizer):
+def test_line_breaks_at_step_ends_are_not_hidden(tiny_tokenizer):
     texts = ["First, 12.\n\n", "?!\n", "日本", " Then 30 € ", "done"]
     thinking = "".join(texts)
     ends = [len("".join(texts[: k + 1])) for k in range(len(texts))]

@@ -1,4 +1,4 @@
-"""`attnpo check`: what a sample of responses says about the run to come."""
+"""`attnpo check`: prediction for a run from a sample of responses."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("message", CASES)
-def test_no_has_a_reason(message):
+def test_negative_answer_has_a_reason(message):
     against, _ = advice(findings(CASES[message], seconds=1), limit=512, stepwise=True)
     assert any(line.startswith(message) for line in against)
 
 
-def test_yes_may_have_advice():
+def test_positive_answer_may_have_advice():
     good = [record("right", 100 + i, group=i // 2) for i in range(8)]
     assert advice(findings(good, seconds=1), limit=512, stepwise=True) == ([], [])
     one_step = [record("right", 100 + i, steps=1) for i in range(8)]

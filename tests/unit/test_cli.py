@@ -115,7 +115,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"attnpo {attnpo.__version__}\n"
 
 
-def test_the_installed_script_is_this_function() -> None:
+def test_installed_script_calls_main() -> None:
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="attnpo")
     assert script.load() is main
 
@@ -134,7 +134,7 @@ def test_the_installed_script_is_this_function() -> None:
         (["segment", "in.jsonl", "-o", "out.jsonl", "--bogus", "1"], "--bogus"),
     ],
 )
-def test_what_is_not_understood_is_bad_input_without_traceback(argv: list[str], found: str) -> None:
+def test_unknown_arguments_are_bad_input_without_traceback(argv: list[str], found: str) -> None:
     done = python("-m", "attnpo", *argv)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -232,9 +232,7 @@ sys.exit(main(["train"]))
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("lines", [1, 100_000])
-def test_a_reader_that_leaves_ends_the_command_quietly(
-    monkeypatch: pytest.MonkeyPatch, unbuffered: str, lines: int
-) -> None:
+def test_closed_stdout_ends_the_command_quietly(monkeypatch: pytest.MonkeyPatch, unbuffered: str, lines: int) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     code = FAKE.format(body=f"sys.stdin.read(); print('line\\n' * {lines})")
     argv, pipe = [sys.executable, "-c", code], subprocess.PIPE
@@ -249,7 +247,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(
     assert process.returncode == 1
 
 
-def test_another_broken_pipe_is_not_taken_for_it() -> None:
+def test_other_broken_pipes_are_errors() -> None:
     done = python("-c", FAKE.format(body="raise BrokenPipeError('a worker died')"))
     assert done.returncode == 1
     assert "BrokenPipeError: a worker died" in done.stderr

@@ -72,7 +72,7 @@ def test_code_of_is_linear() -> None:
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="`~\r", codec="utf-8")), st.text(alphabet="ab `\n"))
-def test_code_comes_out_as_it_went_in(code: str, before: str) -> None:
+def test_extracted_code_is_unchanged(code: str, before: str) -> None:
     if code.strip():
         assert code_of(f"{before.replace('`', '')}\n```python\n{code}\n```") == f"{code}\n"
 

@@ -1,4 +1,4 @@
-"""Rows of data sets of many origins: which columns are read, what is said about it, and what errors say."""
+"""Rows of data sets of many origins: the columns that are read, messages and errors."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_bad_rows(name):
     assert message in str(error.value)
 
 
-def test_the_row_with_the_hole_is_named():
+def test_row_with_a_missing_value_is_named():
     rows = [{"prompt": [USER], "reward_model": {"ground_truth": "21"}}, {"prompt": [USER], "reward_model": {}}]
     with pytest.raises(InputError, match=r"x, row 2: column 'reward_model.ground_truth' is None, expected an answer"):
         to_problems(rows, "x")
@@ -255,7 +255,7 @@ def test_files(tmp_path, ending):
     ]
 
 
-def test_prompts_keep_what_stands_before(tiny_tokenizer):
+def test_prompts_keep_earlier_messages(tiny_tokenizer):
     problems = to_problems([ROWS["Skywork-OR1"][0], {"prompt": [USER], "reward_model": {"ground_truth": "1"}}], "x")
     assert (len(problems), problems[-1], list(problems)) == (2, problems.rows[1], problems.rows)
     dataset = make_prompts(tiny_tokenizer, problems, "{problem} Be brief.")
@@ -264,7 +264,7 @@ def test_prompts_keep_what_stands_before(tiny_tokenizer):
     assert set(dataset.column_names) == {"id", "problem", "reference", "prompt"}
 
 
-def test_no_place_for_what_stands_before(tiny_tokenizer, monkeypatch):
+def test_earlier_messages_that_cannot_be_kept_are_refused(tiny_tokenizer, monkeypatch):
     problems = to_problems([ROWS["Skywork-OR1"][0]], "x")
     plain = type("Tokenizer", (), {"chat_template": None})()
     with pytest.raises(InputError, match=r"problem 1: its prompt has messages of system before the prob.*no chat"):

@@ -55,7 +55,7 @@ def test_the_command_writes_its_files_and_shows_them(two, tmp_path, capsys, monk
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_names_may_hold_what_means_something_to_the_screen_or_the_picture(two, tmp_path, capsys):
+def test_names_may_contain_markup(two, tmp_path, capsys):
     names = ["base [/x]", r"short $\frac$"]
     assert main(["compare", *map(str, two), "-o", str(tmp_path), "--names", ",".join(names)]) == 0
     shown = capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_only_problems_of_all_runs_are_compared(tmp_path):
     assert found["all"] is None  # of one benchmark
 
 
-def test_benchmarks_that_one_run_has_are_left_out_and_said(tmp_path):
+def test_benchmarks_of_one_run_only_are_omitted_and_reported(tmp_path):
     one, other = write_one(tmp_path / "one", (100, "right")), write_one(tmp_path / "other", (100, "right"))
     write_one(one, (10, "right"), benchmark="extra")
     found = compared(one, other)
@@ -104,7 +104,7 @@ def test_benchmarks_that_one_run_has_are_left_out_and_said(tmp_path):
     assert found["notices"] == ["extra: only one has it; left out."]
 
 
-def test_a_run_with_other_problems_is_left_out_and_said(tmp_path):
+def test_run_with_other_problems_is_omitted_and_reported(tmp_path):
     one, other = write_one(tmp_path / "one", (100, "right")), write_one(tmp_path / "other", (50, "right"))
     write_samples(tmp_path / "odd", "b", [sample_row("b", "q0")])
     found = compared(tmp_path / "odd", one, other)
@@ -114,7 +114,7 @@ def test_a_run_with_other_problems_is_left_out_and_said(tmp_path):
     assert found["all"] is None
 
 
-def test_a_training_run_on_other_problems_stands_beside_two_evaluations(tmp_path, capsys):
+def test_training_run_on_other_problems_next_to_two_evaluations(tmp_path, capsys):
     folders = [write_evaluation(tmp_path / name, benchmarks={"held-out": 5}, results=False) for name in ("a", "b")]
     run = write_run(tmp_path / "run", name="trained", steps=10)
     assert main(["compare", *map(str, [*folders, run]), "-o", str(tmp_path / "out")]) == 0
@@ -122,7 +122,7 @@ def test_a_training_run_on_other_problems_stands_beside_two_evaluations(tmp_path
     assert said in " ".join(capsys.readouterr().out.split())
 
 
-def test_different_sampling_is_said_everywhere(tmp_path, capsys):
+def test_different_sampling_is_reported_everywhere(tmp_path, capsys):
     sampling = {
         "cool": {"temperature": 0.6, "max_tokens": 4096, "dtype": "bfloat16"},
         "hot": {"temperature": 1.0, "max_tokens": 4096, "dtype": "float32"},
@@ -186,7 +186,7 @@ def test_weights_of_aes_are_options(two, tmp_path):
     assert json.loads((tmp_path / "comparison.json").read_text())["all"]["against_base"]["short"]["aes"]["value"] == 0
 
 
-def test_nothing_graded_is_shown_as_nothing(tmp_path, capsys):
+def test_ungraded_runs_have_empty_cells(tmp_path, capsys):
     one = write_one(tmp_path / "one", (100, "timed_out"), (90, "timed_out"))
     other = write_one(tmp_path / "other", (50, "right"), (60, "right"))
     assert main(["compare", str(one), str(other), "-o", str(tmp_path / "out")]) == 0

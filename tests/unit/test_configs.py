@@ -16,7 +16,7 @@ CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 HERE = ["--use_cpu", "true", "--bf16", "false", "--use_vllm", "false"]
 
 
-def test_there_are_configurations():
+def test_configurations_are_found():
     assert {file.stem for file in CONFIGS} >= {"demo", "deepseek-r1-distill-qwen-1.5b", "grpo", "laser_d"}
 
 
@@ -164,7 +164,7 @@ def comparable(parsed: tuple[Any, ...]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("in_file", "on_line"), VARIED, ids=range(len(VARIED)))
-def test_configuration_comes_back(in_file, on_line, tmp_path):
+def test_configuration_round_trips(in_file, on_line, tmp_path):
     from attnpo.training.options import parse, resolved_options
 
     config = {"use_cpu": True, "output_dir": str(tmp_path), "report_to": "none", **in_file}
@@ -181,7 +181,7 @@ def test_configuration_of_a_run_can_be_used_and_changed(finished_run, tmp_path):
     text = (folder / "config.yaml").read_text()
     data, args, _ = again = parse(["--config", str(folder / "config.yaml")])
     assert args.reward_weights == [2.0]
-    assert args.heads is None  # those beside the model, as not asked for: another model brings its own
+    assert args.heads is None  # not recorded, since they are those next to the model: another model has its own
     assert data.dataset_name == str(tmp_path / "problems.jsonl")
     from attnpo.training.options import resolved_options
 

@@ -87,7 +87,7 @@ def test_the_choices_of_a_training_row_tell_short_statements_apart() -> None:
     assert overlaps(STEM, question(STEM, LONG), choices=("p", "q")) == []
 
 
-def test_a_short_statement_of_several_questions_says_nothing_without_choices() -> None:
+def test_short_statement_of_several_questions_needs_choices_to_match() -> None:
     several = (question(STEM, ("p", "q")), question(STEM, ("r", "s")))
     assert overlaps(STEM, *several) == []
     assert [o.question for o in overlaps(STEM, *several, choices=("r", "s"))] == [several[1]]

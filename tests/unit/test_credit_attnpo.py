@@ -208,7 +208,7 @@ def test_thinking_yardstick_is_the_mean_over_thinking_tokens() -> None:
 
 
 def test_a_sink_changes_nothing_under_the_thinking_yardstick() -> None:
-    """What all steps lose alike, to the first token say, moves no scale; under the paper's yardstick it does."""
+    """Attention that all steps lose equally (to the first token) changes scales only with the paper's yardstick."""
     method, paper = AttnPOCredit(yardstick="thinking", beta=0, delay=0), AttnPOCredit(beta=0, delay=0)
     scores = [0.08, 0.2, 0.11]
     with_sink = [0.3 * score for score in scores]

@@ -87,13 +87,13 @@ def test_equal_entropies_have_no_weight() -> None:
     assert credit("shape", inputs_of(TWO, entropy=[0.3] * 12)) == credit("shape", inputs_of(TWO), token_weights=False)
 
 
-def test_unknown_potential_leaves_both_segments_beside_it_alone() -> None:
+def test_unknown_potential_leaves_both_adjacent_segments_unchanged() -> None:
     assert credit("shape", inputs_of([0.25, NAN, 1.0, 1.0])) == pytest.approx([0.5] * 10 + [0.0] * 2)
     assert credit("shape", inputs_of([NAN, 0.75, 1.0, 1.0])) == pytest.approx([0.5] * 4 + [0.545] * 6 + [0.0] * 2)
     assert credit("shape", inputs_of([NAN] * 4, advantage=0.0)) == [0.0] * 12
 
 
-def test_one_segment_is_paid_from_prompt_to_outcome() -> None:
+def test_single_segment_is_rewarded_from_prompt_to_outcome() -> None:
     inputs = inputs_of([0.25, 1.0, 1.0, 1.0])
     inputs = replace(inputs, signals={**inputs.signals, "segments": torch.tensor([[0] * 10 + [3] * 2])})
     # γ = max(0.9, 1 - 10/5·0.1) = 0.9: 0.5 + 0.3·(0.9 - 0.25) = 0.695
@@ -108,12 +108,12 @@ def test_group_of_equal_rewards_is_shaped_all_the_same() -> None:
     assert credit("shape", inputs_of([0.0] * 4, advantage=0.0)) == [0.0] * 12
 
 
-def test_mrt_pays_progress_or_what_is_left_to_the_outcome() -> None:
+def test_mrt_rewards_progress_or_the_remainder_to_the_outcome() -> None:
     assert credit("mrt", inputs_of(TWO)) == pytest.approx([1.0] * 4 + [0.75] * 6 + [0.0] * 2)
     assert credit("mrt", inputs_of(TWO), progress="rest") == pytest.approx([1.25] * 4 + [0.75] * 6 + [0.0] * 2)
 
 
-def test_losing_and_regaining_potential_pays_in_mrt_rest_only() -> None:
+def test_losing_and_regaining_potential_is_rewarded_in_mrt_rest_only() -> None:
     fall_and_rise = [0.75, 0.25, 1.0, 1.0]
     rest = credit("mrt", inputs_of(fall_and_rise, advantage=0.0), progress="rest")
     assert rest[0] > 0  # the falling segment
@@ -121,7 +121,7 @@ def test_losing_and_regaining_potential_pays_in_mrt_rest_only() -> None:
         assert credit(name, inputs_of(fall_and_rise, advantage=0.0))[0] < 0
 
 
-def test_shaping_is_progress_less_a_tax() -> None:
+def test_shaping_is_progress_minus_a_length_term() -> None:
     torch.manual_seed(0)
     before, after = torch.rand(2, 50, 3, dtype=torch.float64)
     for gamma in (0.7, 0.9, 0.999):

@@ -96,28 +96,28 @@ IDLE = {
 
 
 @pytest.mark.parametrize("message", IDLE)
-def test_what_cannot_act_is_told(message, tmp_path):
+def test_options_without_effect_give_a_warning(message, tmp_path):
     import re
 
     (said,) = without_effect(config(tmp_path, **IDLE[message]))
     assert re.search(message, said), said
 
 
-def test_nothing_is_told_of_sound_settings(tmp_path):
+def test_sound_settings_give_no_warning(tmp_path):
     assert without_effect(config(tmp_path, max_steps=200)) == []
     assert without_effect(config(tmp_path, max_steps=200, eval_strategy="steps", eval_steps=20)) == []
     assert without_effect(config(tmp_path, credit="outcome")) == []
 
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
-def test_the_shipped_configurations_state_what_they_depend_on(file):
+def test_shipped_configurations_set_the_options_they_depend_on(file):
     """The batch, the delay and the learning rate of a recipe do not move with the defaults."""
     given = yaml.safe_load(file.read_text())
     assert {"gradient_accumulation_steps", "learning_rate"} <= given.keys()
     assert "credit_delay" in given or given.get("credit", "attnpo") != "attnpo"
 
 
-def test_a_run_warns_and_keeps_what_followed(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, one_pool, capfd):
+def test_run_prints_warnings_and_derived_settings(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, one_pool, capfd):
     import json
 
     from attnpo.cli.main import main

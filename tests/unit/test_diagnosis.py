@@ -1,4 +1,4 @@
-"""What a run says of batches that teach nothing, and that it does not go on with them for ever."""
+"""Messages about batches without a learning signal, and the end of a run after too many of them."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def test_the_cause_is_named_with_its_share(state):
     assert "'42'" in found.example
 
 
-def test_what_is_told_although_there_is_signal():
+def test_findings_with_signal():
     assert diagnose([record("right", 0.5), record("wrong", -0.5)] * 4, limit=512) is None
-    assert diagnose([record("right", 0.1)] * 8, limit=512) is None  # all right, told apart by length
+    assert diagnose([record("right", 0.1)] * 8, limit=512) is None  # all right, distinguished by length
     mostly = diagnose([record("cut off", -0.1)] * 9 + [record("right", 0.9)], limit=8)
     assert mostly is not None
     assert (mostly.cause, mostly.share, mostly.without_signal) == ("cut off", 0.9, False)
@@ -106,7 +106,7 @@ def test_a_long_response_is_shown_by_its_ends():
     assert f"{'a' * 200} … [100 characters] … {'b' * 300}" in show_response(record("wrong", text=text))
 
 
-def test_another_formats_marks_are_told():
+def test_marks_of_another_format_are_reported():
     """Also where responses without marks are answers, of which thinking and answer together may be right."""
     other = [record("not closed", text="12 and 30 make 42[/THINK]\\boxed{42}")] * 4
     assert "They look like mistral" in (wrong_format(other, THINK) or "")
@@ -114,7 +114,7 @@ def test_another_formats_marks_are_told():
     right = [record("right", 0.5), record("wrong", -0.5)]  # with </think>
     assert "They look like deepseek_r1" in (wrong_format(right, mistral) or "")
     cut = [record("cut off")] * 9
-    assert wrong_format([*right, *cut], mistral) is not None  # those that were cut off say nothing
+    assert wrong_format([*right, *cut], mistral) is not None  # truncated ones give no information
     assert wrong_format([*cut, record("not closed")], THINK) is None
     assert wrong_format(right, THINK) is None
     assert wrong_format(right, load_format("none")) is None  # so asked
@@ -146,7 +146,7 @@ def watched(
     return text, taken
 
 
-def test_the_first_batch_is_told_once(tmp_path):
+def test_first_batch_is_reported_once(tmp_path):
     text, taken = watched(tmp_path, [[record("wrong")] * 4] * 5, patience=0)
     assert taken == 5
     assert text.count("step 1: 100% of 4 responses are complete and judged wrong") == 1
@@ -179,7 +179,7 @@ def test_patience_counts_batches_in_a_row(tmp_path):
 
 
 def test_a_run_that_learns_nothing_ends_with_code_1(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, one_pool, capfd):
-    """A random model, never right: it says so after the first batch, stops after two, and the page says it too."""
+    """A random model, never right: reported after the first batch, stopped after two, and shown on the page."""
     from attnpo.cli.main import main
     from attnpo.report.page import report_html
 
@@ -214,11 +214,11 @@ def cut(*lengths: int, answered: bool = True) -> dict[str, Any]:
     }
 
 
-def test_too_few_steps_are_told_once(tmp_path):
+def test_too_few_steps_are_reported_once(tmp_path):
     """Of complete responses: one that was cut off has a large last step."""
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    def told(folder, *batches):
+    def warnings_of(folder, *batches):
         run = RunFolder(folder, rollouts=False)
         watch = LexiconWatch(run, "paper")
         watch.console = Console(file=io.StringIO(), width=400)
@@ -230,17 +230,17 @@ def test_too_few_steps_are_told_once(tmp_path):
         return watch.console.file.getvalue()  # type: ignore[attr-defined]
 
     few, enough = [cut(90), cut(50, 50)] * 4, [cut(30, 30, 30), cut(20, 20, 20, 20), cut(99, answered=False)] * 4
-    text = told(tmp_path / "few", few[:7], few, few)
+    text = warnings_of(tmp_path / "few", few[:7], few, few)
     assert text.count("the lexicon paper cuts") == 1
     assert text.count("step 2: the lexicon paper cuts too few steps for credit per step to mean anything") == 1
     assert "median 1.5 per response" in text
     (line,) = (tmp_path / "few" / "warnings.jsonl").read_text().splitlines()
     assert json.loads(line)["message"].startswith("the lexicon paper")
-    assert told(tmp_path / "enough", enough, few) == ""
-    assert told(tmp_path / "none", [cut(99, answered=False)] * 9) == ""
+    assert warnings_of(tmp_path / "enough", enough, few) == ""
+    assert warnings_of(tmp_path / "none", [cut(99, answered=False)] * 9) == ""
 
 
-def test_a_thinking_that_is_not_closed_is_told_with_its_marks():
+def test_unclosed_thinking_is_reported_with_its_marks():
     others = [record("not closed", text="[THINK]so[/THINK] it is 42") for _ in range(8)]
     found = diagnose(others, limit=512, form=THINK)
     assert found is not None

@@ -1,4 +1,4 @@
-"""`attnpo train --dry_run`: what it says of a run is what the run is."""
+"""`attnpo train --dry_run`: its figures are those of the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from attnpo.training.options import parse
 
 @pytest.fixture
 def run(new_tiny_qwen2, tiny_tokenizer, trainer_kit, tmp_path, monkeypatch, session_pool):
-    """(arguments of a run, what a dry run of them says and returns)."""
+    """(arguments of a run, output of its dry run, its return value)."""
     from contextlib import nullcontext
 
     monkeypatch.setattr(module, "VerifierPool", lambda *args, **kwargs: nullcontext(session_pool))
@@ -34,7 +34,7 @@ def run(new_tiny_qwen2, tiny_tokenizer, trainer_kit, tmp_path, monkeypatch, sess
     return dry
 
 
-def test_what_is_said(run, tmp_path):
+def test_printed_summary(run, tmp_path):
     argv, said, need = run("--gradient_accumulation_steps", "2", "--max_steps", "-1", "--num_train_epochs", "2")
     _, _, model_config = parse(argv)
     model = make_shapes(str(tmp_path / "model"), model_config, trust_remote_code=False)
@@ -109,7 +109,7 @@ def test_sharded_over_gpus(run):
     assert "does not fit into 1 GB" in said  # what CUDA takes for itself
 
 
-def test_what_train_refuses_is_refused(run, tmp_path):
+def test_input_refused_by_train_is_refused(run, tmp_path):
     heads = tmp_path / "h.json"
     heads.write_text('{"heads": [[9, 0]]}')
     with pytest.raises(InputError, match="no layer 9"):

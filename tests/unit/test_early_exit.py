@@ -1,4 +1,4 @@
-"""Early exit: rules by hand, branches against a plain forward, and responses that end where the rule says so."""
+"""Early exit: rules by hand, branches compared with a plain forward, and responses that end where the rule applies."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_nothing_to_generate(asked, limit, message, tiny_qwen2, tiny_tokenizer):
         generate_with_exit(Closing(tiny_qwen2, tiny_tokenizer), asked, never, max_new_tokens=limit)
 
 
-def test_thinking_ends_where_the_rule_says_so(tiny_qwen2, tiny_tokenizer, monkeypatch):
+def test_thinking_ends_where_the_rule_applies(tiny_qwen2, tiny_tokenizer, monkeypatch):
     monkeypatch.setattr(early_exit, "at_boundary", lambda tokenizer, ids: len(ids) % 5 == 0)
     closing = Closing(tiny_qwen2, tiny_tokenizer, room=4)
 
@@ -171,7 +171,7 @@ def test_a_branch_in_another_format(tiny_qwen2, tiny_tokenizer, name):
     assert written[parts.answer_start :] == "42"
 
 
-def test_only_thinking_is_asked(tiny_qwen2, tiny_tokenizer):
+def test_responses_without_thinking_are_not_probed(tiny_qwen2, tiny_tokenizer):
     """By the text so far: not an answer without thinking, nor what follows the end of the thinking."""
     mistral = replace(load_format("mistral"), prompt_opens=None)
     prompt = prompts(tiny_tokenizer)[:1]

@@ -48,7 +48,7 @@ def sample(engine: TransformersEngine, batch: list[Request]) -> dict[str, Comple
     return found
 
 
-def test_rows_end_by_themselves_or_at_their_room(new_engine):
+def test_rows_end_at_the_end_token_or_their_token_limit(new_engine):
     batch = [request(n, prompt=3 + n, room=5 + 4 * n) for n in range(12)]
     engine = new_engine()
     found = sample(engine, batch)
@@ -158,7 +158,7 @@ def test_other_faults_are_not_hidden(new_engine):
         sample(engine, [request(1)])
 
 
-def test_own_settings_are_told_and_not_used(new_engine):
+def test_generation_config_of_the_model_is_reported_and_ignored(new_engine):
     plain = sample(new_engine(0.0), [request(1)])
     settings = {"repetition_penalty": 5.0, "top_k": 20, "do_sample": True, "temperature": 0.6}
     engine = new_engine(0.0, settings=settings)

@@ -148,7 +148,7 @@ def test_bad_command_lines(words: list[str], message: str, tmp_path: Path, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_a_word_for_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_text_for_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["eval", "--model", "m", "--benchmarks", "task", "-o", str(tmp_path / "out"), "--temperature", "abc"])
     said = capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""What is sampled is fixed before anything runs."""
+"""The plan of an evaluation is fixed before sampling."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_longest_prompts_first_in_batches_of_one_benchmark():
     assert dict(found.problems) == {"a": 2, "b": 1}
 
 
-def test_room_is_what_the_context_leaves():
+def test_token_limit_is_the_remaining_context():
     questions = {"a": [question(str(n), n, "a") for n in (10, 16, 19, 20, 25)]}
     found = plan(questions, samples={"a": 1})
     assert [(len(request.prompt), request.room) for request in found.requests] == [(19, 1), (16, 4), (10, 5)]

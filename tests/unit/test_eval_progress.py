@@ -1,4 +1,4 @@
-"""What is said while an evaluation runs."""
+"""Progress messages of an evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts, and responses read: what is thinking, what is answer."""
+"""Prompts, and the split of responses into thinking and answer."""
 
 from __future__ import annotations
 

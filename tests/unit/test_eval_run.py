@@ -181,7 +181,7 @@ def test_other_options_are_refused(whole: Path, run: Run, tmp_path: Path, change
     assert lines(whole) == before
 
 
-def test_a_run_without_samples_binds_nobody(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_run_without_samples_accepts_other_options(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(*args: Any):
         raise InputError("--dtype: the model cannot have it")
 
@@ -244,14 +244,14 @@ def test_long_prompts_are_left_out(run: Run, tmp_path: Path):
         run(tmp_path / "none", benchmarks=["gsm8k"], data_dir=tmp_path)
 
 
-def test_reasons_are_shown_as_they_stand(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_reasons_are_shown_without_markup(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A row's own text is in them, which the screen must not read as markup."""
     (tmp_path / "gsm8k.jsonl").write_text('{"id": "1", "problem": "1 + 1?", "answer": "2"}\n{"[/INST]": 1}\n')
     run(tmp_path / "run", benchmarks=["gsm8k"], data_dir=tmp_path, max_tokens=3)
     assert "found [/INST]" in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_left_out_rows_are_told_by_kind(capsys: pytest.CaptureFixture[str]):
+def test_omitted_rows_are_reported_by_kind(capsys: pytest.CaptureFixture[str]):
     reasons = [
         "f.jsonl, row 2: field 'problem' is missing (found id, answer)",
         "f.jsonl, row 3: field 'problem' is missing (found answer)",

@@ -164,7 +164,7 @@ def test_the_order_of_arrival_changes_nothing():
     assert median_tokens(by_problem(shuffled)) == median_tokens(by_problem(samples))
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_coverage_of_intervals():
     generator = torch.Generator().manual_seed(0)
     hits = 0
     for _ in range(300):

@@ -125,7 +125,7 @@ POINTS = st.dictionaries(st.text(min_size=1, max_size=3), st.tuples(st.integers(
 
 
 @given(POINTS)
-def test_who_is_not_on_the_frontier_is_beaten_by_someone_on_it(points):
+def test_runs_off_the_frontier_are_dominated(points):
     line = pareto(points)
     for name, (tokens, accuracy) in points.items():
         beaten = any(points[o][0] <= tokens and points[o][1] >= accuracy and points[o] != points[name] for o in line)

@@ -62,7 +62,7 @@ def test_results_by_hand(tmp_path):
     assert results["aes"] is None
 
 
-def test_cut_off_responses_are_told(tmp_path):
+def test_truncated_responses_are_reported(tmp_path):
     cut = [sample_row("a", f"p{n}", 0, 64 if n < 2 else 40, "no_answer", truncated=n < 2) for n in range(3)]
     write_samples(tmp_path, "a", cut)
     write_samples(tmp_path, "b", [sample_row("b", f"p{n}", 0, 3000, truncated=n < 1) for n in range(3)])
@@ -155,7 +155,7 @@ def test_a_model_that_does_not_think_has_no_frequencies():
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_screen_says_what_matters(tmp_path, width):
+def test_screen_shows_the_main_results(tmp_path, width):
     results = json.loads((write_evaluation(tmp_path / "run", ungraded=0.2) / "results.json").read_text())
     shown = screen(print_results, results, width)
     assert max(map(len, shown.splitlines())) <= width
@@ -181,6 +181,6 @@ def test_a_bar_has_its_width(share, width):
     assert drawn.count("█") == min(max(int(8 * width * share + 0.5) // 8, 0), width) or 0 < share < 1
 
 
-def test_points_stand_where_they_are():
+def test_points_are_drawn_at_their_positions():
     drawn = scatter({"a": (0, 0), "b": (10, 1), "c": (10, 1), "d": (5, 0.5)}, width=5, height=3)
     assert drawn == ["    +", "  d  ", "a    "]

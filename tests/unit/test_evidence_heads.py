@@ -97,7 +97,7 @@ def test_layers_in_thirds():
     assert layer_thirds((4, 5)) == {"4": (4,), "5": (5,)}
 
 
-def test_the_table_of_sets_has_a_control_beside_each_unless_it_is_all_heads():
+def test_table_of_sets_has_a_control_for_each_unless_it_is_all_heads():
     found = scores([RIGHT, WRONG, TIE, RIGHT], [RIGHT, WRONG, TIE, WRONG])
     table = head_sets_table(found, [4, 1], 2, "x")
     rows = [(*row[:3], row[-1]) for row in table.rows]
@@ -122,7 +122,7 @@ def test_the_table_of_sets_has_a_control_beside_each_unless_it_is_all_heads():
             head_sets_table(found, numbers, top, "x")
 
 
-def test_what_is_said_of_the_traces():
+def test_summary_of_the_traces():
     found = scores([RIGHT, WRONG], [RIGHT, WRONG], problems="aa")
     found.counts.update({"used": 2, "no labels": 3})
     assert notes("x.jsonl", found) == [

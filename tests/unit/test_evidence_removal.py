@@ -71,7 +71,7 @@ def trace(parts: list[str] = PARTS, opening: str = "", **fields: Any) -> dict[st
 # Which steps
 
 
-def test_equal_scores_stand_in_the_order_of_the_steps():
+def test_equal_scores_keep_the_order_of_the_steps():
     assert ranking([0.1, 0.5, 0.1, 0.9]) == [3, 1, 0, 2]
 
 
@@ -186,7 +186,7 @@ def test_plans_of_any_scores(scores, share):
         ((0, 1, 2, 3), "\n\n"),
     ],
 )
-def test_the_text_left_by_hand(removed, expected):
+def test_remaining_text_by_hand(removed, expected):
     row = trace(["\n" + PARTS[0], *PARTS[1:]])
     assert remaining_text(row["response"].split("</think>")[0], row["steps"], removed) == expected
 
@@ -305,7 +305,7 @@ def test_the_figure_shows_the_table():
 # Files
 
 
-def test_a_folder_that_cannot_be_written_to_is_seen_before_the_work(tmp_path, monkeypatch):
+def test_unwritable_folder_is_detected_before_the_work(tmp_path, monkeypatch):
     def refuse(dir: Path) -> None:
         raise PermissionError(13, f"Permission denied: {dir}")
 

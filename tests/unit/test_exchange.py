@@ -41,7 +41,7 @@ def written(tmp_path) -> tuple[Path, Path]:
     return folder, write_every_eval_ever(folder, results, {"math500": [question]})
 
 
-def test_what_is_written(written):
+def test_written_fields(written):
     folder, file = written
     summary, results = json.loads(file.read_text()), json.loads((folder / "results.json").read_text())
     assert [(one["evaluation_name"], one["metric_config"]["metric_id"]) for one in summary["evaluation_results"]] == [
@@ -65,7 +65,7 @@ def test_what_is_written(written):
     assert asked == ["How much?"] * 4
 
 
-def test_it_comes_back(written):
+def test_exported_evaluation_is_read_back(written):
     """Read again, the responses are those of the folder, but for seeds and the answers that were read out."""
     folder, file = written
     ours, theirs = read_evaluation(folder), read_every_eval_ever(file)
@@ -77,7 +77,7 @@ def test_it_comes_back(written):
             assert (one.reference, one.level) == (other.reference, other.level)
 
 
-def test_compare_reads_it(written, tmp_path, capsys):
+def test_compare_reads_an_exported_evaluation(written, tmp_path, capsys):
     folder, file = written
     responses = file.with_name(file.stem + "_samples.jsonl")
     for theirs in (file, responses):
@@ -165,7 +165,7 @@ def test_lighteval_that_cannot_be_read(row, message, tmp_path):
         read_exchanged(details(tmp_path, [row]))
 
 
-def test_the_gold_of_a_choice_is_its_place(tmp_path):
+def test_gold_of_a_choice_is_its_index(tmp_path):
     folder = write_evaluation(tmp_path / "base", benchmarks={"math500": 1}, samples=1)
     samples = folder / "samples" / "math500.jsonl"
     row = json.loads(samples.read_text()) | {"reference": "B"}
@@ -208,7 +208,7 @@ ROW = {
 }
 
 
-def test_of_another(tmp_path):
+def test_files_of_other_programs(tmp_path):
     """The responses of one metric only; each sample counted on."""
     rows = [ROW, {**ROW, "evaluation_result_id": "pens/f1"}, {**ROW, "evaluation": {"score": 0, "is_correct": False}}]
     file = tmp_path / "run_samples.jsonl"

@@ -1,4 +1,4 @@
-"""What happens when something around a run fails: one test per row of docs/runs.md, or where its row says."""
+"""Faults around a run: one test per row of docs/runs.md, here or in the test that the row names."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_a_verifier_killed_from_outside_costs_no_verdict(session_pool):
 # ---------------------------------------------------------------- reward functions
 
 
-def test_a_reward_function_that_raises_ends_the_run_where_it_goes_on_from(run, tmp_path):
-    """The state before the step is saved, so that the run goes on as if nothing had been."""
+def test_raising_reward_function_ends_the_run_with_a_checkpoint(run, tmp_path):
+    """The state before the step is saved, so that the resumed run equals one without the fault."""
     whole = run("whole", num_iterations=2, max_steps=4)
     whole.train()
 
@@ -94,7 +94,7 @@ def test_a_reward_function_that_raises_ends_the_run_where_it_goes_on_from(run, t
     ],
 )
 @pytest.mark.parametrize("waits", [False, True])
-def test_what_are_no_rewards_is_named(given, found, waits, run):
+def test_invalid_rewards_are_named(given, found, waits, run):
     def odd(completions: list[Any], **kwargs: Any) -> Any:
         return given
 
@@ -134,7 +134,7 @@ def test_infinite_rewards_by_hand():
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_a_step_that_would_not_end_in_time_leaves_no_trace(at, run, tmp_path):
+def test_abandoned_step_has_no_effect(at, run, tmp_path):
     """SIGTERM within a long step: abandoned after a third of the notice, the state before it saved, and the resumed run
     is the undisturbed one. In the first step, between two updates on the same responses, and before new ones."""
     options: dict[str, Any] = {"num_iterations": 2, "max_steps": 6, "save_strategy": "no", "logging_steps": 2}
@@ -163,7 +163,7 @@ def test_a_step_that_would_not_end_in_time_leaves_no_trace(at, run, tmp_path):
         assert torch.equal(weights, again.model.state_dict()[name]), name
 
 
-def test_weights_that_are_being_changed_are_changed_to_the_end(run, tmp_path):
+def test_optimiser_step_is_completed_before_stopping(run, tmp_path):
     """The notice is over within the optimiser's step: it is finished, and the step with it."""
     trainer = run(save_strategy="no")
     stop = StopOnInterrupt(notice=0.1)
@@ -199,8 +199,8 @@ def test_sigterm_before_the_first_step(trainer_kit, tiny_qwen2, tiny_tokenizer, 
     assert len(rows(tmp_path / "run")) == 1
 
 
-def test_a_second_sigterm_is_no_reason_to_hurry(run, tmp_path):
-    """Launchers send it again to what a scheduler has told already."""
+def test_second_sigterm_is_ignored(run, tmp_path):
+    """Launchers forward a SIGTERM that the scheduler has already sent to all processes."""
     trainer = run(save_strategy="no")
     stop = StopOnInterrupt(notice=60)
 
@@ -230,7 +230,7 @@ def test_auto_does_not_touch_a_finished_run(trainer_kit, tiny_qwen2, tiny_tokeni
     assert rows(tmp_path / "run") == before
 
 
-def test_the_signals_are_given_back():
+def test_signal_handlers_are_restored():
     stop, before = StopOnInterrupt(), signal.getsignal(signal.SIGTERM)
     with pytest.raises(StoppedError), stop.watching():
         signal.raise_signal(signal.SIGTERM)
@@ -253,7 +253,7 @@ class Away(TrainerCallback):
             raise ConnectionError("no route to host")
 
 
-def test_a_tracker_whose_server_is_away_is_told_and_left_alone(run, tmp_path, monkeypatch, capsys):
+def test_failing_tracker_is_reported_and_ignored(run, tmp_path, monkeypatch, capsys):
     from attnpo.training import trackers
 
     away = Away()
@@ -290,7 +290,7 @@ def breaking(trainer: Any, steps: set[int], what: str) -> Any:
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_an_update_that_is_not_finite_is_left_out(what, run, tmp_path, capsys):
+def test_non_finite_update_is_skipped(what, run, tmp_path, capsys):
     trainer = breaking(run(max_steps=4, save_steps=1), {2, 4}, what)
     trainer.train()
     assert [row.get("updates/skipped") for row in rows(tmp_path / "run")] == [None, 1.0, None, 1.0]
@@ -302,7 +302,7 @@ def test_an_update_that_is_not_finite_is_left_out(what, run, tmp_path, capsys):
     assert len([row for row in rows(tmp_path / "run", "warnings.jsonl") if "left out" in row["message"]]) == 2
 
 
-def test_too_many_of_them_end_the_run(run, tmp_path):
+def test_too_many_non_finite_updates_end_the_run(run, tmp_path):
     trainer = breaking(run(max_steps=6, max_skipped=3), {2, 3, 4}, "loss")
     before = {name: weights.clone() for name, weights in trainer.model.state_dict().items()}
     with pytest.raises(NotFiniteError, match=r"step 4: the loss is nan, as in 3 updates in a row\. .*/checkpoint-3"):

@@ -1,4 +1,4 @@
-"""Steps behind the first one that states the answer; what counts as stating it."""
+"""Steps after the first one that states the answer, and the definition of stating it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_essential_steps_are_protected() -> None:
     assert scales(inputs_of(-0.3, SECOND)) == [0, 0, 1, 1]
 
 
-def test_left_alone() -> None:
+def test_responses_that_are_not_rescaled() -> None:
     for inputs in (
         inputs_of(0.3, [False] * 4),  # no step states the answer
         inputs_of(-0.3, [False] * 4),
@@ -117,7 +117,7 @@ def test_steps_of_a_sampled_response(trainer_kit, tiny_tokenizer) -> None:
         steps_with_answer(locate_steps(tiny_tokenizer, response.ids(tiny_tokenizer)), "result")
         for response in (trainer_kit.LONG, trainer_kit.ENDLESS, trainer_kit.SILENT)
     ]
-    # ADD says "we have 42"; CHECK has no 42; OTHER only counts up to it; CONCLUDE says "is 42".
+    # ADD contains "we have 42"; CHECK has no 42; OTHER only counts up to it; CONCLUDE contains "is 42".
     assert found == [[False, False, False, True], [False] * 3, [False] * 2]
 
 
@@ -126,7 +126,7 @@ def test_place_is_checked() -> None:
         get_credit("first_correct", place="first")
 
 
-def test_trained(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, read_rollouts) -> None:
+def test_training_with_first_correct(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, read_rollouts) -> None:
     kit = trainer_kit
     trainer = kit.make_trainer(
         tiny_qwen2,

@@ -1,4 +1,4 @@
-"""Which thinking format a tokenizer has: chat templates and response templates as TRL ships them, added tokens."""
+"""Detection of a tokenizer's thinking format: chat templates and response templates shipped with TRL, added tokens."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_added_tokens(name: str) -> None:
     assert chosen.why == "shown by the added tokens"
 
 
-def test_the_more_that_stands_there_the_better() -> None:
+def test_most_specific_format_is_chosen() -> None:
     assert choose_format("auto", new_tokenizer("<think>", "</think>")).form.name == "deepseek_r1"
     kimi = new_tokenizer("<think>", "</think>", "<|tool_calls_section_begin|>")
     assert choose_format("auto", kimi).form.name == "kimi_k2"
@@ -176,14 +176,14 @@ def test_rows_of_a_file_are_read_by_their_marks_or_as_asked(tiny_tokenizer) -> N
     assert given.of("[THINK]a[/THINK]b").name == "seed_oss"
 
 
-def test_marks_that_the_tokenizer_cannot_write_are_told(tiny_tokenizer) -> None:
+def test_marks_that_the_tokenizer_cannot_encode_are_refused(tiny_tokenizer) -> None:
     check_marks(load_format("mistral"), tiny_tokenizer)
     letters = Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
     with pytest.raises(InputError, match=r"turns the mark '</think>' into '[?]'"):
         check_marks(THINK, PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="?"))
 
 
-def test_what_a_file_is_read_by_is_said(tiny_tokenizer) -> None:
+def test_format_used_for_a_file_is_reported(tiny_tokenizer) -> None:
     rows = [(number, {"response": text}) for number, text in enumerate(("a</think>b", "[THINK]a[/THINK]b", "c"), 1)]
     said: list[str] = []
     form = format_of_file("auto", tiny_tokenizer, rows, said.append)

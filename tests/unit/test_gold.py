@@ -1,4 +1,4 @@
-"""The check of gold answers notices a grader that is wrong; the command says so."""
+"""The check of gold answers detects a wrong grader, and the command reports it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def grader(session_pool: VerifierPool) -> Grader:
     return made
 
 
-def test_all_is_well(grader: Grader) -> None:
+def test_correct_grader_passes_the_check(grader: Grader) -> None:
     check = check_gold([*sums("72", r"\frac{1}{2}", "(3,4]", "72"), CHOICE], grader)
     assert (check.rows, check.right, check.failed, check.misread, check.accepted) == (5, 5, [], [], [])
     assert (check.others, check.foreign) == (3, [])  # each of the three golds for the next
@@ -73,7 +73,7 @@ def test_equal_golds_and_what_cannot_be_read_or_checked(grader: Grader) -> None:
     ("verdict", "failed", "is_accepted"),
     [(Verdict.RIGHT, 0, True), (Verdict.WRONG, 2, False), (Verdict.TIMED_OUT, 2, False)],
 )
-def test_a_grader_that_always_says_the_same_is_found_out(verdict: Verdict, failed: int, is_accepted: bool) -> None:
+def test_constant_grader_fails_the_check(verdict: Verdict, failed: int, is_accepted: bool) -> None:
     class Always(Grader):
         def grade(self, pairs, *, off=()):
             return [Graded(verdict, "5") for _ in pairs]
@@ -147,7 +147,7 @@ def test_sources_are_listed_unbroken_in_80_columns(
     assert "gated" in shown  # on a second line
 
 
-def test_commands_refuse_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
         (["list", "--data-dir", str(tmp_path / "none")], "no such folder"),
         (["check", "--data-dir", str(tmp_path)], "no file of any benchmark"),

@@ -1,4 +1,4 @@
-"""Which letter a response settles on."""
+"""The letter that a response chooses."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @torch.no_grad()
-def test_a_layer_holds_what_the_concatenating_layer_holds(monkeypatch, change):
+def test_layer_equals_the_concatenating_layer(monkeypatch, change):
     monkeypatch.setattr(module, "ROOM", 3)
     layers = []
     for kind in (DynamicLayer, GrowingLayer):
@@ -130,7 +130,7 @@ def test_gradients_pass_where_they_are_recorded(tiny_qwen2):
     assert torch.equal(*grads)
 
 
-def test_the_plain_layer_is_back_after_an_error():
+def test_plain_layer_is_restored_after_an_error():
     def fail():
         with growing_cache():
             assert _LAYERS["full_attention"] is GrowingLayer

@@ -1,4 +1,4 @@
-"""Which model a head file belongs to: when a warning comes, and when it would only be in the way."""
+"""The model that a head file belongs to: cases with and without a warning."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_no_warning_without_two_names(fields, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_no_warning_beside_the_model_or_its_run(tmp_path, capsys):
+def test_no_warning_for_head_files_of_the_model_or_its_run(tmp_path, capsys):
     save_heads(tmp_path / "heads.json", [(1, 0)], model="org/M")
     for model in (tmp_path, tmp_path / "checkpoint-20"):
         model.mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ def test_name_of_the_packaged_model():
 
 
 @pytest.mark.parametrize(("recorded", "warnings"), [("org/other", 1), ("somewhere/model", 0)])
-def test_score_and_train_say_it_once(
+def test_score_and_train_warn_once(
     recorded, warnings, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, one_pool, capsys
 ):
     model = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)

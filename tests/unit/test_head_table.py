@@ -58,7 +58,7 @@ def test_responses_to_one_problem_lie_in_one_half():
 
 
 def test_interval_resamples_problems_not_responses():
-    """Ten identical responses to each of four problems say no more than the four."""
+    """Ten identical responses to each of four problems have the same interval as the four."""
     once = torch.tensor([[[0.2]], [[0.5]], [[0.6]], [[0.9]]], dtype=torch.float64)
     few = table(once.tolist(), layers=(0,)).interval()[0, 0]
     repeated = table(once.repeat_interleave(10, dim=0).tolist(), layers=(0,))

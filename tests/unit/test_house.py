@@ -1,4 +1,4 @@
-"""The source has no import circle, also inside a folder; import-linter holds the layers (`make lint`)."""
+"""The source has no circular imports, also inside a folder; import-linter checks the layers (`make lint`)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def figures(repository):
     return module
 
 
-def test_no_circle(figures):
+def test_no_circular_imports(figures):
     assert figures.circles(figures.imports(figures.modules())) == []
 
 
-def test_a_circle_is_found(figures):
+def test_circular_import_is_detected(figures):
     graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}
     assert figures.circles(graph) == [["a", "b", "c"]]

@@ -1,4 +1,4 @@
-"""Judges that misbehave: what is asked again, what is counted, what stops the run."""
+"""Faults of judges: those that are retried, those that are counted, and those that stop the run."""
 
 from __future__ import annotations
 
@@ -141,14 +141,14 @@ def test_no_answer_in_time(judge_stub, label, monkeypatch) -> None:
     assert report.tallies["m"].failures == {"no answer within 0.2 s": 1}
 
 
-def test_nobody_listens(judge_stub, label) -> None:
+def test_connection_refused(judge_stub, label) -> None:
     judge_stub.stub.close()
     report, (out,) = label([ROW], retries=0)
     assert labels(out) == [None, None]
     assert report.tallies["m"].failures == {"no connection": 1}
 
 
-def test_a_trickle_ends_too(judge_stub, label, monkeypatch) -> None:
+def test_slow_response_times_out(judge_stub, label, monkeypatch) -> None:
     """Blank lines that keep the connection alive restart the client's time-out again and again."""
     monkeypatch.setattr(judge_client, "LONGEST_PAUSE", 0.1)
     stub = judge_stub.stub
@@ -170,7 +170,7 @@ def test_a_trickle_ends_too(judge_stub, label, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404])
-def test_what_cannot_get_better_stops_everything(judge_stub, label, tmp_path, status) -> None:
+def test_permanent_errors_stop_the_run(judge_stub, label, tmp_path, status) -> None:
     stub = judge_stub
     rows = [row(name, "NEEDED. ", "x. ") for name in "abcdef"]
 
@@ -202,7 +202,7 @@ def test_a_judge_that_never_votes_is_given_up(judge_stub, label, monkeypatch) ->
 # What is sent
 
 
-def test_what_is_sent(judge_stub, label, monkeypatch) -> None:
+def test_request_contents(judge_stub, label, monkeypatch) -> None:
     """Only to OpenAI itself go the variables that its client reads from the environment."""
     for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "sk-secret")

@@ -1,4 +1,4 @@
-"""The cache of judges' answers: what a key depends on, what survives."""
+"""The cache of judges' answers: its keys and its persistence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attnpo.judges.config import Judge
 JUDGE = Judge("a", "http://host/v1", "m")
 
 
-def test_what_a_key_depends_on() -> None:
+def test_inputs_of_a_cache_key() -> None:
     others = [
         replace(JUDGE, base_url="http://other/v1"),
         replace(JUDGE, model="n"),
@@ -41,7 +41,7 @@ def test_an_answer_is_on_disk_at_once(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("damaged", ["", "E", "EE", "EXR", 7, None])
-def test_what_cannot_be_an_answer_is_none(tmp_path, damaged) -> None:
+def test_invalid_cache_entries_are_ignored(tmp_path, damaged) -> None:
     with AnswerCache(tmp_path / "cache.sqlite") as cache:
         cache.put("k", (True, True, False))
         with sqlite3.connect(tmp_path / "cache.sqlite") as connection:

@@ -36,7 +36,7 @@ def test_consensus(votes: str, quorum: int, unanimous: bool | None, majority: bo
 
 @given(st.lists(st.booleans(), max_size=7), st.integers(1, 7), st.randoms())
 def test_consensus_is_fair(votes: list[bool], quorum: int, random) -> None:
-    """No order, no favour for a word; what all say, most say."""
+    """Consensus does not depend on the order of judges or on the label; a unanimous vote is the majority."""
     shuffled = random.sample(votes, len(votes))
     for rule in ("unanimous", "majority"):
         label = consensus(votes, rule, quorum)
@@ -53,13 +53,13 @@ def test_kappa_by_hand() -> None:
     assert cohen_kappa(first, second) == pytest.approx(0.4)
     assert cohen_kappa([True, False], [True, False]) == 1
     assert cohen_kappa([True, False], [False, True]) == -1
-    assert cohen_kappa([True, True], [True, False]) == 0  # who always says the same agrees by chance alone
+    assert cohen_kappa([True, True], [True, False]) == 0  # a constant judge agrees by chance only
     assert cohen_kappa([True, True], [True, True]) is None
     assert cohen_kappa([], []) is None
 
 
 @given(pairs)
-def test_kappa_is_symmetric_and_knows_no_favourite(votes: list[tuple[bool, bool]]) -> None:
+def test_kappa_is_symmetric_in_judges_and_labels(votes: list[tuple[bool, bool]]) -> None:
     first, second = [a for a, _ in votes], [b for _, b in votes]
     kappa = cohen_kappa(first, second)
     turned = cohen_kappa([not a for a in first], [not b for b in second])

@@ -1,4 +1,4 @@
-"""What is read from a reply that need not be a completion."""
+"""Parsing of an endpoint's reply, which need not be a completion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What judges are asked, and that their answers are read strictly."""
+"""The prompt for judges, and the strict parsing of their answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attnpo.judges.questions import InvalidAnswer, answer_length, judge_prompt, 
 STEPS = ["12 and 30 are 42.", "Wait, 30 and 12 are 42 too."]
 
 
-def test_a_prompt_holds_everything() -> None:
+def test_prompt_contains_problem_steps_and_answer() -> None:
     prompt = judge_prompt("12 + 30?", "42", "The answer is 42.", STEPS)
     for text in ("12 + 30?", "The answer is 42.", *STEPS, '{"1": "essential", "2": "redundant"}', '"1" to "2"'):
         assert text in prompt
@@ -107,7 +107,7 @@ def test_anything_else_is_not_guessed_at(text: str, fault: str) -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
-def test_votes_survive_the_way(votes: list[bool]) -> None:
+def test_votes_round_trip(votes: list[bool]) -> None:
     words = {str(n): "essential" if vote else "redundant" for n, vote in enumerate(votes, start=1)}
     assert parse_votes(json.dumps(words), len(votes)) == tuple(votes)
     assert len(json.dumps(words)) <= answer_length(len(votes))

@@ -106,7 +106,7 @@ def test_labels_agreement_and_rows_that_are_passed_through(judge_stub, label, tm
     assert (tmp_path / ".attnpo-judges.sqlite").is_file()
 
 
-def test_a_changed_trace_or_setting_is_asked_anew(judge_stub, label, tmp_path) -> None:
+def test_changed_trace_or_setting_is_not_cached(judge_stub, label, tmp_path) -> None:
     rows = [trace("a", SUM, CHECK), trace("b", SUM, CHECK)]
     label(rows)
     rows[1]["response"] += " "  # not judged, so not part of the question

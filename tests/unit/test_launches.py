@@ -1,4 +1,4 @@
-"""What reading the scores and forming credit asks of a GPU, counted: few kernels, and no wait for the device."""
+"""Kernel launches and synchronisations of capturing scores and computing credit: few launches, no synchronisation."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def counted_loss(kit: Any, model: Any, tokenizer: Any, folder: Any, credit: str)
     return found[-1]
 
 
-def test_credit_in_the_loss_never_waits(trainer_kit, new_tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_credit_in_the_loss_does_not_synchronise(trainer_kit, new_tiny_qwen2, tiny_tokenizer, tmp_path):
     """Scores of two heads in two layers, layout, credit and notes for the records: what is added to a micro-batch."""
     kit = trainer_kit
     plain, stepwise = (

@@ -19,7 +19,7 @@ def load(monkeypatch: pytest.MonkeyPatch, repository: Path):
     return importlib.import_module
 
 
-def test_shuffling_deals_the_scales_of_a_row_to_its_steps(load) -> None:
+def test_shuffling_permutes_the_scales_of_a_row(load) -> None:
     shuffle = load("law_credit").shuffle_steps
     scales = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 9.0, 9.5]])
     orders = set()
@@ -32,7 +32,7 @@ def test_shuffling_deals_the_scales_of_a_row_to_its_steps(load) -> None:
     assert len(orders) > 10
 
 
-def test_shuffling_leaves_the_rollouts_random_numbers_alone(load) -> None:
+def test_shuffling_does_not_use_the_rollouts_random_numbers(load) -> None:
     shuffle = load("law_credit").shuffle_steps
     torch.manual_seed(3)
     expected = torch.rand(4)

@@ -1,4 +1,4 @@
-"""The experiments' fast rollouts sample what transformers samples."""
+"""The experiments' fast rollouts sample the same tokens as transformers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def prompts() -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("most", [1, 60, 300])
-def test_samples_what_transformers_samples(fast, model, seed, most) -> None:
+def test_same_samples_as_transformers(fast, model, seed, most) -> None:
     """Rows end at different times and leave; 300 tokens are more than one buffer holds."""
     found = []
     for run in (fast.STOCK, fast.generate):
@@ -70,7 +70,7 @@ def test_several_end_tokens(fast, model) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"temperature": 0.7}, {"top_k": 3}, {"top_p": 0.5}, {"do_sample": False}])
-def test_anything_else_goes_to_transformers(fast, model, changes, monkeypatch) -> None:
+def test_other_calls_use_transformers(fast, model, changes, monkeypatch) -> None:
     monkeypatch.setattr(fast, "STOCK", lambda *args, **kwargs: "stock")
     assert fast.generate(model, **prompts(), generation_config=settings(**changes)) == "stock"
     assert fast.generate(model, **prompts(), generation_config=settings(), logits_processor=[]) == "stock"

@@ -1,4 +1,4 @@
-"""Golden values of the length rewards: terms beside an accuracy of 1 or 0."""
+"""Golden values of the length rewards: terms in addition to an accuracy of 1 or 0."""
 
 from __future__ import annotations
 

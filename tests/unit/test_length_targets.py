@@ -1,4 +1,4 @@
-"""Prompts that ask for a length."""
+"""Prompts that request a length."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def test_a_place_needs_a_sentence(tiny_tokenizer: PreTrainedTokenizerBase) -> No
         make_prompts(tiny_tokenizer, PROBLEMS, "{problem} {length_instruction}")
 
 
-def test_without_targets_nothing_changes(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
+def test_prompts_without_targets_are_unchanged(tiny_tokenizer: PreTrainedTokenizerBase) -> None:
     assert make_prompts(tiny_tokenizer, PROBLEMS[:1], None).column_names == ["id", "problem", "reference", "prompt"]

@@ -33,7 +33,7 @@ def test_no_correct_response() -> None:
     assert tlmre_rewards(torch.tensor([[1, 2]]), torch.tensor([[False, False]])).tolist() == [[0.0, 0.0]]
 
 
-def test_groups_do_not_see_each_other() -> None:
+def test_groups_are_independent() -> None:
     lengths, correct = torch.tensor([[10, 20], [1000, 5]]), torch.tensor([[True, True], [True, True]])
     both = tlmre_penalty(lengths, correct)
     assert torch.equal(both[:1], tlmre_penalty(lengths[:1], correct[:1]))

@@ -1,4 +1,4 @@
-"""Every length reward through the real trainer, on a tiny model: what reaches the rewards, metrics and checkpoints."""
+"""Every length reward with the real trainer, on a tiny model: rewards, metrics and checkpoints."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_l1_by_hand(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, read_roll
     assert all(record["rewards"]["length"] == 0 for record in read_rollouts(tmp_path, "eval-000001"))
 
 
-def test_l1_wants_the_column(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_l1_needs_the_target_column(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     trainer = trainer_kit.make_trainer(
         tiny_qwen2, tiny_tokenizer, tmp_path, responses=trainer_kit.MIXED, **settings("l1_max")
     )

@@ -59,7 +59,7 @@ def test_warning(name):
     assert (fit.warning("paper") is not None) == warned
 
 
-def test_what_is_proposed():
+def test_suggested_phrases():
     english, chinese = fit_of(["a" * 20], [spans(20)]), fit_of(["数" * 20], [spans(20)])
     assert "try lexicon paragraphs, or propose one" in str(english.warning("paper"))
     assert "try lexicon paper+zh, or" in str(chinese.warning("paper"))
@@ -115,7 +115,7 @@ def test_bad_options(segment, tmp_path):
 
 
 def test_suggested_openers():
-    """Aside opens a paragraph of every text and stands nowhere else; The stands everywhere and opens one."""
+    """Aside opens a paragraph of every text and occurs nowhere else; The occurs everywhere and opens one."""
     rest = (
         "Aside, the sum is 4 and The sum of The sum stays.\n\nMhm check the sum, the sum is 4.\n\n"
         "In the end, so the sum is the sum of the sum, and The sum is The sum of all.\n\nAlternativa: the sum."

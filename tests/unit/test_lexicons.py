@@ -1,4 +1,4 @@
-"""Lexicons beside the two of the method: Chinese, paragraphs, files, several joined."""
+"""Lexicons other than the two of the method: Chinese, paragraphs, files, several joined."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_chinese_phrases():
 
 
 def test_a_but_inside_a_sentence_does_not_cut():
-    """但是 is no capital But: it counts where a sentence begins, whatever quotes or stars stand before it."""
+    """但是 has no capital letter: it counts at the beginning of a sentence, also after quotes or stars."""
     one, other = "先算出这个数是七，但是还要加上三才可以，所以一共是十个苹果，这一点没有疑问。", "但是要再想清楚一些。"
     assert phrase_counts(one + other, "zh")["transition"] == 1
     for before in ("。", "？", "！\n", "。“", "……", "\n\n- **", ";  "):
@@ -115,7 +115,7 @@ def test_steps_tile_the_text(text, lexicon):
 
 
 @given(st.text(alphabet=st.sampled_from("但是所以Wait So,.\n\nah"), max_size=200))
-def test_the_old_ones_do_not_see_the_new(text):
+def test_built_in_lexicons_ignore_chinese_phrases(text):
     """No Chinese phrase, width or paragraph reaches paper and released."""
     for name in LEXICONS:
         lexicon = load_lexicon(name)

@@ -73,10 +73,10 @@ def peak(model: Any, kit: Any, tokenizer: Any, folder: Any, responses: int) -> i
     return found[0]
 
 
-def test_what_the_vocabulary_costs_does_not_grow_with_the_tokens(
+def test_vocabulary_memory_is_independent_of_the_number_of_tokens(
     small_chunks, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch
 ):
-    """Of a vocabulary of 8,192 beside one of 512 the peak shows the weights' gradients and one chunk, whatever the
+    """With a vocabulary of 8,192 instead of 512 the peak grows by the weights' gradients and one chunk, for any
     number of tokens: at most 1.2 × what one chunk needs. The logits of all tokens would be 16 times that."""
     monkeypatch.setattr(trainer_kit, "LONG", trainer_kit.Canned((trainer_kit.ADD * 5, trainer_kit.CONCLUDE), " 42"))
     large, small = 8192, 512

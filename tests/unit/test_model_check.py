@@ -1,4 +1,4 @@
-"""`attnpo check MODEL`: what is said of a model, and what stands against one."""
+"""`attnpo check MODEL`: its notes on a model, and reasons against one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_shipped_model(overthinker):
     assert f"<|user|>{PROBLEM}<|assistant|>" in found.lines["prompt"]
 
 
-def test_cut_off_is_a_note_and_unmarked_a_no(overthinker):
+def test_truncated_is_a_note_and_unmarked_a_failure(overthinker):
     found = check(overthinker, max_new_tokens=16)
     assert found.lines["responses"].endswith("0 with thinking and an answer, 1 cut off at 16 tokens")
     assert (found.against, "larger --max_completion_length" in found.notes[0]) == ([], True)

@@ -1,4 +1,4 @@
-"""`heads: auto`: which responses are taken, what is written, when it refuses; labels are given, not measured."""
+"""`heads: auto`: the responses it uses, its files, and its refusals; labels are given, not measured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def gold(monkeypatch, trainer_kit):
 
 @pytest.fixture
 def auto(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
-    """A trainer without heads whose responses are canned, and what it says."""
+    """A trainer without heads whose responses are canned, and its output."""
 
     def make(responses: list[Any], **changes: Any):
         options = {"heads_traces": 16, "per_device_eval_batch_size": 8, "num_generations": 4, **changes}
@@ -72,7 +72,7 @@ def test_heads_are_found_and_written_down(auto, gold, trainer_kit, tmp_path, rea
     assert content["left_out"] == {"wrong": 8, "without steps to compare, or not needed": 8}
     assert "no head file" in said[0]
     assert "16 of 32 responses can be used" in said[1]
-    # The trainer is as it was, and goes on with these heads.
+    # The trainer is unchanged, and continues with these heads.
     assert trainer.model.training
     assert not len(trainer._batch)
     assert not any(trainer._metrics["eval"].values())
@@ -192,7 +192,7 @@ def test_with_lora_the_heads_are_those_of_the_adapted_model(
     assert found["lora"] != pytest.approx(found["base"], abs=0.1)
 
 
-def test_nothing_is_searched_where_heads_are_known(auto, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_no_search_with_known_heads(auto, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     folder = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
     trainer = trainer_kit.make_trainer(str(folder), tiny_tokenizer, tmp_path / "run", heads=None)
     assert trainer.heads == [(1, 0), (2, 3)]  # heads.json in the model's folder

@@ -1,4 +1,4 @@
-"""`attnpo train` with reward functions, system prompt and models of the user's own."""
+"""`attnpo train` with custom reward functions, system prompt and models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def train(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, one_pool, capfd, mo
     return run
 
 
-def test_rewards_of_ones_own_get_the_columns_of_the_row(train, tmp_path):
+def test_custom_rewards_get_the_columns_of_the_row(train, tmp_path):
     (tmp_path / "my_rewards.py").write_text(MODULE)
     more = ("--reward_funcs", "my_rewards:short", "accuracy", "think_format_reward", "--reward_weights", "2", "1", "0")
     code, out, err = train(*more, "--system_prompt", r"Be brief.\nThink.")
@@ -70,7 +70,7 @@ def test_a_model_that_does_not_think(train, tmp_path, session_pool):
     assert "closing their thinking" not in out
 
 
-def test_columns_of_rows_beside_a_problem():
+def test_further_columns_of_rows():
     rows = [{"question": "a", "answer": "1", "level": 1, "prompt": "x"}, {"question": "b", "answer": "2", "level": 2}]
     problems = [{"id": "1", "problem": "a", "reference": "1"}, {"id": "2", "problem": "b", "reference": "2"}]
     found = with_columns(problems, rows)
@@ -100,7 +100,7 @@ def test_a_quantised_model_is_loaded_as_trl_does(monkeypatch):
     assert options.model_kwargs(model)["quantization_config"].load_in_4bit
 
 
-def test_sets_that_share_problems_are_told(tmp_path):
+def test_overlapping_sets_give_a_warning(tmp_path):
     from datasets import Dataset
 
     from attnpo.evaluation.contamination import seen_in_training

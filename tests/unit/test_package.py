@@ -1,4 +1,4 @@
-"""What is installed: versions, public names, package data."""
+"""The installed package: versions, public names, package data."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_public_names_are_there(name: str) -> None:
     assert getattr(attnpo, name) is not None
 
 
-def test_other_names_are_not() -> None:
+def test_other_names_are_not_public() -> None:
     with pytest.raises(AttributeError, match="no attribute 'step_scale'"):
         attnpo.step_scale  # noqa: B018
 
@@ -100,7 +100,7 @@ def test_wheel_holds_the_data_a_user_needs(wheel_names: set[str], pattern: str) 
     assert any(re.fullmatch("attnpo/" + pattern, name) for name in wheel_names)
 
 
-def test_no_file_names_a_place_on_somebodys_machine(repository: Path) -> None:
+def test_no_file_contains_a_local_path(repository: Path) -> None:
     """Absolute paths of one machine work nowhere else."""
     folders = ("src", "tests", "docs", "configs", "benchmarks", "scripts", ".ci")
     kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".sh", ".css", ".html", ""}

@@ -13,7 +13,7 @@ OPTIONS = {"cuts": "steps", "rollouts": 2, "closing": CLOSING, "rollout_tokens":
 
 
 def script(trainer: Any) -> list[str]:
-    """Continue prefixes as told: right behind a 42 in the response; half of the time at the prompt; else wrong.
+    """Continue prefixes by a script: right after a 42 in the response; half of the time at the prompt; else wrong.
 
     Returns the list of prefixes, as text, that continuations were asked for.
     """
@@ -110,7 +110,7 @@ def test_potentials_of_a_scripted_policy(trained, trainer_kit, tiny_tokenizer):
         assert match, tiny_tokenizer.decode(ids)
 
 
-def test_metrics_say_what_it_cost(trained, tmp_path, tiny_tokenizer):
+def test_metrics_contain_the_cost(trained, tmp_path, tiny_tokenizer):
     import json
 
     trained()
@@ -126,7 +126,7 @@ def test_metrics_say_what_it_cost(trained, tmp_path, tiny_tokenizer):
     assert line["potential/at_prompt"] == 0.5
 
 
-def test_a_response_without_a_verdict_is_left_alone(trained, trainer_kit, tiny_tokenizer):
+def test_response_without_a_verdict_has_no_potentials(trained, trainer_kit, tiny_tokenizer):
     def reward(completions: list[Any], **kwargs: Any) -> list[float | None]:
         """Cannot judge what has exactly the two steps of SHORT: not the response, nor a continuation of it."""
         judged = trainer_kit.says_42(completions)
@@ -179,7 +179,7 @@ def test_cut_by_entropy_and_weighed_by_it(trained, tmp_path):
 
 
 @pytest.mark.parametrize("credit", ["mrt", "shape"])
-def test_really_sampled(credit, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_sampled_continuations(credit, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     """Two steps of everything by the model itself, from its cache."""
     import json
 

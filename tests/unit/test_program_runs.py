@@ -1,4 +1,4 @@
-"""A run that a Python program starts says what it is made of, as one of the command line does."""
+"""A run that a Python program starts writes the same description as one of the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(tmp_path, trainer_kit, new_tiny_qwen2, tiny_tokenizer):
     return make
 
 
-def test_the_folder_says_what_the_run_is_made_of(run, tmp_path, trainer_kit, monkeypatch):
+def test_run_folder_describes_the_run(run, tmp_path, trainer_kit, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train it.py", "--fast"])
     run(learning_rate=0.5, num_generations=4).train()
     folder = tmp_path / "run"
@@ -63,7 +63,7 @@ def test_a_resumed_program_with_other_settings_is_refused_until_confirmed(run, t
     assert row["changes"] == {"temperature": [1.0, 0.7]}
 
 
-def test_another_folder_is_not_asked_for_anything(run, tmp_path):
+def test_new_folder_needs_no_confirmation(run, tmp_path):
     run(max_steps=1, save_strategy="steps", save_steps=1).train()
     run("more", max_steps=2, temperature=0.7).train(resume_from_checkpoint=None)
     assert yaml.safe_load((tmp_path / "more" / "config.yaml").read_text())["temperature"] == 0.7
@@ -85,7 +85,7 @@ def test_a_longer_run_moves_from_its_first_step_and_keeps_its_delay(run, tmp_pat
     assert any(not torch.equal(start[name], end[name]) for name in start)
 
 
-def test_who_judged_is_written_down(run, tmp_path, trainer_kit):
+def test_accuracy_reward_function_is_recorded(run, tmp_path, trainer_kit):
     def tidy(completions, **kwargs):
         return [0.5] * len(completions)
 
@@ -111,7 +111,7 @@ def test_other_answers_are_other_problems_whatever_their_column_is_called(run, t
     run(max_steps=2, data=rows("a")).train(resume_from_checkpoint=True)
 
 
-def test_a_run_of_an_earlier_version_goes_on(run, tmp_path):
+def test_run_of_an_earlier_version_is_resumed(run, tmp_path):
     """Options that have come since are no difference, at their defaults."""
     run(max_steps=1, save_strategy="steps", save_steps=1).train()
     file = tmp_path / "run" / "config.yaml"

@@ -1,4 +1,4 @@
-"""The recipe of SmolLM2: its commands are understood, and it keeps to its options."""
+"""The recipe of SmolLM2: its commands are valid, and it keeps its options."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def checkpoint(run: Path, step: int) -> Path:
     return folder
 
 
-def test_attnpo_takes_as_many_updates_as_tlmre_came_to(make, tmp_path):
+def test_attnpo_gets_as_many_updates_as_tlmre(make, tmp_path):
     by_name = {stage.name: stage for stage in make().stages()}
     assert not by_name["TLMRE"].made()
     run = tmp_path / "out" / "TLMRE"
@@ -70,7 +70,7 @@ def test_attnpo_takes_as_many_updates_as_tlmre_came_to(make, tmp_path):
     assert value(command, "--model") == str(run / "checkpoint-20")
 
 
-def test_a_training_goes_on_where_there_is_a_checkpoint(make, tmp_path):
+def test_training_resumes_from_a_checkpoint(make, tmp_path):
     stage = next(stage for stage in make().stages() if stage.name == "TLMRE")
     (command,) = stage.commands(10)
     assert command[-2:] == ["--overwrite_run", "true"]
@@ -81,7 +81,7 @@ def test_a_training_goes_on_where_there_is_a_checkpoint(make, tmp_path):
 
 @pytest.mark.parametrize("more", [(), ("--small",), ("--redundancy", "30")])
 def test_training_commands_are_understood(more, make, recipe, tmp_path):
-    """What the script adds is what smollm2.yaml says, where it says it."""
+    """The script's options agree with those in smollm2.yaml."""
     from attnpo.training.options import parse
 
     checkpoint(tmp_path / "out" / "TLMRE", 2)

@@ -1,4 +1,4 @@
-"""Recipes: what is done once, what goes on, how the time is divided. The commands are small Python programs."""
+"""Stages of recipes: finished, continued, and the division of time. The commands are small Python programs."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ SLOW = """
 """
 
 
-def test_time_is_up_with_something_made(stages, stage, tmp_path):
+def test_timeout_with_a_result(stages, stage, tmp_path):
     """SIGTERM lets the command save; its further commands are left out, and the next stage begins."""
     file = tmp_path / "one"
     one, _, _ = stage("one", program(SLOW.format(file=str(file), saves=True)), touch(file), share=0.4)
@@ -107,7 +107,7 @@ def test_time_is_up_with_something_made(stages, stage, tmp_path):
     assert 2 <= state["one"]["seconds"] < 30
 
 
-def test_time_is_up_with_nothing_made(stages, stage, tmp_path):
+def test_timeout_without_a_result(stages, stage, tmp_path):
     """Then there is nothing to go on with; the next call has the whole time again."""
     one, file, seen = stage("one", program(SLOW.format(file=str(tmp_path / "one"), saves=False)))
     for _ in range(2):
@@ -141,7 +141,7 @@ def test_a_command_that_does_not_end_is_killed(stages, stage, tmp_path):
     assert time.monotonic() - began < 30
 
 
-def test_nothing_made_though_it_ended_well(stages, stage, tmp_path):
+def test_success_without_a_result_is_an_error(stages, stage, tmp_path):
     one, _, _ = stage("one", program("pass"))
     with pytest.raises(RunError, match="one: its commands ended without the expected output"):
         stages.run_stages([one], tmp_path, 1, say=lambda text: None)
@@ -163,7 +163,7 @@ RECIPE = """
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal_and_called_again(how, recipes, tmp_path, repository):
-    """The command saves, its seconds count, nothing more is begun; the next call goes on."""
+    """The command saves, its seconds count, no further stage starts; the next call continues."""
     slow = textwrap.dedent(SLOW.format(file=str(tmp_path / "one"), saves=True))
     text = RECIPE.format(recipes=str(recipes), folder=str(tmp_path), slow=slow, two=str(tmp_path / "two"))
     file = tmp_path / "recipe.py"
@@ -215,7 +215,7 @@ def wait_for(file: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"one": {}}', '{"one": {"done": null, "seconds": "long"}}'])
-def test_a_state_that_is_none(text, stages, stage, tmp_path):
+def test_invalid_state_file(text, stages, stage, tmp_path):
     (tmp_path / "stages.json").write_text(text)
     one, _, _ = stage("one")
     with pytest.raises(InputError, match=r"stages\.json: (not valid JSON|found something else)"):

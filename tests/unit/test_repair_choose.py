@@ -1,4 +1,4 @@
-"""Who is repaired with which anchor, what a candidate is worth, what the audit's rules and the prompts say."""
+"""Responses to repair and their anchors, scores of candidates, the audit's rules, and the prompts."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_bad_audits(name, judge, message) -> None:
 def test_a_conversation_keeps_its_form() -> None:
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}]
     asked = repair_prompt(prompt, wrong="{anchor} 3 \\boxed{3}\n", anchor="2", template="{problem}|{wrong}|{anchor}")
-    # What stands in a value is not taken for a field.
+    # Braces in a value are not read as a field.
     assert asked == [prompt[0], {"role": "user", "content": "1 + 1?|{anchor} 3 \\boxed{3}|2"}]
     assert prompt[1]["content"] == "1 + 1?"
 

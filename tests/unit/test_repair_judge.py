@@ -1,4 +1,4 @@
-"""The audit by a chat endpoint: what it is asked, how its answers are read, kept and counted."""
+"""The audit by a chat endpoint: its prompt, and how its answers are parsed, cached and counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASTED = replace(REPAIRED, repaired="12 + 30 is easy: 41, and no more is to be d
 
 @pytest.fixture
 def audit(judge_stub, tmp_path):
-    """An audit by the stub, which rejects what still says 41; with a cache."""
+    """An audit by the stub, which rejects repairs that still contain 41; with a cache."""
 
     def reply(seen):
         second = seen.prompt.split("second solution:\n")[-1].split("\n##")[0]
@@ -100,7 +100,7 @@ def test_bad_judges(tmp_path, monkeypatch) -> None:
         '{"verdict": "repaired", "why": "…"}',
     ],
 )
-def test_answers_that_are_none(answer) -> None:
+def test_invalid_answers(answer) -> None:
     with pytest.raises(InvalidAnswer):
         parse_verdict(answer)
 

@@ -183,7 +183,7 @@ def test_text_of_a_model_is_never_markup(example_run, tmp_path):
 
 
 @given(st.text())
-def test_escaped_text_comes_back_as_text(text):
+def test_escaped_text_round_trips(text):
     page = Page(f'<p title="{esc(text)}">{esc(text)}</p>')
     (_, attributes) = page.elements[0]
     assert len(page.elements) == 1

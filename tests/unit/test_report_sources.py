@@ -45,7 +45,7 @@ def response(id: str, verdict: str | None):
         ("right", None, None),
     ],
 )
-def test_what_a_flip_is(before, after, found):
+def test_definition_of_a_flip(before, after, found):
     assert flip(response("a", before), response("a", after)) == found
 
 

@@ -1,4 +1,4 @@
-"""`dynamic_sampling`: groups whose responses are all worth the same are replaced by other problems' responses."""
+"""`dynamic_sampling`: groups with equal rewards are replaced by responses to other problems."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class World:
         return results, results[0].rewards[:, 0].tolist()
 
 
-def test_a_dead_group_is_replaced_and_the_others_stay():
+def test_group_without_signal_is_replaced_and_others_stay():
     world = World({"a": [1, 0], "b": [1, 1], "c": [0, 0], "x": [ALIVE], "y": [0]}, ["x", "y"], 2)
     (one,), rewards = world.run(["a"], 1, limit=2)
     assert [row["prompt"] for row in one.rows] == ["a", "a"]
@@ -98,7 +98,7 @@ PROMPTS = st.lists(st.sampled_from("abcdef"), min_size=2, max_size=6)
 
 
 @given(prompts=PROMPTS, processes=st.sampled_from([1, 2, 3, 4]), limit=st.integers(0, 3), data=st.data())
-def test_several_processes_end_with_what_one_has(prompts, processes, limit, data):
+def test_several_processes_give_the_same_batch_as_one(prompts, processes, limit, data):
     group_size = 12 // len(prompts) if 12 % len(prompts) == 0 else 2
     if len(prompts) * group_size % processes:
         processes = 1
@@ -149,7 +149,7 @@ def records(tmp_path, trainer_kit) -> tuple[list[Any], dict[str, Any]]:
     return rows, json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
 
 
-def test_a_run_trains_on_what_replaced_the_dead_group(run, tmp_path, trainer_kit):
+def test_run_trains_on_the_replacement(run, tmp_path, trainer_kit):
     kit = trainer_kit
     # First group all wrong, second has signal; what replaces the first has signal too.
     canned = [kit.FALSE] * 4 + [kit.SHORT, kit.FALSE, kit.USUAL, kit.FALSE] + [kit.LONG, kit.FALSE] * 2
@@ -180,7 +180,7 @@ def test_every_generation_batch_of_an_update_draws_its_own(run, tmp_path, traine
     assert len({row["id"] for row in rows}) > 4  # three batches of two groups, all replaced
 
 
-def test_columns_that_rewards_log_do_not_stand_beside_other_rows(run, tmp_path, trainer_kit):
+def test_logged_reward_columns_match_their_rows(run, tmp_path, trainer_kit):
     kit = trainer_kit
 
     def accuracy(completions, prompts, log_extra, **kwargs):

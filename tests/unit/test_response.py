@@ -1,4 +1,4 @@
-"""Where the thinking of a response ends and its answer begins."""
+"""The boundary between the thinking and the answer of a response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going on with a run: refused with the differences where it would become another, and what is kept when it may."""
+"""Resuming a run: refused with the differences if it would become another run, and the parts that are kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def train(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, one_pool, capfd):
     return run
 
 
-def test_what_counts_as_a_change():
+def test_changes_that_are_detected():
     old = described({"learning_rate": 1e-3, "max_steps": 2}, {"processes": 1, "derived": {"credit_delay": 1}})
     new = described({"learning_rate": 1e-3, "max_steps": 9, "save_steps": 3}, {"derived": {"credit_delay": 4}})
     assert changes(old, new) == {}
@@ -216,7 +216,7 @@ def test_checkpoints_by_time_keep_the_newest(monkeypatch, tmp_path):
 
 
 def test_several_held_out_sets(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
-    """Each has its line and its responses, under its name; the page shows one and says so."""
+    """Each has its line and its responses, under its name; the page shows one and names it."""
     from attnpo.report.run import read_run
 
     kit = trainer_kit

@@ -96,7 +96,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-def test_same_tokens_with(case, loops):
+def test_same_tokens_with_sampling_options(case, loops):
     options = OPTIONS[case]
     plain = compare(tiny(), **options)
     assert len(loops) == 1
@@ -105,7 +105,7 @@ def test_same_tokens_with(case, loops):
 
 
 @pytest.mark.parametrize("patience", [0, 1, 1000])
-def test_when_rows_leave_changes_nothing(patience, monkeypatch, loops):
+def test_removal_of_ended_rows_does_not_change_samples(patience, monkeypatch, loops):
     monkeypatch.setattr("attnpo.models.fast_rollouts.PATIENCE", patience)
     compare(tiny(), eos_token_id=[3, 4, 5], repetition_penalty=1.2)
     assert loops
@@ -155,7 +155,7 @@ LEFT_TO_STOCK = {
 
 
 @pytest.mark.parametrize("case", LEFT_TO_STOCK)
-def test_left_to_transformers(case, loops):
+def test_calls_left_to_transformers(case, loops):
     model = tiny()
     plain, fast = (generated(model, fast=fast, new=6, **LEFT_TO_STOCK[case])[0] for fast in (False, True))
     if not isinstance(plain, torch.Tensor):
@@ -218,7 +218,7 @@ def test_a_model_in_training_mode_without_dropout_is_covered(loops):
     assert loops
 
 
-def test_inside_peft(tiny_qwen2, loops):
+def test_adapter_models_use_the_loop(tiny_qwen2, loops):
     peft = pytest.importorskip("peft")
     lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     model = peft.get_peft_model(tiny_qwen2.double(), lora)

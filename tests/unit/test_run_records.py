@@ -1,4 +1,4 @@
-"""What a run writes: rollouts, metrics, tables and event files, checked against the canned batch."""
+"""Records of a run: rollouts, metrics, tables and event files, compared with the canned batch."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_rollouts(run, trainer_kit, tiny_tokenizer, tmp_path, read_rollouts):
         }
         assert record["thinking_start"] == 0
         assert record["thinking_end"] == sum(map(len, response.steps))
-        behind = None if response.answer is None else record["thinking_end"] + len("</think>")
-        assert (record["answer_start"], record["answer_end"]) == (behind, None)
+        answer_start = None if response.answer is None else record["thinking_end"] + len("</think>")
+        assert (record["answer_start"], record["answer_end"]) == (answer_start, None)
         assert [record["text"][s["start"] : s["end"]] for s in record["steps"]] == list(response.steps)
         assert [s["tokens"] for s in record["steps"]] == [b - a for a, b in response.spans(tiny_tokenizer)]
         # What is recorded is what the loss was given.

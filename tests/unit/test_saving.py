@@ -1,4 +1,4 @@
-"""What a run has in hand, written without pickle; checkpoints that are damaged, and disks that are full."""
+"""The state of a run, written without pickle; damaged checkpoints, and full disks."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def run(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     return build
 
 
-def test_what_a_checkpoint_has(run, tmp_path):
+def test_checkpoint_contents(run, tmp_path):
     run().train()
     checkpoint = tmp_path / "run" / "checkpoint-3"
     listed = json.loads((checkpoint / FILES).read_text())
@@ -140,7 +140,7 @@ def test_damage_within_a_header(run, tmp_path):
     assert checkpoint_of(tmp_path / "run", "true") == tmp_path / "run" / "checkpoint-2"
 
 
-def test_auto_begins_where_there_is_nothing(tmp_path):
+def test_auto_starts_without_a_checkpoint(tmp_path):
     assert checkpoint_of(tmp_path / "absent", "auto") is None
     (tmp_path / "checkpoint-4").mkdir()  # a run of before, cut off: beginning again would remove it
     with pytest.raises(InputError, match=r"checkpoint-4: it has no trainer_state\.json"):
@@ -172,7 +172,7 @@ def full_disk(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("share", [0.5, 1.2])  # the weights do not fit; they do, the optimiser's moments do not
-def test_a_full_disk_is_said_and_the_last_good_checkpoint_stays(share, run, tmp_path, capsys):
+def test_full_disk_is_reported_and_the_last_good_checkpoint_stays(share, run, tmp_path, capsys):
     from transformers import TrainerCallback
 
     folder = tmp_path / "run"
@@ -204,7 +204,7 @@ def test_a_full_disk_is_said_and_the_last_good_checkpoint_stays(share, run, tmp_
     assert what_is_broken(folder / "checkpoint-3") is None
 
 
-def test_what_a_killed_save_left_is_no_checkpoint(run, tmp_path):
+def test_partial_save_is_not_a_checkpoint(run, tmp_path):
     left = tmp_path / "run" / ASIDE / "checkpoint-1"
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
@@ -214,7 +214,7 @@ def test_what_a_killed_save_left_is_no_checkpoint(run, tmp_path):
 
 
 def test_a_checkpoint_of_an_earlier_version_within_a_generation(run, tmp_path, capsys):
-    """It goes on, in step with the data, and says that it is another run."""
+    """It is resumed at the right place in the data, with a note that the run differs."""
     options = {"num_iterations": 2}
     run(**options).train()
     folder: Path = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""What SECURITY.md says can be seen in the source and in the processes."""
+"""The statements of SECURITY.md, checked in the source and in the processes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_remote_code_is_off():
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="Linux shows the variables of a process")
-def test_a_verifier_has_none_of_the_secrets(monkeypatch):
+def test_verifier_process_has_no_secrets_in_its_environment(monkeypatch):
     from attnpo.rewards.pool import KEPT, VerifierPool
     from attnpo.rewards.verdict import Verdict
 

@@ -1,4 +1,4 @@
-"""Where a response is cut."""
+"""The positions at which a response is cut into segments."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_the_nearest_model_is_taken(redundancy, expected):
     assert shipped_model(redundancy) == expected
 
 
-def test_other_names_stay():
+def test_other_names_are_unchanged():
     assert resolve_model("some/model") == model_name("some/model") == "some/model"
     assert resolve_model(None) == resolve_model("overthinker")
 

@@ -1,4 +1,4 @@
-"""What a run is said to need, held to real tensors."""
+"""Memory estimates of a run, compared with real tensors."""
 
 from __future__ import annotations
 

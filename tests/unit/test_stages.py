@@ -98,14 +98,14 @@ def test_rows_left_out_are_recorded_with_no_advantage(tiny_qwen2, tiny_tokenizer
     assert [step["advantage"] for step in kept["steps"]] == pytest.approx([kept["advantage"]] * len(kept["steps"]))
 
 
-def test_signal_that_nobody_makes_is_refused(tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch):
+def test_signal_without_a_stage_is_refused(tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch):
     monkeypatch.delitem(stages.STAGES, "marks")
     with pytest.raises(InputError, match="credit 'only_marked' asks for the signal 'marks'; there are: attention"):
         make_trainer(tiny_qwen2, tiny_tokenizer, tmp_path, credit="only_marked")
 
 
-def test_who_gives_no_number_is_not_wrong(tiny_qwen2, tiny_tokenizer, tmp_path):
-    """A reward function may say "unknown" by None or by NaN."""
+def test_missing_reward_is_not_wrong(tiny_qwen2, tiny_tokenizer, tmp_path):
+    """A reward function may return None or NaN for "unknown"."""
 
     def accuracy(completions, **columns):
         return [math.nan, None, 1.0, 0.5][: len(completions)]

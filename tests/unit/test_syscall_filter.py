@@ -59,7 +59,7 @@ def test_everything_listed_is_allowed_and_nothing_else(machine: str) -> None:
         ("aarch64", [198, 199, 221, 117, 35, 279, 435, 425, 437]),
     ],
 )
-def test_what_must_never_be_listed(machine: str, forbidden: list[int]) -> None:
+def test_dangerous_calls_are_not_listed(machine: str, forbidden: list[int]) -> None:
     for number in forbidden:
         assert answer(machine, number, 1, 1, 1) == errno.ENOSYS
 
@@ -106,7 +106,7 @@ def test_other_architectures_are_killed(machine: str) -> None:
 
 
 @MACHINE
-def test_the_kernel_would_take_it(machine: str) -> None:
+def test_filter_is_a_valid_bpf_program(machine: str) -> None:
     """Its own conditions: at most 4096 instructions, every jump lands inside, the last one returns."""
     steps = list(struct.iter_unpack("<HBBI", build_filter(PID, machine)))
     assert len(steps) <= 4096

@@ -49,8 +49,8 @@ def test_answers_by_fractions(problems):
             assert value >= 1, problem
             assert value <= LEVELS[problem.difficulty][1], problem
         assert value == problem.answer, problem
-        told = [int(number) for number in re.findall(r"\d+", problem.text)]
-        assert told == [problem.start, *(operation.operand for operation in problem.operations)], problem
+        numbers = [int(number) for number in re.findall(r"\d+", problem.text)]
+        assert numbers == [problem.start, *(operation.operand for operation in problem.operations)], problem
 
 
 def test_difficulty_sets_the_number_of_operations(problems):

@@ -1,4 +1,4 @@
-"""Pairs of a wrong response and its repair: what they promise to a cold start."""
+"""Pairs of a wrong response and its repair, for a cold start."""
 
 from __future__ import annotations
 

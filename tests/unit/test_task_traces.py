@@ -118,7 +118,7 @@ def test_essential_steps_alone_give_the_answer(written):
 
 
 def test_redundant_steps_do_not_name_results_as_the_answer_does(written):
-    """Only a slip (corrected in the next step) has an event's name beside an equation, besides the essential steps."""
+    """Except for essential steps, only a slip (corrected in the next step) has an event's name next to an equation."""
     for _, trace in written:
         for step, after in zip(trace.steps, [*trace.steps[1:], None], strict=True):
             text = trace.thinking[step.start : step.end]
@@ -131,7 +131,7 @@ def test_redundant_steps_do_not_name_results_as_the_answer_does(written):
                 assert not EQUATION.search(text), text
 
 
-def test_over_thinking_is_as_much_as_promised(written):
+def test_amount_of_over_thinking(written):
     """Redundant text is at least 55 % on average; lengths of one problem's traces differ a lot."""
     shares, errors, computations = [], 0, 0
     for _, trace in written:
@@ -201,7 +201,7 @@ def test_rows_are_deterministic_and_independent_of_their_number():
         assert all({"start", "end", "essential", "kind", "role"} == set(step) for step in row["steps"])
 
 
-def test_the_default_is_what_it_was_byte_for_byte():
+def test_default_traces_are_unchanged():
     rows = json.dumps(build_dataset(60, seed=3, difficulty=(1, 5))).encode()
     assert hashlib.sha256(rows).hexdigest() == "3a1f0060bcea9584d608a429d7b0ce8a9fb1ac677d8adc02299c3802a50d0dfa"
 
@@ -237,7 +237,7 @@ def test_checks_are_worth_the_same_at_every_redundancy():
     assert all(abs(accuracy(redundancy) - usual) < 0.03 for redundancy in (4, 12, 30))
 
 
-def test_further_steps_say_true_numbers():
+def test_further_steps_state_correct_numbers():
     """Equations in words of checks and alternatives hold, also after a slip that nobody caught."""
     words = {"plus": "+", "minus": "-", "times": "*", "divided by": "/"}
     spoken = re.compile(r"(\d+) (plus|minus|times|divided by) (\d+) (?:is|makes|gives back|has to be|does give) (\d+)")

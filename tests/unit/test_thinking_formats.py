@@ -99,12 +99,12 @@ def test_cut_off_inside_the_thinking_there_is_no_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*WRITTEN, "none"])
-def test_without_a_mark_it_is_what_the_format_says(name: str) -> None:
+def test_unmarked_responses_depend_on_the_format(name: str) -> None:
     form, text = load_format(name), "7*3 is 21, so \\boxed{21}"
     answers = name in ("mistral", "granite", "gemma4", "kimi_k3", "minimax_m3", "none")
     assert (answer_of(text, form) == text) == answers
     assert (thinking_of(text, form) == "") == answers
-    # A prompt that closes the thinking (a hybrid model told not to think) leaves nothing but the answer.
+    # With a prompt that closes the thinking (a hybrid model in non-thinking mode) the response is only the answer.
     assert answer_of(text, replace(form, prompt_opens=False)) == text
 
 
@@ -157,7 +157,7 @@ DECIDED = [
 
 
 @pytest.mark.parametrize(("name", "text", "thinking", "answer"), DECIDED)
-def test_what_is_decided(name: str, text: str, thinking: str, answer: str) -> None:
+def test_choice_of_the_format(name: str, text: str, thinking: str, answer: str) -> None:
     form = load_format(name)
     assert (thinking_of(text, form), answer_of(text, form)) == (thinking, answer)
 
@@ -181,7 +181,7 @@ def test_recognised_by_its_marks(text: str, name: str | None) -> None:
 
 
 @given(st.text(alphabet="ab \n", max_size=20), st.text(alphabet="cd \n", max_size=20), st.sampled_from(sorted(WRITTEN)))
-def test_what_is_put_between_marks_comes_out_again(thinking: str, answer: str, name: str) -> None:
+def test_thinking_between_marks_round_trips(thinking: str, answer: str, name: str) -> None:
     form = load_format(name)
     text = f"{form.opening[0]}{form.labels[0] if form.labels else ''}{thinking}{form.bridge}{answer}"
     parts = split_response(text, form)
@@ -192,7 +192,7 @@ def test_what_is_put_between_marks_comes_out_again(thinking: str, answer: str, n
 
 
 @given(st.lists(st.sampled_from(["a", " ", "<think>", "</think>", "[/THINK]", "<answer>", "\n"]), max_size=12))
-def test_think_is_read_as_ever(pieces: list[str]) -> None:
+def test_think_tags_are_read_as_before(pieces: list[str]) -> None:
     """The rule for `<think>` written down a second time, as method.md has it."""
     text = "".join(pieces)
     bare = text.lstrip()
@@ -207,7 +207,7 @@ def test_think_is_read_as_ever(pieces: list[str]) -> None:
 OWN = {"opening": "<<", "closing": [">>", "//"], "answer_closing": "END", "unmarked": "answer"}
 
 
-def test_a_format_of_ones_own(tmp_path) -> None:
+def test_custom_format(tmp_path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(OWN), encoding="utf-8")
     form = load_format(str(file))
@@ -228,19 +228,19 @@ def test_a_format_of_ones_own(tmp_path) -> None:
         ({"closing": ">", "channels": True}, "channels is true, which needs marks in answer_opening"),
     ],
 )
-def test_a_bad_format_is_told(given, message) -> None:
+def test_bad_format_is_refused(given, message) -> None:
     with pytest.raises(InputError, match=f"mine.yaml: {message}"):
         parse_format("mine", given, "mine.yaml")
 
 
-def test_an_unknown_name_is_told_with_those_that_exist(tmp_path) -> None:
+def test_unknown_name_is_refused_with_the_known_ones(tmp_path) -> None:
     with pytest.raises(InputError, match=r"found 'qwen4', expected auto, one of deepseek_r1, qwen3, .* or a YAML file"):
         load_format("qwen4")
     with pytest.raises(InputError, match=r"no\.yaml: cannot be read"):
         load_format(str(tmp_path / "no.yaml"))
 
 
-def test_a_format_that_is_not_the_files_is_told() -> None:
+def test_format_other_than_the_files_is_reported() -> None:
     mistral = load_format("mistral")
     thought, plain = "<think>a</think>7", "7"
     assert other_format([thought, thought, plain], mistral) == "deepseek_r1"
@@ -258,7 +258,7 @@ def test_a_format_that_is_not_the_files_is_told() -> None:
     assert by_marks.startswith("none of 2 responses ends its thinking: marks looked for: those of every format")
 
 
-def test_segment_tells_a_format_that_is_not_the_files(tmp_path, capsys) -> None:
+def test_segment_reports_a_format_other_than_the_files(tmp_path, capsys) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text(json.dumps({"response": "<think>a</think>7"}) + "\n", encoding="utf-8")
     for words in (["-o", str(tmp_path / "out.jsonl")], ["--stats"]):
@@ -267,7 +267,7 @@ def test_segment_tells_a_format_that_is_not_the_files(tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, form in built_in().items() if form.opening])
-def test_thinking_that_messages_keep_apart_gets_the_marks_of_the_format(name, tmp_path) -> None:
+def test_separate_thinking_of_messages_gets_the_marks_of_the_format(name, tmp_path) -> None:
     file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     message = {"role": "assistant", "reasoning_content": "7*3 is 21", "content": "21"}
     file.write_text(json.dumps({"messages": [{"role": "user", "content": "7*3?"}, message]}) + "\n", encoding="utf-8")
@@ -278,7 +278,7 @@ def test_thinking_that_messages_keep_apart_gets_the_marks_of_the_format(name, tm
     assert row["steps"] == [{"start": 0, "end": 9, "kind": "forward"}]
 
 
-def test_responses_that_never_end_their_thinking_are_told() -> None:
+def test_responses_that_never_end_their_thinking_are_reported() -> None:
     assert never_closed([], THINK) is None
     assert never_closed(["cut", "a</think>b"], THINK) is None
     other = never_closed(["[THINK]a[/THINK]7", "[THINK]b[/THINK]8", "cut"], THINK)
@@ -319,7 +319,7 @@ def test_messages(message, parts) -> None:
 
 
 @pytest.mark.parametrize("content", [5, ["a"], [{"type": "thinking", "thinking": 5}]])
-def test_a_message_of_another_shape_is_told(content) -> None:
+def test_message_of_another_shape_is_refused(content) -> None:
     with pytest.raises(InputError, match="expected a text or a list of parts"):
         message_parts({"content": content})
 

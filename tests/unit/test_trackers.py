@@ -90,7 +90,7 @@ PACKAGES = {"trackio": [], "tensorboard": [], "wandb": ["wandb"], "mlflow": ["ml
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tracker", PACKAGES)
-def test_the_real_package(tracker, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_real_tracker_package(tracker, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     """A whole run with both evaluations and the package itself, offline: one run there, with both of them."""
     python = python_with(PACKAGES[tracker], tmp_path / "venv")
     trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
@@ -141,7 +141,7 @@ def in_mlflow(folder: Path) -> tuple[int, int]:
 def in_wandb(folder: Path) -> tuple[int, int]:
     files = list(folder.glob("wandb/offline-run-*/*.wandb"))
     (file,) = files
-    # Protocol buffers, with names as they are; a value stands in the logged row and in the summary after it.
+    # Protocol buffers, with plain names; a value is in the logged row and in the summary after it.
     return len(files), file.read_bytes().count(b"\reval/accuracy\x82") // 2
 
 

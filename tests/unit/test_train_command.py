@@ -139,7 +139,7 @@ def test_no_evaluation_means_none(train, tmp_path):
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_given_back(first):
+def test_interrupt_handler_is_restored(first):
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from attnpo.training.stopping import StopOnInterrupt
@@ -176,7 +176,7 @@ def test_time_is_up_before_a_step_that_would_end_late(monkeypatch):
     assert asked == [(False, False, False), (True, True, True)]
 
 
-def test_a_run_stopped_by_its_minutes_goes_on(train, tmp_path):
+def test_run_stopped_by_its_time_limit_is_resumed(train, tmp_path):
     """It ends well, with a checkpoint and the last evaluation; resumed, it has its minutes anew."""
     held_out = ("--eval_dataset_name", str(tmp_path / "problems.jsonl"), "--eval_on_start", "false")
     code, out, err = train("--max_steps", "3", "--max_minutes", "0.0001", *held_out)
@@ -213,8 +213,8 @@ def test_an_interrupt_of_one_process_stops_all(monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_not_finite(what, train, tmp_path, monkeypatch):
-    """The second step goes wrong; the weights after the first are kept, load, and the run goes on from them."""
+def test_non_finite_loss_ends_the_run(what, train, tmp_path, monkeypatch):
+    """The second step fails; the weights after the first are kept, can be loaded, and the run resumes from them."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -294,7 +294,7 @@ def heads_of(folder: Path) -> list[list[int]]:
 def test_heads_are_recorded_as_asked_for(train, search, tmp_path):
     assert train("--heads", "auto")[0] == 0
     assert config_of(tmp_path / "run")["heads"] == "auto"
-    assert train("--overwrite_run", "true")[0] == 0  # heads.json beside the model
+    assert train("--overwrite_run", "true")[0] == 0  # heads.json next to the model
     assert "heads" not in config_of(tmp_path / "run")
     assert heads_of(tmp_path / "run") == [[1, 0], [2, 3]]
     (tmp_path / "model" / "heads.json").unlink()
@@ -303,7 +303,7 @@ def test_heads_are_recorded_as_asked_for(train, search, tmp_path):
     assert len(search) == 2
 
 
-def test_old_heads_go_with_their_run(train, search, tmp_path):
+def test_old_heads_are_removed_with_their_run(train, search, tmp_path):
     run = tmp_path / "run"
     assert train("--heads", "auto")[0] == 0
     (run / "notes.txt").write_text("mine")
@@ -327,9 +327,9 @@ def test_heads_given_from_the_run_that_is_replaced(train, search, tmp_path):
 def test_a_resumed_run_keeps_its_heads(train, search, tmp_path):
     """Also in another folder, and where the model has got a head file meanwhile."""
     model, old, new = (tmp_path / name for name in ("model", "old", "new"))
-    beside = (model / "heads.json").rename(tmp_path / "later.json")
+    moved = (model / "heads.json").rename(tmp_path / "later.json")
     assert train("--max_steps", "1", "--output_dir", str(old))[0] == 0
-    beside.rename(model / "heads.json")
+    moved.rename(model / "heads.json")
     resumed = ("--max_steps", "2", "--resume_from_checkpoint")
     assert train(*resumed, str(old / "checkpoint-1"), "--output_dir", str(new))[0] == 0
     assert train(*resumed, "true", "--output_dir", str(old))[0] == 0

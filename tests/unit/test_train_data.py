@@ -1,4 +1,4 @@
-"""`attnpo train` on data as it lies around: GSM8K's worked answers, verl's rows in Parquet."""
+"""`attnpo train` on common data: GSM8K's worked answers, verl's rows in Parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores come out of forwards that run anyway."""
+"""Scores are captured in forwards that run anyway."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_no_further_forward(name, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+def test_no_additional_forward(name, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
     changes, expected = SETTINGS[name]
     for credit in ("outcome", "attnpo"):
         trainer = trainer_kit.make_trainer(
@@ -107,8 +107,8 @@ def test_positions_are_those_of_the_generation(trainer_kit, tiny_qwen2, tiny_tok
         trainer = trainer_kit.make_trainer(model, tiny_tokenizer, tmp_path / model.config.model_type)
         trainer.model.eval()  # GPT-2 has dropout
         alone, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), 8)
-        beside, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, padded, mask, 8)
-        torch.testing.assert_close(beside, alone, rtol=0, atol=1e-5)
+        together, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, padded, mask, 8)
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
         assert trainer._capture._positions._needed is needed
         with torch.no_grad():
             counted = trainer.model(input_ids=padded, attention_mask=mask).logits[:, -9:-1].log_softmax(dim=-1)

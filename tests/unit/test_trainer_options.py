@@ -147,7 +147,7 @@ def test_compiled_rollouts(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
         generation_kwargs={"max_cache_len": 128},
     )
     assert trainer.generation_config.cache_implementation == "static"
-    # As on a GPU, but for the compiler behind it and the kind of machine.
+    # As on a GPU, except for the compiler back end and the device type.
     config = CompileConfig(backend="eager", mode="default", dynamic=False)
     config._compile_all_devices = True
     trainer.generation_config.compile_config = config

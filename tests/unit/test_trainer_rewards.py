@@ -1,4 +1,4 @@
-"""Reward functions of the user's beside ours, missing rewards, and what is counted about them."""
+"""Custom reward functions in addition to ours, missing rewards, and their metrics."""
 
 from __future__ import annotations
 
@@ -143,11 +143,11 @@ def test_no_reward_function(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
         (["think_format_reward", "reasoning_accuracy_reward"], "reasoning_accuracy_reward", False),
         (["format", "accuracy_reward", "accuracy"], "accuracy", False),
         (["format", "is_correct"], "is_correct", False),
-        (["politeness", "length"], "politeness", False),  # alone beside the length term
+        (["politeness", "length"], "politeness", False),  # the only one besides the length term
         (["politeness", "cosine"], "politeness", True),
     ],
 )
-def test_who_says_right(names, judge, guessed):
+def test_reward_function_that_determines_accuracy(names, judge, guessed):
     from attnpo.training.rewards import find_judge
 
     assert find_judge(names, None) == (judge, guessed)
@@ -159,7 +159,7 @@ def graded(completions: list[Any], **kwargs: Any) -> list[float]:
     return [0.6 if "{42}" in text else 0.1 for text in completions]
 
 
-def test_a_threshold_says_what_is_right(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, capsys):
+def test_threshold_determines_what_is_right(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, capsys):
     kit = trainer_kit
     reward = [politeness, graded]
     options = {"responses": kit.MIXED, "reward": reward, "correct_reward": "graded", "length_reward": "none"}
@@ -189,8 +189,8 @@ def test_a_reward_above_one_needs_a_threshold(trainer_kit, tiny_qwen2, tiny_toke
     assert metrics(tmp_path / "b")[0]["accuracy"] == 5 / 8
 
 
-def test_the_config_of_trl_is_taken_over(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
-    """What it says is kept; what it leaves at TRL's default has this package's."""
+def test_values_of_a_trl_config_are_kept(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
+    """Its values are kept; options at TRL's default get this package's default."""
     from transformers import TrainingArguments
     from trl import GRPOConfig
 

@@ -1,4 +1,4 @@
-"""The parts that the trainer is made of, each by itself: no trainer and no TRL."""
+"""The parts of the trainer, each tested separately, without a trainer or TRL."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_verdicts_are_those_of_the_own_responses(batch):
     assert batch.verdicts == [True, None]
 
 
-def test_what_a_batch_puts_into_the_loss(batch, texts):
+def test_loss_inputs_of_a_batch(batch, texts):
     """The second group has 0.5 and nothing: alone with a reward, a response has advantage 0; 0.5 is not right."""
     batch.add_rewards(torch.tensor([[1.0], [0.0], [0.5], [NAN]]), SETUP)
     batch.records = new_records(batch, SETUP, names=["judge"], weights=ONE, split="train", step=1)
@@ -123,7 +123,7 @@ def padded(batch: GenerationBatch) -> tuple[torch.Tensor, torch.Tensor, int]:
     return torch.tensor(rows), torch.tensor(masks), width
 
 
-def test_a_forward_outside_passes_unread(batch):
+def test_forward_outside_the_capture_is_not_read(batch):
     capture, forward = ForwardCapture(), Forward()
     ids, mask, width = padded(batch)
     with capture.next_forward(None) as signals:
@@ -134,7 +134,7 @@ def test_a_forward_outside_passes_unread(batch):
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_entropies_are_read_and_handed_on_only_where_asked_for(batch, asked):
+def test_entropies_are_computed_only_if_required(batch, asked):
     capture, forward, given = ForwardCapture(), Forward(), []
     ids, mask, width = padded(batch)
     with capture.next_forward(Wanted(batch, heads=None, entropy=True, then=given.append)) as signals:
@@ -151,7 +151,7 @@ def test_entropies_are_read_and_handed_on_only_where_asked_for(batch, asked):
     assert loss.item() == pytest.approx(ids.float().mean(dim=1).mean().item())
 
 
-def test_a_failed_forward_leaves_nothing_open(batch):
+def test_failed_forward_closes_the_capture(batch):
     capture, forward = ForwardCapture(), Forward()
     with pytest.raises(MemoryError), capture.next_forward(Wanted(batch, heads=None, entropy=True)):
         raise MemoryError

@@ -1,4 +1,4 @@
-"""Trimming: which steps stay for their value, the bisection, the rows that come out, and the command."""
+"""Trimming: steps kept for their value, the bisection, the resulting rows, and the command."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_step_stays_whose_value_is_used():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(10, 14), st.integers(10, 14)), min_size=1, max_size=7), st.data())
-def test_what_is_left_uses_no_value_from_nowhere(numbers, data):
+def test_remaining_steps_use_only_derived_values(numbers, data):
     texts = [f"{used} is used and it = {stated}. " for used, stated in numbers]
     removed = data.draw(st.permutations(range(len(texts))))[: data.draw(st.integers(0, len(texts)))]
     kept = kept_for_values(texts, removed, "?")
@@ -109,7 +109,7 @@ def test_orders_by_hand():
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(-1, 20)), max_size=6))
-def test_the_most_that_passes(cases):
+def test_largest_removal_that_passes(cases):
     calls = []
 
     def check(pairs: list[tuple[int, int]]) -> list[bool]:
@@ -123,7 +123,7 @@ def test_the_most_that_passes(cases):
         assert sum(place == i for place, _ in calls) <= most.bit_length() + 2
 
 
-def test_what_is_found_has_passed_itself():
+def test_result_has_been_verified():
     passing = {0, 3, 6}
     seen: list[int] = []
     (found,) = most_removable([8], lambda pairs: [count in passing for _, count in pairs], seen.append)
@@ -152,7 +152,7 @@ def test_options_out_of_range(given, message):
         Options(**given)
 
 
-def test_how_many_steps_may_go():
+def test_number_of_removable_steps():
     assert [Options().most_removed(n) for n in (1, 2, 9)] == [0, 1, 8]
     assert [Options(keep=0.3).most_removed(n) for n in (1, 3, 10)] == [0, 2, 7]
     assert [Options(least=4).most_removed(n) for n in (3, 5)] == [0, 1]

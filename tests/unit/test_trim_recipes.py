@@ -1,4 +1,4 @@
-"""TRL's own commands take the recipes for what `attnpo trim` writes, and a step of DPO runs on the pairs."""
+"""TRL's own commands accept the recipes for the output of `attnpo trim`, and a step of DPO runs on the pairs."""
 
 from __future__ import annotations
 

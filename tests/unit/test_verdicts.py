@@ -791,7 +791,7 @@ def test_rules_of_a_comparison() -> None:
     assert verdict("4.5", "4.2", {"unit": "%", "tolerance": 0.1}) == "wrong"
 
 
-def test_what_is_read_is_handed_back() -> None:
+def test_extracted_answer_is_returned() -> None:
     assert judge_and_extract(r"\boxed{4} no, \[ \boxed{ \dfrac{1}{2} } \]", "0.5")[1] is not None
     assert judge_and_extract(r"It is \boxed{\dfrac{1}{2}}.", "0.5")[1] == r"\dfrac{1}{2}"
     assert judge_and_extract("I cannot say.", "0.5") == ("no_answer", None, [])

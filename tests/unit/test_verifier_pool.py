@@ -21,7 +21,7 @@ from attnpo.rewards.verdict import REWARD_OF, Verdict
 RIGHT, WRONG, NO_ANSWER = Verdict.RIGHT, Verdict.WRONG, Verdict.NO_ANSWER
 HANGS = r"\boxed{9^{9^{9^{9}}}}"  # sympy evaluates the tower
 
-# A worker that can be told to misbehave; everything else is the real one's.
+# A worker with faults on request; everything else is the real worker's.
 FAULTY_WORKER = """
 import ctypes, os
 from attnpo.rewards import worker
@@ -78,7 +78,7 @@ def test_every_kind_of_verdict(pool: VerifierPool) -> None:
     assert pool.verify([]) == []
 
 
-def test_references_are_told_once_each_in_order(pool: VerifierPool) -> None:
+def test_unverifiable_references_are_reported_once_in_order(pool: VerifierPool) -> None:
     assert pool.validate_references(["x^", "1", "", "x^", "2"]) == ["x^", ""]
 
 
@@ -120,7 +120,7 @@ def test_worker_that_dies_is_no_wrong_answer(faulty: VerifierPool) -> None:
     assert faulty.verify([(r"print \boxed{6}", "5"), (r"\boxed{5}", "5")]) == [WRONG, RIGHT]
 
 
-def test_worker_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_cannot_start_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "broken.py"
     script.write_text("import a_module_that_is_not_there")
     monkeypatch.setattr(pool_module, "WORKER_SCRIPT", script)

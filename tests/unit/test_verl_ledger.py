@@ -31,7 +31,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_as_in_trl(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, read_rollouts, method):
+def test_same_credit_and_records_as_trl(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, read_rollouts, method):
     kit, tokenizer, options = trainer_kit, tiny_tokenizer, METHODS[method]
     data = kit.problems(2)
     trainer = kit.make_trainer(
@@ -78,7 +78,7 @@ def test_bytes_of_a_batch():
     assert rows.bytes() == 8 * 8 + 4 * 4
 
 
-def test_wire():
+def test_spans_and_scores_round_trip():
     assert heads_of_text(heads_as_text([(1, 3), (20, 0)])) == [(1, 3), (20, 0)]
     assert unpack_spans(nothing_to_score()) == ([], None)
     table = unpack_scores([torch.tensor([0.1, 0.2]), torch.zeros(1), torch.zeros(1)], [2, 0, 3], 3)
@@ -103,7 +103,7 @@ def test_a_group_without_all_its_responses():
         grouped(["b", "a", "b"], [0, 0, 1], 2)
 
 
-def test_an_answer_that_nobody_could_verify_is_not_wrong():
+def test_unverified_answer_is_not_wrong():
     assert judged(0.0, "wrong") == 0.0
     assert judged(0.0, None) == 0.0
     assert judged(0.0, "right") == 1.0

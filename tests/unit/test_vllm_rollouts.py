@@ -1,4 +1,4 @@
-"""What rollouts by vLLM need, as far as it can be tried without vLLM (tests/on_vllm has the rest)."""
+"""Requirements of rollouts by vLLM, as far as they can be tested without vLLM (tests/on_vllm has the rest)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_server_cannot_be_fed_from_a_cpu():
     check_vllm(options(vllm_mode="server", use_vllm=False))
 
 
-def test_vllm_has_to_be_there(monkeypatch):
+def test_missing_vllm_is_refused(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         InputError, match=r"option use_vllm: the package vllm is not installed; pip install 'attnpo\[vllm\]'"
@@ -38,7 +38,7 @@ def test_vllm_has_to_be_there(monkeypatch):
 @pytest.mark.parametrize(
     ("use", "mode", "expected"), [(True, "colocate", True), (True, "server", False), (False, "colocate", False)]
 )
-def test_where_the_engine_lives(use, mode, expected):
+def test_mode_of_the_engine(use, mode, expected):
     assert in_process(options(use_vllm=use, vllm_mode=mode)) is expected
 
 

@@ -1,4 +1,4 @@
-"""The shipped model with wider heads, which stands in for it where an engine's attention knows no heads of 16."""
+"""The shipped model with wider heads, for engines whose attention does not support heads of 16."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pair(tmp_path_factory):
     ]
 
 
-def test_computes_the_same(pair):
+def test_wider_model_computes_the_same(pair):
     model, wide = pair
     assert (model.config.head_dim, wide.config.head_dim) == (16, 32)
     tokenizer = AutoTokenizer.from_pretrained(wide.name_or_path)
@@ -34,7 +34,7 @@ def test_computes_the_same(pair):
         torch.testing.assert_close(wide(ids).logits, model(ids).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_what_was_added_is_not_trained(pair):
+def test_added_components_are_not_trained(pair):
     _, wide = pair
     ids = torch.arange(2, 40)[None]
     wide(ids, labels=ids).loss.backward()

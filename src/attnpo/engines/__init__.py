@@ -1,1 +1,1 @@
-"""Training engines beside TRL: one folder each, with everything that names the engine's own package."""
+"""Training engines other than TRL, one folder each; only that folder imports the engine's package."""

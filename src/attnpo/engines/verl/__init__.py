@@ -1,5 +1,5 @@
-"""On verl and Ray: the method inside verl's own training step, without a fork (docs/verl.md).
+"""The method inside the training step of verl on Ray, without a fork (docs/verl.md).
 
-`options`, `ledger`, `wire`, `checks`, `settings` and `data` import no verl; `engine`, `trainer`, `reward` and `cpu` are
-loaded by verl's processes; `launch` runs on the machine where the command was given.
+`options`, `ledger`, `wire`, `checks`, `settings` and `data` do not import verl; `engine`, `trainer`, `reward` and `cpu`
+are loaded by verl's processes; `launch` runs on the machine where the user starts the command.
 """

@@ -1,4 +1,4 @@
-"""`python -m attnpo.engines.verl …` is `attnpo verl …`."""
+"""Run `attnpo verl …` as `python -m attnpo.engines.verl …`."""
 
 import sys
 

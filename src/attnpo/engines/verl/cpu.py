@@ -1,10 +1,11 @@
-"""verl without an accelerator: for tests and for trying a configuration out, not for training.
+"""verl without an accelerator: for tests and for trying out a configuration, not for training.
 
-A platform of verl's, and rollouts by transformers (`rollout.name=attnpo_cpu`) in one Ray actor per worker, which gets
-the weights after every update. Loaded by VERL_USE_EXTERNAL_MODULES in every process, before anything else of verl's.
+Registers a verl platform, and rollouts by transformers (`rollout.name=attnpo_cpu`) in one Ray actor per worker, which
+receives the weights after every update. VERL_USE_EXTERNAL_MODULES loads this module in every process, before the rest
+of verl.
 
-verl 0.9.1 supposes an accelerator in places that its platforms do not reach; those are met here: the process group
-would be "cpu:gloo,cpu:gloo", and torch.cpu has no memory to ask about.
+verl 0.9.1 assumes an accelerator in places that its platforms do not cover; they are handled here: the process group
+would be "cpu:gloo,cpu:gloo", and torch.cpu has no memory statistics.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NAME = "attnpo_cpu"
 
 
 class CpuModule(ModuleType):
-    """torch.cpu, with what verl asks of torch.cuda: memory that is never used, streams that are not there."""
+    """torch.cpu with the functions that verl calls on torch.cuda, such as memory statistics, which are all 0."""
 
     def __init__(self) -> None:
         super().__init__("attnpo_cpu_device")
@@ -50,7 +51,7 @@ class CpuModule(ModuleType):
 
 @PlatformRegistry.register(platform="cpu")
 class CpuPlatform(PlatformBase):
-    """The platform `VERL_PLATFORM=cpu`. Workers are counted as Ray's GPUs, which the launcher makes up."""
+    """The platform `VERL_PLATFORM=cpu`. A worker takes one Ray GPU; the launcher declares as many GPUs as workers."""
 
     device_name = "cpu"  # pyright: ignore[reportAssignmentType]
     vendor_name = "cpu"  # pyright: ignore[reportAssignmentType]
@@ -60,7 +61,7 @@ class CpuPlatform(PlatformBase):
         return True
 
     def current_device(self) -> Any:
-        return torch.device("cpu")  # a number would be one of CUDA's
+        return torch.device("cpu")  # PyTorch reads a number as a CUDA device
 
     def device_count(self) -> int:
         return 1
@@ -116,9 +117,10 @@ verl_distributed.initialize_global_process_group_ray.__defaults__ = (None, "gloo
 
 
 class CpuServer:
-    """Generates for one worker: an actor of Ray's. Requests that come close together are one batch.
+    """A Ray actor that generates for one worker. Requests that arrive within 0.2 s are one batch.
 
-    canned: a JSON file {prompt ids with commas: [response ids, …]}; responses are then given in turn, not sampled.
+    canned: a JSON file {prompt ids joined by commas: [response ids, …]}; its responses are returned in turn instead of
+    sampled ones.
     """
 
     def __init__(self, path: str, limit: int, canned: str | None, rank: int) -> None:
@@ -142,7 +144,7 @@ class CpuServer:
     async def generate(
         self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any], **_: Any
     ) -> TokenOutput:
-        """One response, with the version of the weights that wrote it."""
+        """Return one response and the version (`global_steps`) of the weights that generated it."""
         steps = self.steps
         if self.canned is not None:
             key = ",".join(map(str, prompt_ids))
@@ -156,7 +158,7 @@ class CpuServer:
         return TokenOutput(token_ids=ids, stop_reason="completed", extra_fields={"global_steps": steps})
 
     async def turn(self, key: str) -> int:
-        """How many canned responses to a prompt were given before: the first server counts for all."""
+        """Return how many canned responses to a prompt were returned before. The first server counts for all."""
         self.served[key] = self.served.get(key, -1) + 1
         return self.served[key]
 
@@ -167,11 +169,11 @@ class CpuServer:
 
     async def _work(self) -> None:
         while self._waiting:
-            await asyncio.sleep(0.2)  # what comes together is generated together
+            await asyncio.sleep(0.2)  # collect requests for a batch
             batch, self._waiting = self._waiting, []
             try:
                 found = await asyncio.to_thread(self._sample, [row[0] for row in batch], batch[0][1])
-            except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
+            except Exception as error:  # noqa: BLE001 - passed to the callers that wait for a response
                 for _, _, future in batch:
                     future.set_exception(RuntimeError(f"rollouts on a CPU: {error}"))
                 continue
@@ -195,7 +197,7 @@ class CpuServer:
         return [until_end(row, ends) for row in out.tolist()]
 
     async def load(self, weights: dict[str, torch.Tensor], steps: int | None) -> None:
-        """Take over the weights of the worker."""
+        """Load the weights of the worker."""
         if self.model is not None:
             self.model.load_state_dict(weights, strict=False)
         self.steps = steps or 0
@@ -212,7 +214,7 @@ class CpuServer:
 
 
 def until_end(row: list[int], ends: set[int]) -> list[int]:
-    """The tokens up to the first that ends the response, itself included."""
+    """Return the tokens up to and including the first end token."""
     for place, token in enumerate(row):
         if token in ends:
             return row[: place + 1]
@@ -231,12 +233,12 @@ class CpuReplica(RolloutReplica):
         handle = server.remote(
             self.model_config.path, self.config.response_length, options.get("canned"), self.replica_rank
         )
-        await handle.sleep.remote()  # that it has started
+        await handle.sleep.remote()  # wait until the actor has started
         self.servers, self._server_handle, self._server_address = [handle], handle, name
 
 
 class CpuRollout(BaseRollout):
-    """The worker's side: hands its weights to its server."""
+    """The worker's side: sends its weights to its server."""
 
     async def resume(self, tags: list[str]) -> None: ...
 

@@ -1,7 +1,8 @@
-"""verl's FSDP engine with one addition: the old-log-prob forward also gives the step scores.
+"""verl's FSDP engine with one addition: the old-log-prob forward also returns the step scores.
 
-That forward is the policy that sampled, and every token's log-probability is formed in it anyway. `actor_rollout_ref.
-model.external_lib` names this module, so that every worker loads it; `model_type: attnpo` picks the class.
+That forward runs the policy that sampled the responses, and computes every token's log-probability anyway.
+`actor_rollout_ref.model.external_lib` names this module, so that every worker loads it; `model_type: attnpo` selects
+the class.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ from attnpo.attention.capture import CapturedScores, capture_scores
 from attnpo.attention.layout import PackedLayout, StepLayout
 from attnpo.engines.verl.wire import HEADS, SCORES, SPANS, heads_of_text, pack_scores, unpack_spans
 
-# Where TRL is installed, verl patches a class of it that TRL 1.16 no longer has, and fails. There is nothing to patch.
+# If TRL is installed, verl patches a class that TRL 1.16 no longer has, and fails. This skips the patch.
 verl_patches.is_trl_available = lambda: False
 
 
 @EngineRegistry.register(model_type="attnpo", backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
 class AttnPOEngine(FSDPEngineWithLMHead):
-    """`FSDPEngineWithLMHead` that reads the steps of a batch which says where they are."""
+    """`FSDPEngineWithLMHead` that scores the steps of a batch which contains their positions."""
 
     def __init__(self, model_config: Any, *args: Any, **kwargs: Any) -> None:
-        model_config.model_type = "language_model"  # what verl's own code asks for
+        model_config.model_type = "language_model"  # the value that verl's own code requires
         super().__init__(model_config, *args, **kwargs)
         self._captured: CapturedScores | None = None
         self._steps: list[int] = []
 
     def forward_step(self, micro_batch: TensorDict, loss_function: Any, forward_only: bool) -> Any:
-        """As verl's, with the scores of the steps among the outputs where the batch has spans and heads."""
+        """Run verl's forward step; if the batch has spans and heads, add the step scores to the outputs."""
         heads = tu.get_non_tensor_data(data=micro_batch, key=HEADS, default=None)
         if heads is None or not forward_only:
             return super().forward_step(micro_batch, loss_function, forward_only)
-        layout, self._steps = self.layout(micro_batch)  # from the batch as it lies in memory: no wait for the device
+        layout, self._steps = self.layout(micro_batch)  # before the batch is on the device: no synchronisation
         chosen = heads_of_text(heads)
         try:
             with capture_scores(self.module, layout, chosen, group=self.ulysses_parallel_group) as self._captured:
@@ -47,7 +48,7 @@ class AttnPOEngine(FSDPEngineWithLMHead):
             self._captured = None
 
     def layout(self, micro_batch: TensorDict) -> tuple[StepLayout | PackedLayout, list[int]]:
-        """Where steps and answers lie in the rows that the forward will see, and how many steps every sequence has."""
+        """Return the positions of steps and answers in the forward's rows, and the number of steps per sequence."""
         found = [unpack_spans(row) for row in micro_batch[SPANS].unbind()]
         steps, answers = [row[0] for row in found], [row[1] for row in found]
         lengths = micro_batch["input_ids"].offsets().diff().tolist()

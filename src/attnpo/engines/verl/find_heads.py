@@ -1,6 +1,6 @@
-"""`heads: auto` before a run on verl: the search of `attnpo train`, on one worker, in a process of its own.
+"""`heads: auto` on verl: the head search of `attnpo train`, in a separate process before Ray starts.
 
-A process of its own, so that the memory of the accelerator is free again when Ray starts. The model must fit on one.
+The process ends before Ray starts, so that the accelerator's memory is free again. The model must fit on one device.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ REFUSED = 2
 
 
 def find(config: Any, options: VerlOptions, file: Path) -> None:
-    """Write the head file of a run, and beside it the responses that the heads were found on.
+    """Write the head file of a run, and next to it the responses on which the heads were found.
 
-    Those that a run has found for this model which got no further are taken as they are.
+    If an earlier start in this folder found heads for the same model but did not get further, they are reused.
 
     Raises:
-        InputError: several files of problems, of which the search takes one; heads of another model are there; what
-            else the search refuses, which it says itself.
-        RunError: the search found none; what it said stands above.
+        InputError: several problem files (the search reads one); the folder has heads of another model; the search
+            refused its input and printed the reason.
+        RunError: the search found no heads; its messages are printed above.
     """
     known = RunFolder(file.parent).heads_of_a_start
     if known is not None:
@@ -45,7 +45,7 @@ def find(config: Any, options: VerlOptions, file: Path) -> None:
     line = [sys.executable, "-m", __name__, *arguments(config, options, where)]
     code = _run(line)
     if code == REFUSED:
-        raise InputError("heads: auto: the search before the run could not begin; the reason stands above")
+        raise InputError("heads: auto: the search before the run could not begin; the reason is printed above")
     if code:
         raise RunError("heads: auto: the search before the run found no heads; give a head file with --heads")
     for name in (HEADS, HEADS_TRACES):
@@ -54,7 +54,7 @@ def find(config: Any, options: VerlOptions, file: Path) -> None:
 
 
 def _run(line: list[str]) -> int:
-    """The exit code of a process that does not outlive this one: the pipe to it closes, however this one ends."""
+    """Run a process and return its exit code. The process ends with this one, whose end closes the pipe to it."""
     with subprocess.Popen(line, stdin=subprocess.PIPE) as process:
         try:
             return process.wait()
@@ -64,11 +64,11 @@ def _run(line: list[str]) -> int:
 
 
 def arguments(config: Any, options: VerlOptions, folder: Path) -> list[str]:
-    """The options of `attnpo train` for the search."""
+    """Return the options of `attnpo train` for the search."""
     problems = config.data.train_files
     if not isinstance(problems, str):
         raise InputError(
-            "option heads: auto takes the problems of one file; data.train_files has several, give a head file"
+            "option heads: auto reads the problems of one file; data.train_files has several: give a head file"
         )
     rollout, data = config.actor_rollout_ref.rollout, config.data
     given = {
@@ -100,7 +100,7 @@ def arguments(config: Any, options: VerlOptions, folder: Path) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    """The search itself, with TRL's trainer, which takes no step."""
+    """Search for heads with TRL's trainer, without a training step; return the exit code."""
     from rich.console import Console
 
     from attnpo.rewards.pool import VerifierPool
@@ -113,7 +113,7 @@ def main(argv: list[str]) -> int:
         with quiet_screen():
             data, args, model_config = parse(argv)
             with VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
-                # The launcher has said which problems there are.
+                # Quiet: the launcher has reported the problems already.
                 trainer, _ = build_trainer(data, args, model_config, pool, Console(quiet=True))
                 begun = True
                 trainer.find_heads(say=console.print)
@@ -124,8 +124,8 @@ def main(argv: list[str]) -> int:
 
 
 def end_with(parent: int) -> None:
-    """End this process when the one that holds the other end of the pipe `parent` has ended."""
-    while os.read(parent, 1):  # not by sys.stdin, whose lock would be held when this process ends by itself
+    """Wait until the process at the other end of the pipe `parent` has ended, then end this one."""
+    while os.read(parent, 1):  # not sys.stdin, whose lock would still be held when this process ends normally
         pass
     os._exit(1)
 

@@ -1,7 +1,7 @@
-"""`attnpo verl`: sets verl's keys, checks everything, and hands on to verl.
+"""`attnpo verl`: set verl's keys, check everything, and start verl.
 
-Everything that can be found wrong is found before Ray starts. Then verl's own `run_ppo` runs, with a task runner that
-knows this package's trainer.
+Everything that can be checked is checked before Ray starts. Then verl's own `run_ppo` runs, with a task runner that
+registers this package's trainer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from attnpo.attention.heads import HEADS
 from attnpo.engines.verl import checks
+from attnpo.engines.verl.data import check_data, use_of, write_problems
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.engines.verl.settings import Asked, compose, put, read_arguments
 from attnpo.errors import InputError, RunError
@@ -36,11 +37,11 @@ HANDED_ON = (
 
 
 def main(argv: Sequence[str]) -> Path:
-    """One run; returns its folder.
+    """Do one run; return its folder.
 
     Raises:
-        InputError: anything wrong with options, keys, versions, model, heads or data, before Ray starts.
-        RunError: the run itself failed; what verl said stands above.
+        InputError: wrong options, keys, versions, model, heads or data, before Ray starts.
+        RunError: the run failed; verl's messages are printed above.
     """
     checks.check_versions()
     asked = read_arguments(argv)
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> Path:
         stack.enter_context(without_bars())
         with TemporaryDirectory(prefix="attnpo-verl-") as temporary:
             written = prepare(config, options, Path(temporary))
-            checks.check_data(config, None if written is None else written.folder)
+            check_data(config, None if written is None else written.folder)
             check_by_verl(config)
             if asked.check_only:
                 print("everything that can be checked beforehand is in order")
@@ -65,27 +66,27 @@ def main(argv: Sequence[str]) -> Path:
 
 
 def for_platform(asked: Asked) -> None:
-    """What verl's processes must find in their environment, before anything of verl's is imported."""
+    """Set environment variables for verl's processes. Call it before verl is imported."""
     if asked.keys.get("trainer.device") == "cpu":
         os.environ["VERL_PLATFORM"] = "cpu"
         os.environ["VERL_USE_EXTERNAL_MODULES"] = "attnpo.engines.verl.cpu"
-    # One thread each would be one core each; a worker process of Ray's takes what it finds.
+    # Each of Ray's worker processes inherits this; a tokenizer's own threads would take one core each.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @dataclass(frozen=True)
 class Written:
-    """The problems of `dataset_name`, and the folder in which they lie in verl's form."""
+    """The problems of `dataset_name`, and the folder with their files in verl's format."""
 
     folder: Path
     sets: ProblemSets
 
 
 def prepare(config: Any, options: VerlOptions, temporary: Path) -> Written | None:
-    """Names that verl cannot resolve, and problems in a form that it does not read.
+    """Resolve model names that verl does not know, and convert the problems of `dataset_name` to verl's format.
 
-    The problems of `dataset_name` are written into `temporary`, else the answer is None: the run folder may be another
-    run's, and only `describe` writes there.
+    They are written into `temporary`: the run folder may belong to another run, and only `describe` writes there.
+    None: no `dataset_name`, since verl reads its own files.
     """
     from attnpo.models import resolve_model
 
@@ -93,8 +94,6 @@ def prepare(config: Any, options: VerlOptions, temporary: Path) -> Written | Non
     put(config, "actor_rollout_ref.model.path", path)
     if options.dataset_name is not None:
         from transformers import AutoTokenizer
-
-        from attnpo.engines.verl.data import use_of, write_problems
 
         trust = config.actor_rollout_ref.model.trust_remote_code
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
@@ -106,7 +105,7 @@ def prepare(config: Any, options: VerlOptions, temporary: Path) -> Written | Non
 
 
 def check_by_verl(config: Any) -> None:
-    """verl's own checks. Raises InputError with what it says."""
+    """Run verl's own checks. Raises InputError with verl's message."""
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
     from verl.utils.device import auto_set_device
@@ -116,7 +115,7 @@ def check_by_verl(config: Any) -> None:
         validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     except (ValueError, AssertionError, KeyError, TypeError) as error:
         raise InputError(f"verl's configuration: {error}") from error
-    except Exception as error:  # Hydra wraps what a dataclass of verl's refuses
+    except Exception as error:  # Hydra wraps the errors of verl's dataclasses
         if type(error).__module__.startswith(("hydra", "omegaconf")):
             raise InputError(f"verl's configuration: {error}") from error
         raise
@@ -131,7 +130,7 @@ def describe(
     *,
     written: Written | None,
 ) -> None:
-    """The run folder: free, locked, with the problems in `written`, config.yaml, environment.json and heads.json."""
+    """Check and lock the run folder; write the problems in `written`, config.yaml, environment.json and heads.json."""
     from omegaconf import OmegaConf
 
     from attnpo.training.known_heads import found_already
@@ -143,7 +142,7 @@ def describe(
     if not going_on and not options.overwrite_run:
         folder.check_free(go_on="--resume true")
         if any(checkpoints.glob("global_step_*")):
-            raise InputError(f"option output_dir: {checkpoints} holds checkpoints of a run; go on with --resume true")
+            raise InputError(f"option output_dir: {checkpoints} has checkpoints of a run; continue with --resume true")
     folder.check_writable()
     stack.enter_context(locked(folder.path))
     if options.overwrite_run and not going_on:
@@ -176,7 +175,8 @@ def describe(
 def describe_run(
     folder: Path, config: Any, options: VerlOptions, argv: Sequence[str], resolved: Any, sets: ProblemSets | None
 ) -> None:
-    """config.yaml, with this package's options under the names that its page knows, and verl's whole configuration."""
+    """Write config.yaml: this package's options, under the names that the report page reads, and verl's
+    configuration."""
     import platform
 
     from attnpo.training.description import problems_of, write_description
@@ -209,7 +209,7 @@ def describe_run(
 
 
 def run(config: Any) -> None:
-    """verl's run, in a Ray of its own unless one is running. Nothing of it is left afterwards, also of a failed one."""
+    """Run verl, in a new Ray unless one is running. A Ray started here is shut down afterwards, also on failure."""
     import ray
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
@@ -222,7 +222,7 @@ def run(config: Any) -> None:
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
         what = cause if cause is not None else error
-        print(error, file=sys.stderr)  # with the lines of the process it happened in
+        print(error, file=sys.stderr)  # with the traceback of the process that failed
         raise RunError(f"the run on verl failed: {type(what).__name__}: {what}"[:4000]) from error
     finally:
         if started:
@@ -230,7 +230,7 @@ def run(config: Any) -> None:
 
 
 def with_own_trainer(runner: type) -> type:
-    """verl's task runner, which finds this package's trainer and estimator among its own."""
+    """Return verl's task runner with this package's trainer and estimator registered."""
 
     class AttnPOTaskRunner(runner):
         def run(self, config: Any) -> None:

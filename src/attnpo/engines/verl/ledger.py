@@ -1,10 +1,10 @@
-"""One batch of verl's, from the sampled ids to the advantage of every token: what the trainer of verl knows of credit.
+"""Credit for one verl batch, from the sampled ids to the advantage of every token. Does not import verl.
 
-Everything that TRL's trainer does as well is the same code: `GenerationBatch` finds the steps and forms the outcome
+The steps that TRL's trainer performs too are the same code: `GenerationBatch` finds the steps and computes the outcome
 advantages, `RewardSetup` adds the length reward, `assign_credit` runs the method, `Recorder` writes the run folder. The
-ledger brings verl's rows, which come in any order, into groups and back. It knows no verl.
+ledger sorts verl's rows, which come in any order, into groups, and the results back into verl's order.
 
-Shape legend: N responses of a batch, C most tokens of any of them, S most steps, G responses per problem.
+Shape legend: N responses of a batch, C tokens of the longest one, S most steps of any one, G responses per problem.
 """
 
 from __future__ import annotations
@@ -38,20 +38,21 @@ from attnpo.training.rewards import LENGTH, RewardSetup
 
 ACCURACY = "accuracy"
 WHY_MISSING = (
-    "The rollouts of the others failed (the log of AgentLoopWorkerTQ says why). With "
+    "The other rollouts failed (the log of AgentLoopWorkerTQ has the reason). With "
     "trainer.v1.sampler.sync_refill_failed_groups=true verl samples other problems in their place"
 )
 
 
 @dataclass
 class Rows:
-    """The responses of one batch as verl has them; lists of N entries in verl's order.
+    """The responses of one batch: lists of N entries in verl's order.
 
     Attributes:
-        uids: of the problem's group; numbers: of the response within it.
+        uids: id of the problem's group; numbers: index of the response in its group.
         prompts, responses: sampled token ids.
         rows: prompt, reference and id of the problem, for the records.
-        rewards: of verl's reward function; verdicts: of this package's verifier, None where another function judged.
+        rewards: values of verl's reward function; verdicts: those of this package's verifier, None where a custom
+            reward function was used.
     """
 
     uids: list[str]
@@ -66,7 +67,7 @@ class Rows:
         return len(self.uids)
 
     def bytes(self) -> int:
-        """Of their numbers, as verl's store gives them: token ids in 8 bytes each, rewards per response token in 4."""
+        """Return the size of the tensors in verl's store: 8 bytes per token id, 4 per response token's reward."""
         return sum(8 * len(ids) for ids in self.prompts) + sum((8 + 4) * len(ids) for ids in self.responses)
 
 
@@ -75,10 +76,10 @@ class Ledger:
 
     Args:
         options: of the run.
-        tokenizer, form: the model's, and how it marks its thinking.
+        tokenizer, form: the model's tokenizer and thinking format.
         end_ids: tokens that end a response.
-        group_size: G; steps: of the run, for the delay T.
-        heads: those of the attention signal; None: the method reads none.
+        group_size: G; steps: number of optimiser steps of the run, for the delay T.
+        heads: heads of the attention signal; None if the method does not use it.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Ledger:
         self.end_ids, self.group_size, self.heads = list(end_ids), group_size, heads
         self.credit = options.make_credit(steps)
         self.folder = RunFolder(options.output_dir, rollouts=options.record_rollouts)
-        self._judge = AccuracyReward()  # holds the verdicts; the verifying is done where the rollouts are
+        self._judge = AccuracyReward()  # only holds the verdicts; the reward workers verify
         self.rewards = RewardSetup.build([self._judge], options)
         self.names = [ACCURACY, *([LENGTH] if self.rewards.has_length else [])]
         self.rewards.bind(self.names, tokenizer, form)
@@ -108,14 +109,14 @@ class Ledger:
         self._batch = GenerationBatch(rows=[], group_size=group_size)
 
     def use_threshold_of(self, heads_file: Path) -> None:
-        """`credit_threshold: heads`: the baseline that was measured with the heads, out of their file."""
+        """Take the threshold from the head file if `credit_threshold` is `heads`."""
         if self.options.credit_threshold == OF_HEADS and isinstance(self.credit, AttnPOCredit):
             self.credit = replace(self.credit, threshold=load_threshold(heads_file))
 
     # ---------------------------------------------------------------- one batch of training
 
     def locate(self, rows: Rows) -> list[Int64[Tensor, " n"]]:
-        """Begin a batch: steps on the sampled ids; what the engine needs of every response, in verl's order."""
+        """Begin a batch: find the steps on the sampled ids. Returns the engine's input rows, in verl's order."""
         with self.recorder.timer("credit"):
             self._order = grouped(rows.uids, rows.numbers, self.group_size)
             self._batch = self._located(rows, self._order, self.group_size)
@@ -138,7 +139,7 @@ class Ledger:
         return batch
 
     def _back(self, values: Sequence[Any]) -> list[Any]:
-        """Values in the order of the groups, in verl's order."""
+        """Reorder values from the order of the groups to verl's order."""
         placed: list[Any] = [None] * len(values)
         for value, place in zip(values, self._order, strict=True):
             placed[place] = value
@@ -152,9 +153,9 @@ class Ledger:
         scores: Sequence[Float[Tensor, " n"]] | None = None,
         entropies: Sequence[Float[Tensor, " n"]] | None = None,
     ) -> list[Float[Tensor, " n"]]:
-        """The advantage of every token of every response, in verl's order, after `locate`.
+        """Return the advantage of every token of every response, in verl's order. Call `locate` first.
 
-        scores: of the steps, as the engine gives them back; entropies: of the response tokens. `step` counts from 1.
+        scores: the rows that the engine returned; entropies: one per response token. `step` counts from 1.
         """
         batch, order, options = self._batch, self._order, self.options
         with self.recorder.timer("credit"):
@@ -182,7 +183,7 @@ class Ledger:
         return self._back(tokens)
 
     def _rewards(self, rows: Rows, order: list[int], step: int) -> Float[Tensor, "N K"]:
-        """Accuracy and, where it is on, the length reward; NaN where nobody could judge."""
+        """Return accuracy and, if there is one, the length reward; NaN where the answer could not be verified."""
         values = torch.tensor([[judged(rows.rewards[i], rows.verdicts[i])] for i in order])
         self._take_verdicts([rows.verdicts[i] for i in order])
         if self.rewards.has_length:
@@ -191,7 +192,7 @@ class Ledger:
         return self.rewards.add_length_reward(values, lengths, self.group_size, step=step)
 
     def _take_verdicts(self, verdicts: list[str | None]) -> None:
-        """Let the records show these verdicts; none where a reward function of one's own judged."""
+        """Use these verdicts for the records; a custom reward function gives none."""
         known = [Verdict(verdict) for verdict in verdicts if verdict is not None]
         self._judge.last_verdicts = known
         self.rewards.functions[0] = self._judge if len(known) == len(verdicts) else judged_elsewhere
@@ -202,7 +203,7 @@ class Ledger:
         scores: Sequence[Float[Tensor, " n"]] | None,
         entropies: Sequence[Float[Tensor, " n"]] | None,
     ) -> dict[str, Tensor]:
-        """What the credit method asks for, in the order of the groups."""
+        """Return the signals that the credit method requires, in the order of the groups."""
         signals: dict[str, Tensor] = {}
         counts, width = entries["num_steps"].tolist(), entries["step_lengths"].shape[1]
         if "attention" in self.credit.signals:
@@ -217,14 +218,14 @@ class Ledger:
         return signals
 
     def metrics(self) -> dict[str, float]:
-        """Write the records of the step; what metrics.jsonl says of them, with the seconds spent here."""
+        """Write the records of the step; return their metrics and the seconds spent here, for metrics.jsonl."""
         return {**self.recorder.end_step(), **self.recorder.take_seconds()}
 
     # ---------------------------------------------------------------- evaluation
 
     def evaluate(self, rows: Rows, step: int) -> None:
         """Keep the records of held-out responses after `step`; `held_out.finish` writes them."""
-        order = sorted(range(len(rows)), key=lambda i: rows.rows[i].get("place", i))  # that of the data set
+        order = sorted(range(len(rows)), key=lambda i: rows.rows[i].get("place", i))  # order of the data set
         batch = self._located(rows, order, 1)
         values = torch.tensor([[judged(rows.rewards[i], rows.verdicts[i])] for i in order])
         self._take_verdicts([rows.verdicts[i] for i in order])
@@ -233,10 +234,10 @@ class Ledger:
         weights = torch.ones(len(self.names))
         self.held_out.add(new_records(batch, self.rewards, names=self.names, weights=weights, split="eval", step=step))
 
-    # ---------------------------------------------------------------- what a checkpoint keeps
+    # ---------------------------------------------------------------- state in a checkpoint
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run must go on with, as JSON: heads, options of the method, state of the length reward."""
+        """Return what a resumed run has to restore, as JSON: heads, method options, state of the length reward."""
         method = asdict(self.credit) if is_dataclass(self.credit) else {}
         return {
             "credit": self.credit.name,
@@ -247,10 +248,10 @@ class Ledger:
         }
 
     def load_state(self, file: Path) -> None:
-        """Go on as the run did that wrote `file`: with its heads and its delay, whatever the options say now.
+        """Restore the state in `file`; its heads, delay and threshold replace those of the present options.
 
         Raises:
-            InputError: it was made with another credit method or length reward.
+            InputError: the file was written with another credit method or length reward.
         """
         state = json.loads(file.read_text(encoding="utf-8"))
         for choice, now in (("credit", self.credit.name), ("length_reward", self.rewards.length.name)):
@@ -265,7 +266,7 @@ class Ledger:
 
 
 def judged(reward: float, verdict: str | None) -> float:
-    """A response's value as this package counts it: NaN where our verifier could not tell, which verl cannot say."""
+    """Return the accuracy of a response: NaN if the verdict is unknown, a case that verl's reward cannot express."""
     if verdict is None:
         return reward
     known = REWARD_OF[Verdict(verdict)]
@@ -273,30 +274,30 @@ def judged(reward: float, verdict: str | None) -> float:
 
 
 def judged_elsewhere(completions: list[Any], **columns: Any) -> list[None]:
-    """In the place of a reward function whose values have come with the responses."""
+    """Placeholder for a reward function whose values arrive together with the responses."""
     return [None] * len(completions)
 
 
 def grouped(uids: Sequence[str], numbers: Sequence[int], group_size: int) -> list[int]:
-    """Places of the rows, problem by problem in order of appearance, responses of a problem by their number.
+    """Return the indices of the rows sorted by problem, in order of appearance, and by number within a problem.
 
     Raises:
-        RunError: a problem without all its responses; its baseline would be another one.
+        RunError: a problem with missing responses, which would change its baseline.
     """
     counts = Counter(uids)
     short = {uid: count for uid, count in counts.items() if count != group_size}
     if short:
         uid, count = next(iter(short.items()))
         raise RunError(
-            f"problem {uid}: {count} of {group_size} responses came back, and so for {len(short)} of {len(counts)} "
-            f"problems. {WHY_MISSING}"
+            f"problem {uid}: {count} of {group_size} responses came back; responses are missing for {len(short)} of "
+            f"{len(counts)} problems. {WHY_MISSING}"
         )
     first = {uid: place for place, uid in reversed(list(enumerate(uids)))}
     return sorted(range(len(uids)), key=lambda i: (first[uids[i]], numbers[i]))
 
 
 def heads_of_run(folder: Path) -> list[Head]:
-    """The heads that lie in a run folder."""
+    """Load the heads of a run folder."""
     return load_heads(folder / HEADS)
 
 

@@ -1,6 +1,6 @@
-"""The options that are this package's own in a run on verl; everything else is verl's, under verl's names.
+"""This package's options of a run on verl; everything else is verl's, under verl's names.
 
-They mean what they mean to `attnpo train` (docs/methods.md), and have its defaults.
+The options have the meaning and the defaults that they have in `attnpo train` (docs/methods.md).
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from attnpo.training.method_options import (
     make_length_reward,
 )
 
-MADE_HERE = FORWARD_SIGNALS | {"states_answer"}
-"""Signals that the engine has: those of the old-log-prob forward, and what the text of a response says."""
+AVAILABLE_SIGNALS = FORWARD_SIGNALS | {"states_answer"}
+"""Signals that this engine provides: those of the old-log-prob forward, and the answers stated in a response's text."""
 
 
 @dataclass
 class VerlOptions:
-    """Options of `attnpo verl`, as `attnpo train` has them.
+    """Options of `attnpo verl`, named as in `attnpo train`.
 
     Attributes:
         output_dir: the run folder, on a disk that all nodes see.
-        dataset_name, eval_dataset_name: problems as `attnpo train` takes them, written into the run folder as verl
-            reads them; None: the files of data.train_files and data.val_files, which have verl's own columns.
+        dataset_name, eval_dataset_name: problems as for `attnpo train`, written into the run folder in verl's format;
+            None: the files of data.train_files and data.val_files, which have verl's own columns.
         dataset_config, dataset_…_split, train_problems, eval_problems, task_…, …_column, system_prompt,
-        prompt_template: of those problems.
+        prompt_template: how to read those problems.
         credit_delay: T; None: half of the steps of the run.
-        max_completion_length: verl's data.max_response_length, taken over from there.
-        correct_threshold: the value of a reward function of one's own from which a response is right.
+        max_completion_length: copied from verl's data.max_response_length.
+        correct_threshold: the value of a custom reward function from which a response counts as right.
         verifier_timeout: seconds after which a verification is killed.
     """
 
@@ -92,7 +92,7 @@ class VerlOptions:
     resume: bool = False
     max_completion_length: int | None = None
 
-    correct_reward: None = None  # there is one reward function: verl's
+    correct_reward: None = None  # not an option here: verl has a single reward function
 
     def __post_init__(self) -> None:
         for name in ("system_prompt", "prompt_template"):
@@ -102,10 +102,10 @@ class VerlOptions:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> VerlOptions:
-        """From names and values.
+        """Make options from names and values, and check them.
 
         Raises:
-            InputError: an option nobody knows, a choice that does not exist or that this engine does not have, a value
+            InputError: an unknown option, a choice that does not exist or that this engine does not support, a value
                 out of range. The message names the option.
         """
         known = [field.name for field in fields(cls) if field.name != "correct_reward"]
@@ -118,7 +118,7 @@ class VerlOptions:
         return options
 
     def check(self) -> None:
-        """Raises InputError as `of` does."""
+        """Raise InputError in the cases listed for `of`."""
         import_modules(self.credit_module)
         for option, choices in (("advantage", KINDS), ("credit", credit_names())):
             value = getattr(self, option)
@@ -130,40 +130,40 @@ class VerlOptions:
         if not self.verifier_timeout > 0:
             raise InputError(f"option verifier_timeout: found {self.verifier_timeout}, expected more than 0")
         method, length = self.make_credit(), self.make_length_reward()
-        missing = method.signals - MADE_HERE
+        missing = method.signals - AVAILABLE_SIGNALS
         if missing or getattr(method, "run_options", None):
             needs = f"needs {', '.join(sorted(missing))}" if missing else "needs a loss of TRL's"
             raise InputError(
-                f"option credit: {self.credit!r} {needs}, which takes more rollouts within a step and is not there on "
-                "verl; expected attnpo, first_correct, outcome, or one of your own of the signals "
-                f"{', '.join(sorted(MADE_HERE))}. "
-                "`attnpo train` has it"
+                f"option credit: {self.credit!r} {needs}, which takes more rollouts within a step and is not available "
+                "on verl; expected attnpo, first_correct, outcome, or a custom method with the signals "
+                f"{', '.join(sorted(AVAILABLE_SIGNALS))}. "
+                "`attnpo train` supports it"
             )
         if length.instruction is not None:
             raise InputError(
-                f"option length_reward: {self.length_reward!r} writes a length into every prompt, which is not there "
-                "on verl; `attnpo train` has it"
+                f"option length_reward: {self.length_reward!r} writes a length into every prompt, which is not "
+                "available on verl; `attnpo train` supports it"
             )
 
     def check_group(self, responses: int) -> None:
-        """Raises InputError for a group size (verl's rollout.n) without a baseline."""
+        """Raise InputError for a group size (verl's rollout.n) for which the advantage has no baseline."""
         check_group_size(self.advantage, responses)
 
     def delay(self, steps: int) -> int:
-        """T of a run of so many steps."""
+        """Return the delay T of a run of `steps` optimiser steps."""
         return round(DELAY_SHARE * steps) if self.credit_delay is None else self.credit_delay
 
     def make_credit(self, steps: int = 0) -> CreditMethod:
-        """The credit method, ready to call; `steps`: of the run."""
+        """Return the credit method, ready to call; `steps`: number of optimiser steps of the run."""
         of_attnpo = {name: getattr(self, option) for name, option in ATTNPO_OPTIONS.items()}
         of_attnpo["threshold"] = fixed_threshold(self.credit_threshold, self.credit_yardstick)
         of_attnpo["delay"] = self.delay(steps)
         return make_credit(self.credit, self.credit_kwargs, of_attnpo)
 
     def make_length_reward(self) -> LengthReward:
-        """The length reward, ready to call."""
+        """Return the length reward, ready to call."""
         return make_length_reward(self.length_reward, self.length_alpha, self.length_kwargs, self.max_completion_length)
 
     def given(self) -> dict[str, Any]:
-        """Names and values, for config.yaml and for verl's processes."""
+        """Return names and values, for config.yaml and for verl's processes."""
         return {name: value for name, value in asdict(self).items() if name != "correct_reward"}

@@ -1,17 +1,18 @@
-"""verl's configuration of a run: its defaults, ours, a recipe's, the command line's, and what must be so.
+"""Compose verl's configuration of a run: verl's defaults, ours, the recipe, the command line, and the forced keys.
 
 A recipe is a YAML file with the sections `attnpo` (this package's options) and `verl` (verl's configuration, nested as
-verl nests it). On the command line `--credit outcome` is an option of this package and
-`actor_rollout_ref.rollout.n=8` one of verl's; a key that verl's configuration does not have yet begins with `+`.
+there). On the command line `--credit outcome` is an option of this package and `actor_rollout_ref.rollout.n=8` a key of
+verl's configuration; a key that verl's configuration does not have yet begins with `+`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -22,9 +23,9 @@ from attnpo.training.problems import has_held_out
 ENGINE = "attnpo.engines.verl.engine"
 REWARD = "pkg://attnpo.engines.verl.reward"
 VERIFIED = "VerifiedReward"
-"""The reward manager of this package; under any other a reward function of the user's judges."""
+"""The reward manager of this package; with any other one, the user's reward function decides what is right."""
 AGENT = "single_turn_agent"
-"""The agent loop of verl's that makes one uninterrupted response."""
+"""verl's agent loop that samples one uninterrupted response."""
 
 FORCED: dict[str, Any] = {
     "trainer.use_v1": True,
@@ -33,7 +34,7 @@ FORCED: dict[str, Any] = {
     "actor_rollout_ref.model.external_lib": ENGINE,
     "+actor_rollout_ref.model.model_type": "attnpo",
 }
-"""What makes verl run this package's trainer, estimator and engine. Another value is refused."""
+"""The keys that make verl use this package's trainer, estimator and engine. Other values are refused."""
 
 DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.actor.strategy": "fsdp2",
@@ -44,7 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "actor_rollout_ref.rollout.n": 8,
     "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
     "actor_rollout_ref.actor.use_dynamic_bsz": True,
-    "critic.enable": False,  # its own default says so in a warning
+    "critic.enable": False,  # verl's default, null, means the same but logs a warning
     "data.filter_overlong_prompts": True,
     "reward.reward_manager.source": "importlib",
     "reward.reward_manager.name": VERIFIED,
@@ -53,7 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "trainer.project_name": "attnpo",
     "trainer.resume_mode": "disable",
 }
-"""Where verl's own default would not do, or is not the paper's."""
+"""Defaults that replace verl's where verl's do not work here or differ from the paper."""
 
 CPU: dict[str, Any] = {
     "actor_rollout_ref.rollout.name": "attnpo_cpu",
@@ -75,7 +76,7 @@ CPU: dict[str, Any] = {
     "ray_kwargs.ray_init.num_cpus": 16,
     "+ray_kwargs.ray_init.include_dashboard": False,
 }
-"""Further defaults of `trainer.device=cpu`; Ray's processors and GPUs are only counted, not looked for."""
+"""Further defaults for `trainer.device=cpu`. Ray only counts CPUs and GPUs; it does not look for the devices."""
 
 Keys = dict[str, Any]
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -83,7 +84,7 @@ EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 @dataclass
 class Asked:
-    """What the user has said: this package's options, and verl's keys in the order in which they are put in."""
+    """The user's options of this package, and the keys of verl's configuration in the order in which they are set."""
 
     options: dict[str, Any] = field(default_factory=dict)
     keys: Keys = field(default_factory=dict)
@@ -91,10 +92,11 @@ class Asked:
 
 
 def read_arguments(argv: Sequence[str]) -> Asked:
-    """A command line.
+    """Parse a command line.
 
     Raises:
-        InputError: a word that is neither an option with its value nor a key of verl's; a recipe that cannot be read.
+        InputError: a word that is neither an option with a value nor a key of verl's configuration; a recipe that
+            cannot be read; an option's value of the wrong type.
     """
     asked, words = Asked(), list(argv)
     later: list[tuple[str, str]] = []
@@ -121,14 +123,14 @@ def read_arguments(argv: Sequence[str]) -> Asked:
             raise InputError(
                 f"found {word!r}, expected --option VALUE of this package, or verl.key=VALUE of verl's configuration"
             )
-    asked.options.update(later)  # over the recipe's, wherever it stands
+    asked.options.update(later)  # the command line has precedence over a recipe, in any order
     asked.keys.update(keys)
     asked.options = typed(asked.options)
     return asked
 
 
 def read_recipe(file: Path, asked: Asked) -> None:
-    """Add what a recipe says. Raises InputError naming the file and the section."""
+    """Add the options and keys of a recipe. Raises InputError naming the file and the section."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -146,7 +148,7 @@ def read_recipe(file: Path, asked: Asked) -> None:
 
 
 def flat(nested: Mapping[str, Any], above: str = "") -> Keys:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`. Keys that begin with `+` are put in whole."""
+    """Flatten `{"a": {"b": 1}}` to `{"a.b": 1}`. The value of a key that begins with `+` is not flattened."""
     found: Keys = {}
     for name, value in nested.items():
         mark, name = ("+", str(name)[1:]) if str(name).startswith("+") else ("", str(name))
@@ -158,36 +160,57 @@ def flat(nested: Mapping[str, Any], above: str = "") -> Keys:
 
 
 def number(value: Any) -> Any:
-    """`1e-6` as the number that it is to Hydra, and not to YAML."""
+    """Convert text such as `1e-6` to a float: Hydra reads it as a number, YAML as text."""
     return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def typed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts of a command line as the options' types want them; a value of a recipe must have the type already."""
+    """Convert a command line's texts to the types of the options; a recipe's values must have these types already.
+
+    Names that are no options stay as they are: `VerlOptions.of` refuses them. Raises InputError naming the option.
+    """
     hints = get_type_hints(VerlOptions)
-    found = {}
-    for name, value in options.items():
-        hint = str(hints.get(name, "str"))
-        if isinstance(value, str) and "str" not in hint.replace("dict[str", ""):
-            try:
-                value = number(yaml.safe_load(value))
-            except yaml.YAMLError as error:
-                raise InputError(f"option {name}: found {value!r}: {error}") from None
-        if isinstance(value, str) and value.lower() in ("null", "none") and "None" in hint:
-            value = None
-        wanted = {"bool": bool, "int": int, "float": (int, float), "dict": dict}
-        kinds = [kind for word, kind in wanted.items() if word in hint.split("[")[0] or word in hint.split(" ")[0]]
-        fits = not kinds or value is None or isinstance(value, kinds[0])
-        if name in hints and (not fits or (isinstance(value, bool) and "bool" not in hint)):
-            raise InputError(f"option {name}: found {value!r}, expected {hint.replace('<class ', '').strip('<>')}")
-        if "str" in hint and "dict" not in hint and isinstance(value, int | float):
-            value = str(value)
-        found[name] = value
+    known = {field.name: hints[field.name] for field in fields(VerlOptions) if field.name != "correct_reward"}
+    return {name: of_type(value, known[name], name) if name in known else value for name, value in options.items()}
+
+
+def of_type(value: Any, hint: Any, name: str) -> Any:
+    """Convert `value` to `hint`: one of str, bool, int, float, dict[…], or such a type `| None`.
+
+    A text is read as YAML unless the type is str; `null` and `none` are None where the type allows it. An int is
+    accepted as a float, and a number becomes text for a str (`--credit_threshold 0.5`).
+
+    Raises:
+        InputError: a value of another type, naming the option `name`.
+    """
+    alternatives = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    optional = type(None) in alternatives
+    kind = get_origin(alternatives[0]) or alternatives[0]
+    found = value
+    if isinstance(found, str) and kind is not str:
+        try:
+            found = number(yaml.safe_load(found))
+        except yaml.YAMLError as error:
+            raise InputError(f"option {name}: found {value!r}: {error}") from None
+    if optional and isinstance(found, str) and found.lower() in ("null", "none"):
+        found = None
+    if found is None and optional:
+        return None
+    is_number = isinstance(found, int | float) and not isinstance(found, bool)
+    if kind is str and is_number:
+        return str(found)
+    if kind in (int, float):
+        fits = is_number and (kind is float or isinstance(found, int))
+    else:
+        fits = isinstance(found, kind)
+    if not fits:
+        expected = hint.__name__ if isinstance(hint, type) else str(hint)
+        raise InputError(f"option {name}: found {found!r}, expected {expected}")
     return found
 
 
 def put(config: Any, name: str, value: Any) -> None:
-    """Set one key of verl's configuration; InputError for a key that it has not got, unless `name` begins with `+`."""
+    """Set one key of verl's configuration. Raises InputError for an unknown key, unless `name` begins with `+`."""
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
@@ -199,7 +222,7 @@ def put(config: Any, name: str, value: Any) -> None:
         elif not _has(config, path):
             known = sorted(map(str, keys_of(config)))
             hint = did_you_mean(path, known)
-            raise InputError(f"verl has no key {path}{hint} (one that is to be added begins with +)")
+            raise InputError(f"verl has no key {path}{hint} (a key that is to be added begins with +)")
         else:
             OmegaConf.update(config, path, value)
     except OmegaConfBaseException as error:
@@ -209,14 +232,14 @@ def put(config: Any, name: str, value: Any) -> None:
 def _has(config: Any, path: str) -> bool:
     node = config
     for part in path.split("."):
-        if not hasattr(node, "keys") or part not in node.keys():  # noqa: SIM118 - of OmegaConf: values may be missing
+        if not hasattr(node, "keys") or part not in node.keys():  # noqa: SIM118 - `in node` is false for missing values
             return False
         node = node._get_node(part)
     return True
 
 
 def keys_of(config: Any, above: str = "") -> Iterator[str]:
-    """Every dotted key of a configuration."""
+    """Yield every dotted key of a configuration."""
     for name in config.keys():  # noqa: SIM118
         yield f"{above}{name}"
         node = config._get_node(name)
@@ -225,10 +248,10 @@ def keys_of(config: Any, above: str = "") -> Iterator[str]:
 
 
 def compose(asked: Asked) -> Any:
-    """verl's whole configuration of a run, with this package's options as its section `attnpo`.
+    """Return verl's complete configuration of a run, with this package's options as its section `attnpo`.
 
     Raises:
-        InputError: a key that verl has not got, or another value where only one works.
+        InputError: a key that verl does not have, or another value for a key in FORCED.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
@@ -250,7 +273,7 @@ def compose(asked: Asked) -> Any:
         for name, value in layer.items():
             put(config, name, value)
     if config.reward.custom_reward_function.path is not None and "reward.reward_manager.name" not in asked.keys:
-        for name, value in (("source", "register"), ("name", "naive")):  # the user's function judges
+        for name, value in (("source", "register"), ("name", "naive")):  # calls the user's reward function
             put(config, f"reward.reward_manager.{name}", value)
     if options.dataset_name is not None and not has_held_out(options):
         evaluate_nothing(config, asked.keys)
@@ -267,12 +290,12 @@ def compose(asked: Asked) -> Any:
 
 
 def check_files(options: VerlOptions, keys: Keys) -> None:
-    """Raises InputError for problems from two places: those of `dataset_name` would be written over verl's files."""
+    """Raise InputError if problems come from two places: those of `dataset_name` would overwrite verl's files."""
     for name in keys:
         if options.dataset_name is not None and name.removeprefix("+") in ("data.train_files", "data.val_files"):
             raise InputError(
                 f"key {name} of verl's configuration: found {keys[name]!r} with the option dataset_name "
-                f"{options.dataset_name!r}, expected one of the two: both say where the problems are"
+                f"{options.dataset_name!r}, expected one of the two: both specify where the problems are"
             )
 
 
@@ -280,8 +303,11 @@ NO_EVALUATION: Keys = {"trainer.test_freq": -1, "trainer.val_before_train": Fals
 
 
 def evaluate_nothing(config: Any, asked: Keys) -> None:
-    """Without held-out problems verl would be given training problems to evaluate on. InputError where evaluations are
-    asked for."""
+    """Turn verl's evaluations off: without held-out problems it would evaluate on training problems.
+
+    Raises:
+        InputError: the user's keys request evaluations.
+    """
     for name in NO_EVALUATION:
         found = asked.get(name)
         if found is not None and found > 0:
@@ -297,7 +323,7 @@ def evaluate_nothing(config: Any, asked: Keys) -> None:
 
 
 def of_options(options: VerlOptions) -> Keys:
-    """Keys of verl's that follow from this package's options."""
+    """Return the keys of verl's configuration that follow from this package's options."""
     folder = Path(options.output_dir)
     keys: Keys = {
         "trainer.default_local_dir": str(folder / "verl"),

@@ -1,8 +1,9 @@
-"""verl's synchronous trainer with credit per step, and the run folder of this package.
+"""verl's synchronous trainer with credit per step and this package's run folder; the advantage estimator `attnpo`.
 
-What verl does in a step stays verl's. Before the old-log-prob forward the steps are found on the sampled ids and go to
-the engine; after it the scores are there, and the advantages of all tokens are handed to verl by its estimator
-(`attnpo.engines.verl.estimator`).
+verl's own training step is kept. Before the old-log-prob forward the steps are found on the sampled ids and sent to the
+engine; after it the scores are available, and the estimator returns the advantages of all tokens to verl
+(`handing_over`). With another trainer of verl's, `algorithm.adv_estimator=attnpo` gives outcome advantages without
+credit per step: RLOO with TLMRE, unless `attnpo` options in the algorithm's configuration specify others.
 """
 
 from __future__ import annotations
@@ -10,30 +11,33 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transfer_queue as tq
+from jaxtyping import Float, Shaped
 from omegaconf import OmegaConf, open_dict
 from tensordict import NonTensorData, TensorDict
 from torch import Tensor
+from verl.trainer.ppo.core_algos import register_adv_est
 from verl.trainer.ppo.v1 import PPOTrainerSync, register_trainer
 
 from attnpo.attention.heads import HEADS as HEADS_FILE
+from attnpo.credit.advantages import outcome_advantages
 from attnpo.data.jsonl import write_whole
-from attnpo.engines.verl.estimator import handing_over
-from attnpo.engines.verl.ledger import WHY_MISSING, Ledger, Rows, heads_of_run
+from attnpo.engines.verl.ledger import WHY_MISSING, Ledger, Rows, grouped, heads_of_run, judged_elsewhere
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.engines.verl.wire import HEADS, SCORES, SPANS, heads_as_text, nothing_to_score
 from attnpo.errors import RunError
 from attnpo.models.loading import end_tokens, find_model
 from attnpo.steps.detect import choose_format
+from attnpo.training.rewards import RewardSetup
 
 STATE = "attnpo.json"
-"""In every checkpoint of verl's: heads, options of the credit method, state of the length reward."""
+"""File in every verl checkpoint: heads, options of the credit method, state of the length reward."""
 
 OWN_NAMES = {
     "actor/pg_loss": "loss",
@@ -47,17 +51,17 @@ OWN_NAMES = {
     "timing_s/update_actor": "seconds/update",
     "timing_s/step": "seconds/step",
 }
-"""verl's metrics that the run folder has under the name that TRL's trainer gives them, or one like it."""
+"""verl's metrics -> their names in the run folder, which are those of TRL's trainer or similar ones."""
 
 
 @register_trainer("attnpo")
 class AttnPOTrainerSync(PPOTrainerSync):
-    """`PPOTrainerSync` whose advantages are per token, by the credit method of `config.attnpo`."""
+    """`PPOTrainerSync` with advantages per token from the credit method of `config.attnpo`."""
 
     def __init__(self, config: Any) -> None:
         self.options = VerlOptions.of(OmegaConf.to_container(config.attnpo, resolve=True))
         with open_dict(config):
-            config.trainer.v1.trainer_mode = "sync"  # what verl's own code asks for
+            config.trainer.v1.trainer_mode = "sync"  # the value that verl's own code requires
         super().__init__(config)
         self._batch_of_step: Rows | None = None
         self._seconds_since = time.perf_counter()
@@ -89,7 +93,7 @@ class AttnPOTrainerSync(PPOTrainerSync):
     # ---------------------------------------------------------------- a training step
 
     def _rows(self, batch: Any, keys: list[str]) -> Rows:
-        """What the ledger needs of these responses, out of verl's store."""
+        """Read the ledger's input for these responses from verl's store."""
         tensors, others = (
             ["prompts", "responses", "rm_scores"],
             ["raw_prompt", "reward_model", "extra_info", "extra_fields"],
@@ -98,8 +102,8 @@ class AttnPOTrainerSync(PPOTrainerSync):
         parts = [key.rsplit("_", 2) for key in keys]
         if any(len(part) != 3 or part[2] != "0" for part in parts):
             raise RunError(
-                "an agent loop gave several outputs for one response, expected one (single_turn_agent): credit reads "
-                "the steps of one uninterrupted response"
+                "an agent loop returned several outputs for one response, expected one (single_turn_agent): credit "
+                "reads the steps of one uninterrupted response"
             )
         columns = {name: plain(data.get(name, None), len(keys)) for name in others}
         rows, verdicts = [], []
@@ -125,7 +129,7 @@ class AttnPOTrainerSync(PPOTrainerSync):
         )
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        """verl's, whose forward is read for the scores of the steps as well."""
+        """Run verl's old-log-prob forward, and score the steps in it."""
         real = [not tag.get("is_padding", False) for tag in batch.tags]
         with self.ledger.recorder.timer("transport"):
             rows = self._rows(batch, [key for key, is_real in zip(batch.keys, real, strict=True) if is_real])
@@ -143,11 +147,11 @@ class AttnPOTrainerSync(PPOTrainerSync):
         self._bytes += sum(row.numel() * row.element_size() for row in packed)
         batch.extra_info[HEADS] = heads_as_text(self.ledger.heads)
         batch = super()._compute_old_log_prob(batch, metrics)
-        batch.extra_info.pop(HEADS, None)  # every later call would be read as well
+        batch.extra_info.pop(HEADS, None)  # otherwise later forwards would score the steps too
         return batch
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        """verl's, with the advantages that the ledger has formed."""
+        """Run verl's method with the advantages computed by the ledger."""
         rows = self._batch_of_step
         assert rows is not None
         real = [not tag.get("is_padding", False) for tag in batch.tags]
@@ -186,26 +190,26 @@ class AttnPOTrainerSync(PPOTrainerSync):
         metrics.update({f"attnpo/{name}": value for name, value in own.items()})
 
     def _validate(self) -> dict[str, float]:
-        """verl's, with a line of evaluations.jsonl and the responses of the held-out problems."""
+        """Run verl's validation; write a line of evaluations.jsonl and the responses to the held-out problems."""
         started = time.perf_counter()
         self.ledger.held_out.begin()
-        with self._listening():
+        with self._recording_samples():
             metrics = super()._validate()
         self.ledger.held_out.finish(step=self.global_steps, seconds=time.perf_counter() - started)
         self._seconds_since += time.perf_counter() - started
         return metrics
 
     @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Inside the block every batch of held-out responses goes to the ledger as well."""
+    def _recording_samples(self) -> Iterator[None]:
+        """Pass every batch of held-out responses to the ledger as well, inside the block."""
         buffer, sample = self.replay_buffer, self.replay_buffer.sample
 
-        def heard(*args: Any, **kwargs: Any) -> Any:
+        def sample_and_record(*args: Any, **kwargs: Any) -> Any:
             batch, metrics = sample(*args, **kwargs)
             self.ledger.evaluate(self._rows(batch, list(batch.keys)), self.global_steps)
             return batch, metrics
 
-        buffer.sample = heard
+        buffer.sample = sample_and_record
         try:
             yield
         finally:
@@ -217,7 +221,7 @@ class AttnPOTrainerSync(PPOTrainerSync):
         return Path(self.config.trainer.default_local_dir).absolute() / f"global_step_{step}"
 
     def _save_checkpoint(self) -> None:
-        # First ours: the file that verl writes last says that the checkpoint is whole.
+        # Ours first: the last file that verl writes marks the checkpoint as complete.
         where = self._checkpoint(self.global_steps)
         where.mkdir(parents=True, exist_ok=True)
         write_whole(where / STATE, json.dumps(self.ledger.state(), indent=1).encode() + b"\n")
@@ -230,21 +234,82 @@ class AttnPOTrainerSync(PPOTrainerSync):
             if self.config.trainer.resume_mode == "resume_path":
                 file = Path(os.path.abspath(self.config.trainer.resume_from_path)) / STATE
             self.ledger.load_state(file)
-            print(f"going on after step {self.global_steps}, with heads {self.ledger.heads}, {self.ledger.credit}")
+            print(f"resuming after step {self.global_steps}, with heads {self.ledger.heads}, {self.ledger.credit}")
         self.ledger.folder.forget_after(self.global_steps)
         self._seconds_since = time.perf_counter()
 
 
 def put(batch: Any, field: str, rows: list[Tensor]) -> None:
-    """One ragged row per response into verl's store."""
+    """Write a field with one ragged row per response into verl's store."""
     values = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
     fields = TensorDict({field: values}, batch_size=len(rows))
     tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
 
 
 def plain(column: Any, count: int) -> list[Any]:
-    """The entries of a column of verl's store that holds no tensors; None for one that is absent."""
+    """Return the entries of a column of verl's store that holds no tensors; a list of None for an absent column."""
     if column is None:
         return [None] * count
     entries = column.tolist() if hasattr(column, "tolist") else list(column)
     return [entry.data if isinstance(entry, NonTensorData) else entry for entry in entries]
+
+
+# -------------------------------------------------------------------- the advantage estimator
+
+_ready: list[Float[Tensor, "N C"]] = []
+
+
+@contextmanager
+def handing_over(rows: Sequence[Float[Tensor, " n"]], width: int | None = None) -> Iterator[None]:
+    """Make the next call of the estimator inside the block return these advantages: one row per response."""
+    _ready.append(torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True))
+    try:
+        yield
+    finally:
+        _ready.clear()
+
+
+@register_adv_est("attnpo")
+def estimate(
+    token_level_rewards: Float[Tensor, "N C"],
+    response_mask: Shaped[Tensor, "N C"],
+    config: Any = None,
+    index: Any = None,
+    **_: Any,
+) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N C"]]:
+    """Return (advantages, returns) of every token; `index`: the problem of every response.
+
+    Raises:
+        RunError: a problem with missing responses; no `index`; advantages that do not have the batch's shape.
+    """
+    mask = response_mask.to(token_level_rewards)
+    if _ready:
+        given = _ready.pop()
+        if given.shape != mask.shape:
+            raise RunError(f"advantages of shape {list(given.shape)}, expected {list(mask.shape)}, that of the batch")
+        # Tokens rejected by rollout correction get no advantage.
+        advantages = torch.where(response_mask.bool(), given.to(mask), torch.zeros_like(mask))
+        return advantages, advantages
+    if index is None:
+        raise RunError("adv_estimator attnpo: found no uid in the batch, expected the problem of every response")
+    options: Mapping[str, Any] = (config.get("attnpo", None) if config is not None else None) or {}
+    outcome = outcome_of(token_level_rewards.sum(dim=1), mask.sum(dim=1).long(), list(index), VerlOptions.of(options))
+    advantages = outcome[:, None] * mask
+    return advantages, advantages
+
+
+def outcome_of(
+    rewards: Float[Tensor, " N"], lengths: Shaped[Tensor, " N"], uids: list[str], options: VerlOptions, step: int = 1
+) -> Float[Tensor, " N"]:
+    """Return the outcome advantage of every response, from its reward (1: right) and the length reward."""
+    size = uids.count(uids[0])
+    order = torch.tensor(grouped(uids, list(range(len(uids))), size))
+    setup = RewardSetup.build([judged_elsewhere], options)
+    table = rewards[order, None]
+    if setup.has_length:
+        table = torch.cat([table, torch.full_like(table, torch.nan)], dim=1)
+    table = setup.add_length_reward(table, lengths[order], size, step=step)
+    totals = setup.total(table, torch.ones(table.shape[1]).to(table))
+    found = torch.empty_like(rewards)
+    found[order] = outcome_advantages(totals.view(-1, size), options.advantage).view(-1).to(found)
+    return found

@@ -1,4 +1,4 @@
-"""A method registered from outside the package, and what happens when a method and the batch do not line up."""
+"""A credit method registered from outside the package, and errors if its inputs or results do not fit the batch."""
 
 from __future__ import annotations
 

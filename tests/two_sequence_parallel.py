@@ -1,7 +1,7 @@
-"""One process of a sequence-parallel forward, run by torchrun: `two_of_a_row.py MODEL OUTPUT`.
+"""One process of a sequence-parallel forward, run by torchrun: `two_sequence_parallel.py MODEL OUTPUT`.
 
-Flash attention is played by PyTorch, and the exchange below it by gathering everything: what transformers does between
-the model and the kernel is real. Writes the scores of the whole row, and what every sequence gets alone.
+Flash attention is emulated with PyTorch, and the exchange below it by gathering everything; the code of transformers
+between the model and the kernel is real. Writes the scores of the row, and those of every single sequence.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Rows of verl's columns, as they are checked before a run on verl."""
+"""The check of rows in verl's columns before a run."""
 
 from __future__ import annotations
 
 import pytest
 
-from attnpo.engines.verl.checks import check_row
+from attnpo.engines.verl.data import check_row
 from attnpo.errors import InputError
 
 ROW = {

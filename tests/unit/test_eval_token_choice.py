@@ -1,4 +1,4 @@
-"""Drawing tokens with numbers of each response's own."""
+"""Sampling tokens with separate random numbers per response."""
 
 from __future__ import annotations
 
