@@ -10,12 +10,12 @@ pytestmark = pytest.mark.slow
 
 
 def test_gsm8k_solutions(shared_dir):
-    """What stands behind #### is the answer that the data set was published with, in every row."""
+    """The text after #### is the answer that the data set was published with, in every row."""
     source = str(shared_dir / "data" / "bench" / "gsm8k_train.jsonl")
     rows = load_rows(source)
     found = to_problems([{"question": row["problem"], "answer": row["solution"]} for row in rows], source)
     assert len(found.rows) == 7473
-    assert found.recognised == "problem from 'question', reference from 'answer' (behind ####)"
+    assert found.recognised == "problem from 'question', reference from 'answer' (after ####)"
     assert [row["reference"].replace(",", "") for row in found.rows] == [row["answer"] for row in rows]
 
 
