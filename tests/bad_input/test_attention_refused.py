@@ -152,7 +152,7 @@ def test_attention_kernels_from_the_hub(monkeypatch):
     )
     model = make_model("llama")
     model.config._attn_implementation = name
-    with pytest.raises(InputError, match="'someone/attention-kernel' is none that transformers calls as flash"):
+    with pytest.raises(InputError, match="'someone/attention-kernel' is not one that transformers calls as flash"):
         score(model)
 
 
