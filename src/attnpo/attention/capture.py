@@ -81,7 +81,7 @@ class CapturedScores:
             if mixed:
                 raise InputError(
                     f"capture_scores: in layer {layer}, answers of packed sequences attend to other sequences; the "
-                    "model must be told of them: position_ids that restart, no attention_mask, use_cache=False"
+                    "model needs position_ids that restart, no attention_mask and use_cache=False to separate them"
                 )
         _, rows = self.layouts[self.layout.device]
         found = [self.found[layer] for layer in self.by_layer]

@@ -61,7 +61,7 @@ def chosen_modules(decoder: nn.Module, layers: Sequence[int]) -> dict[nn.Module,
     for layer in layers:
         if layer not in found:
             kind = f" ({kinds[layer]})" if layer < len(kinds) else ""
-            others = f"the layers that can be scored are {sorted(found)}" if found else "and so it is in every layer"
+            others = f"the layers that can be scored are {sorted(found)}" if found else "nor can any other layer"
             raise InputError(
                 f"heads: layer {layer}{kind} of {name} does not take its attention function from transformers' "
                 f"AttentionInterface (ALiBi, linear or remote-code attention, or no attention in that layer); its "

@@ -126,7 +126,7 @@ _UNSIGNED = r"(?:\d+(?:\.\d+)?|\.\d+)"
 _NUMBER = rf"[+-]?{_UNSIGNED}"
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\s?\\!\s?|\{,\}\s?|,\\,|\\[,;: ]|~|\\!|\s)\s?\d{3})+(?![\d])")
 _DEGREES = r"\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})"
-_OF_DEGREES = re.compile(
+_FUNCTION_OF_DEGREES = re.compile(
     rf"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^(?:\d|\{{\d\}}))?)\s*(?:(?P<open>[({{])|(?P<bare>[+-]?{_UNSIGNED}){_DEGREES})"
 )
 
@@ -146,7 +146,7 @@ def _mixed_number(found: re.Match[str]) -> str:
 def _degrees(text: str) -> str:
     r"""``\sin 30^\circ`` and every ``30^\circ`` in ``\sin(…)`` in radians; other brackets are not changed."""
     start = 0
-    while (found := _OF_DEGREES.search(text, start)) is not None:
+    while (found := _FUNCTION_OF_DEGREES.search(text, start)) is not None:
         start = found.end()
         if found["bare"]:
             changed = rf"{found[1]}(\frac{{{found['bare']} \pi}}{{180}})"
@@ -161,12 +161,12 @@ def _degrees(text: str) -> str:
 
 # -- numbers in words --------------------------------------------------------------------------------------------------
 
-_SMALL = (
+_UP_TO_NINETEEN = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
     "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )  # fmt: skip
-_TENS_WORDS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-NUMBER_WORDS = {word: n for n, word in enumerate(_SMALL)} | {word: 20 + 10 * n for n, word in enumerate(_TENS_WORDS)}
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMBER_WORDS = {word: n for n, word in enumerate(_UP_TO_NINETEEN)} | {word: 20 + 10 * n for n, word in enumerate(_TENS)}
 COUNT_WORDS: dict[str, str] = {
     "ten": "10", "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}",
     "trillion": "10^{12}", "quadrillion": "10^{15}", "quintillion": "10^{18}", "lakh": "10^{5}", "crore": "10^{7}",
@@ -250,6 +250,7 @@ UNIT_LETTERS = "msghlLNJWVACFTK"
 
 
 def _unless_unit(found: re.Match[str]) -> str:
+    """A letter without its upright command, unless it may be a unit."""
     return found[0] if found[1] in UNIT_LETTERS else f" {found[1]} "
 
 
