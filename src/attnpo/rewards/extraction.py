@@ -127,9 +127,7 @@ def _found_by_math_verify(text: str) -> Iterator[Candidate]:
             if is_digits and any(start < match.end() - 1 < end - 1 for start, end in formulas):
                 continue  # a number inside a formula is only a part of the answer
             found = _matched_text(match, text)
-            start, end = _span(match)
-            before = text[max(0, start - _CONTEXT) : start]
-            if _DENIED_BEFORE.search(before) or _DENIED_AFTER.match(text, end) or _BOUND_AFTER.match(text, end):
+            if _is_denied(text, *_span(match)):
                 denied.add(found)  # not the answer anywhere else in the response either
             if found in denied:
                 continue
@@ -137,6 +135,13 @@ def _found_by_math_verify(text: str) -> Iterator[Candidate]:
             count += 1
             if count == MOST_CANDIDATES:
                 return
+
+
+def _is_denied(text: str, start: int, end: int) -> bool:
+    """Whether the words around text[start:end] exclude it: "less than 42", "42 is wrong", "42 or more"."""
+    before = text[max(0, start - _CONTEXT) : start]
+    after = _DENIED_AFTER.match(text, end) or _BOUND_AFTER.match(text, end)
+    return after is not None or _DENIED_BEFORE.search(before) is not None
 
 
 def _span(match: re.Match[str]) -> tuple[int, int]:
