@@ -49,13 +49,13 @@ LINEAR = {
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("bloom", {}, r"layer 1 of BloomModel .*ALiBi.* cannot be scored; and so it is in every layer"),
+        ("bloom", {}, r"layer 1 of BloomModel .*ALiBi.* cannot be scored; nor can any other layer"),
         ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 3}, r"layer 1 of MptModel .*ALiBi"),
         ("falcon", {}, r"layer 1 of FalconModel .*remote-code"),
         ("gptj", {"n_embd": 32, "n_layer": 3, "n_head": 4, "rotary_dim": 4}, "layer 1 of GPTJModel"),
         ("qwen3_5_text", LINEAR, r"layer 1 \(linear_attention\) of .*the layers that can be scored are \[0, 2\]"),
         ("lfm2", {"layer_types": ["full_attention", "conv", "full_attention"]}, r"layer 1 \(conv\) of Lfm2Model"),
-        ("mamba", {}, r"layer 1 \(linear_attention\) of MambaModel .* so it is in every layer"),
+        ("mamba", {}, r"layer 1 \(linear_attention\) of MambaModel .* nor can any other layer"),
         ("diffllama", {}, "layer 1 ran twice"),
         ("bert", {}, "layer 1 is not causal"),
         ("gemma3_text", {"head_dim": 8, "use_bidirectional_attention": True}, "layer 1 is not causal"),
@@ -152,7 +152,7 @@ def test_attention_kernels_from_the_hub(monkeypatch):
     )
     model = make_model("llama")
     model.config._attn_implementation = name
-    with pytest.raises(InputError, match="'someone/attention-kernel' is none that transformers calls as flash"):
+    with pytest.raises(InputError, match="'someone/attention-kernel' is not one that transformers calls as flash"):
         score(model)
 
 

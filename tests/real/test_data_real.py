@@ -15,7 +15,7 @@ def test_gsm8k_solutions(shared_dir):
     rows = load_rows(source)
     found = to_problems([{"question": row["problem"], "answer": row["solution"]} for row in rows], source)
     assert len(found.rows) == 7473
-    assert found.recognised == "problem from 'question', reference from 'answer' (behind ####)"
+    assert found.recognised == "problem from 'question', reference from 'answer' (after ####)"
     assert [row["reference"].replace(",", "") for row in found.rows] == [row["answer"] for row in rows]
 
 

@@ -184,7 +184,7 @@ def test_left_padding_changes_nothing(name):
 
 
 NOT_SEPARATED = {"gpt-oss": "attend to other sequences", "opt": "attend to other sequences"}
-NOT_SEPARATED |= dict.fromkeys(("lfm2", "minimax", "qwen3-next", "qwen3.5"), "are no attention layers")
+NOT_SEPARATED |= dict.fromkeys(("lfm2", "minimax", "qwen3-next", "qwen3.5"), "are not attention layers")
 
 
 @pytest.mark.slow

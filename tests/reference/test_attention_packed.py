@@ -157,7 +157,7 @@ def test_layers_that_carry_a_state_are_refused():
     options = {"layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2}
     options |= {"linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3_5_text", **{**TWO_LAYERS, **options}))
-    with pytest.raises(InputError, match=r"layers \[0\] of .* are no attention layers .* packed"):
+    with pytest.raises(InputError, match=r"layers \[0\] of .* are not attention layers .* packed"):
         score_packed_steps(model, IDS, LENGTHS, steps=STEPS, answers=ANSWERS, heads=[(1, 0)])
 
 

@@ -102,7 +102,7 @@ def test_a_target_that_cannot_be_written(tmp_path, capsys):
     source = write(tmp_path / "in", [row(1)])
     before = Path(source).read_bytes()
     assert main(["budget", source, "-o", str(tmp_path / "." / "in")]) == 2
-    assert "in: is the file that is read, which would be lost" in capsys.readouterr().err
+    assert "in: is the input file, which would be overwritten" in capsys.readouterr().err
     assert Path(source).read_bytes() == before
     assert main(["budget", source, "-o", str(tmp_path)]) == 2
     assert "is a folder, expected a file to write" in capsys.readouterr().err

@@ -28,7 +28,7 @@ ROWS = {
     "gsm8k": (
         {"question": PENS, "answer": f"{WORKED}\n7*3=<<7*3=21>>21\n#### 21"},
         [],
-        "problem from 'question', reference from 'answer' (behind ####)",
+        "problem from 'question', reference from 'answer' (after ####)",
     ),
     "MATH": (
         {"problem": PENS, "level": "Level 1", "type": "Prealgebra", "solution": f"{WORKED} $\\boxed{{21}}$"},
@@ -110,7 +110,7 @@ ROWS = {
     "MetaMathQA": (
         {"query": PENS, "response": f"{WORKED}\nThe answer is: 21"},
         [],
-        "problem from 'query', reference from 'response' (behind 'answer is')",
+        "problem from 'query', reference from 'response' (after 'answer is')",
     ),
     "NuminaMath messages": (
         {"messages": [USER, {"role": "assistant", "content": f"{WORKED} $\\boxed{{21}}$"}]},
@@ -148,7 +148,7 @@ def test_asked_columns():
 def test_mixed_cells_are_counted():
     rows = [{"problem": PENS, "solution": text} for text in ("#### 1", "\\boxed{2}", "\\boxed{3}", "\\boxed{4}")]
     found = to_problems(rows, "x")
-    assert found.recognised.endswith("reference from 'solution' (in \\boxed{} 75%, behind #### 25%)")
+    assert found.recognised.endswith("reference from 'solution' (in \\boxed{} 75%, after #### 25%)")
     assert [row["reference"] for row in found.rows] == ["1", "2", "3", "4"]
 
 

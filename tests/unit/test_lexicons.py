@@ -155,7 +155,7 @@ BAD = {
     '{"branch": "a"}': "branch is 'a', expected a list of texts",
     '{"branch": ["a", 3]}': "branch, phrase 2 is 3, expected a text",
     '{"branch": ["a", " "]}': "branch, phrase 2 is ' ', expected a text",
-    '{"branch": ["a"], "forward": ["b", "a"]}': "forward, phrase 2, 'a', stands in branch already, expected it once",
+    '{"branch": ["a"], "forward": ["b", "a"]}': "forward, phrase 2, 'a', is already in branch, expected it once",
     '{"branch": ["a\\nb"]}': r"branch, phrase 1, 'a\\nb', has a line break",
     '{"branch": ["a"], "sentence_start": 1}': "sentence_start is 1, expected true or false",
 }

@@ -15,17 +15,17 @@ GSM8K = "4*6=<<4*6=24>>24 books at first.\n24-5=<<24-5=19>>19 are left.\n#### 19
 PROSE = "We add the first two numbers and then the third one, which gives us the sum that was asked for. " * 3
 
 CELLS = [
-    (GSM8K, "19", "behind ####"),
-    ("#### 1,200 ", "1,200", "behind ####"),
-    ("#### 3\nno, wait\n#### 4", "4", "behind ####"),
+    (GSM8K, "19", "after ####"),
+    ("#### 1,200 ", "1,200", "after ####"),
+    ("#### 3\nno, wait\n#### 4", "4", "after ####"),
     ("a #### 5", "a #### 5", "as written"),  # not at the start of a line
     ("#### Step 1\nAdd.\n#### Step 2\nSo $\\boxed{7}$.", "7", r"in \boxed{}"),  # headings
     (rf"{PROSE} So it is $\boxed{{\frac{{1}}{{2}}}}$.", r"\frac{1}{2}", r"in \boxed{}"),
     (r"\boxed{1} is not it, $\boxed{2}$ is.", "2", r"in \boxed{}"),
     (r"\boxed{1} and \boxed{2}", "1, 2", r"in \boxed{}"),  # one list, as in answers
     (f"<think>{PROSE}</think><answer> 36 </answer>", "36", "in <answer>"),
-    (f"{PROSE}\nThe answer is: $42$.", "$42$", "behind 'answer is'"),
-    ("Answer: 27", "27", "behind 'answer is'"),
+    (f"{PROSE}\nThe answer is: $42$.", "$42$", "after 'answer is'"),
+    ("Answer: 27", "27", "after 'answer is'"),
     (" 42 ", "42", "as written"),
     ("the answer\nis long", "the answer\nis long", "as written"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "as written"),

@@ -53,7 +53,7 @@ def trained(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, capsys, one_pool)
 
 def test_gsm8k(trained):
     said, rollouts = trained("gsm8k.jsonl", GSM8K)
-    assert "train: problem from 'question', reference from 'answer' (behind ####) train: 4 problems" in said
+    assert "train: problem from 'question', reference from 'answer' (after ####) train: 4 problems" in said
     assert {row["reference"] for row in rollouts} <= {"14", "21", "28", "35"}
 
 

@@ -415,7 +415,7 @@ def test_a_target_that_cannot_be_written(model, tmp_path, capsys):
     assert "is a folder, expected a file to write" in capsys.readouterr().err
     before = (tmp_path / "in.jsonl").read_bytes()
     assert main(["trim", source, "--model", str(model), "-o", str(tmp_path / "." / "in.jsonl"), *LIKELY]) == 2
-    assert "in.jsonl: is the file that is read, which would be lost" in capsys.readouterr().err
+    assert "in.jsonl: is the input file, which would be overwritten" in capsys.readouterr().err
     assert (tmp_path / "in.jsonl").read_bytes() == before
 
 

@@ -1,11 +1,11 @@
-"""Step scores read off inside a normal forward, with the model's own fast attention.
+"""Step scores computed inside a normal forward, with the model's own fast attention.
 
-`transformers` looks the attention function of a layer up by name at every call. While `capture_scores` is open that
+`transformers` looks up the attention function of a layer by name at every call. While `capture_scores` is open, that
 name leads to a function which first computes the few rows needed and then calls the original. The model's
-configuration does not change, so masks are built for the attention that really runs, and model code that asks for
-the name ("sdpa", "flash_attention_2", …) takes its usual path.
+configuration does not change, so masks are built for the attention that really runs, and model code that checks the
+name ("sdpa", "flash_attention_2", …) takes its usual path.
 
-`score_steps` scores a padded or packed batch with one forward of its own.
+`score_steps` and `score_packed_steps` score a padded or packed batch with a separate forward.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Head = tuple[int, int]
 
 
 class CapturedScores:
-    """What `capture_scores` yields; `scores` is there once the forward has run."""
+    """The result of `capture_scores`; `scores` is available once the forward has run."""
 
     def __init__(
         self, layout: StepLayout | PackedLayout, heads: list[Head], heads_of_model: int, parts: SequenceParts | None
@@ -62,11 +62,11 @@ class CapturedScores:
 
     @property
     def scores(self) -> Float[Tensor, "H N S"]:
-        """Float32 scores in the order of the heads asked for; 0 for rows not scored and steps beyond a row's count.
+        """Float32 scores in the order of the requested heads; 0 for rows not scored and steps beyond a row's count.
 
-        One row per row of the batch, or per sequence of a `PackedLayout`: then, and only then, reading the scores waits
-        for the device once.
-        Raises InputError when no forward ran inside the context, a layer did not run its attention, or the model let
+        One row per row of the batch, or per sequence of a `PackedLayout`; only with the latter does reading the scores
+        wait for the device, once.
+        Raises InputError if no forward ran inside the context, a layer did not run its attention, or the model let
         packed sequences attend to each other.
         """
         if self.forwards == 0:
@@ -81,7 +81,7 @@ class CapturedScores:
             if mixed:
                 raise InputError(
                     f"capture_scores: in layer {layer}, answers of packed sequences attend to other sequences; the "
-                    "model must be told of them: position_ids that restart, no attention_mask, use_cache=False"
+                    "model needs position_ids that restart, no attention_mask and use_cache=False to separate them"
                 )
         _, rows = self.layouts[self.layout.device]
         found = [self.found[layer] for layer in self.by_layer]
@@ -99,17 +99,17 @@ class CapturedScores:
             raise InputError("capture_scores: a second forward ran inside the context, expected exactly one")
         self.running = True
         if self.reused_keys and "logits_to_keep" in kwargs:
-            # A decoder that is told (Gemma 4) leaves out the other queries of layers that reuse keys. The logits are
-            # cut behind it, whatever it did.
+            # A decoder that gets this option (Gemma 4) leaves out the other queries of layers that reuse keys. The
+            # logits are cut after the decoder in any case.
             kwargs = {**kwargs, "logits_to_keep": 0}
         return args, kwargs
 
     def finish(self, *_: Any) -> None:
-        """Forward hook of the decoder: what calls attention later is a recomputation for the backward pass."""
+        """Forward hook of the decoder: later calls of attention are recomputations for the backward pass."""
         self.running = False
 
     def record(self, layer: int, name: str, query: Tensor, key: Tensor, mask: Any, kwargs: dict[str, Any]) -> None:
-        """Score the chosen heads of one layer from what its attention function, called `name`, was given."""
+        """Score the chosen heads of one layer from the arguments of its attention function, called `name`."""
         heads = self.by_layer[layer]
         if layer in self.found:
             raise InputError(f"capture_scores: layer {layer} ran twice in one forward; such a model cannot be scored")
@@ -143,23 +143,23 @@ class CapturedScores:
 def capture_scores(
     model: nn.Module, layout: StepLayout | PackedLayout, heads: Sequence[Head], *, group: Any = None
 ) -> Iterator[CapturedScores]:
-    """Score the steps of every row inside the one forward that runs in the context.
+    """Score the steps of every row during the one forward that runs in the context.
 
         with capture_scores(model, layout, heads) as captured:
             output = model(input_ids=input_ids, attention_mask=attention_mask)
         captured.scores  # float32 [H, B, S], no gradient
 
-    The forward must see the whole padded rows (no key-value cache). Its output is not changed by a bit (it may round
-    differently where a layer asked for reuses the keys of another and `logits_to_keep` is given). Wrapped models
-    (PEFT, DistributedDataParallel), training mode and gradient checkpointing are fine; the backward pass may run inside
-    or after the context. Within one process, models other than `model` are left alone. A compiled model runs its
-    Python code in this one forward, whose output rounds differently, since every capture would compile it anew (with
-    flex attention it does compile: uncompiled, that needs the memory of the T x T matrix).
-    Rows that hold several packed sequences: a `PackedLayout`, or a `StepLayout` with one answer per row.
+    The forward must see the complete padded rows (no key-value cache). Its output is bit for bit the same (it may round
+    differently if a requested layer reuses the keys of another and `logits_to_keep` is given). Wrapped models (PEFT,
+    DistributedDataParallel), training mode and gradient checkpointing are supported; the backward pass may run inside
+    or after the context. Other models in the same process are not affected. A compiled model runs its Python code in
+    this one forward, since every capture would compile it again, so its output rounds differently (with flex attention
+    it does compile: uncompiled, that needs the memory of the T x T matrix).
+    Rows with several packed sequences need a `PackedLayout`, or a `StepLayout` with one answer per row.
     Under sequence parallelism (Ulysses) `group` holds the processes that share a row, each with an equal part of its
-    positions; the layout is that of the whole row, and every process gets the scores of all of it.
-    Raises InputError for heads the model has not got, for models whose attention cannot be scored, for a second forward
-    and for a forward of another shape than the layout's.
+    positions; the layout is that of the complete row, and every process gets all scores.
+    Raises InputError for heads that the model does not have, for models whose attention cannot be scored, for a second
+    forward, and for a forward with another shape than the layout's.
     """
     decoder = decoder_of(model)
     chosen = [(int(layer), int(head)) for layer, head in heads]
@@ -190,13 +190,13 @@ def _implementation(module: Any) -> str:
 
 @contextmanager
 def _redirected(module: nn.Module, slots: dict[nn.Module, int], captured: CapturedScores) -> Iterator[None]:
-    """Let the name of this module's attention function lead to one that records first."""
+    """Make the name of this module's attention function lead to a function that records first."""
     interface = interface_of(module)
     assert interface is not None
     name = _implementation(module)
     original = interface.get(name)
     if getattr(original, "captures_for", None) is captured:
-        yield  # another layer has done it
+        yield  # done for another layer
         return
     check_name(name, original)
 
@@ -230,12 +230,12 @@ def score_steps(
     """S(l,h,s_k) of every step and chosen head (paper section 3), with one forward of a transformers causal LM.
 
     steps[i]: (start, end) token spans of row i; answers[i]: (start, end) of its final answer; both as positions in the
-    padded row, any padding side (positions are numbered from a row's first token, as in generation). heads:
-    (layer, head), zero-based. One float32 tensor [H, S_i] per row, heads in the order given; their mean over H is
+    padded row, with any padding side (positions are numbered from a row's first token, as in generation). heads:
+    (layer, head), zero-based. Returns one float32 tensor [H, S_i] per row, heads in the order given; the mean over H is
     S(s_k). A step without tokens scores 0, and so do the steps of a row whose answer is empty or None. Training or
-    evaluation mode stays as it is (with dropout, the forward has dropout).
-    Raises InputError for heads that the model has not got, for models that cannot be scored, and for spans outside the
-    row, over padding, overlapping, or not before the answer.
+    evaluation mode is not changed (with dropout, the forward has dropout).
+    Raises InputError for heads that the model does not have, for models that cannot be scored, and for spans outside
+    the row, over padding, overlapping, or not before the answer.
     """
     if input_ids.ndim != 2:
         raise InputError(f"input_ids: shape {tuple(input_ids.shape)}, expected [rows, positions]")
@@ -265,11 +265,11 @@ def score_packed_steps(
     answers: Sequence[Span | None],
     heads: Sequence[tuple[int, int]],
 ) -> list[Float[Tensor, "H S_n"]]:
-    """As `score_steps`, for rows into which several sequences are packed without padding between them.
+    """Score rows into which several sequences are packed without padding between them, as `score_steps` does.
 
-    lengths[i]: tokens of the sequences in row i, from its first position on; what is left of the row is padding.
+    lengths[i]: tokens of the sequences in row i, from its first position on; the remainder of the row is padding.
     steps[n], answers[n]: of sequence n, counted over all rows, in positions of the sequence itself: the spans that
-    `score_steps` would take for it alone. The result has one tensor per sequence, equal to what it would get alone.
+    `score_steps` would take for it alone. Returns one tensor per sequence, equal to that of the sequence alone.
     Raises InputError as `score_steps` does, and for a model that does not keep packed sequences apart.
     """
     if input_ids.ndim != 2 or len(input_ids) != len(lengths):
@@ -286,7 +286,7 @@ def score_packed_steps(
 
 
 def _few_logits(model: nn.Module) -> dict[str, int]:
-    """The logits are not used; a full row of them can be gigabytes."""
+    """Options that avoid computing the logits, which are not used and can be gigabytes for a full row."""
     takes_option = "logits_to_keep" in inspect.signature(unwrap_model(model).forward).parameters
     return {"logits_to_keep": 1} if takes_option else {}
 

@@ -1,4 +1,4 @@
-"""Sets of attention heads: files, and whether a model has them."""
+"""Sets of attention heads: reading and writing head files, and checking heads against a model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from attnpo.errors import InputError
 from attnpo.models import model_name
 
 Head = tuple[int, int]
-HEADS = "heads.json"  # how a model's folder and a run call their head file
-CHECKPOINT = re.compile(r"checkpoint-\d+")  # how a run calls its checkpoints, whatever the model
+HEADS = "heads.json"  # name of the head file in the folder of a model or a run
+CHECKPOINT = re.compile(r"checkpoint-\d+")  # folder names of a run's checkpoints, whatever the model
 
 
 def load_heads(path: str | Path) -> list[Head]:
-    """The (layer, head) pairs of a head file, zero-based, in the file's order; `heads` is the only field needed.
+    """The (layer, head) pairs of a head file, zero-based, in the file's order; `heads` is the only required field.
 
-    Raises InputError naming the file and the field that is wrong.
+    Raises InputError naming the file and the malformed field.
     """
     content = _read(path)
     if "heads" not in content:
@@ -33,8 +33,8 @@ def load_heads(path: str | Path) -> list[Head]:
 
 
 def load_threshold(path: str | Path) -> float:
-    """The field `threshold` of a head file: where the scores of essential and redundant steps part, in units of
-    uniform attention. Raises InputError naming the file where it is missing or no number above 0."""
+    """The field `threshold` of a head file: the score that separates essential from redundant steps, in units of
+    uniform attention. Raises InputError naming the file if it is missing or not a number above 0."""
     value = _read(path).get("threshold")
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
         raise InputError(
@@ -45,7 +45,7 @@ def load_threshold(path: str | Path) -> float:
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    """The object in a file; one without fields where it holds something else."""
+    """The JSON object in a file; an empty one if it contains something else."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -56,11 +56,11 @@ def _read(path: str | Path) -> dict[str, Any]:
 
 
 def warn_of_other_model(path: str | Path, model: str) -> None:
-    """Say on stderr that a head file names another model than `model` (name or folder), where it does.
+    """Warn on stderr if a head file names another model than `model` (name or folder).
 
-    No error: the same weights go by several names. Nothing is said of a file in the model's own folder or in that of
-    the run it is a checkpoint of, nor where either name is not known: "." was one folder where it was written down, and
-    is another here.
+    No error, because the same weights may have several names. No warning for a file in the model's own folder or in the
+    folder of the run it is a checkpoint of, nor if either name is unknown: "." may have meant another folder when the
+    file was written.
     """
     recorded, folder = recorded_model(path), Path(model).resolve()
     own = {folder, folder.parent} if CHECKPOINT.fullmatch(folder.name) else {folder}
@@ -68,29 +68,29 @@ def warn_of_other_model(path: str | Path, model: str) -> None:
         return
     if not same_model(recorded, model):
         print(
-            f"attnpo: {path} has the heads of the model {recorded}, found {model_name(model)}: the heads of one model "
-            "say nothing about another (`attnpo probe` finds its own)",
+            f"attnpo: {path} has the heads of the model {recorded}, found {model_name(model)}: heads of one model do "
+            "not apply to another (`attnpo probe` finds those of a model)",
             file=sys.stderr,
         )
 
 
 def recorded_model(path: str | Path) -> str:
-    """The name or folder of the model whose heads a file has; "" where it names none."""
+    """The name or folder of the model that a head file names; "" if it names none."""
     recorded = _read(path).get("model")
     return recorded if isinstance(recorded, str) else ""
 
 
 def same_model(one: str, other: str) -> bool:
-    """Whether two names or folders may be of one model: their last parts are equal, but for a checkpoint's number.
+    """Whether two names or folders may be the same model: their last parts are equal, checkpoint numbers ignored.
 
-    Those of an existing folder are its own, not those it is called by: `.` and `checkpoint-100` depend on the place.
+    Existing folders are compared by their absolute path, because `.` and `checkpoint-100` depend on the current folder.
     """
     return _last_part(one) == _last_part(other)
 
 
 def _last_part(name: str) -> str:
     if name and Path(name).is_dir():
-        name = os.path.abspath(name)  # not resolved: a link is called what its user calls the model
+        name = os.path.abspath(name)  # links are not resolved: the name of a link is the user's name for the model
     parts = [part for part in re.split(r"[/\\]", name) if part]
     while len(parts) > 1 and CHECKPOINT.fullmatch(parts[-1]):
         parts.pop()
@@ -98,7 +98,7 @@ def _last_part(name: str) -> str:
 
 
 def parse_heads(value: Any, name: str) -> list[Head]:
-    """Checked (layer, head) pairs from plain lists; `name` says in errors where they come from."""
+    """Checked (layer, head) pairs from plain lists; `name` is their source in error messages."""
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise InputError(f"{name} is {value!r}, expected a non-empty list of [layer, head] pairs")
     heads: list[Head] = []
@@ -116,7 +116,7 @@ def parse_heads(value: Any, name: str) -> list[Head]:
 def save_heads(
     path: str | Path, heads: Sequence[Head], *, sra: Mapping[Head, float] | None = None, **fields: Any
 ) -> None:
-    """Write a head file; `sra` maps heads to step ranking accuracies, `fields` (model, labels, …) go in as they are."""
+    """Write a head file. `sra`: step ranking accuracy by head; `fields` (model, labels, …) are written unchanged."""
     content: dict[str, Any] = {"heads": [list(head) for head in heads], **fields}
     if sra is not None:
         content["sra"] = {f"{layer},{head}": float(value) for (layer, head), value in sra.items()}
@@ -126,9 +126,9 @@ def save_heads(
 
 
 def check_heads(model_config: Any, heads: Sequence[Head], source: str | Path = "heads") -> None:
-    """Raise InputError, naming the layer or head and the model's counts, for a head that the model has not got.
+    """Raise InputError, naming the layer or head and the model's counts, for a head that the model does not have.
 
-    source: where the heads are from, as the message names it.
+    source: the source of the heads in the message.
     """
     get_text_config = getattr(model_config, "get_text_config", None)
     config = get_text_config(decoder=True) if get_text_config is not None else model_config

@@ -1,7 +1,6 @@
-"""Where the steps and the final answer of every row of a padded batch are.
+"""Token positions of the steps and the final answer in every row of a padded batch.
 
-Several sequences may be packed into one row: where their steps and answers are then, and whether the model kept
-them apart.
+Also for rows with several packed sequences, with a check that the model kept the sequences apart.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class StepLayout:
     answers: [start, end) of the final answer in the padded row; start == end: the row is not scored.
     step_lengths: tokens of every step, |s_k|; 0 for steps beyond a row's count.
     attention_mask: which positions hold tokens.
-    longest_answer: an upper bound of |F| over the rows, known on the host so that capturing never waits for the device.
+    longest_answer: an upper bound of |F| over the rows, a Python integer so that capturing never waits for the device.
     """
 
     step_ids: Int64[Tensor, "B T"]
@@ -47,8 +46,8 @@ class StepLayout:
     ) -> StepLayout:
         """Lay out python spans (positions in the padded row, end exclusive) on the device of `attention_mask`.
 
-        An answer of None, or an empty one, leaves its row without a score. The device is not waited for; whether
-        spans cover padding is therefore not checked here (`score_steps` does).
+        A row whose answer is None or empty is not scored. Does not wait for the device, so spans over padding are not
+        detected here (`score_steps` checks that).
         Raises InputError for lists of the wrong length and for spans outside the row, overlapping, or not before
         the answer.
         """
@@ -174,11 +173,11 @@ def _show(span: np.ndarray) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PackedLayout:
-    """Steps and answers of N sequences that lie in the rows of a batch [B, T] without padding between them.
+    """Steps and answers of N sequences that are packed into the rows of a batch [B, T] without padding between them.
 
     Captured scores have one row per *sequence*, [H, N, S], in the order of the rows and within them.
 
-    sequences: their layout as if every sequence were a row of its own, padded on the right to the longest.
+    sequences: their layout as if every sequence were a separate row, padded on the right to the longest.
     batch_rows: the row of the batch that holds the sequence; starts: its first position there.
     batch_shape: (B, T) of the forward.
     """
@@ -197,9 +196,9 @@ class PackedLayout:
         width: int,
         device: torch.device | str = "cpu",
     ) -> PackedLayout:
-        """lengths[i]: the tokens of every sequence of row i, from its first position on; what is left is padding.
+        """lengths[i]: the tokens of every sequence of row i, from its first position on; the remainder is padding.
 
-        steps[n] and answers[n] are positions in sequence n, not in the row: the numbers it would have alone.
+        steps[n] and answers[n] are positions in sequence n, not in the row: the same as if it were alone.
         Raises InputError for lengths that do not fit `width` (T) and, as `StepLayout.from_spans`, for spans.
         """
         for i, row in enumerate(lengths):
@@ -231,7 +230,7 @@ class PackedLayout:
 
     @property
     def columns(self) -> Int64[Tensor, "N L"]:
-        """Position in its row of every place of a sequence (any position for places beyond its end)."""
+        """The position in the row of every token of a sequence (any position for indices beyond its end)."""
         places = torch.arange(self.sequences.width, device=self.starts.device)
         return (self.starts[:, None] + places).clamp(max=self.batch_shape[1] - 1)
 

@@ -1,8 +1,8 @@
-"""What a layer hands its attention function, and rows of the mask that it applies.
+"""The arguments that a layer passes to its attention function, and rows of the mask that the function applies.
 
-transformers gives every attention function the mask in a form of its own. Reading that form, rather than building a
-mask from the padding, keeps packed, chunked or custom masks exact; the whole mask is never built. What cannot be
-read is refused with the reason. Nothing here waits for the device: shapes, types and names are looked at, never
+transformers gives every attention function the mask in its own form. Reading that form, rather than building a mask
+from the padding, keeps packed, chunked or custom masks exact; the full T x T mask is never built. Forms that cannot be
+read raise an error with the reason. Nothing here waits for the device: only shapes, types and names are read, never
 values.
 
 Shape legend: B rows of the batch, T positions of a row, N rows to read (sequences), C query rows of each, h heads,
@@ -33,15 +33,15 @@ from transformers.modeling_flash_attention_utils import lazy_import_flash_attent
 from attnpo.errors import InputError
 
 HIDDEN = -1e4
-"""A number added to a logit that is at most this leaves no probability in float32."""
+"""A mask value at most this, added to a logit, leaves no probability in float32."""
 
 
 class RowMask:
-    """Which columns some query rows may attend to.
+    """The columns that query rows may attend to.
 
     `mask`: a 4-D tensor (bool, or added to the logits), flash attention's 2-D padding mask, a flex BlockMask, or None
-    for causal attention. `window` and `sequences` belong to flash attention, whose mask does not carry them: the
-    sliding window, and which sequence of the row every position belongs to.
+    for causal attention. `window` and `sequences` are for flash attention, whose mask does not contain them: the
+    sliding window, and the index of the sequence in the row that every position belongs to.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RowMask:
 
     @property
     def differs_by_head(self) -> bool:
-        """Whether rows of it have to be read for every head: what a flex mask computes may."""
+        """Whether its rows have to be read for every head: a flex mask may depend on the head."""
         return isinstance(self.mask, BlockMask) or (
             self.mask is not None and self.valid is None and self.mask.shape[1] > 1
         )
@@ -83,9 +83,8 @@ class RowMask:
         rows: Int64[Tensor, "N C"],
         columns: Int64[Tensor, "N L"] | None = None,
     ) -> Tensor:
-        """Broadcastable to [N, h, C, L]: bool (True: may be attended to) or numbers to add to the logits.
-
-        `columns` None stands for all T of them.
+        """The rows of the mask, broadcastable to [N, h, C, L]: bool (True: may be attended to), or numbers to add to
+        the logits. `columns` None means all T columns.
         """
         batch_at, row_at = batch_index[:, None, None, None], rows[:, None, :, None]
         column_at = self.columns if columns is None else columns[:, None, None, :]
@@ -110,13 +109,13 @@ class RowMask:
 
 @lru_cache(maxsize=4096)
 def index_tensor(values: tuple[int, ...], device: torch.device) -> Int64[Tensor, "n"]:
-    """A small index tensor on the device, made once: making one waits for the device."""
+    """A small index tensor on the device, cached: creating one waits for the device."""
     return torch.tensor(values, dtype=torch.int64, device=device)
 
 
 _PACKING = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"})
 
-# Keyword tensors that are read here, or do not change which position attends to which. Any other one is refused.
+# Keyword tensors that are read here, or do not change which position attends to which. Any other one raises an error.
 _KNOWN_TENSORS = _PACKING | {"position_ids", "cache_position", "num_items_in_batch", "labels", "s_aux", "seq_idx"}
 
 _SINKS, _WINDOW = frozenset({"s_aux", "learnable_sink"}), frozenset({"window_size"})
@@ -130,15 +129,15 @@ def is_flash(name: str) -> bool:
 
 
 def check_name(name: str, function: Callable[..., Any] | None) -> None:
-    """Raise InputError for an attention implementation that cannot be stood before."""
+    """Raise InputError for an attention implementation that cannot be wrapped."""
     if name.startswith("paged|"):
-        raise InputError(f"model: attention implementation {name!r} is for generation; use sdpa, or the name behind |")
+        raise InputError(f"model: attention implementation {name!r} is for generation; use sdpa, or the name after |")
     if function is None and name != "eager":
         raise InputError(f"model: attention implementation {name!r} is not registered with transformers")
     if "/" in name and function is not flash_attention_forward:
         raise InputError(
-            f"model: the attention kernel {name!r} is none that transformers calls as flash attention; which "
-            "positions it lets attend is not known"
+            f"model: the attention kernel {name!r} is not one that transformers calls as flash attention; which "
+            "positions attend to which is not known"
         )
 
 
@@ -151,7 +150,7 @@ def check_call(
     heads_of_model: int,
     kwargs: dict[str, Any],
 ) -> None:
-    """Raise InputError for what would give wrong numbers."""
+    """Raise InputError for arguments of an attention call that would give wrong scores."""
     batch, head_count, length, _ = query.shape
     rows, width = batch_shape
     if (batch, length) != (rows, width):
@@ -185,11 +184,11 @@ def check_call(
 
 
 _OF_MASK = ("position_ids", "cu_seq_lens_k", "cu_seq_lens_q", "max_length_k", "max_length_q", "sliding_window")
-"""What else `read_mask` reads besides the mask itself; and whether there are sinks."""
+"""Arguments that `read_mask` reads in addition to the mask itself and whether there are sinks."""
 
 
 class MaskReader:
-    """`read_mask`, once for all layers that are handed the very same things: most models hand every layer one mask."""
+    """Cached `read_mask` for layers with identical arguments: most models pass one mask object to every layer."""
 
     def __init__(self) -> None:
         self._read: list[tuple[tuple[Any, ...], tuple[Any, ...], RowMask]] = []
@@ -197,7 +196,7 @@ class MaskReader:
     def __call__(self, layer: int, name: str, mask: Any, query: Tensor, kwargs: dict[str, Any]) -> RowMask:
         kind = (name, query.device, kwargs.get("s_aux") is not None)
         given = (mask, *(kwargs.get(option) for option in _OF_MASK))
-        for of_kind, seen, found in self._read:  # a handful; held, so that an identity is not used again
+        for of_kind, seen, found in self._read:  # a handful; references are kept so that no identity is reused
             if of_kind == kind and all(a is b for a, b in zip(seen, given, strict=True)):
                 return found
         found = read_mask(layer, name, mask, query, kwargs)
@@ -208,14 +207,14 @@ class MaskReader:
 def read_mask(layer: int, name: str, mask: Any, query: Tensor, kwargs: dict[str, Any]) -> RowMask:
     """The mask that the attention implementation `name` applies, given these arguments.
 
-    Raises InputError where the implementation takes the mask for something else than it is, or ignores what the model
-    asks for: the model's own output is not what its configuration says, and scores could follow only one of the two.
+    Raises InputError if the implementation misinterprets the mask, or ignores an option of the model's configuration:
+    then the model's output does not follow its configuration, and scores could follow only one of the two.
     """
     form = _FORMS.get(ALL_MASK_ATTENTION_FUNCTIONS.get(name))  # pyright: ignore[reportArgumentType]
     shape = (query.shape[0], query.shape[2])
     what = f"model: layer {layer}, attention implementation {name!r}"
     if mask is None and form not in ("sdpa", "flash"):
-        raise InputError(f"{what}, got no mask; which positions it lets attend is not known")
+        raise InputError(f"{what}, got no mask; which positions attend to which is not known")
     if isinstance(mask, BlockMask) and form not in ("flex", None):
         raise InputError(f"{what}, got a BlockMask, expected a tensor")
     if isinstance(mask, Tensor):
@@ -241,7 +240,7 @@ def read_mask(layer: int, name: str, mask: Any, query: Tensor, kwargs: dict[str,
 def _flash_sequences(
     layer: int, shape: tuple[int, int], device: torch.device, kwargs: dict[str, Any]
 ) -> Int64[Tensor, "B T"] | None:
-    """Which sequence of a packed row every position belongs to, as flash attention without a mask finds out."""
+    """The sequence of a packed row that every position belongs to, found as flash attention without a mask finds it."""
     rows, width = shape
     if all(kwargs.get(name) is not None for name in _PACKING):
         if rows != 1:
@@ -260,7 +259,7 @@ def _flash_sequences(
 
 
 def _kernel_takes(name: str, options: frozenset[str]) -> bool:
-    """Whether this flash attention's kernel has one of the arguments: transformers silently drops what it lacks."""
+    """Whether this flash attention's kernel has one of the arguments; transformers silently drops missing ones."""
     (*functions,), *_ = lazy_import_flash_attention(name)
     return all(options & _parameters(function) for function in functions[:2] if function is not None)
 

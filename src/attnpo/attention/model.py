@@ -1,4 +1,4 @@
-"""Where a model looks up its attention function, layer by layer, and which models have no such place."""
+"""The attention modules of a model, by layer: where they look up their attention function, and which can be scored."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from attnpo.models.loading import unwrap_model
 
 
 def decoder_of(model: nn.Module) -> Any:
-    """The part of a causal language model that runs the layers; its output layer stands behind it.
+    """The part of a causal language model that runs the layers, without the output layer that follows it.
 
-    Raises InputError as `unwrap_model` does, and for a model that has no such part.
+    Raises InputError as `unwrap_model` does, and for a model without such a part.
     """
     inner = unwrap_model(model)
     for part in (inner.get_decoder(), inner.base_model):  # some models call their output layer the decoder
@@ -32,7 +32,7 @@ def decoder_of(model: nn.Module) -> Any:
 
 
 def scorable_layers(model: nn.Module) -> list[int]:
-    """The layers whose heads can be scored; the others of a hybrid model are linear attention, convolutions, …
+    """The layers whose heads can be scored; a hybrid model also has layers of linear attention, convolutions, …
 
     Raises InputError as `unwrap_model` does.
     """
@@ -40,7 +40,7 @@ def scorable_layers(model: nn.Module) -> list[int]:
 
 
 def all_heads(model: nn.Module, layers: Sequence[int] | None = None) -> list[Head]:
-    """Every query head of these layers (default: all that can be scored), layer by layer.
+    """Every query head of these layers (default: all layers that can be scored), layer by layer.
 
     Raises InputError as `unwrap_model` does.
     """
@@ -51,9 +51,9 @@ def all_heads(model: nn.Module, layers: Sequence[int] | None = None) -> list[Hea
 
 
 def chosen_modules(decoder: nn.Module, layers: Sequence[int]) -> dict[nn.Module, int]:
-    """The attention module of each of these layers -> the layer.
+    """Attention module -> layer, for each of these layers.
 
-    Raises InputError for a layer whose attention cannot be scored, and says which can.
+    Raises InputError for a layer whose attention cannot be scored, naming the layers that can.
     """
     found = _attention_modules(decoder)
     kinds = getattr(_text_config(decoder), "layer_types", None) or ()
@@ -61,7 +61,7 @@ def chosen_modules(decoder: nn.Module, layers: Sequence[int]) -> dict[nn.Module,
     for layer in layers:
         if layer not in found:
             kind = f" ({kinds[layer]})" if layer < len(kinds) else ""
-            others = f"the layers that can be scored are {sorted(found)}" if found else "and so it is in every layer"
+            others = f"the layers that can be scored are {sorted(found)}" if found else "nor can any other layer"
             raise InputError(
                 f"heads: layer {layer}{kind} of {name} does not take its attention function from transformers' "
                 f"AttentionInterface (ALiBi, linear or remote-code attention, or no attention in that layer); its "
@@ -73,34 +73,34 @@ def chosen_modules(decoder: nn.Module, layers: Sequence[int]) -> dict[nn.Module,
 
 
 def check_packable(decoder: nn.Module) -> None:
-    """Raise InputError for a model with layers that would carry something from one packed sequence into the next."""
+    """Raise InputError for a model with layers that may carry state from one packed sequence into the next."""
     found = _attention_modules(decoder)
     others = [layer for layer in range(_text_config(decoder).num_hidden_layers) if layer not in found]
     if others:
         raise InputError(
-            f"model: layers {others} of {type(decoder).__name__} are no attention layers (linear attention, "
-            "convolution, …) and may not keep packed sequences apart; score them in rows of their own"
+            f"model: layers {others} of {type(decoder).__name__} are not attention layers (linear attention, "
+            "convolution, …) and may not keep packed sequences apart; score each sequence in a separate row"
         )
 
 
 def head_count(decoder: nn.Module) -> int:
-    """Query heads of every layer, as the configuration has it."""
+    """Number of query heads per layer, from the configuration."""
     return _text_config(decoder).num_attention_heads
 
 
 def runs_compiled(model: nn.Module) -> bool:
-    """Whether torch.compile stands between the model and its Python code: around it, in it, or in place."""
-    # A walk of its own: before every capture, `modules()` and three getattr a module would take milliseconds.
-    left = [model]
-    while left:
-        module = left.pop()
+    """Whether torch.compile is applied to the model: around it, to a submodule, or in place."""
+    # Not by `modules()`: with three getattr per module it would take milliseconds before every capture.
+    remaining = [model]
+    while remaining:
+        module = remaining.pop()
         own = module.__dict__
         if own.get("_compiled_call_impl") is not None or "_orig_mod" in own["_modules"]:
             return True
         forward = own.get("forward") or type(module).forward
         if "_torchdynamo_orig_callable" in getattr(forward, "__dict__", ()):
             return True
-        left.extend(child for child in own["_modules"].values() if child is not None)
+        remaining.extend(child for child in own["_modules"].values() if child is not None)
     return False
 
 
@@ -113,7 +113,7 @@ def interface_of(module: nn.Module) -> MutableMapping[str, Callable[..., Any]] |
 
 
 def eager_function(module: nn.Module) -> Callable[..., Any]:
-    """The fall-back that the module's own file passes to the interface for "eager"."""
+    """The fallback that the module's own file passes to the interface for "eager"."""
     function = _forward_code(module)
     names = [name for name in function.__code__.co_names if name.endswith("eager_attention_forward")]
     if len(names) != 1:
@@ -145,7 +145,7 @@ def _attention_modules(decoder: nn.Module) -> dict[int, nn.Module]:
 
 
 def _is_at(decoder: nn.Module, name: str, module: nn.Module) -> bool:
-    """Whether the module still is the decoder's of this name, and still reads the interface."""
+    """Whether the decoder still has this module under this name, and it still reads the interface."""
     place: Any = decoder
     for part in name.split("."):
         place = place._modules.get(part)

@@ -1,8 +1,8 @@
-"""Positions of left-padded rows, numbered as the model's own generation numbers them: from the first token on.
+"""Positions of left-padded rows, numbered from the first token on, as in the model's own generation.
 
-A forward that is given no `position_ids` counts the padding in. With rotary embeddings nothing depends on that; with
-learned positions, or with what is applied to queries and keys by their position (temperatures, norms behind the
-rotation), the row is then another one than the model sampled.
+A forward without `position_ids` counts the padding. With rotary embeddings nothing depends on that. With learned
+positions, or operations on queries and keys that depend on their position (temperatures, norms after the rotation), the
+forward would see other positions than those the model sampled with.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from attnpo.models.loading import unwrap_model
 
 _TOKENS = 8
 _SAME = 0.05
-"""Of the standard deviation of the logits, on average: rounding far from the origin stays below, in bfloat16 too; a
-learned position is far above."""
+"""Mean difference of the logits, as a share of their standard deviation, that counts as equal: rounding at large
+positions stays below, also in bfloat16; the effect of a learned position is far above."""
 
 
 def own_positions(attention_mask: Tensor) -> Int64[Tensor, "B T"]:
-    """The number of every token of its row, from 0; 0 at padding before it. `attention_mask`: [B, T], 1 at tokens."""
+    """The index of every token in its row, from 0; 0 at padding before them. `attention_mask`: [B, T], 1 at tokens."""
     return (attention_mask.long().cumsum(dim=1) - 1).clamp_(min=0)
 
 
 def takes_positions(model: nn.Module) -> bool:
-    """Whether the model's forward has the argument `position_ids`; one without finds them itself."""
+    """Whether the model's forward has the argument `position_ids`; a model without it computes them itself."""
     return "position_ids" in inspect.signature(unwrap_model(model).forward).parameters
 
 
 @torch.no_grad()
 def depends_on_positions(model: nn.Module) -> bool:
-    """Whether the same few tokens, further back in the model's range, get other logits. Two forwards of 8 tokens.
+    """Whether the same 8 tokens get other logits at the end of the model's range of positions. Runs two forwards.
 
-    Collective where the model's weights are sharded. `model` may be wrapped; its mode is put back.
+    Collective if the model's weights are sharded. `model` may be wrapped; its mode is restored.
     """
     inner = unwrap_model(model)
     config = inner.config.get_text_config(decoder=True)
     if config is not inner.config:
-        return False  # with images positions have several axes, which the model itself works out
+        return False  # with images positions have several axes, which the model itself computes
     room = (getattr(config, "max_position_embeddings", None) or 2048) - _TOKENS
     if room < 1 or not takes_positions(model):
         return False
@@ -64,14 +64,14 @@ def depends_on_positions(model: nn.Module) -> bool:
 
 
 class OwnPositions:
-    """`own_positions_given` for the models that need it, asked for at the first forward of one."""
+    """Applies `own_positions_given` to models that need it, which is tested at the first forward."""
 
     def __init__(self, needed: bool | None = None) -> None:
         self._needed = needed
 
     @contextmanager
     def given(self, model: nn.Module) -> Iterator[None]:
-        """Around a forward of `model`, or of its reference: the first model asks for both."""
+        """Context for forwards of `model`, or of its reference model: the test on the first one decides for both."""
         if self._needed is None:
             self._needed = depends_on_positions(model)
         if not self._needed:
@@ -83,7 +83,7 @@ class OwnPositions:
 
 @contextmanager
 def own_positions_given(model: nn.Module) -> Iterator[None]:
-    """Give `own_positions` to every forward in the context that has a mask [B, T] and no positions of its own."""
+    """Pass `own_positions` to every forward in the context that has a mask [B, T] and no `position_ids`."""
 
     def number(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         mask = kwargs.get("attention_mask")

@@ -1,8 +1,8 @@
-"""Attention rows of the final answer, for a few heads of each layer, summed into step scores.
+"""Attention rows of the final answer, for a few heads per layer, summed into step scores.
 
 Shape legend: B rows of the batch, T padded length, H query heads of the layer, K key heads (query head h reads key
 head h // (H // K)), C query rows computed at once, h chosen heads computed at once, S steps, E = S + 1, D head size. N
-sequences of at most L tokens: the rows of the batch (N = B, L = T), unless several are packed into one row.
+sequences of at most L tokens: the rows of the batch (N = B, L = T), unless several sequences are packed into one row.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from attnpo.attention.layout import PackedLayout, StepLayout
 from attnpo.attention.masks import RowMask, index_tensor
 
 CHUNK_ELEMENTS = 1 << 25
-"""Float32 numbers in the largest temporary (128 MiB); about four of them live at once, whatever T and |F| are.
+"""Float32 numbers in the largest temporary (128 MiB); about four of them exist at once, whatever T and |F| are.
 
-One head of one row is the smallest piece, so N·L·D is a floor: the size of one head's keys.
+One head of one row is the smallest piece, so N·L·D, the size of one head's keys, is a lower bound.
 """
 
 
 def rows_bytes(elements: int) -> int:
-    """At most, in bytes, while the rows of one layer are read; `elements`: sequences × heads × |F| × positions."""
-    return 4 * 4 * min(CHUNK_ELEMENTS, elements)  # float32; logits, their softmax and what comes of them
+    """Largest memory, in bytes, for reading the rows of one layer; `elements`: sequences × heads × |F| × positions."""
+    return 4 * 4 * min(CHUNK_ELEMENTS, elements)  # float32; logits, their softmax and temporaries
 
 
 def step_scores(
@@ -44,9 +44,9 @@ def step_scores(
 ) -> Float[Tensor, "heads N S"]:
     """S(l,h,s_k) of the chosen heads of one layer (paper section 3): (1/|s_k|) · Σ_{m∈F} Σ_{n∈s_k} a(m→n).
 
-    `mask` is what the layer's own attention got (see `RowMask`), or a RowMask read from it; `sliding_window` is for
-    forms of the mask that do not carry the window. Logits and softmax are in float32. Steps without tokens and rows
-    without an answer get 0. Memory: `CHUNK_ELEMENTS`.
+    `mask` is the argument of the layer's own attention (see `RowMask`), or a RowMask read from it; `sliding_window` is
+    for forms of the mask that do not contain the window. Logits and softmax are in float32. Steps without tokens and
+    rows without an answer get 0. Memory: `CHUNK_ELEMENTS`.
     """
     batch, _, width, _ = query.shape
     if not isinstance(mask, RowMask):
@@ -59,9 +59,9 @@ def step_scores(
 class AnswerRows:
     """The query rows of the final answers, for the layers of one forward.
 
-    What no layer changes is made once and kept: which positions the rows have, which of them are answer tokens, and
-    what a mask says of them, as long as the layers are handed the same mask. Per layer there remain nine operations
-    on the device (ten for several heads), and none waits for it; the division by the steps' lengths comes at the end.
+    Tensors that are the same for all layers are cached: the positions of the rows, which of them are answer tokens, and
+    the rows of the mask, as long as the layers get the same mask. Nine operations on the device remain per layer (ten
+    for several heads), and none waits for it; the division by the steps' lengths comes at the end.
     """
 
     def __init__(self, layout: StepLayout | PackedLayout, chunk_elements: int = CHUNK_ELEMENTS) -> None:
@@ -90,7 +90,7 @@ class AnswerRows:
         softcap: float | None = None,
         sinks: Float[Tensor, "H"] | None = None,
     ) -> Float[Tensor, "N heads E"]:
-        """Σ_{m∈F} Σ_{n∈s_k} a(m→n) for the chosen heads of one layer; behind the steps, the sum outside all of them."""
+        """Σ_{m∈F} Σ_{n∈s_k} a(m→n) for the chosen heads of one layer; the last entry is the sum outside all steps."""
         size = query.shape[-1]
         how = _Softmax(size**-0.5 if scaling is None else scaling, softcap, sinks)
         cells = self.spans.rows * self.spans.width
@@ -113,7 +113,7 @@ class AnswerRows:
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def means(self, sums: Float[Tensor, "N h E"]) -> Float[Tensor, "N h S"]:
-        """Mean over the tokens of every step of the attention they received."""
+        """The mean attention received per token of every step."""
         means = sums[..., :-1] / self.spans.step_lengths.clamp(min=1)[:, None, :]
         scored = self.spans.answers[:, 0] < self.spans.answers[:, 1]
         return means.masked_fill_(~scored[:, None, None], 0.0)
@@ -124,7 +124,7 @@ class AnswerRows:
         return sums.scatter_add_(2, self._step_index.expand(-1, heads, -1), received)
 
     def _chunk(self, offset: int, count: int) -> _Chunk:
-        """Some rows of every answer; of an answer that is shorter, its last row again."""
+        """`count` rows of every answer from row `offset` on; a shorter answer repeats its last row."""
         found = self._chunks.get((offset, count))
         if found is None:
             start, end = self.spans.answers[:, :1], self.spans.answers[:, 1:]
@@ -136,7 +136,7 @@ class AnswerRows:
         return found
 
     def _keys(self, key: Float[Tensor, "B K T D"], heads: tuple[int, ...]) -> Float[Tensor, "N h L D"]:
-        """The keys that query heads with these key heads read."""
+        """The keys of these key heads."""
         if self.columns is None and len(heads) == 1:
             return key.narrow(1, heads[0], 1)
         index = index_tensor(heads, key.device)
@@ -165,12 +165,12 @@ class AnswerRows:
         else:
             logits += hidden
         if self.columns is not None:
-            # Places beyond the end of a sequence repeat or belong to the next one.
+            # Places after the end of a sequence repeat or belong to the next one.
             later = mask.columns[: logits.shape[-1]] > chunk.rows[:, None, :, None]
             logits.masked_fill_(later, torch.finfo(torch.float32).min)
         if how.sinks is None:
             return torch.softmax(logits, dim=-1, out=logits)  # no second tensor of this size
-        # A sink is one more logit that takes probability and gives no value.
+        # A sink is one more logit that takes probability but has no value vector.
         sink = how.sinks.float()[head_index].reshape(1, -1, 1, 1).expand(*logits.shape[:3], 1)
         return torch.softmax(torch.cat([logits, sink], dim=-1), dim=-1)[..., :-1]
 
@@ -190,8 +190,8 @@ class AnswerRows:
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """C rows of every answer, from the one with number `offset` on: places in the sequence and in the row of the batch,
-    and whether they are answer tokens [N, 1, C, 1]."""
+    """C rows of every answer from row `offset` on: their positions in the sequence (`rows`) and in the row of the batch
+    (`places`), and whether they are answer tokens (`inside`, [N, 1, C, 1])."""
 
     offset: int
     count: int
@@ -202,7 +202,7 @@ class _Chunk:
 
 @dataclass(frozen=True, eq=False)
 class _Softmax:
-    """What a layer does to q·k before and in the softmax."""
+    """The operations of a layer on q·k before and in the softmax."""
 
     scaling: float
     softcap: float | None
@@ -210,7 +210,7 @@ class _Softmax:
 
 
 def _logits(queries: Float[Tensor, "N h C D"], keys: Float[Tensor, "N h L D"]) -> Float[Tensor, "N h C L"]:
-    """q·k in float32. On CUDA half-precision inputs stay half and only the sums are float32, as in the fast kernels."""
+    """q·k in float32. On CUDA, half-precision inputs stay half and only the sums are float32, as in fast kernels."""
     if queries.is_cuda and queries.dtype in (torch.float16, torch.bfloat16) and keys.dtype == queries.dtype:
         product = torch.bmm(queries.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), out_dtype=torch.float32)
         return product.unflatten(0, queries.shape[:2])

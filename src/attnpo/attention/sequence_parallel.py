@@ -1,8 +1,8 @@
-"""Sequence parallelism (Ulysses): a process has all heads of a part of the row, and scores need whole rows.
+"""Sequence parallelism (Ulysses): each process has all heads for a part of the row, but scores need complete rows.
 
-The all-to-all that exchanges parts of the row for parts of the heads lies below transformers' attention interface, so
-what is read there is queries and keys of all heads at a part of the positions. Gathered over the group are those of the
-chosen heads only: 2 · h · T · D numbers a layer for h heads, once per forward.
+The all-to-all that exchanges parts of the row for parts of the heads runs below transformers' attention interface, so
+the queries and keys read there are those of all heads at a part of the positions. Only those of the chosen heads are
+gathered over the group: 2 · h · T · D numbers per layer for h heads, once per forward.
 
 Shape legend: B rows, t positions of this process, T = t · (processes) positions of the row, H query and K key heads, h
 chosen heads, D head size.
@@ -22,14 +22,14 @@ from attnpo.errors import InputError
 
 
 class SequenceParts:
-    """The processes of `group` (of torch.distributed), each with its part of the row, in the order of their ranks."""
+    """The processes of `group` (torch.distributed), each with its part of the row, in the order of their ranks."""
 
     def __init__(self, group: Any) -> None:
         self.group, self.size = group, dist.get_world_size(group)
         self._positions: Tensor | None = None
 
     def width(self, row: int) -> int:
-        """Positions of this process, of a row of so many. Raises InputError where the row has no equal parts."""
+        """Positions of this process in a row of `row` positions. Raises InputError if the row has no equal parts."""
         if row % self.size:
             raise InputError(
                 f"capture_scores: a row of {row} positions over {self.size} processes, expected a multiple: sequence "
@@ -47,17 +47,17 @@ class SequenceParts:
         heads: tuple[int, ...],
         kwargs: dict[str, Any],
     ) -> tuple[Float[Tensor, "B h T D"], Float[Tensor, "B h T D"], dict[str, Any]]:
-        """Queries and keys of the chosen heads at all positions, and the attention's arguments as of the whole row.
+        """Queries and keys of the chosen heads at all positions, and the attention's arguments for the complete row.
 
         The keys are repeated: head i of the result reads key head i. Collective.
-        Raises InputError for attention that the exchange does not lie below: without it, each process attends within
-        its part only, and log-probabilities are wrong as well.
+        Raises InputError for attention without that exchange: there each process attends only within its part, and
+        log-probabilities are wrong as well.
         """
         if self.size > 1 and (not is_flash(name) or mask is not None):
             found = f"attention implementation {name!r}" + ("" if mask is None else " with a mask")
             raise InputError(
                 f"model: layer {layer}, {found} under sequence parallelism, expected flash attention over packed rows "
-                "without padding: others attend within the part of one process only"
+                "without padding: others attend only within the part of one process"
             )
         group = query.shape[1] // key.shape[1]
         chosen = index_tensor(heads, query.device)

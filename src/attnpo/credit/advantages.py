@@ -2,7 +2,7 @@
 
 Legend: P prompts, G responses per prompt. A reward that is NaN is *missing* (an answer that could not be verified):
 it is left out of every mean and std, and its response gets advantage 0. A group in which all rewards are equal gets
-exactly 0, with no rounding residue: it must cost no gradient.
+exactly 0, without rounding residue, so that it has no gradient.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STD_EPSILON = 1e-4
 
 
 def check_group_size(kind: str, responses: int) -> None:
-    """To be called when a run is configured.
+    """Check the advantage and the number of responses per prompt when a run is configured.
 
     Raises:
         InputError: an unknown kind, or fewer than two responses per prompt (no baseline).
@@ -63,24 +63,24 @@ def outcome_advantages(rewards: Float[Tensor, "P G"], kind: str = "rloo") -> Flo
 
 
 def groups_without_signal(rewards: Float[Tensor, "P G"]) -> Float[Tensor, ""]:
-    """Share of groups whose rewards are all equal (missing ones aside; one or no reward left counts): advantage 0."""
+    """Share of groups with advantage 0: all rewards that are not missing are equal, or at most one is not missing."""
     return all_equal(rewards).float().mean()
 
 
 def is_correct(accuracy: Float[Tensor, "*rows"]) -> Bool[Tensor, "*rows"]:
-    """Which responses are right: value 1 of the function that judges. A missing value is not right."""
+    """Which responses are correct: value 1 of the reward function for correctness. A missing value is not correct."""
     return accuracy > 1 - 1e-6
 
 
 def verdict_of(reward: float | None) -> bool | None:
-    """Right or wrong by one value of the function that judges; None where it is missing (None, NaN)."""
+    """Right or wrong, from one value of the reward function for correctness; None if it is missing (None, NaN)."""
     return None if reward is None or math.isnan(reward) else bool(is_correct(torch.tensor(float(reward))))
 
 
 def group_accuracy(accuracy: Float[Tensor, "P G"]) -> Float[Tensor, "P"]:
-    """p: share of correct responses among those with a verdict (1 is correct; NaN is missing). No verdict: 0.
+    """p: share of correct responses among those with a verdict (1 is correct; NaN is missing); 0 without any verdict.
 
-    Partial credit from a reward function of the user's is not correct: the same rule as for rescaling a response.
+    Partial credit from a user's reward function is not correct: the same rule as for rescaling a response.
     """
     present = ~accuracy.isnan()
     correct = (present & is_correct(accuracy)).sum(dim=1)
@@ -88,6 +88,7 @@ def group_accuracy(accuracy: Float[Tensor, "P G"]) -> Float[Tensor, "P"]:
 
 
 def all_equal(rewards: Float[Tensor, "P G"]) -> Bool[Tensor, "P"]:
+    """Which groups have no two different rewards, missing ones aside."""
     high = rewards.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).amax(dim=1)
     low = rewards.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf).amin(dim=1)
     return high <= low

@@ -1,4 +1,4 @@
-"""AttnPO: attention of the final answer decides how much of the advantage each reasoning step gets.
+"""AttnPO: the attention of the final answer determines how much of the advantage each reasoning step gets.
 
 Source: ATTNPO (arXiv 2602.09953, section 3; docs/papers.md). For a correct response with a final answer,
 
@@ -10,24 +10,24 @@ Source: ATTNPO (arXiv 2602.09953, section 3; docs/papers.md). For a correct resp
 and a token of step k gets γ_k·A; the closing tag and the final answer keep A. p is the share of correct responses in
 the group, |F| the tokens of the final answer, |o| those of prompt and response, t the optimiser step (from 1).
 
-Not in the paper, and off by default: what the scores are compared with, B = τ · p^β · Y. Y, the `yardstick`, is
+Not in the paper, and off by default: other baselines, B = τ · p^β · Y. Y, the `yardstick`, is
 
-- "uniform": |F| / |o|, what uniform attention would give a step (the paper);
-- "thinking": Σ_k |s_k|·S_k / Σ_k |s_k|, the mean score of a thinking token: what an attention sink, the prompt or the
-  answer itself take away from all steps alike then makes no difference;
+- "uniform": |F| / |o|, the score of a step under uniform attention (the paper);
+- "thinking": Σ_k |s_k|·S_k / Σ_k |s_k|, the mean score of a thinking token: attention that a sink, the prompt or the
+  answer itself takes from all steps alike then makes no difference;
 - "median": the median of the response's S_k, which attenuates about half of the steps of any response.
 
-τ, the `threshold`, says at how many yardsticks essential and redundant steps part (1 in the paper; measured when heads
-are found: `attnpo.heads.table.parting_scale`). With `sharp`, a step below B counts as one that got no attention at
-all, γ_k = (1 − δ)·(1 − p^λ) + δ: right where the threshold parts the two kinds well, since a redundant step of half the
-baseline would keep half of its advantage otherwise.
+τ, the `threshold`, is the score in yardsticks that separates essential from redundant steps (1 in the paper; measured
+when heads are found: `attnpo.heads.table.parting_scale`). With `sharp`, a step below B counts as one that got no
+attention, γ_k = (1 − δ)·(1 − p^λ) + δ. That suits a threshold that separates the two kinds well: without it a redundant
+step with half the baseline keeps half of its advantage.
 
-The formula is taken literally at its edges:
+The formula is taken literally in its edge cases:
 - All inequalities are strict: S_k = B, A = 0 and t = T·(1 − p) change nothing. p is a ratio of counts in floating
   point, so t and T·(1 − p) count as equal within one part in a million of T.
-- B = 0 (p = 0 with β > 0, or |F| = 0): no score is below it, so nothing is attenuated; with A < 0 every positive score
-  is above it and protected. Neither happens in training: a correct response makes p > 0, and one without a final
-  answer is not rescaled.
+- B = 0 (p = 0 with β > 0, or |F| = 0): no score is below it, so nothing is attenuated; with A < 0 every step with a
+  positive score is protected. Neither happens in training: with a correct response p > 0, and a response without a
+  final answer is not rescaled.
 - p^0 = 1 also for p = 0. δ = 1 switches attenuation off. A score that is NaN (a step without tokens) gives γ = 1.
 """
 
@@ -60,7 +60,7 @@ class AttnPOCredit:
         positive: attenuate redundant steps of responses with A > 0.
         negative: protect essential steps of responses with A < 0.
         difficulty: False puts p = 1 in both powers and drops the delay.
-        yardstick: "uniform", "thinking" or "median": Y of the module's text.
+        yardstick: "uniform", "thinking" or "median": Y in the module's docstring.
         threshold: τ (≥ 0), in units of the yardstick.
         sharp: attenuate all redundant steps of a response alike, as if their scores were 0.
 
@@ -135,7 +135,7 @@ def step_scales(
         answer_tokens: |F|; total_tokens: |o|, prompt and response.
         step: t, the optimiser step, counted from 1.
 
-    The response is taken to be rescalable (:func:`attnpo.credit.base.rescalable_rows`); one step is rescaled too.
+    The response is assumed to be rescalable (:func:`attnpo.credit.base.rescalable_rows`), even with a single step.
 
     Raises:
         InputError: an option or a number out of range; the message names it.
@@ -189,10 +189,10 @@ def batched_step_scales(
 ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B"]]:
     """γ of every step and the baseline B of every row. No loop, and no value is read back from the device.
 
-    `step_tokens`, |s_k|, is needed for the yardstick "thinking" only.
+    `step_tokens`, |s_k|, is needed only for the yardstick "thinking".
 
-    γ is 1 for rows that are not rescalable and for steps beyond a row's count, whatever stands in `scores` there.
-    The baseline is computed for every row; it means something for rescalable ones.
+    γ is 1 for rows that are not rescalable and for steps beyond a row's count, whatever `scores` contains there. The
+    baseline is computed for every row but is meaningful only for rescalable ones.
     """
     dtype = _working_dtype(scores)
     scores, advantages, p = scores.to(dtype), advantages.to(dtype)[:, None], group_accuracy.to(dtype)[:, None]
@@ -209,7 +209,7 @@ def batched_step_scales(
         redundant &= step - options.delay * (1 - p) > 1e-6 * options.delay
     essential = (advantages < 0) & (scores > baseline)
     power = difficulty**options.lam
-    # Where B = 0 nothing is redundant; the division must still be defined, for `where` computes both branches.
+    # With B = 0 nothing is redundant; the division must still be defined, because `where` computes both branches.
     ratio = scores / torch.where(baseline > 0, baseline, torch.ones_like(baseline))
     if options.sharp:
         ratio = torch.zeros_like(ratio)
@@ -260,5 +260,5 @@ def spread_to_tokens(
 
 
 def _working_dtype(scores: Tensor) -> torch.dtype:
-    """Half precision cannot tell S from B reliably; float64 stays."""
+    """float64 for float64 scores, else float32: half precision cannot distinguish S from B reliably."""
     return torch.float64 if scores.dtype == torch.float64 else torch.float32

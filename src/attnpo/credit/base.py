@@ -1,4 +1,4 @@
-"""The seam between the trainer and credit methods: what a method reads, what it returns, how it is found by name.
+"""The interface between the trainer and credit methods: inputs, result, and registration by name.
 
 A method is a class with a ``name``, the ``signals`` it needs and ``__call__(inputs) -> CreditResult``::
 
@@ -10,10 +10,10 @@ A method is a class with a ``name``, the ``signals`` it needs and ``__call__(inp
 
         def __call__(self, inputs: CreditInputs) -> CreditResult: ...
 
-The trainer obtains the declared signals, calls :func:`assign_credit` and sees per-token numbers only; it does not
-know which method runs. Some signals come out of a forward that runs anyway (`FORWARD_SIGNALS`), the others are made by
-a stage between the rewards and the loss (``training/stages``: potentials of segments, repaired responses …).
-Registration is by import, so a method can live outside this package.
+The trainer computes the declared signals, calls :func:`assign_credit` and uses only the per-token numbers; it does not
+depend on the method. Some signals are captured in a forward that runs anyway (`FORWARD_SIGNALS`), the others are
+computed by a stage between the rewards and the loss (``training/stages``: potentials of segments, repaired responses
+…). Importing a module registers its methods, so a method can be outside this package.
 
 Shape legend: B responses on this device, C completion tokens (padded), S steps (padded to the batch's maximum).
 """
@@ -32,17 +32,17 @@ from attnpo.errors import InputError, RunError
 from attnpo.registry import Registry
 
 SIGNAL_SHAPES: dict[str, tuple[str, ...]] = {
-    "attention": ("B", "S"),  # S(s_k): attention the final answer pays a step, mean over the chosen heads
+    "attention": ("B", "S"),  # S(s_k): attention of the final answer to a step, mean over the chosen heads
     "entropy": ("B", "C"),  # entropy of the policy at every completion token, in nats
     "segments": ("B", "C"),  # k for a token of segment k (credit/segments.py)
     "potential": ("B", "?"),  # Φ where each segment begins, and the outcome
     "mean_segment": ("B",),  # mean length of the batch's segments
     "states_answer": ("B", "S"),  # whether a step states the final answer
-    "repair_role": ("B",),  # what a row is to IOP (credit/iop: Role)
+    "repair_role": ("B",),  # role of a row in IOP (credit/iop: Role)
     "repair_gates": ("B", "C"),  # whether a token differs between a wrong response and its repair
-    "repair_weight": ("B",),  # of a row in the loss
+    "repair_weight": ("B",),  # weight of a row in the loss
 }
-"""Signals with a fixed shape. A signal that is not listed must only have B rows."""
+"""Signals with a fixed shape. Of any other signal only the number of rows, B, is checked."""
 
 FORWARD_SIGNALS = frozenset({"attention", "entropy"})
 """Signals that are captured in a forward."""
@@ -50,7 +50,7 @@ FORWARD_SIGNALS = frozenset({"attention", "entropy"})
 
 @dataclass(frozen=True, kw_only=True)
 class CreditInputs:
-    """Everything a method may read about B responses. Tensors share one device; rows are in the same order."""
+    """The inputs of a credit method for B responses. All tensors are on one device, with rows in the same order."""
 
     advantages: Float[Tensor, "B"]
     """Outcome advantage A of each response."""
@@ -62,7 +62,7 @@ class CreditInputs:
     total_tokens: Int[Tensor, "B"]
     """|o|: prompt + response tokens, padding excluded."""
     rescalable: Bool[Tensor, "B"]
-    """Whether steps of this response may be rescaled at all: see :func:`rescalable_rows`."""
+    """Whether steps of this response may be rescaled: see :func:`rescalable_rows`."""
     step_ids: Int[Tensor, "B C"]
     """k for a completion token of step k (zero-based); S for a token outside every step."""
     num_steps: Int[Tensor, "B"]
@@ -78,24 +78,25 @@ class CreditInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class CreditResult:
-    """What a method returns."""
+    """The result of a credit method."""
 
     advantages: Float[Tensor, "B C"]
     """Advantage of every token; exactly 0 on padding."""
     scales: Float[Tensor, "B S"] | None = None
-    """γ of every step, 1 where nothing was changed and beyond a row's steps. None: the method has no steps."""
+    """γ of every step; 1 for unchanged steps and beyond a row's steps. None: the method has no steps."""
     baseline: Float[Tensor, "B"] | None = None
     """B of every rescaled response, NaN for the others. None: the method has no baseline."""
     gates: Bool[Tensor, "B C"] | None = None
-    """The tokens the loss is taken over (and a sequence-level ratio formed of). None: all sampled tokens."""
+    """The tokens in the loss (and in a sequence-level ratio). None: all sampled tokens."""
 
 
 @runtime_checkable
 class CreditMethod(Protocol):
     """A credit method: pure, without state between calls.
 
-    A class may also have ``run_options: ClassVar[Mapping[str, Any]]``: options of a run that it only works with; and
-    ``per_response: ClassVar[bool]``: the outcome advantage on every token, so that a loss may have it as one number.
+    A class may also have ``run_options: ClassVar[Mapping[str, Any]]``, options that a run with it must have, and
+    ``per_response: ClassVar[bool]``: every token gets the outcome advantage, so a loss may use one number per response
+    instead.
     """
 
     name: ClassVar[str]
@@ -131,19 +132,20 @@ credit_names, credit_options, get_credit = _METHODS.names, _METHODS.options, _ME
 def rescalable_rows(
     correct: Bool[Tensor, "B"], has_answer: Bool[Tensor, "B"], num_steps: Int[Tensor, "B"]
 ) -> Bool[Tensor, "B"]:
-    """The one place that decides which responses stepwise methods may touch (docs/papers.md).
+    """Which responses stepwise methods may rescale, decided only here (docs/papers.md).
 
-    Correct, with a closing tag and a non-blank final answer (`has_answer` is both), and of at least two steps.
+    Those that are correct, have a closing tag and a non-blank final answer (`has_answer` is both), and at least two
+    steps.
     """
     return correct.bool() & has_answer.bool() & (num_steps >= 2)
 
 
 def assign_credit(method: CreditMethod, inputs: CreditInputs) -> CreditResult:
-    """Run `method` and check that what went in and what came out line up. Shapes only: nothing waits for the device.
+    """Run `method` and check the shapes of its inputs and its result, without waiting for the device.
 
     Raises:
         RunError: a signal is absent, or a tensor has another shape than the batch; names the method, the tensor, the
-            shape it has and the one expected.
+            shape found and the one expected.
     """
     rows, tokens = inputs.step_ids.shape
     missing = sorted(method.signals - set(inputs.signals))
@@ -186,5 +188,5 @@ def assign_credit(method: CreditMethod, inputs: CreditInputs) -> CreditResult:
 
 
 def mask_padding(values: Float[Tensor, "B C"], completion_mask: Shaped[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-    """`values` with exactly 0 on padding, whatever stood there (a product would keep a NaN)."""
+    """`values` with exactly 0 on padding, whatever value was there (a product would keep a NaN)."""
     return torch.where(completion_mask.bool(), values, torch.zeros_like(values))

@@ -1,17 +1,18 @@
-"""Steps behind the first one that states the right answer are redundant: process supervision without a model's help.
+"""Steps after the first one that states the right answer are redundant: process supervision without a model.
 
-No paper's method: the cheap rival that AttnPO should beat, in AttnPO's form. With f the first step that states the
-final answer of a correct response,
+From no paper: a cheap baseline for AttnPO, in AttnPO's form. With f the first step that states the final answer of a
+correct response,
 
     γ_k = keep   if A > 0 and k > f     (attenuate redundant steps)
     γ_k = 0      if A < 0 and k ≤ f     (protect essential steps)
     γ_k = 1      otherwise
 
 and a token of step k gets γ_k·A; the closing tag and the final answer keep A. A response in which no step states the
-answer is left alone. What counts as stating it: steps/answers.py. The rule cannot tell detours before f from work.
+answer is not changed. steps/answers.py defines what counts as stating it. The rule cannot distinguish detours before f
+from needed steps.
 
 On labelled traces of the built-in task f is the step that finds the answer in 95 % of traces and an earlier one in 5 %;
-steps behind it are redundant in 94 % of cases, and are 40 % of the redundant ones (benchmarks/first_answer.py).
+94 % of the steps after it are redundant, and they are 40 % of the redundant ones (benchmarks/first_answer.py).
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from attnpo.steps.spans import LocatedSteps
 @register_credit("first_correct")
 @dataclass(frozen=True)
 class FirstCorrectCredit:
-    """Rescaling of the steps before and behind the first right answer.
+    """Rescaling of the steps before and after the first right answer.
 
     Attributes:
         keep: scale of a redundant step of a response with A > 0, in [0, 1].
         positive: attenuate redundant steps of responses with A > 0.
         negative: protect essential steps of responses with A < 0.
-        place: where in a step the answer must stand, one of `PLACES` (steps/answers.py).
+        place: where in a step the answer must be, one of `PLACES` (steps/answers.py).
 
     Raises:
         InputError: an option out of range; the message names it.
@@ -74,7 +75,7 @@ def first_answer_scales(
     advantages: Float[Tensor, "B"],
     options: FirstCorrectCredit,
 ) -> Float[Tensor, "B S"]:
-    """γ of every step, from which steps state the answer; 1 throughout where none does, and beyond a row's steps.
+    """γ of every step. `states`: which steps state the answer. 1 in rows where none does, and beyond a row's steps.
 
     Example:
         >>> states, both = torch.tensor([[False, True, False, True]]).expand(2, 4), torch.tensor([4, 4])
@@ -97,7 +98,7 @@ def first_answer_scales(
 def stated_answers(
     located: Sequence[LocatedSteps], correct: Sequence[bool], width: int, place: str
 ) -> Bool[Tensor, "B {width}"]:
-    """The signal `states_answer`: which steps state the response's own answer; false throughout for wrong responses."""
+    """The signal `states_answer`: which steps state the response's own answer; all false for wrong responses."""
     states = torch.zeros(len(located), width, dtype=torch.bool)
     for row, response, right in zip(states, located, correct, strict=True):
         if right:
@@ -107,7 +108,7 @@ def stated_answers(
 
 
 def steps_with_answer(located: LocatedSteps, place: str) -> list[bool]:
-    """For every step whether it states the response's final answer; none does where there is no answer to look for."""
+    """For every step whether it states the response's final answer; all false without an answer to search for."""
     parts = located.parts
     answer = None if parts.answer_start is None else final_answer(located.text[parts.answer_start :])
     if answer is None:

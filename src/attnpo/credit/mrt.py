@@ -1,16 +1,16 @@
-"""MRT, made dense: every episode of a response is paid for the progress it makes.
+"""MRT, made dense: every episode of a response is rewarded for its progress.
 
 Source: Meta Reinforcement Fine-Tuning (arXiv 2503.07572, definition 6.1; docs/papers.md). The progress of episode k is
-the change of J, the chance that the answer given when the thinking is ended there is right:
+the change of J, the probability that an answer given at that point is right:
 
     A_k = R + α·(Φ(s_{k+1}) - Φ(s_k))          progress="segment"
     A_k = R + α·(outcome - Φ(s_k))              progress="rest"
 
 with Φ, estimated as in SHAPE, for J. It is SHAPE with γ = 1, equal weights and episodes instead of entropy cuts. The
-paper pays one episode per response, the one behind a prefix of another response; its authors' later MRT-online (α = 1,
-at most 6 episodes, 4 continuations, after which the defaults here are) pays every episode of the response itself, as
-here. `rest` is the form that SHAPE compares itself with (as summaries of that paper give it): a segment that loses
-potential is paid again for regaining it.
+paper rewards one episode per response, the one after a prefix of another response. Its authors' later MRT-online
+(α = 1, at most 6 episodes, 4 continuations: the defaults here) rewards every episode of the response itself, as this
+method does. `rest` is the form that SHAPE compares with, according to summaries of that paper: it rewards regaining
+potential that an earlier segment lost.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MRTCredit(SegmentOptions):
 
     def __call__(self, inputs: CreditInputs) -> CreditResult:
         potential = inputs.signals["potential"]
-        after = potential[:, 1:] if self.progress == "segment" else potential[:, -1:]  # the outcome stands last
+        after = potential[:, 1:] if self.progress == "segment" else potential[:, -1:]  # the outcome is the last entry
         per_segment = segment_advantages(inputs.advantages, potential[:, :-1], after, alpha=self.alpha)
         segments = inputs.signals["segments"].long()
         return CreditResult(advantages=spread_segments(per_segment, segments, inputs.completion_mask))

@@ -1,4 +1,4 @@
-"""Segments of a response: where its thinking is cut, and what each segment is worth by the potentials at its ends.
+"""Segments of a response: the cuts in its thinking, and the advantage of each segment from the potentials at its ends.
 
 Shared by SHAPE and MRT. A segment runs from one cut to the next; the first begins with the response and the last ends
 with it, closing tag and final answer included, so that segments tile the sampled tokens and the potential after the
@@ -21,13 +21,13 @@ from attnpo.errors import InputError
 from attnpo.steps.formats import AUTO, ThinkingFormat
 
 CUTS = ("entropy", "even", "steps")
-"""Where thinking may be cut. entropy: at tokens whose entropy is above the threshold. even: into equal lengths. steps:
-where steps begin."""
+"""Places at which thinking is cut. entropy: tokens whose entropy is above the threshold. even: into equal lengths.
+steps: where steps begin."""
 
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """How a response is cut and how its potentials are estimated: the options of every method that has segments.
+    """Options of every method with segments: how a response is cut, and how its potentials are estimated.
 
     Attributes:
         segments: K, at most; K - 1 potentials are estimated inside the thinking and one per prompt.
@@ -35,12 +35,12 @@ class SegmentOptions:
         quantile: entropy cuts: the threshold τ is this quantile of the response's own thinking entropies.
         threshold: entropy cuts: τ itself, in nats, instead of the quantile.
         rollouts: m, continuations per boundary.
-        closing: text put behind the prefix, so that an answer must follow. Empty: the thinking goes on freely, and
-            `rollout_tokens` must leave it room to come to an end. auto: how the thinking format of the run ends the
-            thinking, and "The final answer is \\boxed{" (`closing_of`).
+        closing: text appended to the prefix, so that an answer must follow. Empty: the thinking continues freely, and
+            `rollout_tokens` must leave it room to finish. auto: the marks that end the thinking in the run's thinking
+            format, and "The final answer is \\boxed{" (`closing_of`).
         rollout_tokens: most tokens of a continuation.
         rollout_batch: continuations sampled at once from a shared cache; by default as many as the run has responses.
-        share_prefixes: False computes every prefix anew.
+        share_prefixes: whether prefixes are computed once and shared; False computes every prefix again.
 
     Raises:
         InputError: an option out of range; the message names it.
@@ -71,7 +71,7 @@ class SegmentOptions:
 
 
 def closing_of(form: ThinkingFormat) -> str:
-    """What ends the thinking in a format and begins an answer: the default of `closing`.
+    """The text that ends the thinking in a format and begins an answer: the default of `closing`.
 
     >>> from attnpo.steps.formats import THINK
     >>> closing_of(THINK)
@@ -91,8 +91,8 @@ def cut_points(
     """The tokens at which the second and later segments of a response begin, at most K - 1, in order.
 
     Args:
-        thinking: [first, last) thinking token. The first one never begins a segment of its own.
-        entropy: in nats, of the distribution each token was drawn from (entropy cuts).
+        thinking: [first, last) thinking token. The first one is never a cut.
+        entropy: in nats, of the distribution from which each token was drawn (entropy cuts).
         steps: the first token of every step (step cuts).
     """
     first, last = thinking
@@ -149,7 +149,7 @@ def segment_advantages(
     alpha: float,
     discounts: Float[Tensor, "B K"] | float = 1.0,
 ) -> Float[Tensor, "B K"]:
-    """A_k = A + α·(γ_k·after - before), potentials both; A where one of the two is not known (NaN)."""
+    """A_k = A + α·(γ_k·after - before) from the potentials at both ends; A if one of them is unknown (NaN)."""
     shaping = discounts * after - before
     return advantages[:, None] + alpha * torch.where(shaping.isnan(), torch.zeros_like(shaping), shaping)
 

@@ -1,30 +1,30 @@
-"""SHAPE: segments are paid by the progress they make towards the answer, tokens by their entropy.
+"""SHAPE: segments are rewarded for their progress towards the answer, and tokens are weighted by their entropy.
 
 Source: SHAPE (arXiv 2604.06636, section 4; docs/papers.md). Segments of a response begin at high-entropy tokens of its
-thinking. Φ(s_k), the potential where segment k begins, is the mean correctness of short continuations from there;
-behind the last segment it is the outcome. With R the outcome advantage, L_k the tokens of segment k and z(H_t) the
+thinking. Φ(s_k), the potential at the start of segment k, is the mean correctness of short continuations from there;
+after the last segment it is the outcome. With R the outcome advantage, L_k the tokens of segment k and z(H_t) the
 z-score of a token's entropy among those of its segment,
 
     γ_k = max(γ_min, 1 - (L_k / L_ref)·(1 - γ_min))          (long segments are discounted)
     A_k = R + α·(γ_k·Φ(s_{k+1}) - Φ(s_k))
     w_t = clip(1 + β·z(H_t), δ_min, δ_max),   A_t = A_k·w_t
 
-With Δ = Φ(s_{k+1}) - Φ(s_k) the bracket is exactly γ_k·Δ - (1 - γ_k)·Φ(s_k): progress less a tax on what was solved
-already. It lies in [-1, 1], so a segment of a right response stands above every one of a wrong one where
+With Δ = Φ(s_{k+1}) - Φ(s_k) the bracket is exactly γ_k·Δ - (1 - γ_k)·Φ(s_k): progress minus a tax on potential reached
+before. It is in [-1, 1], so every segment of a right response ranks above every segment of a wrong one if
 α < (R_right - R_wrong)/2: α < 0.5 for rewards 1 and 0, and for each outcome advantage of this package on a plain
 accuracy (dr_grpo's gap is 1, rloo's G/(G - 1), grpo's at least 1.41). A length reward narrows the gap. Weights are
-positive: they change no sign. With m = 8 a step of true progress is never punished while γ_min > 7/8.
+positive, so they change no sign. With m = 8 a step of true progress is never punished while γ_min > 7/8.
 
-Choices, the paper being silent:
+Choices where the paper specifies nothing:
 - τ is the 0.9 quantile of the response's own thinking entropies; too many candidates are thinned evenly by rank.
 - The last segment includes the closing tag and the final answer.
 - L_ref is the mean length of the segments of the generation batch. A mean per response would give all of K equal
   segments γ_min, however long the response is.
 - β = 0.2, δ_min = 0.5, δ_max = 2; z uses the population standard deviation, and is 0 where that is 0.
 - Φ at the prompt is shared by the group. Continuations close the thinking ("immediate solvability"); 64 tokens.
-- A response without a verdict is left alone. A segment with an unknown potential at one end keeps R. A group whose
-  rewards are all equal has R = 0 and still its potentials: there the method goes beyond the outcome.
-The paper's text could be read only in excerpts and summaries; that its continuations are forced to answer is from one.
+- A response without a verdict is not changed. A segment with an unknown potential at one end keeps R. A group whose
+  rewards are all equal has R = 0 but still has potentials, so the method gives a signal that the outcome does not.
+Only excerpts and summaries of the paper could be read; one of them states that continuations are forced to answer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ShapeCredit(SegmentOptions):
         gamma_min: least discount, in [0, 1].
         reference_length: L_ref in tokens; by default the mean over the generation batch.
         fixed_discount: γ_min for every segment, whatever its length.
-        token_weights: weigh tokens by entropy.
+        token_weights: weight tokens by entropy.
         beta: strength of the weights, β (≥ 0).
         weight_min, weight_max: δ_min in (0, 1] and δ_max ≥ 1.
 
@@ -108,7 +108,7 @@ class ShapeCredit(SegmentOptions):
 def length_discounts(
     lengths: Float[Tensor, "B K"], reference: Float[Tensor, "B"], least: float
 ) -> Float[Tensor, "B K"]:
-    """γ of segments of these lengths in tokens.
+    """γ of segments with these lengths in tokens.
 
     Example:
         >>> length_discounts(torch.tensor([[0.0, 50.0, 100.0, 300.0]]), torch.tensor([100.0]), 0.9)
@@ -126,5 +126,5 @@ def segment_z_scores(
     deviation = torch.where(mask, entropy - spread_segments(mean, segments, mask), torch.zeros_like(entropy))
     std = (segment_sums(deviation.square(), segments, mask, count) / size).sqrt()
     scale = spread_segments(std, segments, mask)
-    varies = scale > 1e-6  # nats: below it is rounding
+    varies = scale > 1e-6  # nats; smaller deviations are rounding
     return torch.where(varies, deviation / torch.where(varies, scale, torch.ones_like(scale)), torch.zeros_like(scale))

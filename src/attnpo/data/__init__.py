@@ -1,1 +1,1 @@
-"""Files of problems and traces: read, checked and written."""
+"""Reading, checking and writing files of problems and traces."""

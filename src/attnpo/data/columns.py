@@ -1,9 +1,9 @@
-"""Which columns hold the problem and its right answer, in data sets of any origin.
+"""The columns of the problem and its reference answer in data sets of any origin.
 
 A column is named by a dotted path: ``reward_model.ground_truth`` is the field ground_truth of the object in column
-reward_model, ``0.value`` the field value of the first element of a list. Known without being named are the columns of
-GSM8K, MATH and NuminaMath, open-r1, OpenThoughts, DeepScaleR, DeepMath, verl (DAPO, Skywork-OR1, Eurus), Tülu's RLVR,
-OpenMathReasoning and TRL's own examples.
+reward_model, ``0.value`` the field value of the first element of a list. The columns of GSM8K, MATH and NuminaMath,
+open-r1, OpenThoughts, DeepScaleR, DeepMath, verl (DAPO, Skywork-OR1, Eurus), Tülu's RLVR, OpenMathReasoning and TRL's
+own examples are found without being named.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ REFERENCE_COLUMNS = (
     "conversations",
 )
 REPLIES = ("response", "messages", "conversations")
-"""Columns of answers only where their texts say what the answer is."""
+"""Columns that count as reference columns only if their texts mark the answer."""
 
 SYSTEM_COLUMN = "system"
-"""Of data sets whose conversations come without their system message (OpenThoughts)."""
+"""The column of the system message in data sets whose conversations lack it (OpenThoughts)."""
 
 SAMPLE = 200
-"""Rows that decide which of the known columns is read: the first one in which at least half of them can be."""
+"""Number of rows that decide which known column is read: the first one that is readable in at least half of them."""
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One row, read. `turns`: the messages before the question; `how`: where in its cell the reference was found."""
+    """The problem in one row. `turns`: the messages before the question; `how`: where its cell has the reference."""
 
     turns: list[Message]
     text: str
@@ -61,23 +61,23 @@ class Problem:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the rows of one data set have what is needed, as dotted paths. `source` names it in messages."""
+    """The columns of problem and reference in one data set, as dotted paths. `source` names it in messages."""
 
     source: str
     problem: str
     reference: str
 
     def read(self, row: Row, number: int) -> Problem:
-        """The problem in row `number`, from 1.
+        """Read the problem in row `number`, from 1.
 
         Raises:
-            InputError: a cell holds something else; names row and column, what was found and what is expected.
+            InputError: a cell has another content; names row and column, what was found and what is expected.
         """
         turns, text, spoken = read_problem(row, self.problem, row_name(self.source, number))
         value = cell(row, self.reference)
         found = _read_answer(value)
         if found is None and isinstance(value, str):
-            found = Reference(value)  # the verifier says what it cannot read, and such problems are left out
+            found = Reference(value)  # the verifier reports unreadable references, and such problems are left out
         if found is None:
             raise InputError(
                 f"{row_name(self.source, number)}: column {self.reference!r} is {_shown(value)}, expected an answer: "
@@ -86,7 +86,7 @@ class Columns:
         return Problem(turns, text, found.text, found.how, spoken)
 
     def sentence(self, problems: Sequence[Problem]) -> str:
-        """What was recognised, in one line."""
+        """The recognised columns, in one line."""
         about = ""
         if any(problem.is_conversation for problem in problems):
             roles = sorted({turn["role"] for problem in problems for turn in problem.turns})
@@ -97,10 +97,10 @@ class Columns:
 
 
 def find_columns(rows: Sequence[Row], source: str, problem: str | None = None, reference: str | None = None) -> Columns:
-    """The columns of a data set; `problem` and `reference` name them where they are not to be found.
+    """The columns of a data set; `problem` and `reference` name columns that cannot be found automatically.
 
     Raises:
-        InputError: there is no such column; names the columns there are and the option to give.
+        InputError: there is no such column; names the columns found and the option to use.
     """
     return Columns(
         source,
@@ -110,7 +110,7 @@ def find_columns(rows: Sequence[Row], source: str, problem: str | None = None, r
 
 
 def find_problem_column(rows: Sequence[Row], source: str, asked: str | None, option: str) -> str:
-    """The column of the problem alone, for data without answers; see `find_columns`. `option` names it."""
+    """The column of the problem, for data without answers; see `find_columns`. `option`: its option in messages."""
     return _find(rows, asked, PROBLEM_COLUMNS, "problem", source, lambda name, value: _is_problem(value), option)
 
 
@@ -123,8 +123,8 @@ def _find(
     fits: Callable[[str, Any], bool],
     option: str | None = None,
 ) -> str:
-    """The asked column, else the first known one that holds what fits in at least half of the first rows, else the
-    first known one there is (columns of replies aside). Raises InputError where there is none."""
+    """The requested column, else the first known one whose values fit in at least half of the first rows, else the
+    first known one present (columns of replies aside). Raises InputError if there is none."""
     sample = rows[:SAMPLE]
     present = []
     for name in [asked] if asked else known:
@@ -145,7 +145,7 @@ def _find(
 
 
 def read_problem(row: Row, column: str, where: str) -> tuple[list[Message], str, bool]:
-    """The messages before the question, its text, and whether the cell held a conversation.
+    """The messages before the question, its text, and whether the cell contains a conversation.
 
     Raises:
         InputError: neither a text nor messages; `where` names the row.
@@ -168,7 +168,7 @@ def read_problem(row: Row, column: str, where: str) -> tuple[list[Message], str,
 
 
 def cell(row: Row, path: str) -> Any:
-    """What a dotted path leads to in a row; None where it leads nowhere.
+    """The value at a dotted path in a row; None if there is none.
 
     >>> cell({"reward_model": {"ground_truth": "21"}}, "reward_model.ground_truth"), cell({"a.b": 1}, "a.b")
     ('21', 1)
@@ -188,7 +188,7 @@ def cell(row: Row, path: str) -> Any:
 
 
 def has_cell(row: Row, path: str) -> bool:
-    """Whether a row has such a column, be it null."""
+    """Whether a row has such a column; its value may be null."""
     if path in row:
         return True
     parent, _, name = path.rpartition(".")
@@ -199,7 +199,7 @@ def has_cell(row: Row, path: str) -> bool:
 
 
 def _spelled(rows: Sequence[Row], name: str) -> str:
-    """A column's name as the data set writes it: Problem for problem."""
+    """A column's name in the spelling of the data set: Problem for problem."""
     if any(has_cell(row, name) for row in rows):
         return name
     return next((str(key) for row in rows[:1] for key in row if str(key).lower() == name.lower()), name)
@@ -215,7 +215,7 @@ def _is_answer(name: str, value: Any) -> bool:
 
 
 def _read_answer(value: Any) -> Reference | None:
-    """The answer in a cell; of a conversation, what its reply marks as the answer."""
+    """The answer in a cell; in a conversation, the answer that its reply marks."""
     value = _parsed(value)
     if not is_conversation(value):
         return read_reference(value)
@@ -227,7 +227,7 @@ def _read_answer(value: Any) -> Reference | None:
 
 
 def _parsed(value: Any) -> Any:
-    """Objects and lists of objects that a data set keeps as JSON texts, as they are meant."""
+    """The value of a cell, decoded if it is an object or a conversation stored as a JSON text."""
     if not isinstance(value, str) or not value.startswith(("{", "[{")):
         return value
     try:
@@ -250,7 +250,7 @@ def _shown(value: Any) -> str:
 
 
 def _inside(value: Any, what: str, column: str) -> str:
-    """A hint at the fields of an object."""
+    """A hint that names the fields of an object; empty for other values."""
     if not isinstance(value, Mapping) or not value:
         return ""
     fields = ", ".join(map(str, value))

@@ -1,9 +1,8 @@
-"""JSON Lines, plain or gzip, and whole files: the only place that reads and writes them.
+"""Reading and writing of JSON Lines, plain or gzip, and of complete files, for the whole package.
 
-Rows are plain dictionaries; fields this package does not know are kept and passed through. A run that was killed
-while it wrote leaves exactly one kind of damage: the last line is cut off, or the gzip stream ends early.
-`read_unfinished_jsonl` tolerates and reports that much; anything else that is malformed is an error with file and
-row.
+Rows are plain dictionaries; unknown fields are kept and passed through. A run that is killed while writing leaves
+exactly one kind of damage: the last line is cut off, or the gzip stream ends early. `read_unfinished_jsonl` tolerates
+and reports that; anything else malformed raises an error with file and row.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from attnpo.errors import InputError, RunError
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# What the fields of a trace must be, where a command requires them.
+# Types of the fields of a trace that a command may require.
 _FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "id": (str, int),
     "problem": (str,),
@@ -49,9 +48,9 @@ def read_numbered_jsonl(
 
     Args:
         path: a UTF-8 file, plain or gzip (recognised by content).
-        required: names of fields every row must have. ``id``, ``problem``, ``response``, ``reference`` and ``steps``
-            must then also have the type they have in a trace.
-        on_bad_row: told of every bad row, which is then left out; without it the first one is raised.
+        required: names of fields that every row must have. ``id``, ``problem``, ``response``, ``reference`` and
+            ``steps`` must then also have the type they have in a trace.
+        on_bad_row: called with the error of every bad row, which is then left out; without it the first one is raised.
 
     Raises:
         InputError: the file is missing, unreadable or without rows, a row is not a JSON object, or a required field
@@ -78,12 +77,12 @@ def read_numbered_jsonl(
 
 
 def row_name(path: str | os.PathLike[str], number: int) -> str:
-    """How error messages name a row: ``traces.jsonl, row 3``."""
+    """The name of a row in error messages: ``traces.jsonl, row 3``."""
     return f"{os.fspath(path)}, row {number}"
 
 
 def check_field(row: Mapping[str, Any], name: str, where: str) -> None:
-    """Check that a row has a field, with the type that field has in a trace.
+    """Check that a row has a field, with the type of that field in a trace.
 
     Raises:
         InputError: it is missing or of the wrong type.
@@ -102,10 +101,10 @@ def type_name(value: object) -> str:
 
 
 def check_target(path: str | os.PathLike[str], *, read: str | os.PathLike[str] | None = None) -> Path:
-    """Where a file called `path` will be written: a link keeps pointing where it does.
+    """The file to write for `path`, with links resolved so that they keep pointing to it.
 
-    read: a file that may not be written over, because it is read.
-    Raises InputError where there is a folder, no folder to write into, or that file.
+    read: the input file, which must not be overwritten.
+    Raises InputError if `path` is a folder, is in no existing folder, or is the file `read`.
     """
     target = Path(path).resolve()
     if target.is_dir():
@@ -113,15 +112,15 @@ def check_target(path: str | os.PathLike[str], *, read: str | os.PathLike[str] |
     if not target.parent.is_dir():
         raise InputError(f"{path}: the folder {target.parent} does not exist")
     if read is not None and target.exists() and Path(read).exists() and target.samefile(read):
-        raise InputError(f"{path}: is the file that is read, which would be lost; expected another one to write")
+        raise InputError(f"{path}: is the input file, which would be overwritten; expected another file to write")
     return target
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
     """Write rows to a JSON Lines file (gzip if the name ends in .gz) and return their number.
 
-    The rows go to a temporary file beside `path` that replaces it at the end. If anything fails on the way, in `rows`
-    too, an existing file is left as it was; so rows may be read from the very file that is written.
+    The rows are written to a temporary file in the folder of `path`, which replaces it at the end. If anything fails,
+    also in `rows`, an existing file is not changed; so `rows` may be read from the same file.
 
     Raises:
         InputError: `path` cannot be written to.
@@ -158,17 +157,17 @@ def _write_rows(file_path: Path, rows: Iterable[Mapping[str, Any]], named: str |
 
 
 def _compressed(raw: IO[bytes]) -> IO[bytes]:
-    # no name and no time in the header: equal rows give equal files
+    # no name and no time in the header, so that equal rows give equal files
     return cast("IO[bytes]", gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
-    """A row as a line of a file. Half of a surrogate pair, which only an escape can carry, is written as one."""
+    """A row as a line of a file. Half of a surrogate pair, which UTF-8 cannot represent, is written as an escape."""
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
-    """Lines as bytes: only a newline ends a row, and one bad byte is the fault of one row."""
+    """(number, line) as bytes: only a newline ends a row, and a bad byte affects only its row."""
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder, expected a JSON Lines file")
     try:
@@ -187,7 +186,7 @@ def _numbered_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]
 
 def _parse_row(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode().rstrip("\r\n"))  # or a missing bracket is reported in the next line, column 1
+        row = json.loads(line.decode().rstrip("\r\n"))  # else a missing bracket is reported in the next line, column 1
     except UnicodeDecodeError as error:
         raise InputError(f"{where}, byte {error.start + 1}: not UTF-8 text") from error
     except json.JSONDecodeError as error:
@@ -201,11 +200,11 @@ def _parse_row(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
-Row = tuple[int, dict[str, Any]]  # the number of the line, from 1, and the object on it
+Row = tuple[int, dict[str, Any]]  # line number, from 1, and the object on that line
 
 
 def read_unfinished_jsonl(path: Path) -> tuple[list[Row], str | None]:
-    """The rows of a .jsonl or .jsonl.gz file, and a notice in plain language if its end is missing.
+    """The rows of a .jsonl or .jsonl.gz file, and a notice for the user if its end is missing.
 
     Raises InputError (file and row) for a line that is not a JSON object, unless it is an unfinished last line.
     """
@@ -245,7 +244,7 @@ def _gunzip(data: bytes, path: Path) -> tuple[bytes, bool]:
 
 
 def number(row: dict[str, Any], key: str, where: str) -> float | None:
-    """row[key] as a float; None where it is absent, null or not finite. InputError for anything else."""
+    """row[key] as a float; None if it is absent, null or not finite. InputError for anything else."""
     value = row.get(key)
     if value is None:
         return None
@@ -255,7 +254,7 @@ def number(row: dict[str, Any], key: str, where: str) -> float | None:
 
 
 def whole(row: dict[str, Any], key: str, where: str) -> int:
-    """row[key] as an int of at least 0; InputError when it is absent or something else."""
+    """row[key] as an int of at least 0; InputError if it is absent or anything else."""
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InputError(f"{where}: {key!r} is {value!r}, expected a whole number of at least 0")
@@ -263,7 +262,7 @@ def whole(row: dict[str, Any], key: str, where: str) -> int:
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Put `content` in place at once: whoever is killed in between leaves the file as it was."""
+    """Write `content` to a file atomically: a process killed meanwhile leaves the old file unchanged."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         partial.write_bytes(content)
@@ -273,7 +272,7 @@ def write_whole(file: Path, content: bytes) -> None:
 
 
 def drop_unfinished_line(file: Path) -> int:
-    """Cut a file behind its last line break; its size then."""
+    """Truncate a file after its last line break and return its new size."""
     content = file.read_bytes()
     end = content.rfind(b"\n") + 1
     if end < len(content):

@@ -1,4 +1,4 @@
-"""Conversations as data sets and servers write them: OpenAI's role and content, ShareGPT's from and value."""
+"""Conversations in the forms of data sets and servers: OpenAI's role and content, ShareGPT's from and value."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_messages(value: Any, where: str) -> list[Message]:
     """The messages of a cell in OpenAI's form; contents that are lists of text parts are joined.
 
     Raises:
-        InputError: it is no list of messages, or a content is no text; `where` names the cell.
+        InputError: it is not a list of messages, or a content is not text; `where` names the cell.
 
     >>> read_messages([{"from": "human", "value": "2 + 3?"}], "row 1")
     [{'role': 'user', 'content': '2 + 3?'}]
@@ -51,10 +51,10 @@ def read_messages(value: Any, where: str) -> list[Message]:
 
 
 def content_text(content: Any, where: str) -> str:
-    """The text of a message's content: a text, or a list of parts of the type text. null is no text.
+    """The text of a message's content: a text, or a list of parts of the type text; empty for null.
 
     Raises:
-        InputError: anything else, an image for example.
+        InputError: anything else, for example an image.
     """
     if content is None:
         return ""
@@ -70,13 +70,13 @@ def content_text(content: Any, where: str) -> str:
 
 
 def split_conversation(messages: Sequence[Message], where: str) -> tuple[list[Message], str, str | None]:
-    """What comes before the question, the question, and the reply to it.
+    """The messages before the question, the question, and the reply to it.
 
-    The question is the last message of the user; the reply the text of the assistant's messages behind it, None where
+    The question is the last message of the user; the reply is the text of the assistant's messages after it, None if
     there are none.
 
     Raises:
-        InputError: the user says nothing.
+        InputError: no message of the user, or an empty one.
     """
     last = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
     if last is None or not messages[last]["content"].strip():

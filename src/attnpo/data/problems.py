@@ -1,7 +1,7 @@
-"""Problems to train on: the built-in task, a local file, or a data set of the Hub, in one shape.
+"""Problems to train on, from the built-in task, a local file, or a data set of the Hub, in one form.
 
-Every source becomes a `datasets.Dataset` with the columns prompt, problem, reference and id. Which columns of a file
-they come from, `data/columns.py` finds; what of a cell is the answer, `data/references.py`.
+Every source becomes a `datasets.Dataset` with the columns prompt, problem, reference and id. `data/columns.py` finds
+the columns of a file that contain them, `data/references.py` the answer in a cell.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def load_rows(
 
 
 def _json_array(path: Path) -> list[dict[str, Any]] | None:
-    """The objects of a file that is one JSON array, as many data sets are published; None for any other file."""
+    """The objects of a file that is one JSON array, a common form of data sets; None for any other file."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:  # JSON Lines, gzip, or malformed: for the reader of lines to say
+    except ValueError:  # JSON Lines, gzip, or malformed: left to the reader of lines
         return None
     if not isinstance(content, list):
         return None
@@ -78,11 +78,11 @@ def _json_array(path: Path) -> list[dict[str, Any]] | None:
 
 @dataclass(frozen=True)
 class Problems(Sequence[dict[str, Any]]):
-    """Problems of one source, a sequence of its rows.
+    """The problems of one source, as a sequence of rows.
 
     Attributes:
-        rows: {"id", "problem", "reference"}, and "turns", the messages before the problem, where there are some.
-        recognised: which columns were read and how, in one line.
+        rows: {"id", "problem", "reference"}, and "turns", the messages before the problem, if there are any.
+        recognised: the columns that were read and how, in one line.
     """
 
     rows: list[dict[str, Any]]
@@ -106,9 +106,9 @@ def to_problems(
     problem_column: str | None = None,
     reference_column: str | None = None,
 ) -> Problems:
-    """Rows of any data set as problems; InputError names the row and column of the first bad value.
+    """Convert rows of any data set to problems; InputError names the row and column of the first bad value.
 
-    The columns are dotted paths; without them, those of well-known data sets are looked for (`attnpo.data.columns`).
+    The columns are dotted paths; by default those of well-known data sets are tried (`attnpo.data.columns`).
     """
     columns = find_columns(rows, source, problem_column, reference_column)
     read = [columns.read(row, number) for number, row in enumerate(rows, start=1)]
@@ -128,10 +128,10 @@ def make_prompts(
 ) -> Dataset:
     """Add the prompt column: a conversation for tokenizers with a chat template, else plain text.
 
-    `template` is a text containing {problem}: the user's message in a conversation, the whole prompt in plain text.
+    `template` is a text containing {problem}: the user's message in a conversation, the complete prompt in plain text.
     Messages before the problem ("turns": a system message, earlier turns) come first in the conversation.
-    With `targets`, every prompt asks for a length (in the place {length_instruction}, or at the end of the user's
-    message), which the column target_length has as a number.
+    With `targets`, every prompt states a target length (at the placeholder {length_instruction}, or at the end of the
+    user's message), and the column target_length contains it as a number.
 
     Raises:
         InputError: a template without {problem}, or neither a chat template nor a template; no place for the length;
@@ -166,12 +166,12 @@ def make_prompts(
 
 
 def _check_turns(tokenizer: Any, row: dict[str, Any], *, conversational: bool) -> None:
-    """InputError if what stands before a problem has no place in this model's prompts."""
+    """Raise InputError if this model's prompts cannot contain the messages before a problem."""
     roles = " and ".join(dict.fromkeys(turn["role"] for turn in row["turns"]))
-    said = f"problem {row['id']}: its prompt has messages of {roles} before the problem"
+    found = f"problem {row['id']}: its prompt has messages of {roles} before the problem"
     if not conversational:
         raise InputError(
-            f"{said}, and the tokenizer has no chat template to put them in. Name the text of the problem with "
+            f"{found}, and the tokenizer has no chat template to put them in. Name the text of the problem with "
             "--problem_column (prompt.1.content is the second message), and write the rest into --prompt_template"
         )
     try:
@@ -179,7 +179,7 @@ def _check_turns(tokenizer: Any, row: dict[str, Any], *, conversational: bool) -
         tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         raise InputError(
-            f"{said}, which the tokenizer's chat template refuses ({error}). Name the text of the problem with "
+            f"{found}, which the tokenizer's chat template refuses ({error}). Name the text of the problem with "
             "--problem_column (prompt.1.content is the second message)"
         ) from error
 
@@ -187,11 +187,11 @@ def _check_turns(tokenizer: Any, row: dict[str, Any], *, conversational: bool) -
 def drop_long_prompts(
     dataset: Dataset, tokenizer: Any, limit: int | None, template_options: dict[str, Any] | None = None
 ) -> tuple[Dataset, int]:
-    """Leave out problems whose prompt has more than `limit` tokens; returns what is left and how many went.
+    """Leave out problems whose prompt has more than `limit` tokens; returns the others and the number left out.
 
-    `template_options`: what the trainer hands to the chat template (`chat_template_kwargs`).
+    `template_options`: the trainer's options for the chat template (`chat_template_kwargs`).
 
-    Cutting a prompt would ask another question, so long ones are left out, not truncated.
+    Long prompts are left out, not truncated, because truncating would change the question.
     """
     if limit is None:
         return dataset, 0
@@ -204,21 +204,21 @@ def drop_long_prompts(
 
 
 def check_enough_problems(dataset: Any, batch: int, group: int) -> None:
-    """InputError if the data set cannot fill one batch of `batch` responses, `group` to a problem.
+    """Raise InputError if the data set cannot fill one batch of `batch` responses, `group` per problem.
 
-    TRL drops a batch that is not full, so such a run would end without a step. Data sets without a length pass.
+    TRL drops a batch that is not full, so such a run would end without a step. Data sets without a length are accepted.
     """
     if not hasattr(dataset, "__len__") or len(dataset) >= batch // group:
         return
     raise InputError(
         f"train_dataset: found {len(dataset)} problems, expected at least {batch // group}: a batch is {batch} "
-        f"responses (per_device_train_batch_size × processes × steps_per_generation), {group} to a problem. Give more "
+        f"responses (per_device_train_batch_size × processes × steps_per_generation), {group} per problem. Give more "
         "problems, or a smaller --gradient_accumulation_steps"
     )
 
 
 def prompt_length(tokenizer: Any, prompt: Any, template_options: dict[str, Any]) -> int:
-    """Tokens of one prompt as the trainer will tokenise it."""
+    """Number of tokens of one prompt as the trainer tokenises it."""
     if isinstance(prompt, str):
         return len(tokenizer(prompt)["input_ids"])
     rendered = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True, **template_options)

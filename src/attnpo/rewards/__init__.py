@@ -1,1 +1,1 @@
-"""Outcome rewards: verified answers (a pool of killable worker processes) and length-aware terms."""
+"""Outcome rewards: answers verified in a pool of worker processes that can be killed, and length-aware terms."""

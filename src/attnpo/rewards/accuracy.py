@@ -20,15 +20,15 @@ class AccuracyReward:
     """`accuracy(prompts=…, completions=…, reference=…)` → one reward per completion, None where it is unknown.
 
     Args:
-        pool: workers to verify in; by default one is started on first use and ended by :meth:`close`.
+        pool: the workers; by default a pool is started on first use and ended by :meth:`close`.
         column: data set column with the reference answers.
         tokenizer: if set, and the caller passes ``completion_ids``, the text is decoded from the sampled ids. TRL's own
             completion text is decoded without special tokens, and in some models ``</think>`` is one: every answer
             would be lost.
-        form: the thinking format of the model; `WHOLE`: all of a response is its answer. Default: with a tokenizer
-            ``<think>``; else the responses' own marks say it: where most of those with marks have one format, all are
-            read by it; else each by its own, and one without any is all answer. (Text that comes with
-            ``completion_ids`` may have lost its marks: there it has no answer.)
+        form: the thinking format of the model; `WHOLE`: the complete response is its answer. Default: with a tokenizer
+            ``<think>``. Without one the marks in the responses decide: if most of the responses with marks have one
+            format, all are read by it, else each by its own, and a response without marks is all answer. (Text that
+            comes with ``completion_ids`` may have lost its marks; such a text without marks has no answer.)
 
     Attributes:
         last_verdicts: the verdicts of the last call, in order.
@@ -45,7 +45,7 @@ class AccuracyReward:
         self.__name__ = "accuracy"
         self.column = column
         self.tokenizer, self.form = tokenizer, form
-        self._seen: Counter[ThinkingFormat] = Counter()  # of the responses so far, where no format was given
+        self._seen: Counter[ThinkingFormat] = Counter()  # formats of the responses so far, if none was given
         self.last_verdicts: list[Verdict] = []
         self._pool, self._owns_pool = pool, pool is None
 
@@ -58,7 +58,10 @@ class AccuracyReward:
         log_extra: Callable[[str, list], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Raises InputError if the reference column is absent; names it and the columns there are."""
+        """The reward of every completion.
+
+        Raises InputError if the reference column is absent, naming it and the columns found.
+        """
         references = self._references(columns, len(completions))
         if self.tokenizer is not None and completion_ids is not None:
             form = self.form or THINK
@@ -73,7 +76,7 @@ class AccuracyReward:
         return [REWARD_OF[verdict] for verdict in self.last_verdicts]
 
     def _answers(self, completions: Sequence[Any], *, may_lack_marks: bool) -> list[str | None]:
-        """The answers in completions as texts or messages. `may_lack_marks`: their special tokens may be lost."""
+        """The answers in completions that are texts or messages. `may_lack_marks`: special tokens may be missing."""
         parts = [message_parts(_last_message(completion)) for completion in completions]
         form = self.form or self._usual_format([content for thought, content in parts if thought is None])
 
@@ -84,7 +87,7 @@ class AccuracyReward:
         return [content if thought is not None else answer(content) for thought, content in parts]
 
     def _usual_format(self, texts: Sequence[str]) -> ThinkingFormat | None:
-        """The format of more than half of the responses so far that have marks: one model has one. None: no such."""
+        """The format of more than half of the responses with marks seen so far (a model has one format); else None."""
         found = [form for text in texts if (form := recognise(text)) is not None]
         self._seen.update(found)
         usual = self._seen.most_common(1)
@@ -92,7 +95,7 @@ class AccuracyReward:
 
     def _references(self, columns: dict[str, Any], count: int) -> list[str | None]:
         if self.column not in columns:
-            # What TRL adds of its own is no column of the data set.
+            # TRL's own keyword arguments are not columns of the data set.
             found = ", ".join(sorted(set(columns) - {"trainer_state", "environments", "log_metric"})) or "none"
             raise InputError(f"the data set has no column {self.column!r} with reference answers; it has: {found}")
         references = columns[self.column]
@@ -101,7 +104,7 @@ class AccuracyReward:
         return [_as_text(reference) for reference in references]
 
     def validate_references(self, references: Sequence[str]) -> list[str]:
-        """Those that cannot be read: to be told before a run, not after."""
+        """The references that cannot be read, for a check before a run."""
         if self._pool is None:
             self._pool = VerifierPool()
         return self._pool.validate_references([str(reference) for reference in references])
@@ -114,7 +117,7 @@ class AccuracyReward:
 
 
 def _as_text(reference: Any) -> str | None:
-    """A cell of the reference column as the verifier takes it: a text as it stands, lists and numbers written out."""
+    """A cell of the reference column as the verifier takes it: texts unchanged, lists and numbers written out."""
     if reference is None or isinstance(reference, str):
         return reference
     read = read_reference(reference)
@@ -124,10 +127,10 @@ def _as_text(reference: Any) -> str | None:
 def completion_text(completion: Any, form: ThinkingFormat = THINK) -> str:
     """The text of a completion: a string, or the last assistant message of a conversation.
 
-    Thinking that a message keeps apart is put before its content, with the marks of `form`.
+    Thinking in a separate field of the message is put before its content, with the marks of `form`.
 
     Raises:
-        InputError: neither of the two.
+        InputError: `completion` is neither.
     """
     return message_text(_last_message(completion), form)
 

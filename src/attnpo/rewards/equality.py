@@ -1,6 +1,6 @@
-r"""Whether two readings say the same: parts by their structure, formulas by math-verify, numbers and equations exactly.
+r"""Comparison of two readings: parts by their structure, formulas by math-verify, numbers and equations exactly.
 
-Imports only the standard library, math-verify and sympy: every verifying process loads it.
+Imports only the standard library, math-verify and sympy, because every verifying process loads it.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from attnpo.rewards.values import (
 from attnpo.rewards.verdict import Rules
 
 MEASURED_SHARE = 0.01
-"""A measured quantity may be off by 1 % at most, however few digits its reference has."""
+"""A measured quantity may be off by at most 1 %, however few digits its reference has."""
 DECIMALS = 6
-"""A decimal number and an exact one are equal if they are so when rounded to this many decimals."""
+"""A decimal number and an exact one are equal if they agree when rounded to this many decimals."""
 
 _RAISED_BY_PYTHON = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
 COMPARISON_ERRORS = (*_RAISED_BY_PYTHON, NotImplementedError)
-"""What sympy raises on odd expressions. Anything else ends the worker, which the pool can tell as well."""
+"""Exceptions that sympy raises on unusual expressions. Any other one ends the worker, which the pool detects."""
 
 
 def tolerance_of(reference: str, rules: Rules) -> float:
     """Largest absolute difference between an answer and `reference`; 0: they must be equal.
 
-    A whole number is exact. Any other measured number may be off by half a unit of its last digit, or 1 %, whichever is
-    less: 3.61e-10 by 0.005e-10, 0.5 by 0.005.
+    A whole number is exact. An answer to any other measured number may be off by half a unit of its last digit, or 1 %,
+    whichever is less: 3.61e-10 by 0.005e-10, 0.5 by 0.005.
     """
     if "tolerance" in rules:
         return rules["tolerance"]
@@ -67,12 +67,12 @@ class Comparison:
     """Compares readings under one set of rules.
 
     Args:
-        tolerance: as :func:`tolerance_of` has it.
-        off: names of rules not to apply: those of :data:`RULE_NAMES`.
+        tolerance: from :func:`tolerance_of`.
+        off: names of rules not to apply, of :data:`RULE_NAMES`.
 
     Attributes:
-        fired: names of the rules that decided something.
-        failed: whether sympy gave up on a pair of formulas.
+        fired: names of the rules that decided a comparison.
+        failed: whether sympy raised on a pair of formulas.
     """
 
     def __init__(self, tolerance: float = 0.0, off: frozenset[str] = frozenset()) -> None:
@@ -81,7 +81,7 @@ class Comparison:
         self.failed = False
 
     def _by_rule(self, name: str, decided: Callable[[], bool | None]) -> bool | None:
-        """What the rule decides; None if it does not, or is switched off."""
+        """The decision of the rule; None if it makes none, or is switched off."""
         if name in self.off:
             return None
         result = decided()
@@ -120,7 +120,7 @@ class Comparison:
     # -- names ---------------------------------------------------------------------------------------------------------
 
     def _without_name(self, gold: Reading, answer: Reading) -> bool | None:
-        """``x = 5`` and 5. What is left of the sign must be a name: 5 is not ``2x = 5``, nor 0 ``5x - 7y = 0``."""
+        """``x = 5`` and 5. The left side must be a name: 5 is not ``2x = 5``, nor 0 ``5x - 7y = 0``."""
         named, name = (gold, gold.name) if gold.name else (answer, answer.name)
         if not is_name(name, may_be_sum=not gold.name):
             left = read_parts(name)
@@ -156,7 +156,7 @@ class Comparison:
             if "matrix" in single.text and "tuple" in kinds:
                 return False
             return other.kind == "set" and len(other.parts) == 1 and self.same(single, other.parts[0])
-        if "set" in kinds or {part.kind for part in ours.parts} == {"tuple"}:  # of solutions, repetitions say nothing
+        if "set" in kinds or {part.kind for part in ours.parts} == {"tuple"}:  # repeated solutions do not count
             ours, theirs = _without_repetitions(ours), _without_repetitions(theirs)
         if len(ours.parts) != len(theirs.parts):
             return False
@@ -169,7 +169,7 @@ class Comparison:
             return "set" not in kinds and brackets == "()" and all(self.same(*pair) for pair in pairs)
         names = {part.name for part in ours.parts}, {part.name for part in theirs.parts}
         if (len(names[0]) == len(pairs) and names[1] == {""}) or (len(names[1]) == len(pairs) and names[0] == {""}):
-            # Of values with names of their own, without these only the order says which is which.
+            # One side names all its values, the other none: only the order tells which is which.
             return all(self.same(*pair) for pair in pairs)
         return _matched(ours.parts, theirs.parts, self.same)
 
@@ -182,7 +182,7 @@ class Comparison:
             if our_name and their_name and our_name != their_name:
                 return False
             if {ours, theirs} & {sympy.S.EmptySet, sympy.S.Reals} and our_name and their_name:
-                return None  # two conditions that nothing meets, or everything, are not the same for that
+                return None  # two conditions that nothing meets, or everything, are not equal for that reason
             return ours == theirs or _same_set(ours, theirs)
         except COMPARISON_ERRORS:
             return None
@@ -191,7 +191,7 @@ class Comparison:
 
     def _same_formula(self, gold: Reading, answer: Reading) -> bool:
         if re.search(r"\d:0\d", gold.text + " " + answer.text):
-            return False  # a time of day, which was not the same text
+            return False  # a time of day, whose text was compared before
         if (decided := self._by_rule("bases", lambda: _same_base(gold.text, answer.text))) is not None:
             return decided
         for ours, theirs in self._interpretations(gold, answer):
@@ -203,9 +203,8 @@ class Comparison:
         return False
 
     def _interpretations(self, gold: Reading, answer: Reading) -> list[tuple[Reading, Reading]]:
-        """The pairs to compare: a per cent sign on one side only is 1/100, or left out where it adds nothing.
-
-        Nothing: it is the reference's own, or the reference is a number above 1. 0.5% is not 0.5.
+        """The pairs to compare. A per cent sign on one side only is 1/100; it is also tried without the sign if the
+        sign is the reference's, or the reference is a number above 1: 0.5% is not 0.5.
         """
         if "deg" in (gold.unit, answer.unit) and gold.unit != answer.unit and r"\pi" in gold.text + answer.text:
             radians = [
@@ -220,11 +219,11 @@ class Comparison:
             replace(one, text=rf"\frac{{1}}{{100}} \cdot ({one.text})") if one.percent else one
             for one in (gold, answer)
         ]
-        as_it_stands = [(gold, answer)] if gold.percent or _is_above_one(gold) else []
-        return [*as_it_stands, (hundredth[0], hundredth[1])]
+        without_sign = [(gold, answer)] if gold.percent or _is_above_one(gold) else []
+        return [*without_sign, (hundredth[0], hundredth[1])]
 
     def _same_numbers(self, gold: Reading, answer: Reading) -> bool | None:
-        """Rational numbers exactly; decimals to the digits that both have; None for anything else."""
+        """Compare rational numbers exactly, decimals to the digits that both have; None for anything else."""
         ours, theirs = gold.number, answer.number
         if ours is None or theirs is None:
             return None
@@ -254,7 +253,7 @@ class Comparison:
             return False
 
     def _exactly(self, ours: Any, theirs: Any, gold: Reading, answer: Reading) -> bool | None:
-        """By values of the two formulas in the same points; None where there are none."""
+        """Compare the values of the two formulas in the same points; None where they have none."""
         if not (isinstance(ours, sympy.Expr) and isinstance(theirs, sympy.Expr)):
             return None
         inexact = [
@@ -278,7 +277,7 @@ class Comparison:
 
 
 def _without_powers(difference: Any) -> Any:
-    """What is zero wherever `difference` is: a polynomial without its denominator, every factor once."""
+    """An expression with the zeros of `difference`: a polynomial without its denominator, every factor once."""
     above = sympy.numer(sympy.together(difference))
     return sympy.sqf_part(above) if above.is_polynomial(*above.free_symbols) and above.free_symbols else difference
 
@@ -297,7 +296,7 @@ def _same_name(ours: str, theirs: str) -> bool:
 
 
 def _run_together(words: str) -> str:
-    """`words` without brackets and spaces, but for those between digits: 2 3 is not 23."""
+    """`words` without brackets and spaces, except spaces between digits: 2 3 is not 23."""
     return re.sub(r"(?<!\d) | (?!\d)", "", " ".join(re.sub(r"[()]", " ", words).split()))
 
 
@@ -312,7 +311,8 @@ def _is_above_one(reading: Reading) -> bool:
 
 
 def _same_letters(ours: str, theirs: str) -> bool | None:
-    """Of letters alone, whether another order says the same: abc is bca, but eat is not tea, nor HHT HTH."""
+    """Whether letters in another order are equal: abc is bca, but eat is not tea, nor HHT HTH. None: not only letters,
+    or no reordering that can be decided here."""
     texts = (ours, theirs)
     if ours == theirs or sorted(ours) != sorted(theirs) or not re.fullmatch(r"[A-Za-z]{3,}", ours):
         return None
@@ -322,7 +322,7 @@ def _same_letters(ours: str, theirs: str) -> bool | None:
 
 
 def _is_one_of_values(reading: Reading) -> bool:
-    """Whether the parts are values of one unknown: 2 or 3, x = 2 and x = 3. Their "and" and "or" are the same."""
+    """Whether the parts are values of one unknown: 2 or 3, x = 2 and x = 3. "And" and "or" between them are equal."""
     names = {part.name for part in reading.parts}
     is_letter = re.compile(r"[A-Za-z]|\\[a-z]+\s*[A-Za-z]").fullmatch
     return len(names) <= 1 and not any(
@@ -350,7 +350,8 @@ def _without_repetitions(reading: Reading) -> Reading:
 
 
 def _other_commas(one: Reading, other: Reading, fewest_decimals: int = 1) -> Reading:
-    """``1,22`` next to a decimal number is 1.22. Of a reference two digits at least: ``2,3`` is a list and not 2.3."""
+    """``1,22`` is 1.22 if the other side is a decimal number. In a reference at least two digits must follow the comma:
+    ``2,3`` is a list and not 2.3."""
     if (
         one.kind == "list"
         and other.is_decimal
@@ -383,7 +384,7 @@ def _is_region(reading: Reading) -> bool:
 
 
 def _region(reading: Reading) -> tuple[Any, str]:
-    """The set of numbers, and the name of the unknown; raises UnreadableError."""
+    """The set of numbers that a reading describes, and the name of its unknown; raises UnreadableError."""
     if reading.kind == "tuple" and len(reading.parts) == 2:
         start, end = (part.value for part in reading.parts)
         return sympy.Interval(start, end, reading.brackets[0] == "(", reading.brackets[1] == ")"), reading.name
@@ -410,7 +411,7 @@ def _region(reading: Reading) -> tuple[Any, str]:
 
 
 def _same_set(ours: Any, theirs: Any) -> bool:
-    """Intervals and finite sets by their exact ends and members, in any order; others by math-verify."""
+    """Compare intervals and finite sets by their exact ends and members, in any order; other sets by math-verify."""
     pieces = [list(side.args) if isinstance(side, sympy.Union) else [side] for side in (ours, theirs)]
     if not all(isinstance(piece, sympy.Interval | sympy.FiniteSet) for side in pieces for piece in side):
         return verify(ours, theirs, timeout_seconds=None, raise_on_error=True)
@@ -427,6 +428,7 @@ def _same_set(ours: Any, theirs: Any) -> bool:
 
 
 def with_function_symbols(value: Any) -> Any:
+    """`value` with a real symbol for every call of an unknown function."""
     from sympy.core.function import AppliedUndef
 
     applied = {call: sympy.Symbol(f"{call}", real=True) for call in value.atoms(AppliedUndef)}

@@ -1,8 +1,8 @@
-r"""A normal form → what it says: a number, formula, words, list, set, tuple or interval, with its name and unit.
+r"""A normal form → its reading: a number, formula, words, list, set, tuple or interval, with its name and unit.
 
-math-verify reads formulas (latex2sympy). How a text falls into parts is read here, so that no part of it is dropped:
+math-verify parses formulas (latex2sympy). This module divides a text into parts, so that none of them is dropped:
 ``30 mph, 40 mph`` is a list of two quantities, ``(2,5]`` two ends with their brackets, ``-2,-2`` two numbers.
-Imports only the standard library, math-verify and sympy: every verifying process loads it.
+Imports only the standard library, math-verify and sympy, because every verifying process loads it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from attnpo.rewards.units import split_unit
 
 
 class UnreadableError(ValueError):
-    """No formula that latex2sympy understands."""
+    """The text is not a formula that latex2sympy can parse."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a text says.
+    """The structure and value of a text.
 
     Attributes:
         text: its normal form, without the name, the unit and a per cent sign.
-        kind: ``formula``, ``words``, or of several parts ``list`` (any order), ``set`` (and no repetitions), ``tuple``.
-        parts: of the last three.
-        brackets: of a tuple: its first and last character, ``(]``.
-        name: left of ``=`` or ``∈``.
-        unit: ``mph``, ``$``, ``^\\circ``; "" for none. percent: a per cent sign.
-        joint: what separates the parts: ``,``, ``\\land`` or ``\\lor``.
+        kind: ``formula`` or ``words``; with several parts ``list`` (any order), ``set`` (no repetitions either) or
+            ``tuple``.
+        parts: the readings of the parts; empty for ``formula`` and ``words``.
+        brackets: first and last character of a tuple, ``(]``.
+        name: the text left of ``=`` or ``∈``.
+        unit: ``mph``, ``$``, ``^\\circ``; "" for none.
+        percent: whether there is a per cent sign.
+        joint: the separator of the parts: ``,``, ``\\land`` or ``\\lor``.
     """
 
     text: str
@@ -49,7 +51,7 @@ class Reading:
 
     @cached_property
     def number(self) -> sympy.Rational | None:
-        """The exact value of digits, or of one fraction of them; None of anything else."""
+        """The exact value of digits, or of one fraction of digits; None for anything else."""
         if found := re.fullmatch(r"([+-]?)\s*(\d+(?:\.\d*)?|\.\d+)(?:\s*/\s*(\d+))?", self.text):
             below, above = found[3] or "1", found[2]
         elif found := re.fullmatch(r"([+-]?)\s*\\frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)(\d))", self.text):
@@ -62,14 +64,16 @@ class Reading:
 
     @cached_property
     def value(self) -> Any:
-        """What math-verify's parser reads; raises UnreadableError."""
+        """`number`, or the sympy value from math-verify's parser; raises UnreadableError."""
         return self.number if self.number is not None else parse_formula(self.text)
 
     @cached_property
     def is_decimal(self) -> bool:
+        """Whether the text is one decimal number such as ``-0.5``."""
         return re.fullmatch(r"[+-]?(?:\d*\.\d+)", self.text) is not None
 
     def is_readable(self) -> bool:
+        """Whether the text is words, or it and all its parts can be parsed."""
         if self.kind == "words":
             return True
         if self.parts:
@@ -80,12 +84,13 @@ class Reading:
             return False
 
     def words(self) -> str:
+        """The text with name and unit, as `plain_words`."""
         return plain_words(f"{self.name} {self.text} {self.unit}")
 
 
 MOST_DIGITS = 4000
 REFERENCE = "single letters as units"
-"""Name of the rule that is off for references."""
+"""Name of the rule that is switched off for references."""
 
 # -- formulas ----------------------------------------------------------------------------------------------------------
 
@@ -93,28 +98,28 @@ _LATEX = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
 )
 _FOR_THE_PARSER = (
-    # An angle is no product of letters: only its ends may change places.
+    # An angle is not a product of letters: only its two end points may be swapped.
     (
         r"\\(?:angle|measuredangle|sphericalangle)\s*([A-Z])\s*([A-Z])\s*([A-Z])(?![A-Za-z_'^])",
         lambda found: rf"\mathcal{{A}}_{{angle{min(found[1], found[3])}{found[2]}{max(found[1], found[3])}}}".lower(),
     ),
-    # Of letters they are not computed: sympy takes letters for coprime.
+    # gcd and lcm of letters become unknowns: sympy takes letters to be coprime.
     (
         r"\\(gcd|lcm)\s*\(([^()]*[A-Za-z][^()]*)\)",
         lambda found: rf"\text{{{found[1]}}}({','.join(sorted(part.strip() for part in found[2].split(',')))})",
     ),
-    # latex2sympy forgets the case of letters and takes E and I for numbers; \mathcal keeps them apart.
+    # latex2sympy ignores the case of letters and reads E and I as numbers; \mathcal keeps them apart.
     (
         r"\\(?:text|begin|end|mathcal|mathbb)\s*\{[^{}]*\}|\\[A-Za-z]+|([A-Z])(?![a-z]{2})",
         lambda found: rf"\mathcal{{{found[1]}}}" if found[1] else found[0],
     ),
     (r"(?<![A-Za-z\\])e(?=\s*_)", r"\\mathcal{e}"),
-    # dv/dt is an unknown of its own: sympy differentiates the bare symbol v, to 0.
+    # dv/dt becomes a separate unknown: sympy would differentiate the bare symbol v to 0.
     (
         r"\\frac\s*\{\s*(?:d|\\partial)\s*(?:\^\s*\{?\d\}?)?\s*(?:\\mathcal\{\w\}|\\?[A-Za-z]+)(?:_\{?\w+\}?)?\s*\}\s*\{\s*(?:d|\\partial)\s*[A-Za-z]\s*(?:\^\s*\{?\d\}?)?\s*\}",
         lambda found: rf"\Delta_{{{re.sub(r'[^A-Za-z0-9]', '', found[0])}}}",
     ),
-    # Delta is not delta, and gamma no number; what has an index or an argument stays as it is.
+    # Delta is not delta, and gamma is not a number; letters with an index or an argument are not changed.
     (
         r"\\(gamma|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega)(?![A-Za-z])(?!\s*[_(])",
         lambda found: rf"\mathcal{{G}}_{{{'small' * found[1].islower() + found[1].lower()}}}",
@@ -129,7 +134,7 @@ _INDEX = re.compile(
 
 
 def _plain_index(found: re.Match[str]) -> str:
-    r"""An index without commands and capitals, which latex2sympy does not read or keep: ``_{\max}``, ``_{AB}``."""
+    r"""An index without commands and capitals, which latex2sympy cannot read or drops: ``_{\max}``, ``_{AB}``."""
     if found[1]:
         return found[0]
     plain = re.sub(r"\\text|[\\{}\s]", "", found[2])
@@ -143,7 +148,7 @@ def parse_formula(text: str) -> Any:
     ``i`` is the imaginary unit, every other letter a symbol that may be complex.
 
     Raises:
-        UnreadableError: latex2sympy does not understand it.
+        UnreadableError: latex2sympy cannot parse it.
     """
     latex = _INDEX.sub(_plain_index, text)
     for pattern, change in _FOR_THE_PARSER:
@@ -152,7 +157,7 @@ def parse_formula(text: str) -> Any:
         value = latex2sympy(
             normalize_latex(latex, _LATEX), is_real=True, convert_degrees=False, normalization_config=None
         )
-    except Exception as error:  # latex2sympy raises nothing more special
+    except Exception as error:  # latex2sympy raises nothing more specific
         raise UnreadableError(text) from error
     if not isinstance(value, sympy.Basic | sympy.MatrixBase) or value.has(sympy.zoo, sympy.nan):
         raise UnreadableError(text)
@@ -168,7 +173,7 @@ def with_imaginary_unit(value: Any) -> Any:
     for symbol in symbols:
         exchanged[symbol] = sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name)
     value = value.xreplace(exchanged)
-    value = value.replace(lambda part: isinstance(part, _OPERATORS), _operated)
+    value = value.replace(lambda part: isinstance(part, _OPERATORS), _evaluated_or_unknown)
     applied = {call: sympy.Symbol(f"{call}") for call in value.atoms(AppliedUndef)}
     return value.xreplace(applied) if applied else value
 
@@ -176,8 +181,9 @@ def with_imaginary_unit(value: Any) -> Any:
 _OPERATORS = (sympy.Derivative, sympy.Integral, sympy.Limit, sympy.Sum, sympy.Product)
 
 
-def _operated(part: Any) -> Any:
-    """A derivative that can be taken; an unknown of its own where letters stand for functions or sequences."""
+def _evaluated_or_unknown(part: Any) -> Any:
+    """A derivative, evaluated, or another operator with its bound letters renamed; a separate unknown if it contains
+    unknown functions or sequences."""
     if isinstance(part, sympy.Derivative):
         is_constant = not set(part.variables) <= part.expr.free_symbols
         return sympy.Symbol(f"{part}") if is_constant or part.atoms(AppliedUndef) else part.doit()
@@ -185,7 +191,7 @@ def _operated(part: Any) -> Any:
     depth = len(part.atoms(*_OPERATORS))
     letters: Any = [part.args[1]] if isinstance(part, sympy.Limit) else part.bound_symbols
     for n, letter in enumerate(letters):
-        bound = sympy.Symbol(f"bound{depth}by{n}")  # a bound letter's own name says nothing
+        bound = sympy.Symbol(f"bound{depth}by{n}")  # the name of a bound letter does not matter
         part = part.xreplace({letter: bound})
         index = re.compile(rf"(_.*?)(?<![A-Za-z0-9]){re.escape(letter.name)}(?![A-Za-z0-9])")
         symbols: Any = part.free_symbols
@@ -207,10 +213,10 @@ _FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|lim|max|min|det|exp
 
 
 def plain_words(text: str) -> str:
-    r"""Text without its commands and case: ``\text{No solution.}`` is ``no solution``."""
+    r"""`text` in lower case without commands: ``\text{No solution.}`` is ``no solution``."""
     text = re.sub(r"\\l(and|or)(?![a-z])", r"\1", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    # A point, comma or hyphen between digits says something: 12.5 is not 125, nor 2-3 23.
+    # A point, comma or hyphen between digits is kept: 12.5 is not 125, nor 2-3 23.
     marks = r"\.(?!\d)|(?<=[^\W\d])\.|(?<!\d),|,(?!\d)|(?<=\w)-(?=[^\W\d])|(?<=[^\W\d])-(?=\w)"
     text = re.sub(rf"\\text(?![a-z])|[{{}}$\\\"“”!?]|{marks}", " ", text)
     return re.sub(r"^(?:an?|the) (?=\w)", "", " ".join(text.casefold().split()))
@@ -242,7 +248,7 @@ _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|notin|to|approx|equiv|subset)(?![
 
 
 def _cut(text: str, marks: str) -> tuple[list[str], list[str]]:
-    """The pieces of `text` between `marks` (a pattern) outside of its brackets, and these marks."""
+    """The pieces of `text` between `marks` (a pattern) outside brackets, and the marks found."""
     pieces, cuts, depth, start = [], [], 0, 0
     for found in re.finditer(f"{_BRACKETS}|{marks}", text):
         mark = found[0].lstrip("\\")
@@ -258,7 +264,7 @@ def _cut(text: str, marks: str) -> tuple[list[str], list[str]]:
 
 
 def split_parts(text: str, keep_thousands: bool = True) -> tuple[list[str], str]:
-    """`text` cut at the separators outside of its brackets, and which one there was."""
+    """The parts of `text` between separators outside brackets, and the separator: ``,``, ``\\land`` or ``\\lor``."""
     if keep_thousands and not re.search(r",\S", _THOUSANDS.sub("", re.sub(r"\([^()]*\)|\[[^\[\]]*\]", "", text))):
         outside = re.split(r"(\([^()]*\)|\[[^\[\]]*\])", text)
         outside[::2] = [_THOUSANDS.sub(lambda digits: digits[0].replace(",", ""), piece) for piece in outside[::2]]
@@ -279,12 +285,13 @@ def _enclosed(text: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def read(text: str, declared_unit: str = "", off: frozenset[str] = frozenset()) -> tuple[Reading, tuple[str, ...]]:
-    """What `text` says, and the rules of the normal form that changed it."""
+    """The reading of `text`, and the rules of the normal form that changed it."""
     fired: list[str] = []
     return read_parts(normal_form(text, off, fired), declared_unit, off), tuple(dict.fromkeys(fired))
 
 
 def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozenset()) -> Reading:
+    """The reading of a text that is in normal form already."""
     parts, joint = split_parts(text)
     if len(parts) > 1:
         read_each = [read_parts(part, declared_unit, off) for part in parts]
@@ -326,7 +333,7 @@ def read_parts(text: str, declared_unit: str = "", off: frozenset[str] = frozens
 
 
 def _as_list(parts: list[Reading], text: str, joint: str) -> Reading:
-    """One list of `parts`: what belongs to all of them (x = 1, 2; 3 or 4 apples) is said once."""
+    """One list of `parts`; a name or unit written once applies to all of them (x = 1, 2; 3 or 4 apples)."""
     flat = [inner for part in parts for inner in (part.parts if part.kind == "list" and not part.name else (part,))]
     names, units = {part.name for part in flat}, {part.unit for part in flat if part.unit}
     if len(names - {""}) == 1 and flat[0].name:
@@ -337,20 +344,21 @@ def _as_list(parts: list[Reading], text: str, joint: str) -> Reading:
 
 
 def _read_named(text: str, declared_unit: str, off: frozenset[str]) -> Reading | None:
-    sides = _cut(text, "=")[0]  # a sum's k=0 is inside of braces
+    """The reading of ``name = value``; None if `text` is not of that form."""
+    sides = _cut(text, "=")[0]  # the k=0 of a sum is inside braces
     if len(sides) < 2 or not all(sides) or _RELATION.search(text):
         return None
     if re.search(r"(?<![A-Za-z])(?:not|if|when|unless|except|where|for)(?![A-Za-z])", "=".join(sides[:-1])):
         return Reading(text, "words")
     values = [Reading(side).number for side in sides[1:]]
     if None not in values and any(_differ(one, values[-1]) for one in values):
-        return Reading(text, "words")  # x = 6 = 5 says two things
+        return Reading(text, "words")  # x = 6 = 5 gives two values
     name = next((side for side in sides[:-1] if is_name(side)), sides[0])
     return replace(read_parts(sides[-1], declared_unit, off), name=squeezed(name))
 
 
 def _differ(one: Any, other: Any) -> bool:
-    """More than by rounding."""
+    """Whether two numbers differ by more than rounding (1 %)."""
     return abs(one - other) > abs(other) / 100
 
 
@@ -367,6 +375,7 @@ def is_name(name: str, may_be_sum: bool = False) -> bool:
 
 
 def _read_enclosed(text: str, declared_unit: str, off: frozenset[str]) -> Reading:
+    """The reading of a text in brackets: a set, tuple or interval, or the content of ``(…)``."""
     is_set = text.startswith(r"\{")
     inner = text[2:-2] if is_set else text[1:-1]
     parts, joint = split_parts(inner, keep_thousands=False)

@@ -1,7 +1,7 @@
-r"""The unit behind a number: ``5 \text{ cm}^2``, ``$5``, ``90^\circ``, ``5 apples``, ``50\%``.
+r"""The unit of a number: ``5 \text{ cm}^2``, ``$5``, ``90^\circ``, ``5 apples``, ``50\%``.
 
-A unit may be missing on either side of a comparison, so what is taken for one is only what cannot change the value:
-known units, and English nouns in the plural. Imports only the standard library: every verifying process loads it.
+A unit may be missing on either side of a comparison, so only words that cannot change the value are read as one: known
+units, and English nouns in the plural. Imports only the standard library, because every verifying process loads it.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ UNITS = {
 }
 _SYMBOL = re.compile(r"[kMGTmcdnpuµ]?(?:m|s|g|[lLJWNVACFTKΩ]|Hz|Pa|eV|mol|cal|bar|Wb|Wh)|h|Å|atm|rpm|ppm|[kMG]B")
 _ALONE = set("msghlLNJWVΩ")
-"""One letter that is a unit by itself. 5 K, 5 M and 5 B are more often counts, other letters variables."""
+"""Single letters that are units. 5 K, 5 M and 5 B are more often counts, other letters variables."""
 _FACTORS = {"m", "s", "g", "h", "l", "mg", "ml", "rs"}
-"""What may as well be factors in plain text; of the symbols in one letter, these alone are units there."""
+"""Units that may also be factors in plain text. Of the symbols of one letter, only these are units there."""
 _PLURAL = re.compile(r"(?=.*[aeiouy])[a-z]{2,}[^\Wisu]s")
 _BEFORE_UNIT = re.compile("of|an?|different|distinct|possible|ordered|total|real|whole")
-_BEHIND_UNIT = re.compile(
+_AFTER_UNIT = re.compile(
     "of|in|an?|the|each|every|left|remaining|total|altogether|old|tall|long|high|wide|deep|away|apart"
 )
-_CHANGES = re.compile(
+_CHANGES_VALUE = re.compile(
     r"\d+|not?|or|and|than|less|more|fewer|minus|plus|times|but|except|over|under|above|below|before|after|if|when|half|"
     r"twice|double|triple|\w+ed"
 )
@@ -57,8 +57,8 @@ _UNIT_TOKEN = re.compile(r"\^\s*\{?\s*(?P<power>-?\d)\s*\}?|(?P<word>[^\W\d_]+|\
 def _unit_of(words: str, symbols: bool | None = None) -> str | None:
     """The unit that `words` name, as a product of powers (``m s^-2``); None if they may be anything else.
 
-    Units are the known ones and English nouns in the plural; whatever else stands behind a number (doubled, prime,
-    Millionen, x) may change it. symbols: None where the words are marked as text, else whether letters may be units.
+    Units are the known ones and English nouns in the plural; any other word after a number (doubled, prime, Millionen,
+    x) may change it. `symbols`: None if the words are marked as text, else whether letters may be units.
     """
     words = re.sub(r"\\(?:text|cdot)(?![a-z])", " ", words)
     words = re.sub(r"(?<=m)([23])(?=[\s}]*$)", r"^\1", words)
@@ -71,9 +71,9 @@ def _unit_of(words: str, symbols: bool | None = None) -> str | None:
             powers[last] *= int(token["power"])
         elif token["other"] == "/" or word == "per":
             sign = -1
-        elif last and dimension == 1 and _BEHIND_UNIT.fullmatch(word):
+        elif last and dimension == 1 and _AFTER_UNIT.fullmatch(word):
             rest = re.findall(r"\w+", words[token.end() :].lower())
-            if any(_CHANGES.fullmatch(other) or is_count(other) for other in rest):
+            if any(_CHANGES_VALUE.fullmatch(other) or is_count(other) for other in rest):
                 return None
             break
         elif word and (name := _unit_name(token["word"], symbols, is_alone=len(tokens) == 1)):
@@ -93,6 +93,7 @@ def _unit_of(words: str, symbols: bool | None = None) -> str | None:
 
 
 def _unit_name(word: str, symbols: bool | None, is_alone: bool) -> str | None:
+    """The unit that one word names; None if it names none. `is_alone`: whether it is the only word."""
     lower = word.lower()
     if symbols is not None and word in _FACTORS:
         return UNITS.get(word, word) if symbols or not is_alone else None
@@ -110,7 +111,8 @@ def _unit_name(word: str, symbols: bool | None, is_alone: bool) -> str | None:
 def split_unit(text: str, declared: str, symbols: bool) -> tuple[str, str, bool]:
     """`text` without its unit, the unit, and whether there was a per cent sign.
 
-    `symbols`: whether ``5 m``, ``5 m^2`` are metres. In a reference they are a product of letters.
+    `declared`: the unit that the benchmark declares; "" for none. `symbols`: whether ``5 m``, ``5 m^2`` are metres; in
+    a reference they are a product of letters.
     """
     percent = re.sub(r"\s*(?:\\?%|\\text\s*\{\s*(?:%|percent|per cent|\\%)\s*\}|\bper\s?cent(?:age)?\b)$", "", text)
     if percent != text:

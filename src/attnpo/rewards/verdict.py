@@ -1,4 +1,4 @@
-"""What became of one response: decided in one place, kept apart from the reward made of it."""
+"""The verdict on one response, and the accuracy reward of each verdict."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ class Verdict(StrEnum):
     RIGHT = "right"
     WRONG = "wrong"
     NO_ANSWER = "no_answer"
-    """No closing tag, a blank final answer, or nothing in it that can be read as an answer."""
+    """No closing tag, a blank final answer, or a final answer without anything readable as an answer."""
     UNVERIFIABLE = "unverifiable"
     """The reference cannot be read, the comparison raised, or the worker died (out of memory, a crash)."""
     TIMED_OUT = "timed_out"
-    """The verifier did not come to an end in time."""
+    """The verifier did not finish in time."""
     JUDGED_RIGHT = "judged_right"
     JUDGED_WRONG = "judged_wrong"
-    """A language model's verdict where the rules gave unverifiable (:class:`attnpo.judges.client.AnswerJudge`)."""
+    """A language model's verdict where the rules found unverifiable (:class:`attnpo.judges.client.AnswerJudge`)."""
 
 
 class Rules(TypedDict, total=False):
-    """What a benchmark declares for one reference, and what a comparison is to leave out.
+    """Declarations of a benchmark for one reference, and rules that the comparison leaves out.
 
     Attributes:
         tolerance: largest absolute difference.
         measured: the reference was computed from data and rounded; half a unit of its last digit is allowed.
-        unit: what the reference is counted in, as the data set writes it; an answer may name it.
+        unit: the unit of the reference, as the data set writes it; an answer may name it.
         off: names of rules not to apply (``attnpo benchmarks check`` counts what each one changes).
     """
 
@@ -41,10 +41,10 @@ class Rules(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict, and the answer it is about as it was read; None where none was.
+    """A verdict, and the answer that was extracted from the response; None if there was none.
 
     Attributes:
-        fired: the rules that changed a text or decided something.
+        fired: the rules that changed a text or decided the comparison.
     """
 
     verdict: Verdict
@@ -62,5 +62,5 @@ REWARD_OF: dict[Verdict, float | None] = {
     Verdict.JUDGED_WRONG: 0.0,
 }
 """Accuracy reward of a verdict. None is a missing reward: a failure of the verifier is not a wrong answer, so the
-response gets advantage 0 and stays out of its group's baseline. Nothing is reinforced without a reward, so answers that
-break the verifier are not learnt."""
+response gets advantage 0 and is left out of its group's baseline. Without a reward nothing is reinforced, so the model
+does not learn answers that break the verifier."""

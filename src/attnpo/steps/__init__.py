@@ -1,1 +1,1 @@
-"""The thinking text: where it is, how it is cut into steps, and which tokens a step has."""
+"""The thinking text of a response: where it is, how it is cut into steps, and the tokens of each step."""

@@ -1,8 +1,8 @@
-r"""Whether a step states a given answer, by looking at its text only.
+r"""Whether a step states a given answer, decided from its text only.
 
-The answer and the step are written alike (spaces, $, \left, \dfrac, thousands separators …), then the answer is looked
-for as a whole number or expression: 4 is not found in 14, 4.5, -4 or x4. A number is compared as written, but 4.0 is 4;
-an equal value in another form (0.5 for \frac{1}{2}, "four") is not found.
+Answer and step are first written alike (spaces, $, \left, \dfrac, thousands separators …), then the answer is searched
+for as a complete number or expression: 4 is not found in 14, 4.5, -4 or x4. A number is compared as written, except
+that 4.0 is 4; an equal value in another form (0.5 for \frac{1}{2}, "four") is not found.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 
 PLACES = ("result", "equation", "last", "anywhere")
-r"""Where in a step the answer must stand. result: behind "=", "is", "are", "be", "get", "give", "make", "equals" or
-"answer:", or inside \boxed. equation: behind "=" or inside \boxed. last: it is the last number of the step. anywhere:
-also as an operand, or where the problem is told again."""
+r"""Places in a step where the answer counts. result: after "=", "is", "are", "be", "get", "give", "make", "equals" or
+"answer:", or inside \boxed. equation: after "=" or inside \boxed. last: as the last number of the step. anywhere: also
+as an operand, or where the problem is repeated."""
 
 _EQUATION = r"(?:=|\\boxed\{)"
 _BEFORE = {
@@ -23,7 +23,7 @@ _BEFORE = {
 }
 _FILLER = r"[\s(*:]*"
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
-_STATED = re.compile(rf"{_BEFORE['result']}{_FILLER}({_NUMBER.pattern})(?!\w)")
+_RESULT = re.compile(rf"{_BEFORE['result']}{_FILLER}({_NUMBER.pattern})(?!\w)")
 _REPAIRS = (
     (re.compile(r"\\(?:left|right|displaystyle|[,;:! ]|\(|\)|\[|\])|\$"), ""),
     (re.compile(r"\\[dt]frac"), r"\\frac"),
@@ -35,7 +35,7 @@ _REPAIRS = (
 
 
 def written_alike(text: str) -> str:
-    r"""One way of writing for what is compared.
+    r"""`text` in one way of writing, for comparison.
 
     Example:
         >>> written_alike(r"$x = \dfrac{1}{2}$ and 1,200 \text{ m}")
@@ -47,7 +47,7 @@ def written_alike(text: str) -> str:
 
 
 def final_answer(text: str) -> str | None:
-    r"""What a final answer comes to: the content of its last \boxed{…}, else its last number, else None.
+    r"""The value of a final answer: the content of its last \boxed{…}, else its last number, else None.
 
     Example:
         >>> final_answer(r"beds 17, so \boxed{\frac{1}{2}}"), final_answer("The answer is 42."), final_answer("yes")
@@ -66,7 +66,7 @@ def final_answer(text: str) -> str | None:
 
 
 def states_answer(step: str, answer: str, place: str = "result") -> bool:
-    """Whether `step` has `answer` (as `final_answer` gives it) in that place, one of `PLACES`.
+    """Whether `step` has `answer` (from `final_answer`) in `place`, one of `PLACES`.
 
     Example:
         >>> [states_answer("4 plus 38 is 42.", answer) for answer in ("42", "4", "2")]
@@ -83,13 +83,13 @@ def states_answer(step: str, answer: str, place: str = "result") -> bool:
 
 
 def stated_values(step: str) -> set[str]:
-    """The numbers that a step gives as a result: behind "=", "is", … as in place "result" of `PLACES`.
+    """The numbers that a step gives as a result: after "=", "is", … as in place "result" of `PLACES`.
 
     Example:
         >>> sorted(stated_values("12 plus 30 is 42, and 42 - 2 = 40."))
         ['40', '42']
     """
-    return set(_STATED.findall(written_alike(step)))
+    return set(_RESULT.findall(written_alike(step)))
 
 
 def used_values(step: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Which thinking format a tokenizer has: by its response template, else by its chat template and added tokens."""
+"""Detection of a model's thinking format: by its response template, else by its chat template and added tokens."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from attnpo.steps.response import THINKING_FIELDS, unclosed_message
 
 _QUESTION = "QUESTION"
 IN_PROMPTS = ("answer_tags",)
-"""Formats that no tokenizer shows, because the prompt asks for them."""
+"""Formats that the prompt asks for, so that the tokenizer does not show them."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The format of a model, and why it is that one."""
+    """The format of a model, and the reason for the choice."""
 
     form: ThinkingFormat
     why: str
@@ -33,9 +33,10 @@ class Chosen:
         return f"thinking format: {self.form}, {self.why}{opened[self.form.prompt_opens]}"
 
     def of_rows(self, option: str) -> Form:
-        """The same for responses of a file, which others may have written: by their marks where nothing was asked for.
+        """The format for responses of a file, which other models may have written.
 
-        How this model's prompts begin says nothing about them.
+        With "auto" each response is read by its own marks. Whether this model's prompts open the thinking does not
+        matter for them.
         """
         form = replace(self.form, prompt_opens=None)
         return ByMarks(form) if option == AUTO else form
@@ -44,7 +45,7 @@ class Chosen:
 def format_of_file(
     option: str, tokenizer: Any, rows: Iterable[tuple[int, Mapping[str, Any]]], say: Callable[[str], None]
 ) -> Form:
-    """The format of numbered rows with a response, for a model that reads them; `say` is told about it.
+    """The format of numbered rows with a response, for a model that reads them; `say` prints the choice and warnings.
 
     Raises:
         InputError: see `load_format`.
@@ -72,12 +73,12 @@ def choose_format(
     """The format of a model.
 
     Args:
-        option: the name of a format, a YAML file, or "auto": the tokenizer's response template, else what its chat
-            template and added tokens show, else ``<think>``.
-        prompt: one as the model gets it; it may ask for a format.
-        tail: what stands behind the last user message of a prompt, and says whether the thinking is opened there.
-            Default: the end of `prompt`; without one what the chat template puts there.
-        template_options: for the chat template.
+        option: the name of a format, a YAML file, or "auto": detected from the tokenizer's response template, else from
+            its chat template and added tokens, else ``<think>``.
+        prompt: an example prompt as the model gets it; it may ask for a format.
+        tail: the text after the last user message of a prompt, which may open the thinking. Default: the end of
+            `prompt`, or without one the text that the chat template puts there.
+        template_options: options of the chat template.
 
     Raises:
         InputError: see `load_format`.
@@ -89,29 +90,30 @@ def choose_format(
     form = chosen.form.with_ids(tokenizer)
     if form.prompt_opens is None:
         if tail is None and not prompt and getattr(tokenizer, "chat_template", None):
-            tail = _tail(tokenizer, template_options or {})
+            tail = _template_tail(tokenizer, template_options or {})
         form = replace(form, prompt_opens=form.left_open_by(prompt) if tail is None else form.opened_by(tail))
     return Chosen(form, chosen.why)
 
 
-def _tail(tokenizer: Any, options: Mapping[str, Any]) -> str:
-    """What the chat template puts behind a user message; empty where it refuses."""
+def _template_tail(tokenizer: Any, options: Mapping[str, Any]) -> str:
+    """The text that the chat template puts after a user message; empty if the template raises."""
     import jinja2
 
     try:
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": _QUESTION}], tokenize=False, add_generation_prompt=True, **options
         )
-    except (jinja2.TemplateError, TypeError, ValueError):  # whoever writes the prompts will say so
+    except (jinja2.TemplateError, TypeError, ValueError):  # the code that builds the prompts reports it
         return ""
     return text.rpartition(_QUESTION)[2]
 
 
 def _by_marks(tokenizer: Any, prompt: str) -> Chosen | None:
-    """The built-in format of which the template and the added tokens show most."""
+    """The built-in format all of whose strings (`evidence`) are in the chat template, the added tokens or the prompt;
+    of several formats the one with the most strings, None if there is none."""
     template = getattr(tokenizer, "chat_template", None) or ""
     templates = template if isinstance(template, str) else "\n".join(map(str, dict(template).values()))
-    tokens = "\n".join(tokenizer.get_added_vocab())  # a mark may be a part of one
+    tokens = "\n".join(tokenizer.get_added_vocab())  # joined, because a mark may be a part of a token
     shown = {
         name: strings
         for name, strings in evidence().items()
@@ -134,36 +136,51 @@ def _by_marks(tokenizer: Any, prompt: str) -> Chosen | None:
 
 
 def _by_template(tokenizer: Any) -> Chosen | None:
-    """The format of transformers' response template; None without one, or where its patterns are not plain marks."""
+    """The format of transformers' response template; None without one, or if its patterns are not plain marks.
+
+    A template has a field for the thinking and one for the answer ("content"), each with marks on both sides. An
+    opening mark of the answer means a format of channels.
+    """
     template = getattr(tokenizer, "response_template", None)
     fields = template.get("fields") if isinstance(template, Mapping) else None
     if not isinstance(fields, Mapping):
         return None
     thinking = next((fields[name] for name in THINKING_FIELDS if isinstance(fields.get(name), Mapping)), None)
-    if thinking is None:
-        return None
-    opening, closing = _marks(thinking, "open"), _marks(thinking, "close")
-    content = fields.get("content")
-    answer = _marks(content, "open") if isinstance(content, Mapping) else ()
+    closing = _plain_marks(thinking, "close")
     if not closing:
         return None
-    why = "as the tokenizer's response template has it"
+    opening, answer_opening = _plain_marks(thinking, "open"), _plain_marks(fields.get("content"), "open")
+    channels = bool(answer_opening)
+    form = _built_in_with(answer_opening or closing, channels=channels)
+    if form is None:
+        form = ThinkingFormat("response_template", opening, closing, answer_opening, channels=channels)
+    elif (shown := _by_marks(tokenizer, "")) is not None and _same_thinking_marks(shown.form, form):
+        form = shown.form  # of several built-in formats with these marks, the one that the tokenizer shows
+    return Chosen(form, "as the tokenizer's response template has it")
+
+
+def _built_in_with(ends: tuple[str, ...], *, channels: bool) -> ThinkingFormat | None:
+    """The first built-in format in which all of these marks end the thinking; None if there is none."""
     for form in built_in().values():
         own = form.answer_opening if form.channels else form.closing
-        if set(answer or closing) <= set(own) and form.channels == bool(answer):
-            named = _by_marks(tokenizer, "")
-            same = named is not None and (named.form.opening, named.form.closing) == (form.opening, form.closing)
-            return Chosen(named.form if named is not None and same else form, why)
-    return Chosen(
-        ThinkingFormat(
-            "response_template", opening=opening, closing=closing, answer_opening=answer, channels=bool(answer)
-        ),
-        why,
-    )
+        if form.channels == channels and set(ends) <= set(own):
+            return form
+    return None
 
 
-def _marks(field: Mapping[str, Any], side: str) -> tuple[str, ...]:
-    """The plain marks at one side of a field of a response template; none where only a real pattern says them."""
+def _same_thinking_marks(one: ThinkingFormat, other: ThinkingFormat) -> bool:
+    return (one.opening, one.closing) == (other.opening, other.closing)
+
+
+def _plain_marks(field: Any, side: str) -> tuple[str, ...]:
+    """The marks at one side ("open" or "close") of a field of a response template.
+
+    A template gives them as texts, or as a regular expression (``open_pattern``), which is read if it is one escaped
+    text, optionally followed by white space or the end of the response. Empty for any other pattern, or if `field` is
+    not a mapping.
+    """
+    if not isinstance(field, Mapping):
+        return ()
     given = field.get(side)
     if isinstance(given, str):
         return (given,)
@@ -179,7 +196,7 @@ def _marks(field: Mapping[str, Any], side: str) -> tuple[str, ...]:
 
 
 def check_marks(form: ThinkingFormat, tokenizer: Any) -> None:
-    """Raises InputError where a tokenizer does not give a mark of the format back: no response could have it."""
+    """Raise InputError if a mark of the format does not survive the tokenizer: no response could contain it."""
     for mark in (*form.closing, *form.answer_opening):
         ids = tokenizer(mark, add_special_tokens=False)["input_ids"]
         text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

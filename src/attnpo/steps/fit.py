@@ -1,4 +1,4 @@
-"""How well a lexicon fits responses: whether it cuts them into enough steps for credit per step to mean anything."""
+"""The fit of a lexicon to responses: whether it cuts them into enough steps for credit per step."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from statistics import mean, median, quantiles
 
 FEWEST_STEPS = 3
-"""Median steps of a response under which the warning comes: with one or two, credit per step is little more than credit
+"""Fewer median steps per response than this give a warning: with one or two, credit per step is little more than credit
 per response."""
 
 LARGEST_SHARE = 0.8
-"""Median share of the thinking text in its largest step, above which it comes."""
+"""A larger median share of the thinking text in its largest step gives a warning."""
 
 MOST_UNCUT = 0.5
-"""Share of responses that are one single step, above which it comes."""
+"""A larger share of responses that are one single step gives a warning."""
 
 _NOTHING = "credit per step has nothing to tell apart (another thinking format, or a model that does not think)"
 _LETTER = re.compile(r"[^\W\d_]")
@@ -25,11 +25,11 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Fit:
-    """The steps of a set of responses, those without any thinking left out.
+    """Figures of the steps of a set of responses, without those that have no thinking.
 
     Attributes:
-        traces: how many responses. empty: how many more have no thinking text.
-        steps: median number per response; low and high: its 10th and 90th percentile.
+        traces: number of responses. empty: number of responses without thinking text, left out of all other figures.
+        steps: median number of steps per response; low and high: 10th and 90th percentile.
         characters: mean length of a step; tokens: the same in tokens, None where they were not counted.
         largest: median over the responses of the largest step's share of the thinking text.
         uncut: share of the responses that are one single step.
@@ -48,7 +48,7 @@ class Fit:
     wide: float
 
     def warning(self, lexicon: str) -> str | None:
-        """Why credit per step means little on these responses, and what to try; None where it does."""
+        """The reason why credit per step means little on these responses, and what to try; None if the fit is good."""
         if self.traces == 0:
             return f"none of {self.empty} responses has a thinking part: {_NOTHING}" if self.empty else None
         few = self.steps < FEWEST_STEPS or self.largest > LARGEST_SHARE or self.uncut > MOST_UNCUT
@@ -69,12 +69,12 @@ class Fit:
 
 
 def fit_of(thinkings: Sequence[str], steps: Sequence[Sequence[Span]], tokens: Sequence[int] | None = None) -> Fit:
-    """The fit of a lexicon.
+    """Measure the fit of a lexicon.
 
     Args:
         thinkings: the thinking texts.
-        steps: character spans of the steps of each.
-        tokens: tokens of each thinking text.
+        steps: per text, the character spans of its steps.
+        tokens: number of tokens of each text.
 
     >>> fit = fit_of(["ab cd", "abc"], [[(0, 3), (3, 5)], [(0, 3)]], tokens=[2, 1])
     >>> fit.steps, fit.characters, fit.tokens, fit.largest, fit.uncut
@@ -88,7 +88,7 @@ def fit_of(thinkings: Sequence[str], steps: Sequence[Sequence[Span]], tokens: Se
     sizes = [[end - start for start, end in steps[i]] for i in used]
     deciles = quantiles(counts, n=10, method="inclusive") if len(counts) > 1 else [counts[0]] * 9
     text = "".join(thinkings[i] for i in used)
-    letters = "".join(_LETTER.findall(text)) if _WIDE_LETTER.search(text) else ""  # all of them: that takes a while
+    letters = "".join(_LETTER.findall(text)) if _WIDE_LETTER.search(text) else ""  # slow, so only where needed
     return Fit(
         traces=len(used),
         empty=empty,

@@ -1,7 +1,7 @@
-"""Thinking formats: the marks by which the thinking of a response is told from its answer.
+"""Thinking formats: the marks that separate the thinking of a response from its answer.
 
-Built in (``formats.yaml``) or from a YAML file of the user's with the same fields. What the marks of a text mean is in
-`attnpo.steps.response`; which format a tokenizer has, in `attnpo.steps.detect`. Decisions: docs/thinking-formats.md.
+Formats are built in (``formats.yaml``) or come from a user's YAML file with the same fields. `attnpo.steps.response`
+applies the marks to a text, `attnpo.steps.detect` finds the format of a tokenizer. Decisions: docs/thinking-formats.md.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Marks = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class ThinkingFormat:
-    """How a model marks its thinking.
+    """The marks with which a model separates its thinking from its answer.
 
     Attributes:
-        name: what it is called on the command line; of a file, the file's name.
+        name: the name on the command line; for a file, the file's name.
         opening: marks that open the thinking, at the start of a response or the end of a prompt.
         closing: marks that end it.
-        answer_opening, answer_closing: marks around the answer, where it has any.
-        other_ends: what else ends the thinking, and belongs to the text behind it.
-        labels: text right behind an opening mark that is no thinking.
+        answer_opening, answer_closing: marks around the answer, if it has any.
+        other_ends: other texts that end the thinking and belong to the text after it.
+        labels: text right after an opening mark that is not thinking.
         channels: the thinking ends where the answer is opened, whatever is opened and closed before.
-        unmarked: what a response without any mark is: "thinking" that was cut off, or the "answer" of a model that did
-            not think.
-        prompt_opens: whether the prompt leaves the thinking open; False: it closes it; None: it does neither.
+        unmarked: the meaning of a response without any mark: "thinking" that was cut off, or the "answer" of a model
+            that did not think.
+        prompt_opens: True if the prompt leaves the thinking open, False if it closes it, None if it does neither.
         opening_ids, closing_ids: `opening` and `closing` as token ids of one tokenizer (`with_ids`); else empty.
     """
 
@@ -55,7 +55,7 @@ class ThinkingFormat:
     closing_ids: tuple[tuple[int, ...], ...] = ()
 
     def of(self, text: str) -> ThinkingFormat:
-        """The format of a response: this one (`ByMarks` has a choice)."""
+        """The format of a response: always this one (`ByMarks` chooses by the text)."""
         return self
 
     @property
@@ -70,59 +70,59 @@ class ThinkingFormat:
 
     @property
     def bridge(self) -> str:
-        """What a model writes to end its thinking and begin an answer, shortest form."""
+        """The shortest text with which a model ends its thinking and begins an answer."""
         return "".join((*self.closing[:1], *self.answer_opening[:1]))
 
     @property
     def opener(self) -> str:
-        """What a model writes to begin its thinking, label included; empty where the format has no such mark."""
+        """The text with which a model begins its thinking, label included; empty if the format has no such mark."""
         return "".join((*self.opening[:1], *self.labels[:1]))
 
     @property
     def ending(self) -> str:
-        """`bridge` as it stands behind a thinking text: on a line of its own, in channels right behind it."""
+        """`bridge` as it follows a thinking text: on a new line, or directly in a format of channels."""
         return self.bridge if self.channels else f"\n{self.bridge}"
 
     def opened(self, text: str) -> int | None:
-        """Where the thinking begins in a response that opens it, white space before it allowed; None: it does not."""
+        """Start of the thinking in a response that opens it (white space may precede the mark), else None."""
         at = len(text) - len(text.lstrip())
         found = [mark for mark in self.opening if text.startswith(mark, at)]
-        return self._behind_label(text, at + max(map(len, found))) if found else None
+        return self._after_label(text, at + max(map(len, found))) if found else None
 
-    def _behind_label(self, text: str, at: int) -> int:
+    def _after_label(self, text: str, at: int) -> int:
         return at + max((len(label) for label in self.labels if text.startswith(label, at)), default=0)
 
     def shows_in(self, text: str) -> bool:
-        """Whether a mark of this format stands in a response."""
+        """Whether a response contains a mark of this format."""
         return any(mark in text for mark in (*self.opening, *self.ends))
 
     def ends_in(self, text: str) -> bool:
-        """Whether a response ends its thinking by a mark of this format."""
+        """Whether a response contains a mark of this format that ends the thinking."""
         return any(mark in text for mark in self.ends)
 
     def opened_by(self, prompt: str) -> bool | None:
-        """Whether a prompt (the text behind the last user message) leaves the thinking open; False: closed; None:
+        """Whether a prompt (the text after the last user message) leaves the thinking open; False: it closes it; None:
         it has no mark."""
         opening = max((prompt.rfind(mark) for mark in self.opening), default=-1)
-        closing = max((prompt.rfind(mark) for mark in self._answering), default=-1)
+        closing = max((prompt.rfind(mark) for mark in self._ends_in_prompt), default=-1)
         return None if opening == closing == -1 else opening > closing
 
     def left_open_by(self, prompt: str) -> bool | None:
-        """The same of a whole prompt, in which others may speak of marks: only one at its very end counts, and one that
-        closes the thinking only at the start of a line."""
+        """`opened_by` for a complete prompt, whose messages may quote marks: only a mark at its very end counts, and
+        one that closes the thinking only if it is the last line."""
         bare = prompt.rstrip()
         if self.without_opening(bare) != bare:
             return True
         line = bare.rpartition("\n")[2].lstrip()
-        return False if any(line == mark for mark in self._answering) else None
+        return False if any(line == mark for mark in self._ends_in_prompt) else None
 
     @property
-    def _answering(self) -> Marks:
-        """Marks behind which a prompt leaves nothing but the answer. In channels a closing one ends any message."""
+    def _ends_in_prompt(self) -> Marks:
+        """Marks in a prompt after which only the answer follows. In channels a closing mark ends any message."""
         return self.answer_opening if self.channels else (*self.closing, *self.answer_opening)
 
     def without_opening(self, prompt: str) -> str:
-        """A prompt without the opening mark (and its label) that it ends with, for a response that brings its own."""
+        """A prompt without the opening mark (and label) at its end, for a response that has the mark itself."""
         bare = prompt.rstrip()
         for mark in self.opening:
             for label in ("", *(label.rstrip() for label in self.labels)):
@@ -131,7 +131,7 @@ class ThinkingFormat:
         return prompt
 
     def with_ids(self, tokenizer: Any) -> ThinkingFormat:
-        """The same with the marks as token ids of a tokenizer."""
+        """This format with the marks also as token ids of a tokenizer."""
         ids = {
             mark: tuple(tokenizer(mark, add_special_tokens=False)["input_ids"])
             for mark in (*self.opening, *self.closing)
@@ -143,7 +143,7 @@ class ThinkingFormat:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that are set, as `from_json` takes them."""
+        """The fields that differ from their defaults, for `from_json`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         defaults = {field.name: field.default for field in fields(self)}
         return {
@@ -154,7 +154,7 @@ class ThinkingFormat:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> ThinkingFormat:
-        """What `as_json` has written. Raises InputError where it is no such thing."""
+        """The format from the result of `as_json`. Raises InputError for anything else."""
         marks = {name: value for name, value in given.items() if name in _FIELDS}
         return parse_format(str(given.get("name")), marks, "thinking_format")
 
@@ -168,7 +168,7 @@ class ThinkingFormat:
 
 @dataclass(frozen=True)
 class ByMarks:
-    """The format of each response by the marks it shows; `otherwise` where it shows none of any format."""
+    """Chooses the format of each response by the marks in it; `otherwise` if it has no mark of any format."""
 
     otherwise: ThinkingFormat
 
@@ -185,10 +185,11 @@ _ABOUT = {"of", "aliases", "shown_by"}
 
 
 def parse_format(name: str, given: Any, where: str) -> ThinkingFormat:
-    """A format from its fields, as a YAML file has them.
+    """A format from the fields of a YAML file.
 
     Raises:
-        InputError: an unknown field, a mark that is no text, or no mark that ends the thinking; begins with `where`.
+        InputError: an unknown field, a mark that is not a text, or no mark that ends the thinking; the message begins
+            with `where`.
     """
     if not isinstance(given, Mapping):
         raise InputError(f"{where}: found {type(given).__name__}, expected a mapping with fields such as opening")
@@ -222,13 +223,13 @@ def _data() -> dict[str, dict[str, Any]]:
 
 @lru_cache(maxsize=1)
 def built_in() -> dict[str, ThinkingFormat]:
-    """The formats that are built in, by name."""
+    """The built-in formats by name."""
     return {name: parse_format(name, given, f"formats.yaml, {name}") for name, given in _data().items()}
 
 
 @lru_cache(maxsize=1)
 def evidence() -> dict[str, Marks]:
-    """By built-in format the strings that all stand in the template or among the added tokens of its models."""
+    """Name of a built-in format -> strings that are all in the chat template or the added tokens of its models."""
     shown = {name: _data()[name].get("shown_by", form.closing[:1]) for name, form in built_in().items()}
     return {name: (strings,) if isinstance(strings, str) else tuple(strings) for name, strings in shown.items()}
 
@@ -237,7 +238,7 @@ def load_format(option: str) -> ThinkingFormat:
     """The format that `--thinking-format` names: a built-in one, or a YAML file.
 
     Raises:
-        InputError: no such name, or a file that cannot be read or is malformed.
+        InputError: an unknown name, or a file that cannot be read or is malformed.
     """
     known = built_in()
     for name, given in _data().items():
@@ -256,52 +257,52 @@ def load_format(option: str) -> ThinkingFormat:
 
 
 THINK = load_format("deepseek_r1")
-"""``<think> … </think>``: what is taken where nothing shows another format."""
+"""``<think> … </think>``, the default."""
 BY_MARKS = ByMarks(THINK)
 
 
 def format_of_rows(option: str) -> Form:
-    """What `--thinking-format` means for rows of a file, where no model is at hand. Raises as `load_format`."""
+    """The meaning of `--thinking-format` for rows of a file, without a model. Raises as `load_format`."""
     return BY_MARKS if option == AUTO else load_format(option)
 
 
 def marks_of(form: Form) -> ThinkingFormat:
-    """The format whose marks are put around thinking that a file keeps apart from the answer: `form`, where it says so
-    and has marks; else ``<think>``."""
+    """The format whose marks are put around thinking from a separate field of a file: `form` if it is one format with
+    marks, else ``<think>``."""
     return form if isinstance(form, ThinkingFormat) and form.bridge else THINK
 
 
 def recorded_format(file: Path) -> Form:
-    """The thinking format that an environment.json has; responses are read by their marks where it has none."""
+    """The thinking format recorded in an environment.json; without one, responses are read by their own marks."""
     try:
         facts = json.loads(file.read_text(encoding="utf-8")).get("thinking_format")
         return BY_MARKS if facts is None else ThinkingFormat.from_json(facts)
-    except (OSError, ValueError, TypeError, AttributeError):  # of other tools and older versions
+    except (OSError, ValueError, TypeError, AttributeError):  # files of other tools and of older versions
         return BY_MARKS
 
 
 def formats_found(texts: Iterable[str], form: Form) -> str:
-    """One line for the screen: the formats that these responses are read by."""
+    """One line for the screen: the formats with which these responses are read."""
     return f"thinking format: {', '.join(sorted({str(form.of(text)) for text in texts}))}"
 
 
 def recognise(text: str, first: ThinkingFormat = THINK) -> ThinkingFormat | None:
-    """The built-in format (or `first`) whose marks a response shows; None where it shows none.
+    """The built-in format (or `first`) whose marks a response contains; None if it contains none.
 
-    In this order: one that opens and ends it; `first` or ``<think>`` if it ends it; one that opens it; the one whose
-    end comes first.
+    Preferred in this order: a format that opens and ends the thinking; `first` or ``<think>`` if it ends it; a format
+    that opens it; the format whose end comes first.
     """
     forms = (first, *built_in().values())
     opens = [form for form in forms if form.opened(text) is not None]
     ends = {form.name: at for form in forms if (at := first_of(form.ends, text, 0)) is not None}
-    whole = [form for form in opens if form.name in ends]
-    plain = [form for form in (first, THINK) if form.name in ends]
+    opens_and_ends = [form for form in opens if form.name in ends]
+    usual = [form for form in (first, THINK) if form.name in ends]
     earliest = sorted((form for form in forms if form.name in ends), key=lambda form: ends[form.name][0])
-    return next(iter((*whole, *plain, *opens, *earliest)), None)
+    return next(iter((*opens_and_ends, *usual, *opens, *earliest)), None)
 
 
 def first_of(marks: Sequence[str], text: str, start: int) -> tuple[int, int] | None:
-    """[start, end) of the first of these marks behind `start`, the longest of those that begin there."""
+    """[start, end) of the first of these marks from `start` on, the longest of those that begin there; None without."""
     found = [(at, -len(mark)) for mark in marks if (at := text.find(mark, start)) >= 0]
     if not found:
         return None
@@ -320,15 +321,15 @@ def _pieces(form: ThinkingFormat) -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def known_marks() -> frozenset[str]:
-    """Marks of all built-in formats, and the pieces of those that are made of several: what shows a thinking format."""
+    """The marks of all built-in formats, and the tag-like pieces of marks composed of several."""
     marks = {mark for form in built_in().values() for mark in (*form.opening, *form.ends)}
     return frozenset(marks | {piece for mark in marks for piece in _PIECE.findall(mark)})
 
 
 def mark_tokens(tokenizer: Any, form: ThinkingFormat) -> frozenset[int]:
-    """Tokens of a tokenizer that are a mark, or a piece of one: special or not, they are text.
+    """Token ids that are a mark, or a piece of one, and therefore text even if they are special tokens.
 
-    Its end, padding and unknown tokens are not among them.
+    The tokenizer's end, padding and unknown tokens are not among them.
     """
     ids = {tokenizer.convert_tokens_to_ids(piece) for piece in _pieces(form)}
     return frozenset(

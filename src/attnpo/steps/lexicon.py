@@ -1,10 +1,10 @@
 """The phrases that open a new step, and the one compiled pattern that finds them.
 
-Source: ATTNPO (arXiv 2602.09953) and its released scripts. Their lists are in ``lexicon.json``, Chinese ones of our own
-in ``lexicon_zh.json``; a file of the same form (`read_lexicon`) stands in for models that write otherwise. Lexicons are
-joined by ``+``; ``paragraphs`` is one without phrases, for any language: it cuts at blank lines.
+Source: ATTNPO (arXiv 2602.09953) and its released scripts. Their lists are in ``lexicon.json``, this project's Chinese
+ones in ``lexicon_zh.json``; models that write differently can use a file of the same form (`read_lexicon`). Lexicons
+are joined by ``+``; ``paragraphs`` has no phrases and cuts at blank lines, in any language.
 
-How often a response turns, goes forward or concludes: counts behind the per-1k-token metrics.
+`phrase_counts` counts the phrases of each kind, for the metrics per 1,000 tokens.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from pathlib import Path
 from attnpo.errors import InputError
 
 LEXICONS = ("paper", "released")
-"""Those of the method. They never change."""
+"""The lexicons of the method. They never change."""
 
 PARAGRAPHS = "paragraphs"
 NAMES = (*LEXICONS, "zh", PARAGRAPHS)
 PHRASE_KINDS = ("transition", "branch", "forward", "backward", "answer")
 
-# The released script lacks a comma between two neighbouring list entries, so Python joins them into one phrase.
-_SLIP = ("No,", "Let me double-check")
+# The released script lacks a comma between these two list entries, so Python joins them into one phrase.
+_MISSING_COMMA = ("No,", "Let me double-check")
 
 # These cut only at the start of a line; the others cut wherever they occur.
 LINE_START_KINDS = frozenset({"forward", "backward"})
 
 WIDE = 3
-"""Letters of English that a Chinese, Japanese or Korean character counts for, where a lexicon says so: the 80
-characters under which a step is merged are about 15 English words, and about 27 Chinese characters say as much."""
+"""English letters that a Chinese, Japanese or Korean character counts for, in lexicons with ``wide_characters``: the 80
+characters below which a step is merged are about 15 English words, which correspond to about 27 Chinese characters."""
 
 _WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _SENTENCE_END = re.compile(r"(?:^|[\n。！？!?；;….])[\s“”\"'‘’（(「『*]*$")
-_LONGEST_GAP = 12  # characters looked back over for the end of the sentence before
+_LONGEST_GAP = 12  # characters searched backwards for the end of the previous sentence
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*(?=\S)")
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A place in a text that opens a step: characters [start, end), and the list its phrase is in (or paragraphs)."""
+    """A phrase that opens a step: its characters [start, end), and the list it is in; or the start of a paragraph."""
 
     start: int
     end: int
@@ -61,9 +61,9 @@ class Lexicon:
         name: ``paper``, ``released``, ``paper+zh``, the name of a file, …
         phrases: phrase -> list name (transition, branch, forward, backward, answer).
         pattern: finds the phrases, the longest first at each position; None where there are none.
-        at_sentences: phrases of transition and branch that count only where a sentence begins: languages without
-            capital letters have no other sign that a "but" opens one.
-        wide_characters: whether a Chinese, Japanese or Korean character counts for `WIDE` when short steps are merged.
+        at_sentences: phrases of transition and branch that count only at the start of a sentence: in languages without
+            capital letters nothing else shows that a "but" opens one.
+        wide_characters: whether a Chinese, Japanese or Korean character counts as `WIDE` when short steps are merged.
         paragraphs: whether blank lines cut too.
     """
 
@@ -75,9 +75,9 @@ class Lexicon:
     paragraphs: bool = False
 
     def triggers(self, thinking: str) -> Iterator[Trigger]:
-        """The phrases of `thinking` that count, left to right, without overlap, and paragraphs that begin otherwise.
+        """The phrases of `thinking` that count, left to right, without overlap, and the starts of other paragraphs.
 
-        A forward or backward phrase in the middle of a line is scanned over, but does not count.
+        A forward or backward phrase in the middle of a line is matched, but does not count.
         """
         if not self.paragraphs:
             yield from self._phrases_of(thinking)
@@ -100,9 +100,9 @@ class Lexicon:
             yield Trigger(start, match.end(), list_name)
 
     def widths(self, thinking: str) -> list[int] | None:
-        """Width of the text before each character, one more entry for the end; None where a character counts for one.
+        """The width of the text before each character, with one more entry for the end. Steps are merged by width.
 
-        Steps are merged by width.
+        None without `wide_characters`: every character has width 1.
         """
         if not self.wide_characters:
             return None
@@ -115,7 +115,7 @@ def _begins_sentence(text: str, start: int) -> bool:
 
 @dataclass(frozen=True)
 class _Lists:
-    """The content of one lexicon: phrase -> list name, and how its phrases count."""
+    """The content of one lexicon: phrase -> list name, and its two switches."""
 
     phrases: dict[str, str]
     sentence_start: bool = False
@@ -123,18 +123,18 @@ class _Lists:
 
 
 def load_lexicon(name: str = "paper") -> Lexicon:
-    """The lexicon called `name`: ``paper`` (default), ``released`` (with the slip of the released script), ``zh``,
-    ``paragraphs``, a JSON file, or several joined by ``+``. A phrase that two have is in the list of the later one.
+    """The lexicon called `name`: ``paper`` (default), ``released`` (with the missing comma of the released script),
+    ``zh``, ``paragraphs``, a JSON file, or several joined by ``+``. A phrase in two of them has the list of the last.
 
     Raises:
-        InputError: there is no lexicon of that name, or its file is wrong (list and phrase named).
+        InputError: there is no lexicon of that name, or its file is malformed (list and phrase named).
     """
     parts = [name] if Path(name).is_file() else name.split("+")
-    return _joined(name, tuple((part, _stamp(part)) for part in parts))
+    return _joined(name, tuple((part, _file_version(part)) for part in parts))
 
 
-def _stamp(part: str) -> tuple[int, int] | None:
-    """What changes when a file of phrases does; None for a lexicon of the package."""
+def _file_version(part: str) -> tuple[int, int] | None:
+    """Time and size of a lexicon file, so that a changed file is read again; None for a lexicon of the package."""
     if part in NAMES:
         return None
     try:
@@ -153,11 +153,11 @@ def _joined(name: str, parts: tuple[tuple[str, tuple[int, int] | None], ...]) ->
     phrases: dict[str, str] = {}
     at_sentences: set[str] = set()
     wide = False
-    for part, stamp in parts:
+    for part, version in parts:
         if part == PARAGRAPHS:
             wide = True
             continue
-        lists = _packaged(part) if stamp is None else read_lexicon(part)
+        lists = _packaged(part) if version is None else read_lexicon(part)
         phrases |= lists.phrases
         at_sentences -= lists.phrases.keys()
         if lists.sentence_start:
@@ -176,19 +176,19 @@ def _packaged(name: str) -> _Lists:
     lists: dict[str, list[str]] = json.loads((files("attnpo.steps") / "lexicon.json").read_text(encoding="utf-8"))
     phrases = {phrase: list_name for list_name, members in lists.items() for phrase in members}
     if name == "released":
-        for phrase in _SLIP:
+        for phrase in _MISSING_COMMA:
             assert phrases.pop(phrase) == "transition"
-        phrases["".join(_SLIP)] = "transition"
+        phrases["".join(_MISSING_COMMA)] = "transition"
     return _Lists(phrases)
 
 
 def read_lexicon(path: str | os.PathLike[str]) -> _Lists:
-    """The lists of a JSON file: an object with the five lists of texts (any may be absent), and for languages without
-    capital letters ``"sentence_start": true``, for Chinese, Japanese and Korean ``"wide_characters": true``. Names that
-    begin with an underscore are notes.
+    """The lists of a JSON file: an object with the five lists of texts (any may be absent), for languages without
+    capital letters also ``"sentence_start": true``, and for Chinese, Japanese and Korean ``"wide_characters": true``.
+    Names that begin with an underscore are notes.
 
     Raises:
-        InputError: anything else; names the list and the place in it.
+        InputError: anything else; names the list and the position in it.
     """
     try:
         content = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
@@ -229,7 +229,7 @@ def _checked(content: object, path: str) -> _Lists:
             if "\n" in phrase:
                 raise InputError(f"{where}, {phrase!r}, has a line break, expected the words that open a step")
             if phrase in phrases:
-                raise InputError(f"{where}, {phrase!r}, stands in {phrases[phrase]} already, expected it once")
+                raise InputError(f"{where}, {phrase!r}, is already in {phrases[phrase]}, expected it once")
             phrases[phrase] = name
     if not phrases:
         raise InputError(f"lexicon {path}: has no phrases, expected {expected}")
@@ -239,7 +239,7 @@ def _checked(content: object, path: str) -> _Lists:
 def phrase_counts(thinking: str, lexicon: str = "paper") -> dict[str, int]:
     """Number of counted triggers of each phrase list in `thinking`.
 
-    All five kinds are present, with 0 where none was found. Merging of short steps does not change the counts.
+    All five kinds are present, with 0 if none was found. Merging short steps does not change the counts.
 
     Raises:
         InputError: unknown lexicon.

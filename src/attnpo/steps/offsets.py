@@ -1,12 +1,12 @@
-"""Sampled token ids -> text, with the character at which each token begins. Nothing is re-tokenised.
+"""Sampled token ids -> text, with the character at which each token begins. Nothing is tokenised again.
 
 The text is that of ``tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)``, and
-every result is compared with it, so a wrong assumption about a tokenizer is an error and never a silent shift.
+every result is compared with it, so a wrong assumption about a tokenizer raises an error and never shifts silently.
 
-Two ways to get there:
-- byte-level vocabularies: every token is a string of bytes; the bytes are exact, so is the map to characters;
-- all others: the text a token adds between two letters is the text it adds anywhere, once per distinct token. Tokens
-  that only make sense together (bytes of one character) are decoded together.
+There are two methods:
+- byte-level vocabularies: every token is a string of bytes; the bytes are exact, and so is the map to characters;
+- all others: the text that a token adds between two letters is taken as the text it adds anywhere, and computed once
+  per distinct token. Tokens that decode only together (bytes of one character) are decoded together.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ Decode = Callable[[Sequence[int]], str]
 def token_offsets(
     tokenizer: PreTrainedTokenizerBase, ids: Iterable[int], *, skip: Collection[int] = ()
 ) -> tuple[str, list[int]]:
-    """Decode sampled ids and say where in the text each token begins.
+    """Decode sampled ids, and return where in the text each token begins.
 
-    A token begins at the character that its first byte is part of: the tokens that share one multi-byte character
-    all begin at that character. A token without text begins where the next token does.
+    A token begins at the character that contains its first byte: all tokens that share one multi-byte character begin
+    at that character. A token without text begins where the next token does.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -62,8 +62,8 @@ def token_offsets(
         return "", [0] * len(ids)
 
     def decode(tokens: Sequence[int]) -> str:
-        # clean-up would delete spaces before punctuation, and shift everything behind them
-        # (of a list the library would look at every entry's type, which takes longer than decoding)
+        # clean-up would delete spaces before punctuation, and shift everything after them
+        # (an array, because the library checks the type of every entry of a list, which takes longer than decoding)
         given: Any = np.array(tokens) if tokenizer.is_fast else list(tokens)
         text = tokenizer.decode(given, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
@@ -93,12 +93,12 @@ def as_ids(ids: Iterable[int]) -> list[int]:
 def _with_skipped(ids: Sequence[int], starts: Sequence[int], skip: Collection[int], end: int) -> list[int]:
     """Give the skipped tokens the start of the next token that has one."""
     kept = ~np.isin(np.array(ids), np.array(list(skip)))
-    before = np.cumsum(kept) - kept  # the next token with a start is as many tokens behind the first
+    before = np.cumsum(kept) - kept  # per token, the number of kept tokens before it: the index of the next kept one
     return np.append(np.array(starts, dtype=np.int64), end)[before].tolist()
 
 
 def _decoder_types(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Names of the decoders that a `tokenizers` tokenizer chains; empty for a Python one."""
+    """Names of the decoders in the chain of a `tokenizers` tokenizer; empty for a Python tokenizer."""
     decoder: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
     if decoder is None:
         return []
@@ -110,7 +110,7 @@ def _decoder_types(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The published GPT-2 alphabet: printable bytes stand for themselves, the others for characters from 256 on."""
+    """The published GPT-2 alphabet: printable bytes map to themselves, the others to characters from 256 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
@@ -120,7 +120,7 @@ _ALPHABET = _byte_alphabet()
 
 
 def _byte_level_starts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[int] | None:
-    """Starts from the bytes of every token; None where they do not give `text`."""
+    """Starts from the bytes of every token; None if the bytes do not decode to `text`."""
     distinct, which = np.unique(np.array(ids), return_inverse=True)
     names: list[str | None] = list(tokenizer.convert_ids_to_tokens(distinct.tolist()))
     pieces = [_token_bytes(name) for name in names]
@@ -129,7 +129,7 @@ def _byte_level_starts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], t
         return None
     lengths = np.array([len(piece) for piece in pieces])[which]
     positions = (np.cumsum(lengths) - lengths).tolist()
-    if data.isascii():  # bytes are characters; nearly every response, and several times faster
+    if data.isascii():  # one byte per character: nearly every response, and several times faster
         return positions
     character_starts = chain(_character_starts(data), [len(data) + 1])
     starts, index, following = [], -1, next(character_starts)
@@ -142,9 +142,9 @@ def _byte_level_starts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], t
 
 @lru_cache(maxsize=1 << 18)
 def _token_bytes(name: str | None) -> bytes:
-    if name is None:  # an id beyond the vocabulary (embeddings are often padded): it decodes to nothing
+    if name is None:  # an id beyond the vocabulary (embeddings are often padded) decodes to nothing
         return b""
-    # an added token may hold characters outside the alphabet; the decoder then takes it as it is written
+    # an added token may contain characters outside the alphabet; the decoder then uses its text unchanged
     if all(character in _ALPHABET for character in name):
         return bytes(_ALPHABET[character] for character in name)
     return name.encode()
@@ -179,7 +179,7 @@ def _invalid_length(data: bytes) -> int:
 def _piecewise_starts(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str, decode: Decode, *, byte_fallback: bool
 ) -> list[int] | None:
-    """Starts from the text each token adds; None where the pieces do not add up to `text`."""
+    """Starts from the text that each token adds; None if the pieces do not add up to `text`."""
     distinct = list(dict.fromkeys(ids))
     byte_of: dict[int, int] = {}
     if byte_fallback:
@@ -208,20 +208,21 @@ def _piecewise_starts(
 
 
 def _added_text(tokenizer: PreTrainedTokenizerBase, decode: Decode) -> Callable[[Sequence[int]], str]:
-    """The text that tokens add between two letters, where no decoder strips spaces from the ends of the response."""
+    """A function: tokens -> the text they add between two letters, where no decoder strips spaces."""
     letter = tokenizer.encode("a", add_special_tokens=False)[-1:]
     before = decode(letter)
     after = decode([*letter, *letter])[len(before) :]
 
     def added(tokens: Sequence[int]) -> str:
-        whole = decode([*letter, *tokens, *letter])
-        return whole[len(before) : max(len(before), len(whole) - len(after))]
+        text = decode([*letter, *tokens, *letter])
+        return text[len(before) : max(len(before), len(text) - len(after))]
 
     return added
 
 
 def _byte_run(data: bytes) -> tuple[str, list[int]]:
-    """Neighbouring byte-fallback tokens: characters if all are valid together, else one replacement for each."""
+    """Text and starts of neighbouring byte-fallback tokens: characters if the bytes are valid UTF-8, else one
+    replacement character each."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -240,7 +241,7 @@ def _group(
     byte_of: dict[int, int],
     added: Callable[[Sequence[int]], str],
 ) -> tuple[str, list[int]]:
-    """The text and inner starts of the tokens from `first` on that have no whole character of their own."""
+    """Text and inner starts of the tokens from `first` on that decode to a character only together."""
     stop, text = first, ""
     while stop < min(len(ids), first + _LONGEST_GROUP) and ids[stop] not in byte_of:
         piece = pieces[ids[stop]]
@@ -255,7 +256,7 @@ def _group(
 
 
 def _fit_to_ends(starts: list[int], joined: str, text: str) -> list[int] | None:
-    """Account for the spaces a decoder strips from the two ends; None where more than that differs."""
+    """Account for spaces that a decoder strips from the two ends; None if more than that differs."""
     stripped = (len(joined) - len(joined.lstrip())) - (len(text) - len(text.lstrip()))
     if stripped < 0 or joined[stripped : stripped + len(text)] != text or joined[stripped + len(text) :].strip():
         return None

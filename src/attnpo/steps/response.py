@@ -1,19 +1,19 @@
-"""A response: its text from the sampled ids or from a message, where its thinking ends and its final answer begins, and
-what to tell of responses that do not end their thinking.
+"""A response: its text from the sampled ids or from a message, the end of its thinking and the start of its final
+answer, and warnings about responses that do not end their thinking.
 
-Special end and padding tokens are not part of the text given here. The rules, one for all formats:
+Special end and padding tokens are not part of the text. The rules are the same for all formats:
 
-- An opening mark at the start of a response is no part of the thinking. Prompts that open the thinking themselves give
-  responses without one.
-- The first closing mark ends the thinking, nested, quoted or not; later ones are answer text. In a format of channels
-  the mark that opens the answer ends it, and what is opened and closed before that is thinking.
-- Where no closing mark comes, a mark that opens the answer, or another end of the format (a tool call), ends it.
-- A response without any end is thinking that was cut off and has no answer, or all answer (`answers_unmarked`).
+- An opening mark at the start of a response is not part of the thinking. If the prompt opens the thinking, the response
+  has no opening mark.
+- The first closing mark ends the thinking, even if it is nested or quoted; later ones are answer text. In a format of
+  channels the mark that opens the answer ends it, and everything opened and closed before that mark is thinking.
+- Without a closing mark, a mark that opens the answer, or another end of the format (a tool call), ends it.
+- A response without any end is either thinking that was cut off, without an answer, or all answer (`answers_unmarked`).
 
-Read by the marks of another format a response is not refused, only misread: all of it is thinking without an answer, or
-(formats whose unmarked responses are answers) all of it is answer, thinking included, and may even be right.
+A response that is read by the marks of another format raises no error but is misread: it is all thinking without an
+answer, or, in formats whose unmarked responses are answers, all answer including the thinking, and may even be right.
 
-Of a message, thinking stands under ``reasoning_content`` (DeepSeek's API, vLLM before 0.16, Qwen3's template),
+A message has its thinking in the field ``reasoning_content`` (DeepSeek's API, vLLM before 0.16, Qwen3's template),
 ``reasoning`` (vLLM from 0.16, OpenRouter) or ``thinking`` (the templates of gpt-oss and LFM2.5), or as parts of the
 content (``{"type": "thinking", "thinking": …}``, Mistral, Anthropic).
 """
@@ -37,10 +37,10 @@ class ResponseParts:
     """Character offsets into the response text.
 
     Attributes:
-        thinking_start: 0, or just behind an opening mark at the start of the response.
-        thinking_end: start of what ends the thinking; the end of the text where nothing does.
-        answer_start: just behind what ends the thinking and opens the answer; None where nothing does.
-        answer_end: start of the mark that closes the answer; None where nothing does: it goes to the end.
+        thinking_start: 0, or the end of an opening mark at the start of the response.
+        thinking_end: start of the mark that ends the thinking; the end of the text if there is none.
+        answer_start: end of the marks that end the thinking and open the answer; None if there are none.
+        answer_end: start of the mark that closes the answer; None if there is none: the answer ends with the text.
     """
 
     thinking_start: int
@@ -50,7 +50,7 @@ class ResponseParts:
 
     @property
     def has_close(self) -> bool:
-        """Whether the response closed its thinking. Without that there is no final answer."""
+        """Whether the response ended its thinking. Otherwise it has no final answer."""
         return self.answer_start is not None
 
 
@@ -64,33 +64,33 @@ def split_response(text: str, form: Form = THINK) -> ResponseParts:
     form = form.of(text)
     opened = form.opened(text)
     start = opened or 0
-    end = _channel_end(text, start, form) if form.channels else _end(text, start, form)
+    end = _channel_end(text, start, form) if form.channels else _thinking_end(text, start, form)
     if end is None:
         if opened is None and form.answers_unmarked:
-            return _answered(text, 0, 0, 0, form)
+            return _with_answer(text, 0, 0, 0, form)
         return ResponseParts(start, len(text), None)
-    return _answered(text, start, *end, form)
+    return _with_answer(text, start, *end, form)
 
 
-def _end(text: str, start: int, form: ThinkingFormat) -> tuple[int, int] | None:
-    """(end of the thinking, start of the answer), None where nothing ends it."""
+def _thinking_end(text: str, start: int, form: ThinkingFormat) -> tuple[int, int] | None:
+    """(end of the thinking, start of the answer); None if nothing ends it."""
     closing = first_of(form.closing, text, start)
     if closing is not None:
-        behind = closing[1] + len(text[closing[1] :]) - len(text[closing[1] :].lstrip())
+        next_text = closing[1] + len(text[closing[1] :]) - len(text[closing[1] :].lstrip())
         opening = first_of(form.answer_opening, text, closing[1])
-        return closing[0], opening[1] if opening is not None and opening[0] == behind else closing[1]
-    ends = [end for end in (first_of(form.answer_opening, text, start), _kept(form, text, start)) if end is not None]
-    return min(ends) if ends else None
+        return closing[0], opening[1] if opening is not None and opening[0] == next_text else closing[1]
+    ends = (first_of(form.answer_opening, text, start), _other_end(form, text, start))
+    return min((end for end in ends if end is not None), default=None)
 
 
-def _kept(form: ThinkingFormat, text: str, start: int) -> tuple[int, int] | None:
-    """Another end of the thinking, which is itself part of what follows."""
+def _other_end(form: ThinkingFormat, text: str, start: int) -> tuple[int, int] | None:
+    """Another end of the thinking (a tool call), which is itself part of the answer."""
     found = first_of(form.other_ends, text, start)
     return None if found is None else (found[0], found[0])
 
 
 def _channel_end(text: str, start: int, form: ThinkingFormat) -> tuple[int, int] | None:
-    """The same where only the answer's own mark ends the thinking; a closing mark right before it goes with it."""
+    """`_thinking_end` in a format of channels: the mark that opens the answer, with a closing mark right before it."""
     answer = first_of(form.answer_opening, text, start)
     if answer is None:
         return None
@@ -99,19 +99,20 @@ def _channel_end(text: str, start: int, form: ThinkingFormat) -> tuple[int, int]
     return (answer[0] if mark is None else start + len(thinking) - len(mark)), answer[1]
 
 
-def _answered(text: str, start: int, end: int, answer: int, form: ThinkingFormat) -> ResponseParts:
+def _with_answer(text: str, start: int, end: int, answer: int, form: ThinkingFormat) -> ResponseParts:
+    """The parts of a response whose answer begins at `answer`."""
     closing = first_of(form.answer_closing, text, answer)
     return ResponseParts(start, end, answer, None if closing is None else closing[0])
 
 
 def thinking_of(text: str, form: Form = THINK) -> str:
-    """The thinking text that step offsets refer to (everything, where the closing mark is missing)."""
+    """The thinking text that step offsets refer to (the complete text if nothing ends the thinking)."""
     parts = split_response(text, form)
     return text[parts.thinking_start : parts.thinking_end]
 
 
 def answer_of(text: str, form: Form = THINK) -> str | None:
-    """The text of the answer, as it stands; None where nothing ends the thinking."""
+    """The text of the answer, unchanged; None if nothing ends the thinking."""
     parts = split_response(text, form)
     return None if parts.answer_start is None else text[parts.answer_start : parts.answer_end]
 
@@ -120,17 +121,17 @@ _TAGS = re.compile(r"</[\w:]+>|\[/[A-Z_]+\]|<\|[^<>|\s]+\|>|<[a-z_]+\|>")
 SHOWN_TAGS = 5
 
 
-def told_by(responses: Iterable[tuple[str, bool]]) -> list[str]:
-    """The texts of (text, cut off) that say something about a format: those that were not cut off, unless all were."""
+def finished_texts(responses: Iterable[tuple[str, bool]]) -> list[str]:
+    """The texts, out of (text, cut off), that show whether a format fits: those not cut off, or all if all were."""
     responses = list(responses)
     return [text for text, cut_off in responses if not cut_off] or [text for text, _ in responses]
 
 
 def never_closed(texts: Iterable[str], form: Form) -> str | None:
-    """A warning where none of these responses ends its thinking: the marks looked for, and those that stand there.
+    """A warning if none of these responses ends its thinking, with the marks looked for and the marks found.
 
-    None where one of them does, and where there are no responses. A response that counts as an answer because it has
-    no mark (`answers_unmarked`) ends it, unless it has a mark of another format.
+    None if one of them does, or if there are no responses. A response without marks that counts as an answer
+    (`answers_unmarked`) ends it, unless it has a mark of another format.
     """
     texts = list(texts)
     if not texts or any(form.of(text).ends_in(text) for text in texts):
@@ -144,18 +145,18 @@ def never_closed(texts: Iterable[str], form: Form) -> str | None:
     tags = Counter(tag for text in texts for tag in set(_TAGS.findall(text)))
     seen = ", ".join(f"{tag} ({n})" for tag, n in tags.most_common(SHOWN_TAGS)) or "none"
     name = AUTO if isinstance(form, ByMarks) else own.name
-    said = f"{count} thinking: marks looked for: {looked} (thinking format {name}); marks seen, in responses: {seen}"
+    found = f"{count} thinking: marks looked for: {looked} (thinking format {name}); marks seen, in responses: {seen}"
     if others:
-        return f"{said}. They look like {_commonest(others)}: give thinking_format {_commonest(others)}"
+        return f"{found}. They look like {_commonest(others)}: give thinking_format {_commonest(others)}"
     return (
-        f"{said}. Either the responses are cut off before they end it (max_completion_length), or the format is "
+        f"{found}. Either the responses are cut off before they end it (max_completion_length), or the format is "
         "another one (thinking_format; none: a model that does not think)"
     )
 
 
 def other_format(texts: Sequence[str], form: ThinkingFormat) -> str | None:
-    """The name of the format by whose marks at least half of these responses end their thinking; None where there is
-    no such, or some do by those of `form`."""
+    """The name of the other format whose marks end the thinking in at least half of these responses; None if there is
+    none, or if the marks of `form` end it in some."""
     if any(form.ends_in(text) for text in texts):
         return None
     found = [other for text in texts if (other := _ended_by_another(text, form)) is not None]
@@ -163,7 +164,7 @@ def other_format(texts: Sequence[str], form: ThinkingFormat) -> str | None:
 
 
 class Unclosed:
-    """What to tell of the responses of a file, which go by one after the other (`add`)."""
+    """Collects responses one after the other (`add`) for a warning about those that do not end their thinking."""
 
     def __init__(self, form: Form):
         self.form = form
@@ -171,13 +172,13 @@ class Unclosed:
         self._open: list[str] = []
 
     def add(self, text: str) -> None:
-        """The next response."""
+        """Add the next response."""
         self._count += 1
         if not self.form.of(text).ends_in(text):
             self._open.append(text)
 
     def message(self) -> str | None:
-        """A warning where no response ends its thinking, or some do by the marks of another format than was given."""
+        """A warning if no response ends its thinking, or if some end it with the marks of another format than given."""
         if len(self._open) == self._count:
             return never_closed(self._open, self.form)
         if isinstance(self.form, ByMarks):
@@ -193,7 +194,7 @@ class Unclosed:
 
 
 def unclosed_message(texts: Iterable[str], form: Form) -> str | None:
-    """`Unclosed` of responses that are all at hand."""
+    """The message of `Unclosed` for a list of responses."""
     found = Unclosed(form)
     for text in texts:
         found.add(text)
@@ -206,7 +207,7 @@ def _ended_by_another(text: str, form: ThinkingFormat) -> ThinkingFormat | None:
 
 
 def _others(texts: Iterable[str], form: Form) -> list[ThinkingFormat]:
-    """The other formats that responses show, one each; none where every response is read by its own marks."""
+    """The other format that each response shows, if any; empty if every response is read by its own marks."""
     if isinstance(form, ByMarks):
         return []
     return [found for text in texts if (found := recognise(text, form)) is not None and found.name != form.name]
@@ -221,7 +222,7 @@ THINKING_PARTS = ("thinking", "reasoning", "reasoning_text", "reasoning_content"
 
 
 def message_parts(message: Mapping[str, Any]) -> tuple[str | None, str]:
-    """(thinking, content) of a message; thinking None where the message does not keep it apart.
+    """(thinking, content) of a message; thinking is None if the message has no separate thinking.
 
     Raises:
         InputError: content or thinking is neither a text nor a list of parts.
@@ -243,7 +244,7 @@ def message_parts(message: Mapping[str, Any]) -> tuple[str | None, str]:
 
 
 def message_text(message: Mapping[str, Any], form: ThinkingFormat = THINK) -> str:
-    """The response that a message stands for, with the marks of a format around thinking that it keeps apart."""
+    """The response in a message as one text, with the marks of a format around thinking in a separate field."""
     thinking, content = message_parts(message)
     if thinking is None:
         return content
@@ -261,11 +262,11 @@ def _text(value: Any, field: str) -> str:
 
 
 def decode_completion(tokenizer: Any, ids: Sequence[int], form: ThinkingFormat = THINK) -> str:
-    """The sampled text with special tokens kept, but for end and padding tokens at its end."""
+    """The sampled text with special tokens, except end and padding tokens at its end."""
     ids = [int(token) for token in ids]
     ending = {tokenizer.eos_token_id, tokenizer.pad_token_id, *tokenizer.all_special_ids}
     ending -= mark_tokens(tokenizer, form)
     while ids and ids[-1] in ending:
         ids.pop()
-    # Without clean-up, so that the text is the one that steps are found in (steps/offsets.py).
+    # Without clean-up, so that the text is the same as in steps/offsets.py, where the steps are found.
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

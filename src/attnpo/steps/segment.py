@@ -11,7 +11,7 @@ from itertools import pairwise
 from attnpo.steps.lexicon import PARAGRAPHS, Trigger, load_lexicon
 
 SHORT_STEP = 80  # characters; a segment shorter than this is merged
-BARE_BACKWARD = 15  # characters; a backward phrase with at most this much behind it introduces what follows
+BARE_BACKWARD = 15  # characters; a backward phrase followed by at most this many introduces the next segment
 
 _STEP_KIND = {
     PARAGRAPHS: "forward",
@@ -45,8 +45,8 @@ def segment_steps(thinking: str, lexicon: str = "paper") -> list[Step]:
 
     Args:
         thinking: the thinking of a response (`attnpo.steps.response`), without its marks.
-        lexicon: ``paper``, or ``released`` for the phrase lists of the released script, slip included; others, and
-            several joined by ``+``, as `attnpo.steps.lexicon.load_lexicon` takes them.
+        lexicon: ``paper``, or ``released`` for the phrase lists of the released script with its missing comma; others,
+            and several joined by ``+``: see `attnpo.steps.lexicon.load_lexicon`.
 
     Returns:
         Steps in order; they tile `thinking`. Empty thinking gives no steps.
@@ -80,10 +80,10 @@ def _cut(thinking: str, triggers: list[Trigger]) -> list[_Segment]:
 
 
 def _merge_short(segments: list[_Segment], widths: list[int] | None) -> list[_Segment]:
-    """The left-to-right merge walk (rule 4), in linear time. `widths`: as `Lexicon.widths` gives them.
+    """The left-to-right merge walk (rule 4), in linear time. `widths`: from `Lexicon.widths`.
 
-    `done` holds what is left of the current segment and `waiting` what is right of it (next one last), so a merge
-    is one pop instead of a deletion from the middle of a list.
+    `done` holds the segments left of the current one and `waiting` those right of it (next one last), so a merge is one
+    pop instead of a deletion from the middle of a list.
     """
     done: list[_Segment] = []
     waiting = segments[::-1]
@@ -107,12 +107,12 @@ def _merge_short(segments: list[_Segment], widths: list[int] | None) -> list[_Se
 def _merge_direction(
     segment: _Segment, right: _Segment | None, widths: list[int] | None, *, right_is_last: bool
 ) -> str | None:
-    """Where rule 4 sends a segment: ``left``, ``right`` or None (it stays). Whether a left one exists is not known."""
-    behind = segment.start + segment.trigger_length
+    """The side with which rule 4 merges a segment: ``left`` (even if there is none), ``right``, or None."""
+    trigger_end = segment.start + segment.trigger_length
     if widths is None:
-        width, beyond_trigger = segment.end - segment.start, segment.end - behind
+        width, beyond_trigger = segment.end - segment.start, segment.end - trigger_end
     else:
-        width, beyond_trigger = widths[segment.end] - widths[segment.start], widths[segment.end] - widths[behind]
+        width, beyond_trigger = widths[segment.end] - widths[segment.start], widths[segment.end] - widths[trigger_end]
     if width >= SHORT_STEP or segment.kind == "answer":
         return None
     can_go_right = right is not None and right.kind != "answer"

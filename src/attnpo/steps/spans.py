@@ -21,7 +21,7 @@ __all__ = ["LocatedSteps", "locate_steps", "token_offsets"]
 
 @dataclass(frozen=True, slots=True)
 class LocatedSteps:
-    """A sampled response, read.
+    """The text, steps and answer of one sampled response.
 
     Token spans are half-open and relative to the first completion token.
 
@@ -29,9 +29,9 @@ class LocatedSteps:
         text: the decoded response, without special tokens other than the marks of the thinking format.
         parts: thinking and answer, as characters of `text`.
         steps: steps, as characters of the thinking text.
-        spans: per step its tokens. They tile the thinking tokens; a step whose characters all lie in a token that
-            begins in an earlier step has the empty span (s, s).
-        answer: the final-answer tokens, from the first token behind the closing tag to the last given id (end token
+        spans: the tokens of each step. They tile the thinking tokens; a step whose characters are all part of a token
+            that begins in an earlier step has the empty span (s, s).
+        answer: the final-answer tokens, from the first token after the closing tag to the last given id (end token
             included); None without a closing tag.
         has_answer_text: whether anything but whitespace and special tokens follows the closing tag.
     """
@@ -56,23 +56,23 @@ def locate_steps(
     lexicon: str = "paper",
     form: ThinkingFormat = THINK,
 ) -> LocatedSteps:
-    """Segment a sampled response and place the steps on its token ids.
+    """Segment a sampled response and map the steps to its token ids.
 
-    A token belongs to the step in which its first character lies. A token that holds the end of the thinking and the
-    start of the closing mark belongs to the last step; one that holds the end of the mark and the start of the answer
-    belongs to the mark.
+    A token belongs to the step that contains its first character. A token with the end of the thinking and the start of
+    the closing mark belongs to the last step; one with the end of the mark and the start of the answer belongs to the
+    mark.
 
     Args:
         tokenizer: a transformers tokenizer.
-        completion_ids: the sampled ids of one response, without padding behind its end token.
+        completion_ids: the sampled ids of one response, without padding after its end token.
         lexicon: see `segment_steps`.
-        form: how the response marks its thinking.
+        form: the thinking format of the response.
 
     Raises:
         InputError: unknown lexicon, a negative id, or a tokenizer that cannot be decoded piece by piece.
     """
     ids = as_ids(completion_ids)
-    text, starts = token_offsets(tokenizer, ids, skip=_silent_ids(tokenizer, set(ids), form))
+    text, starts = token_offsets(tokenizer, ids, skip=_ids_without_text(tokenizer, set(ids), form))
     parts = split_response(text, form)
     steps = segment_steps(text[parts.thinking_start : parts.thinking_end], lexicon)
     cuts = [bisect_left(starts, parts.thinking_start + step.start) for step in steps]
@@ -91,11 +91,11 @@ def locate_steps(
     )
 
 
-def _silent_ids(tokenizer: PreTrainedTokenizerBase, used: set[int], form: ThinkingFormat) -> frozenset[int]:
-    """Special tokens among `used`. A mark of the thinking, or a piece of one, that is a special token is text.
+def _ids_without_text(tokenizer: PreTrainedTokenizerBase, used: set[int], form: ThinkingFormat) -> frozenset[int]:
+    """The special tokens among `used`, without those that are a mark of the thinking or a piece of one.
 
-    So are those of other formats, but for the tokenizer's own end: a model that marks its thinking otherwise than it is
-    read by has to show it.
+    Marks of other formats count as text too (except the tokenizer's own end token), so that a response in another
+    format than `form` can be recognised.
     """
     added = tokenizer.added_tokens_decoder
     special = {token for token in used if token in added and added[token].special}

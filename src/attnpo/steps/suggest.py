@@ -1,8 +1,7 @@
-"""A lexicon proposed from a model's own responses, for a person to edit.
+"""A lexicon proposed from a model's own responses, to be edited by hand.
 
-Openers are the first words of paragraphs. One is proposed if it opens paragraphs far more often than its words stand
-elsewhere by chance, in several responses. Which of the five lists it belongs to is guessed from the words in it; what
-says nothing is put with the forward phrases.
+Openers are the first words of paragraphs. One is proposed if, in several responses, it opens paragraphs far more often
+than chance would put its words there. Its list, one of five, is guessed from its words; without a hint it is forward.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from typing import Any
 from attnpo.steps.lexicon import PHRASE_KINDS, load_lexicon
 
 LONGEST_OPENER = 4
-"""Words; of Chinese and Japanese, which write no spaces, that many pairs of characters."""
+"""In words; for Chinese and Japanese, which write no spaces, in pairs of characters."""
 
 FEWEST_TRACES = 3
 LEAST_SHARE = 0.004
-"""Of the paragraphs that begin with an opener. A response has some 15 to 60 paragraphs."""
+"""Least share of paragraphs that begin with an opener. A response has about 15 to 60 paragraphs."""
 
 LEAST_LIFT = 4.0
-"""How many times more often an opener stands at the start of a paragraph than chance would put it there."""
+"""How many times more often than by chance an opener must be at the start of a paragraph."""
 
 TAKES_OVER = 0.75
-"""A longer opener replaces the shorter one that it begins with, if it makes up that share of it."""
+"""A longer opener replaces the shorter one it begins with if it has at least this share of its occurrences."""
 
 SHORT_WORD = 4
-"""Letters. A longer word rarely begins another one."""
+"""In letters. A longer word is rarely the beginning of another one."""
 
 _PARAGRAPH = re.compile(r"(?:\A|\n[^\S\n]*\n)\s*(?=\S)")
 _LINE = re.compile(r"(?:\A|\n)[^\S\n]*(?=\S)")
@@ -52,7 +51,7 @@ _HINTS = (
 
 @dataclass(frozen=True)
 class Opener:
-    """A phrase that opens paragraphs. `count`: how many; `traces`: in how many responses; `lift`: over chance."""
+    """A phrase that opens paragraphs. `count`: how many; `traces`: in how many responses; `lift`: times chance."""
 
     phrase: str
     list_name: str
@@ -64,7 +63,7 @@ class Opener:
 def suggest_openers(thinkings: Sequence[str]) -> list[Opener]:
     """The openers of these texts, the most frequent first.
 
-    Paragraphs are what blank lines part; lines, where there are fewer than two paragraphs a text.
+    Paragraphs are separated by blank lines; with fewer than two per text on average, every line is one.
     """
     starts = [[match.end() for match in _PARAGRAPH.finditer(text)] for text in thinkings]
     if sum(map(len, starts)) < 2 * len(thinkings):
@@ -99,7 +98,7 @@ def suggestion(openers: Sequence[Opener]) -> dict[str, Any]:
     lists = {name: [opener.phrase for opener in openers if opener.list_name == name] for name in PHRASE_KINDS}
     return {
         "_note": "Proposed from responses; move, add and remove phrases. transition: doubts and checks; branch: "
-        "another way; forward: goes on; backward: concludes; answer: opens the final answer. Forward and backward "
+        "another way; forward: continues; backward: concludes; answer: opens the final answer. Forward and backward "
         "phrases cut at the start of a line, the others anywhere. In _evidence: paragraphs, responses, times chance.",
         **({"sentence_start": True, "wide_characters": True} if is_wide else {}),
         **lists,
@@ -108,7 +107,7 @@ def suggestion(openers: Sequence[Opener]) -> dict[str, Any]:
 
 
 def _openers_at(text: str, begin: int) -> list[str]:
-    """The first one to four words behind `begin`, as they are written, up to the first sign of punctuation."""
+    """The first one, two, three and four words from `begin` on, as written, up to the first punctuation mark."""
     phrases, end = [], begin
     first = _WORD.match(text, begin)
     limit = 2 * LONGEST_OPENER if first and _WIDE.match(first[0]) else LONGEST_OPENER
@@ -128,14 +127,14 @@ def _openers_at(text: str, begin: int) -> list[str]:
 
 
 def _occurrences(phrase: str, text: str) -> int:
-    """How often a phrase stands in a text as whole words."""
-    behind = r"(?!\w)" if phrase[-1].isalnum() and not _WIDE.match(phrase[-1]) else ""
+    """Number of occurrences of a phrase in a text, as complete words."""
+    after = r"(?!\w)" if phrase[-1].isalnum() and not _WIDE.match(phrase[-1]) else ""
     before = r"(?<!\w)" if not _WIDE.match(phrase[0]) else ""
-    return len(re.findall(before + re.escape(phrase) + behind, text))
+    return len(re.findall(before + re.escape(phrase) + after, text))
 
 
 def _list_of(phrase: str) -> str:
-    """The list a phrase belongs to: that of the longest known phrase it begins with, else by a word in it."""
+    """The list of a phrase: that of the longest known phrase it begins with, else guessed from a word in it."""
     known = load_lexicon("paper+zh").phrases
     opened = [one for one in known if phrase.startswith(one.strip())]
     hinted = next((name for name, words in _HINTS if re.search(words, phrase, re.IGNORECASE)), None)
@@ -147,14 +146,14 @@ def _list_of(phrase: str) -> str:
 
 
 def _with_boundary(opener: Opener) -> Opener:
-    """With a space behind a short forward word, as the published lists write it: "In " opens no "Integrate"."""
+    """Add a space to a short forward word, as in the published lists: "In " does not match "Integrate"."""
     if opener.list_name == "forward" and len(opener.phrase) <= SHORT_WORD and opener.phrase.isalpha():
         return opener if _WIDE.match(opener.phrase) else replace(opener, phrase=f"{opener.phrase} ")
     return opener
 
 
 def _without_covered(openers: list[Opener]) -> list[Opener]:
-    """Without openers that begin with a shorter one of the same list: the shorter one cuts there too."""
+    """Remove openers that begin with a shorter one of the same list, which cuts at the same place."""
     kept: list[Opener] = []
     for opener in sorted(openers, key=lambda opener: len(opener.phrase)):
         shorter = [one for one in kept if opener.phrase.startswith(one.phrase)]

@@ -1,1 +1,1 @@
-"""The built-in task: arithmetic stories, and traces that think too long about them with known step labels."""
+"""The built-in task: arithmetic stories, and over-thinking traces about them with known step labels."""

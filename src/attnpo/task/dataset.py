@@ -1,6 +1,6 @@
 """The built-in task as rows: problems with their references and labelled over-thinking traces, or with repairs.
 
-Repairs are wrong responses put right: data for the cold start of the repair mode (credit/iop).
+Repairs are corrected wrong responses: data for the cold start of the repair mode (credit/iop).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def build_dataset(
     difficulty: tuple[int, int] = DEFAULT_DIFFICULTY,
     style: TraceStyle | None = None,
 ) -> list[dict[str, Any]]:
-    """n labelled rows, for `datasets.Dataset.from_list`; deterministic by seed, split, difficulty and style.
+    """n labelled rows, for `datasets.Dataset.from_list`; determined by seed, split, difficulty and style.
 
-    A row is a trace-file record (id, problem, response, reference, steps) with family, difficulty and split; a step
-    has the writer's own label in "role". Row i does not depend on n.
+    A row is a trace-file record (id, problem, response, reference, steps) with family, difficulty and split; "role" of
+    a step is the writer's own label. Row i does not depend on n.
     Raises InputError for n < 1, an unknown split or a difficulty range outside 1 … 5.
     """
     return list(iterate_dataset(n, seed, split, difficulty, style))
@@ -39,7 +39,7 @@ def iterate_dataset(
     difficulty: tuple[int, int] = DEFAULT_DIFFICULTY,
     style: TraceStyle | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of `build_dataset`, one by one; `style` changes how the traces over-think."""
+    """Yield the rows of `build_dataset`; `style` changes how the traces over-think."""
     if n < 1:
         raise InputError(f"number of problems: found {n}, expected at least 1")
     check_options(split, difficulty)
@@ -67,15 +67,15 @@ def _row(seed: int, index: int, split: str, difficulty: tuple[int, int], style: 
 
 
 STYLE = TraceStyle(catch_all=False, error_rate=0.3)
-"""Errors more often than in ordinary traces: fewer of them have to be thrown away."""
+"""More errors than in ordinary traces, so that fewer traces have to be thrown away."""
 
 
 def iterate_repairs(
     n: int, seed: int = 0, split: str = "train", difficulty: tuple[int, int] = DEFAULT_DIFFICULTY
 ) -> Iterator[dict[str, Any]]:
-    """n rows: id, problem, reference, `wrong` (a response), `response` (its repair) and `anchor` (another right one).
+    """Yield n rows: id, problem, reference, `wrong` (a response), `response` (its repair), `anchor` (a right response).
 
-    Deterministic by seed, split and difficulty; row i does not depend on n. Problems are those of `build_dataset`.
+    Determined by seed, split and difficulty; row i does not depend on n. Problems are those of `build_dataset`.
     Raises InputError for n < 1, an unknown split or a difficulty range outside 1 … 5.
     """
     if n < 1:
@@ -101,7 +101,7 @@ def _repair_row(problem: Problem) -> dict[str, Any]:
 
 
 def _wrong_and_repaired(problem: Problem) -> tuple[Trace, Trace]:
-    """The first of endless tries that ends in a wrong answer."""
+    """The first twins, of any number of attempts, whose unrepaired trace ends in a wrong answer."""
     for number in count():
         wrong, repaired = write_twins(problem, f"repair/{problem.id}/{number}", STYLE)
         if wrong.answer != problem.answer:

@@ -1,13 +1,13 @@
-"""The sentences a trace is made of. Every step is one of these templates, filled in.
+"""The sentences of traces. Every step is one of these templates, filled in.
 
 Rules that make `segment_steps` cut exactly at the steps: a template starts with a phrase of the lexicon, contains
 no transition, branch or answer phrase after it, and is at least 80 characters long for the shortest words and
-numbers (tests/unit/test_task_traces.py checks all of it). Essential steps name the event and write an equation
-with signs; redundant steps use words ("48 plus 15 is 63") and no name. An answer that lists the result of every event
-by name therefore has one place to look each of them up.
+numbers (tests/unit/test_task_traces.py checks all of this). Essential steps name the event and write an equation with
+signs; redundant steps use words ("48 plus 15 is 63") and no name. So the final answer, which lists the result of every
+event by name, can find each of them in one place only.
 
-`FEW` are the sentences of today's traces. `MANY` has about four times as many of every redundant kind, for traces of
-dozens of redundant steps, where a handful of sentences would repeat in a loop.
+`FEW` are the default sentences. `MANY` has about four times as many of every redundant kind, for traces with dozens of
+redundant steps, in which a few sentences would repeat in a loop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 WORDS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 INVERSE = {"+": "minus", "-": "plus", "*": "divided by", "/": "times"}
 
-# The final answer repeats tag and result; only these steps have the tag next to the result.
+# The final answer repeats tag and result; only in these steps is the tag next to the result.
 COMPUTATIONS = {
     "+": (
         "Next comes the {tag}: {equation}, because these {things} are added to the ones from before.",
@@ -46,7 +46,7 @@ COMPUTATIONS = {
     ),
 }
 
-# A check opens the same way whether or not it is going to find an error: the writer of the trace does not know yet.
+# Checks that find an error open like those that find none: the opening must not reveal the outcome.
 CHECK_OPENINGS = (
     "Wait, let me look at this part again,",
     "Hold on, I want to see this number again,",
@@ -63,7 +63,7 @@ CHECK_FINE = (
     " and that agrees, so I can go on with the number.",
     " so it is fine as it stands and I keep it.",
 )
-# The corrected equation is written out again: the answer needs it, so this check is essential.
+# The corrected equation is written again, because the answer needs it; so this check is essential.
 CHECK_CATCHES = (
     " not {wrong}, so I was wrong there, and {tag}: {equation}.",
     " and {wrong} is an error, so the right one is {tag}: {equation}.",

@@ -1,8 +1,8 @@
-"""Arithmetic stories: a count of things and a chain of 2 to 5 events that change it. Deterministic by seed.
+"""Arithmetic stories: a count of things and a chain of 2 to 5 events that change it. Determined by the seed.
 
-The words of the stories are at the end: people, things, and the events of each family. Every event carries a one-word
-tag (it occurs in its sentences): a solution names the event by it. No word there may contain a phrase of the step
-lexicon.
+The words of the stories are at the end of the file: people, things, and the events of each family. Every event has a
+one-word tag, which occurs in its sentences and names the event in a solution. No word there may contain a phrase of the
+step lexicon.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from attnpo.errors import InputError
 
 SPLITS = ("train", "test")
 
-# difficulty -> (operations, largest count on the way)
+# difficulty -> (number of operations, largest intermediate count)
 LEVELS = {1: (2, 50), 2: (2, 100), 3: (3, 100), 4: (4, 100), 5: (5, 200)}
 DEFAULT_DIFFICULTY = (1, 4)
 LARGEST_COUNT = max(limit for _, limit in LEVELS.values())
@@ -29,7 +29,7 @@ _TEST_SHARE = 5  # one number chain in five belongs to the test split
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`count symbol operand` with symbol in + - * /; the tag names the event in a solution."""
+    """The operation `count symbol operand`, symbol in + - * /; the tag names the event in a solution."""
 
     symbol: str
     operand: int
@@ -38,7 +38,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One story. `start` and `operations` are all there is to compute; `answer` is the last count."""
+    """One story. `start` and `operations` determine the computation; `answer` is the last count."""
 
     id: str
     split: str
@@ -61,7 +61,7 @@ class Problem:
 
 
 def parse_difficulty(text: str | None, option: str) -> tuple[int, int]:
-    """Lowest and highest level out of "2" or "1-3"; None is the default.
+    """Lowest and highest level from "2" or "1-3"; None: the default.
 
     Raises InputError, naming the option, for anything else.
     """
@@ -69,7 +69,7 @@ def parse_difficulty(text: str | None, option: str) -> tuple[int, int]:
 
 
 def apply_operation(count: int, operation: Operation) -> int | None:
-    """The next count; None where a division leaves a remainder or the count would leave 1 … 2·LARGEST_COUNT."""
+    """The next count; None if a division has a remainder or the count would be outside 1 … 2·LARGEST_COUNT."""
     n = operation.operand
     if operation.symbol == "/":
         result = count // n if count % n == 0 else 0
@@ -79,6 +79,7 @@ def apply_operation(count: int, operation: Operation) -> int | None:
 
 
 def chain_counts(start: int, operations: tuple[Operation, ...]) -> tuple[int, ...]:
+    """The count at the start and after every operation of an exact chain."""
     counts = [start]
     for operation in operations:
         count = apply_operation(counts[-1], operation)
@@ -88,7 +89,7 @@ def chain_counts(start: int, operations: tuple[Operation, ...]) -> tuple[int, ..
 
 
 def chain_split(start: int, operations: tuple[Operation, ...]) -> str:
-    """The split that owns a number chain: no chain of numbers is in both."""
+    """The split of a number chain: no chain of numbers is in both splits."""
     key = f"{start}" + "".join(f"{op.symbol}{op.operand}" for op in operations)
     return "test" if zlib.crc32(key.encode()) % _TEST_SHARE == 0 else "train"
 
@@ -98,7 +99,7 @@ def sample_problem(
 ) -> Problem:
     """Problem number `index` of a seed and split; difficulty is an inclusive range within 1 … 5.
 
-    Raises InputError for an unknown split or a range outside the dial.
+    Raises InputError for an unknown split or a range outside 1 … 5.
     """
     check_options(split, difficulty)
     rng = random.Random(f"{split}/{seed}/{index}")
@@ -115,6 +116,7 @@ def sample_problem(
 
 
 def check_options(split: str, difficulty: tuple[int, int]) -> None:
+    """Raise InputError for an unknown split or a difficulty range outside 1 … 5."""
     if split not in SPLITS:
         raise InputError(f"split: found {split!r}, expected one of {', '.join(SPLITS)}")
     low, high = difficulty
@@ -130,7 +132,7 @@ def _surface(rng: random.Random, family: Family, split: str) -> tuple[str, str]:
 
 
 def _draw_chain(rng: random.Random, family: Family, level: int) -> tuple[int, tuple[Operation, ...]] | None:
-    """Start and operations, or None where the draw ran into a corner (the caller draws again)."""
+    """Start and operations; None if the draw cannot be completed (the caller draws again)."""
     length, limit = LEVELS[level]
     operations: list[Operation] = []
     if rng.random() < 0.5:
@@ -185,15 +187,15 @@ def _tell(
     return " ".join(sentences)
 
 
-# Train and test surfaces: (names A, things X) and (names B, things Y) are seen in training, the two crossed
-# combinations only in the test split. So every word is known and every combination is new.
+# Words of the two splits: training uses (names A, things X) and (names B, things Y), the test split the two crossed
+# combinations. So in the test split every word is known from training and every combination is new.
 NAMES_A = ("Mia", "Tom", "Ana", "Leo", "Eva", "Max")
 NAMES_B = ("Zoe", "Sam", "Ida", "Ben", "Amy", "Jon")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change of the count: `operation` in + - * /, its one-word tag, and ways to tell it."""
+    """One change of the count: `operation` in + - * /, its one-word tag, and sentences that describe it."""
 
     operation: str
     tag: str
@@ -214,7 +216,7 @@ class Family:
 
 
 def _events(text: str) -> tuple[Event, ...]:
-    """Lines `operation tag | sentence | sentence …` to events."""
+    """The events in lines `operation tag | sentence | sentence …`."""
     events = []
     for line in text.strip().splitlines():
         head, *sentences = (part.strip() for part in line.split("|"))

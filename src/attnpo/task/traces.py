@@ -1,14 +1,14 @@
-"""A writer of traces that think too long, with every step labelled essential or redundant by construction.
+"""A writer of over-thinking traces, with every step labelled essential or redundant by construction.
 
-Essential: the computation of every event, and a check that catches an error (it holds the corrected equation).
+Essential: the computation of every event, and a check that catches an error (it contains the corrected equation).
 Redundant: restatements, plans, false starts, a computation that is corrected later, checks that find nothing,
 alternatives, remarks, recaps. Whether a computation is checked does not depend on whether it is wrong, so a
 writer who checks less at random loses answers; only `catch_all` traces are guaranteed to be right.
 
-`TraceStyle.redundancy` asks for a mean number of redundant steps: the rates of the style make some of them, further
-steps of the same kinds are spread over the trace (before the first event, after every event, after the last one) in
-Poisson numbers, whose mean the trace's verbosity scales. A further check never looks at a slip that the check right
-after the computation let pass: how many slips are caught, and so what a check is worth, is the same at every setting.
+`TraceStyle.redundancy` sets the mean number of redundant steps: the rates of the style give some of them; further steps
+of the same kinds are added in Poisson numbers before the first event, after every event and after the last one, with
+means scaled by the trace's verbosity. A further check never concerns a slip that the check right after the computation
+missed. So the number of slips caught, and with it the value of a check, is the same at every setting.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class TraceStyle:
     """How a trace over-thinks. Probabilities are per computation or per trace, before `verbosity` scales them.
 
     verbosity: (low, high), drawn once per trace; it makes some traces of a problem much longer than others.
-    redundancy: mean number of redundant steps per trace; None: what the rates make of it.
+    redundancy: mean number of redundant steps per trace; None: the number that results from the rates.
     sentences: "few" or "many" templates per kind.
 
     Raises:
-        InputError: a redundancy that is no finite number of at least 0, or an unknown set of sentences.
+        InputError: a redundancy that is not a finite number of at least 0, or an unknown set of sentences.
     """
 
     error_rate: float = 0.15
@@ -63,8 +63,9 @@ class TraceStyle:
             raise InputError(f"sentences: found {self.sentences!r}, expected one of {', '.join(phrases.SENTENCES)}")
 
     def for_events(self, events: int) -> tuple[TraceStyle, float]:
-        """The style whose rates make at most `redundancy` redundant steps of a story with that many events, and how
-        many further ones a trace of mean verbosity needs. Optional kinds go before checks, which are worth something.
+        """The style whose rates give at most `redundancy` redundant steps in a story with `events` events, and the mean
+        number of further steps that a trace of mean verbosity needs. Optional kinds are reduced before checks, which
+        have a use.
         """
         wanted = self.redundancy
         if wanted is None:
@@ -86,7 +87,7 @@ class TraceStyle:
 
 
 def redundant_style(redundancy: float | None, sentences: Literal["few", "many"] | None = None) -> TraceStyle:
-    """The style of a dial's setting: without a number of redundant steps today's, else many sentences per kind."""
+    """The style for a mean number of redundant steps, with many sentences per kind; None: the default style."""
     return TraceStyle(redundancy=redundancy, sentences=sentences or ("few" if redundancy is None else "many"))
 
 
@@ -99,18 +100,18 @@ OPTIONAL_RATES = (
     "recap_rate",
     "closing_rate",
 )
-AT_AN_END = 0.5  # further steps before the first event, and after the last: of those after an event
-# Further steps by place: (role, weight). An operation's own kinds go with the operation that was just done.
+AT_AN_END = 0.5  # number of further steps before the first event, and after the last, relative to those after an event
+# Role -> weight of further steps, by place. Kinds about one operation refer to the last one done.
 BEFORE = {"restatement": 3, "plan": 3, "false_start": 2}
 AFTER_EVENT = {"check": 3, "alternative": 2, "remark": 3, "restatement": 1, "plan": 1, "false_start": 1, "recap": 1}
 AT_THE_END = {"closing": 3, "recap": 2, "check": 1, "alternative": 1, "restatement": 1}
-OF_A_RIGHT_RESULT = ("check", "alternative")  # they say the true result, as if it had been there before
-NOT_AGAIN = 3  # a further step has no sentence of the last so many steps
+OF_A_RIGHT_RESULT = ("check", "alternative")  # they state the true result as the one computed before
+NOT_AGAIN = 3  # a further step uses none of the sentences of this many steps before it
 
 
 @dataclass(frozen=True, slots=True)
 class TraceStep:
-    """One step: `text` without the blank line after it; start and end cover that blank line too."""
+    """One step of the thinking: characters [start, end), which include the blank line after it."""
 
     start: int
     end: int
@@ -120,7 +121,7 @@ class TraceStep:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """`response` is thinking, closing tag, answer; steps tile the thinking; `answer` is what the response boxes."""
+    """A response (thinking, closing tag, answer), the steps that tile its thinking, and its boxed answer."""
 
     response: str
     steps: tuple[TraceStep, ...]
@@ -136,14 +137,14 @@ def equation(count: int, operation: Operation, result: int) -> str:
 
 
 def write_trace(problem: Problem, rng: random.Random, style: TraceStyle | None = None) -> Trace:
-    """One over-thinking trace of a problem. Right for sure when `style.catch_all`."""
+    """One over-thinking trace of a problem. Guaranteed to be right with `style.catch_all`."""
     return _Writer(problem, rng, style or TraceStyle()).write()
 
 
 def write_twins(problem: Problem, seed: str, style: TraceStyle) -> tuple[Trace, Trace]:
-    """A trace whose slips may stay, and its repair: the same words, without the slips that no check catches.
+    """A trace that may contain slips, and its repair: the same words, without the slips that no check catches.
 
-    The repair is right for sure; both are the same where nothing slipped through.
+    The repair is guaranteed to be right; the two are equal if no slip remains.
     """
     first, second = (_Writer(problem, random.Random(seed), style, seed=seed, repaired=r).write() for r in (False, True))
     return first, second
@@ -154,10 +155,10 @@ class _Writer:
     problem: Problem
     rng: random.Random
     style: TraceStyle
-    seed: str | None = None  # of a twin: every decision is drawn anew at its place, so that twins stay in step
+    seed: str | None = None  # for twins: the generator is seeded again at every place, so that both draw alike
     repaired: bool = False  # whether slips that no check catches are left out
     parts: list[tuple[str, bool, str]] = field(default_factory=list)  # (text, essential, role)
-    templates: list[str] = field(default_factory=list)  # of the parts
+    templates: list[str] = field(default_factory=list)  # the templates of the parts
     further: float = 0.0  # mean number of further steps after an event
 
     def __post_init__(self) -> None:
@@ -181,7 +182,8 @@ class _Writer:
         final = phrases.ANSWER_OPENING + "".join(lines) + phrases.ANSWER_CLOSING.format(answer=counts[-1])
         return Trace(thinking + CLOSING[1:] + final, tuple(steps), counts[-1])
 
-    def _keep_step(self, place: str) -> None:
+    def _seed_at(self, place: str) -> None:
+        """Seed the generator for a place in the trace, if this is one of two twins."""
         if self.seed is not None:
             self.rng.seed(f"{self.seed}/{place}")
 
@@ -192,14 +194,14 @@ class _Writer:
         self.templates.append(template)
 
     def _add_further(self, mean: float, kinds: dict[str, int], words: dict[str, Any], *, right: bool = True) -> None:
-        """A Poisson number of redundant steps of these kinds; `words` fill in the templates of all of them."""
+        """Add a Poisson number of redundant steps of these kinds; `words` fill in the templates of all of them."""
         if not self.further:
             return
         weights = {role: weight for role, weight in kinds.items() if right or role not in OF_A_RIGHT_RESULT}
         for _ in range(_poisson(self.rng, mean)):
             (role,) = self.rng.choices(list(weights), list(weights.values()))
             templates = self._templates(role)
-            if role != "check":  # whose openings and endings are combined, and are many
+            if role != "check":  # checks combine openings and endings, and rarely repeat
                 templates = tuple(t for t in templates if t not in self.templates[-NOT_AGAIN:]) or templates
             self._add(templates, "remark" if role == "closing" else role, **words)
 
@@ -232,14 +234,14 @@ class _Writer:
         self._add(self.words.restatements, "restatement", **self._story())
 
     def _story(self) -> dict[str, Any]:
-        """The words of the templates that speak of the whole story."""
+        """The words for templates about the complete story."""
         numbers = [str(self.problem.start), *(str(op.operand) for op in self.problem.operations)]
         first, second = self.problem.start, self.problem.operations[-1].operand
         listed = ", ".join(numbers[:-1]) + " and " + numbers[-1]
         return {"numbers": listed, "first": first, "second": second, "sum": first + second}
 
     def _work(self, verbosity: float) -> tuple[list[str], list[int]]:
-        """The computations with their checks; returns the lines of the answer and the counts it went through."""
+        """Add the computations with their checks; return the lines of the answer and all counts."""
         counts, lines = [self.problem.start], []
         operations = self.problem.operations
         for position, operation in enumerate(operations):
@@ -247,30 +249,30 @@ class _Writer:
             result = apply_operation(count, operation)
             assert result is not None
             wrong = None
-            self._keep_step(f"slip {position}")
+            self._seed_at(f"slip {position}")
             if self.rng.random() < self.style.error_rate:
                 wrong = self._slip(count, operation, result, operations[position + 1 :])
-            self._keep_step(f"words {position}")
+            self._seed_at(f"words {position}")
             kept = self._compute(count, operation, result, wrong, verbosity)
-            said = self._event(operation, count, kept)
+            words = self._event(operation, count, kept)
             if kept == result and self.rng.random() < self.style.alternative_rate * verbosity:
-                self._add(self.words.alternatives, "alternative", **said)
+                self._add(self.words.alternatives, "alternative", **words)
             if self.rng.random() < self.style.remark_rate * verbosity:
-                self._add(self.words.remarks, "remark", **said)
+                self._add(self.words.remarks, "remark", **words)
             lines.append(phrases.ANSWER_LINE.format(tag=operation.tag, result=kept))
             counts.append(kept)
-            said |= self._story() | {"path": _path(counts)}
-            self._add_further(self.further * verbosity, AFTER_EVENT, said, right=kept == result)
+            words |= self._story() | {"path": _path(counts)}
+            self._add_further(self.further * verbosity, AFTER_EVENT, words, right=kept == result)
         return lines, counts
 
     @staticmethod
     def _event(operation: Operation, count: int, result: int) -> dict[str, Any]:
-        """The words of the templates that speak of one event."""
-        said = {"count": count, "operand": operation.operand, "result": result}
-        return said | {"word": phrases.WORDS[operation.symbol], "inverse": phrases.INVERSE[operation.symbol]}
+        """The words for templates about one event."""
+        numbers = {"count": count, "operand": operation.operand, "result": result}
+        return numbers | {"word": phrases.WORDS[operation.symbol], "inverse": phrases.INVERSE[operation.symbol]}
 
     def _compute(self, count: int, operation: Operation, result: int, wrong: int | None, verbosity: float) -> int:
-        """One computation and perhaps its check; returns the count that the trace goes on with."""
+        """Add one computation and perhaps its check; return the count with which the trace continues."""
         checked = self.rng.random() < self.style.check_rate * verbosity
         checked = checked or (wrong is not None and self.style.catch_all)
         if self.repaired and not checked:
@@ -294,14 +296,14 @@ class _Writer:
         return result if caught or wrong is None else wrong
 
     def _slip(self, count: int, operation: Operation, result: int, rest: tuple[Operation, ...]) -> int | None:
-        """A wrong result that the rest of the story can still be computed from; None where there is none."""
+        """A wrong result from which the rest of the story can still be computed; None if there is none."""
         near = [result + shift for shift in (-10, -2, -1, 1, 2, 10)]
         near += [int(str(result)[::-1]), result + operation.operand, result - operation.operand]
         possible = [wrong for wrong in near if wrong != result and wrong > 0 and _computable(wrong, rest)]
         return self.rng.choice(possible) if possible else None
 
     def _after(self, verbosity: float, counts: list[int]) -> None:
-        self._keep_step("end")
+        self._seed_at("end")
         path = _path(counts)
         recap: Callable[[], None] = lambda: self._add(self.words.recaps, "recap", path=path)  # noqa: E731
         remark: Callable[[], None] = lambda: self._add(self.words.closing_remarks, "remark", result=counts[-1])  # noqa: E731
@@ -321,7 +323,7 @@ def _path(counts: list[int]) -> str:
 
 
 def _poisson(rng: random.Random, mean: float) -> int:
-    """A Poisson number: how many unit-rate arrivals fall into [0, mean]."""
+    """A Poisson number: the number of unit-rate arrivals in [0, mean]."""
     number, time = 0, -math.log(1 - rng.random())
     while time < mean:
         number, time = number + 1, time - math.log(1 - rng.random())

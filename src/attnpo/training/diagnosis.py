@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from attnpo.steps.formats import ThinkingFormat
-from attnpo.steps.response import never_closed, other_format, told_by
+from attnpo.steps.response import finished_texts, never_closed, other_format
 from attnpo.training.records import Record
 
 MOST = 0.9
@@ -114,7 +114,7 @@ def wrong_format(records: Sequence[Record], form: ThinkingFormat) -> str | None:
     None where one of them ends by those of `form`, and where no other format matches. Such thinking would count as
     answer where unmarked responses are answers.
     """
-    texts = told_by((record["text"], record["truncated"]) for record in records)
+    texts = finished_texts((record["text"], record["truncated"]) for record in records)
     if not form.ends or other_format(texts, form) is None:
         return None
     return never_closed(texts, form)

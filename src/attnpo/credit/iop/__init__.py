@@ -1,18 +1,18 @@
-"""IOP-GSPO: wrong responses are repaired by the model itself, and only the tokens that the repair changed get credit.
+"""IOP-GSPO: the model repairs its own wrong responses, and only the tokens that the repair changed get credit.
 
-Source: "Internalizing Outcome Supervision into Process Supervision" (IOP, arXiv 2605.05226). Of the paper only the idea
-and the order of its stages could be looked up: prompts, constants and code are not published, so every default here
-is a choice of ours (docs/papers.md). For a wrong response y and its repair ỹ, with g = 1 on the tokens that differ,
+Source: "Internalizing Outcome Supervision into Process Supervision" (IOP, arXiv 2605.05226). Only the idea of the paper
+and the order of its stages could be read: prompts, constants and code are not published, so every default here is our
+choice (docs/papers.md). For a wrong response y and its repair ỹ, with g = 1 on the tokens that differ,
 
     w = exp( Σ g·log(π/π_old) / Σ g )                      one ratio per row, over its gated tokens
     ℓ(y) = −min(w·A, clip(w, 1 − ε, 1 + ε)·A)              A = −wrong_weight for y, +repaired_weight for ỹ
     loss = 1/N · [ Σ over repaired y (ℓ(y) + ℓ(ỹ) + λ_rep · mean over its candidates ℓ) + Σ over fallback rows ℓ ]
 
-N is the number of responses sampled, so that neither rows that were added nor rows that fill the batch up change the
-scale, and a batch in which every group falls back has the loss of the outcome method. Both sides are conditioned on
-the original prompt; the candidates (all of them, every token open, with group advantages) on the repair prompt.
-Correct responses are anchors of the repair and give no gradient: neither accuracy nor a length reward counts where a
-group is mixed. A group that is all right or all wrong falls back, and there a length reward acts. The ratio w and its
+N is the number of responses sampled, so that neither added rows nor rows that fill up the batch change the scale, and a
+batch in which every group falls back has the loss of the outcome method. Both sides are conditioned on the original
+prompt; the candidates (all of them, every token open, with group advantages) on the repair prompt. Correct responses
+are anchors of the repair and have no gradient: in a mixed group neither accuracy nor a length reward counts. A group
+that is all right or all wrong falls back to the outcome method, where a length reward counts. The ratio w and its
 clipping are TRL's: with `importance_sampling_level: sequence` it averages over exactly the tokens that `gates` leave
 open.
 
@@ -36,7 +36,7 @@ from attnpo.errors import InputError
 
 
 class Role(IntEnum):
-    """What a row of the batch is there for."""
+    """The purpose of a row of the batch."""
 
     FILLER = 0  # makes the number of rows divisible; no gradient
     OUTCOME = 1  # a response of a group that falls back to the outcome method
@@ -48,23 +48,23 @@ class Role(IntEnum):
 @register_credit("iop")
 @dataclass(frozen=True)
 class IopCredit:
-    """Repairs as token gates. None of the values below is published.
+    """Credit by token gates from repairs. None of the default values is published.
 
     Attributes:
         candidates: G_rep, repairs sampled per wrong response (≥ 1).
         max_repairs: wrong responses of a group that are repaired, the first ones; None: all, as in the paper.
         anchor: which correct response the repair may look at: `shortest`, or `nearest` (least edit distance).
         prompt: the repair prompt: `instruct`, `brief`, or a text with {problem}, {wrong} and {anchor}.
-        max_new_tokens: of a repair; None: as long as a response.
-        max_prompt_tokens: longer repair prompts are not tried, and counted; None: those that leave the
-            model no room for a repair.
-        audit: `rules`, `judge` (the rules, then a chat endpoint), `none`, or module:function of your own.
+        max_new_tokens: most tokens of a repair; None: as many as of a response.
+        max_prompt_tokens: longer repair prompts are skipped and counted; None: skip those that leave the model no room
+            for a repair.
+        audit: `rules`, `judge` (the rules, then a chat endpoint), `none`, or your own module:function.
         judge, judge_api_key_env, judge_cache: the endpoint as URL#MODEL, the variable with its key, a file of answers.
-        truncate: K: where the first K edits alone make the response right, only those are gated; else 2K, else all.
-        lambda_edit: λ_edit: a repair that verifies and passes the audit is worth 1 − λ_edit·(normalised edit distance).
+        truncate: K: if the first K edits alone make the response right, only those are gated; else 2K, else all.
+        lambda_edit: λ_edit: a repair that verifies and passes the audit scores 1 − λ_edit·(normalised edit distance).
         lambda_rep: λ_rep, weight of the repair mode's objective; 0: none.
         wrong_weight, repaired_weight: size of the advantage of either side; 0: without that side.
-        row_limit: rows of the loss per response sampled, at most; candidates beyond it are left out, and counted.
+        row_limit: most rows of the loss per response sampled; further candidates are left out and counted.
 
     Raises:
         InputError: an option out of range; the message names it.

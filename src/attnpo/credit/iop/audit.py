@@ -1,7 +1,7 @@
-"""The audit: is a candidate with the right answer a repaired argument, or only a pasted answer?
+"""The audit of repairs: whether a candidate with the right answer is a repaired argument or only a pasted answer.
 
-An audit is a callable: cases -> for each None (passed), or the reason why not, in a word or two. Reasons are
-counted. The rules are ours (IOP publishes none); `JudgeAudit` applies them first, then asks a chat endpoint.
+An audit is a callable: cases -> for each case None (passed), or the reason for rejecting it, in a word or two. Reasons
+are counted. The rules are ours (IOP publishes none); `JudgeAudit` applies them first, then asks a chat endpoint.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from attnpo.steps.response import split_response
 AUDITS = ("rules", "judge", "none")
 
 SHORTEST_SHARE = 0.2
-"""Of the shorter thinking of wrong response and anchor, in characters: below it there is no argument to speak of."""
+"""Least length of a repair's thinking, as a share of the shorter thinking of wrong response and anchor (characters)."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """The texts an audit compares. `repaired` has the right answer already. `form`: how they mark their thinking."""
+    """The texts that an audit compares. `repaired` is verified to be right. `form`: their thinking format."""
 
     problem: str
     wrong: str
@@ -38,7 +38,7 @@ Audit = Callable[[Sequence[Case]], Sequence[str | None]]
 
 
 def audit_by_rules(cases: Sequence[Case]) -> list[str | None]:
-    """Reasons, in the order in which they are looked for (whitespace never counts):
+    """The reason for rejecting each case, or None. Reasons, in the order of the checks (whitespace is ignored):
 
     - `no thinking`: no closing mark, or nothing before it.
     - `pasted`: the thinking is that of the wrong response, and only the answer differs.
@@ -68,12 +68,12 @@ def _thinking(text: str, form: ThinkingFormat) -> str:
 
 
 def no_audit(cases: Sequence[Case]) -> list[str | None]:
-    """Passes everything."""
+    """Pass every case."""
     return [None] * len(cases)
 
 
 def check_audit(name: str, judge: str | None) -> None:
-    """Raises InputError unless `name` is an audit's, and a judge is given exactly where one is asked."""
+    """Raise InputError unless `name` names an audit, and a judge is given if and only if the audit asks one."""
     if not isinstance(name, str) or (name not in AUDITS and ":" not in name):
         raise InputError(f"audit: found {name!r}, expected {', '.join(AUDITS)}, or module:function")
     if name == "judge" and judge is None:
@@ -85,7 +85,7 @@ def check_audit(name: str, judge: str | None) -> None:
 def make_audit(
     name: str, *, judge: str | None = None, api_key_env: str | None = None, cache: str | None = None
 ) -> Audit:
-    """The audit of that name.
+    """The audit called `name`.
 
     Raises:
         InputError: an unknown name, a function that cannot be imported, or a judge that cannot be asked.
@@ -123,7 +123,7 @@ VERDICTS = {"repaired": True, "pasted": False}
 
 
 def audit_prompt(case: Case) -> str:
-    """The question about one repair; the same case gives the same text, so that answers can be found again."""
+    """The question about one repair; the same case gives the same text, so that its answer is found in the cache."""
     mark, blocks = marked_blocks(
         [("problem", case.problem), ("first solution", case.wrong), ("second solution", case.repaired)]
     )
@@ -142,7 +142,7 @@ def parse_verdict(text: str) -> Votes:
 
 
 class JudgeAudit(OneJudge):
-    """Applies the rules, then asks an endpoint about what passes. Reasons of its own: `judged pasted`, `no verdict`."""
+    """Applies the rules, then asks an endpoint about the cases that pass. Adds `judged pasted` and `no verdict`."""
 
     parse = staticmethod(parse_verdict)
 

@@ -1,8 +1,8 @@
-"""How repairs are asked for, which wrong responses are repaired with which anchor, what a candidate is worth, which one
-is taken, and which tokens differ between a wrong response and its repair: a shortest list of edits.
+"""Repairs: their prompts, the choice of wrong responses and anchors, the score and choice of candidates, and the edits.
 
-The edits are a Levenshtein alignment of the two lists of token ids (insertions, deletions and substitutions cost
-1). Where several alignments are shortest, rapidfuzz's choice is taken; the same lists always give the same one.
+The edits between a wrong response and its repair are a Levenshtein alignment of the two lists of token ids (insertions,
+deletions and substitutions cost 1). Of several shortest alignments rapidfuzz's is taken; the same lists always give the
+same one.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Write the first attempt again with its error repaired. Keep its steps and its wo
 only what the error makes necessary, and end with the right answer in the same form. Do not mention the attempts.""",
     "brief": "{problem}\n\nWrong: {wrong}\n\nRight: {anchor}\n\nRepair:",
 }
-"""`instruct` for models that follow instructions; `brief` for small ones that a cold start has taught it."""
+"""`instruct` is for models that follow instructions, `brief` for small models after a cold start on such prompts."""
 
 _FIELDS = re.compile(r"\{(problem|wrong|anchor)\}")
 
 
 def check_prompt(prompt: str) -> None:
-    """Raises InputError unless `prompt` is the name of a prompt or a text with {problem}, {wrong} and {anchor}."""
+    """Raise InputError unless `prompt` is the name of a prompt or a text with {problem}, {wrong} and {anchor}."""
     missing = {"problem", "wrong", "anchor"} - set(_FIELDS.findall(prompt)) if isinstance(prompt, str) else {""}
     if prompt not in PROMPTS and missing:
         known = " or ".join(PROMPTS)
@@ -52,22 +52,22 @@ def repair_prompt(
 ) -> Any:
     """The repair prompt for a prompt of the data set: a conversation, or a text.
 
-    `problem`: the problem alone, for a text that has more in it.
+    `problem`: the text of the problem, for a `prompt` text that contains more than that.
 
     >>> repair_prompt([{"role": "user", "content": "1 + 1?"}], wrong="3", anchor="2", template="brief")
     [{'role': 'user', 'content': '1 + 1?\\n\\nWrong: 3\\n\\nRight: 2\\n\\nRepair:'}]
     """
     text = PROMPTS.get(template, template)
     if isinstance(prompt, str):
-        stated = prompt if problem is None else problem
-        return _filled(text, problem=stated, wrong=wrong, anchor=anchor) + "\n\n" + prompt
+        problem = prompt if problem is None else problem
+        return _filled(text, problem=problem, wrong=wrong, anchor=anchor) + "\n\n" + prompt
     *before, last = prompt
     content = _filled(text, problem=str(last["content"]), wrong=wrong, anchor=anchor)
     return [*before, {**last, "content": content}]
 
 
 def _filled(text: str, **values: str) -> str:
-    """One pass, so that what stands in a value is never taken for a field."""
+    """`text` with its fields replaced, in one pass, so that braces in a value are never taken for a field."""
     return _FIELDS.sub(lambda found: values[found[1]].strip(), text)
 
 
@@ -76,13 +76,13 @@ ANCHORS = ("shortest", "nearest")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do with the responses of whole groups, all by their number in the batch.
+    """The plan for the responses of complete groups; all numbers are indices in the batch.
 
     Attributes:
         repairs: (wrong response, its anchor).
         fallback: responses of groups without a correct or without a wrong one.
-        fallback_groups: how many groups these are.
-        untried: wrong responses beyond `max_repairs`.
+        fallback_groups: number of such groups.
+        untried: number of wrong responses beyond `max_repairs`.
     """
 
     repairs: list[tuple[int, int]] = field(default_factory=list)
@@ -99,10 +99,10 @@ def plan_repairs(
     anchor: str = "shortest",
     max_repairs: int | None = None,
 ) -> Plan:
-    """Anchors and wrong responses of every group of `group_size` responses in a row.
+    """Choose anchors and wrong responses in every group of `group_size` consecutive responses.
 
-    `correct` is None where nobody could judge: such a response is neither repaired nor an anchor. Ties between anchors
-    go to the first.
+    `correct` is None for responses without a verdict, which are neither repaired nor anchors. Ties between anchors go
+    to the first.
     """
     repairs: list[tuple[int, int]] = []
     fallback: list[int] = []
@@ -122,7 +122,7 @@ def plan_repairs(
 
 
 def choose_anchor(wrong: int, right: Sequence[int], ids: Sequence[Sequence[int]], rule: str) -> int:
-    """The correct response that a repair may look at."""
+    """The correct response that is shown in the repair prompt."""
     if rule == "shortest":
         return min(right, key=lambda i: len(ids[i]))
     if rule == "nearest":
@@ -136,9 +136,9 @@ def edit_distance(wrong: Sequence[int], repaired: Sequence[int]) -> float:
 
 
 def score(right: bool, passed: bool, distance: float, lambda_edit: float) -> float:
-    """h·(r − λ_edit·d) of a candidate (IOP, arXiv 2605.05226), r ∈ {0, 1}, h ∈ {0, 1} the audit.
+    """The score h·(r − λ_edit·d) of a candidate (IOP, arXiv 2605.05226): r ∈ {0, 1} correct, h ∈ {0, 1} the audit.
 
-    Choice: a candidate that is wrong scores 0, not −λ_edit·d. Such candidates are never taken, and as a reward of the
+    Our choice: a wrong candidate scores 0, not −λ_edit·d. Wrong candidates are never chosen, and as a reward of the
     repair mode a negative score would rank them below a pasted answer, which scores 0.
 
     >>> score(True, True, 0.2, 0.5), score(True, False, 0.2, 0.5), score(False, True, 0.2, 0.5)
@@ -148,7 +148,7 @@ def score(right: bool, passed: bool, distance: float, lambda_edit: float) -> flo
 
 
 def best(scores: Sequence[float], usable: Sequence[bool]) -> int | None:
-    """The number of the usable candidate that scores highest, the first of equals; None: there is none."""
+    """The index of the usable candidate with the highest score, the first of equals; None if none is usable."""
     numbers = [i for i, ok in enumerate(usable) if ok]
     return max(numbers, key=lambda i: scores[i], default=None)
 
@@ -157,7 +157,7 @@ def best(scores: Sequence[float], usable: Sequence[bool]) -> int | None:
 class Edit:
     """One edit at position `wrong` of the wrong response and position `repaired` of the repair.
 
-    A substitution removes the one token and puts the other; a deletion has puts=False, an insertion removes=False.
+    A substitution removes one token and puts another; a deletion has puts=False, an insertion removes=False.
     """
 
     wrong: int
@@ -179,7 +179,7 @@ def align(wrong: Sequence[int], repaired: Sequence[int]) -> list[Edit]:
 
 
 def graft(wrong: Sequence[int], repaired: Sequence[int], edits: Sequence[Edit]) -> list[int]:
-    """`wrong` with just these edits (some of those of `align`, in their order) made.
+    """`wrong` with only these edits (some of those of `align`, in their order) applied.
 
     >>> edits = align([1, 2, 3], [1, 5, 3, 4])
     >>> graft([1, 2, 3], [1, 5, 3, 4], edits[:1]), graft([1, 2, 3], [1, 5, 3, 4], edits)
@@ -196,7 +196,7 @@ def graft(wrong: Sequence[int], repaired: Sequence[int], edits: Sequence[Edit]) 
 
 
 def masks(edits: Sequence[Edit], wrong_length: int, repaired_length: int) -> tuple[list[bool], list[bool]]:
-    """Which tokens of either side the edits touch: those removed, and those put in their place.
+    """Which tokens of either side the edits change: those removed, and those put in their place.
 
     >>> masks(align([1, 2, 3], [1, 5, 3, 4]), 3, 4)
     ([False, True, False], [False, True, False, True])
@@ -207,17 +207,17 @@ def masks(edits: Sequence[Edit], wrong_length: int, repaired_length: int) -> tup
 
 
 Verify = Callable[[Sequence[int], Sequence[list[int]]], Sequence[bool]]
-"""(numbers of the pairs, a response of each) -> whether each response is right."""
+"""(indices of the pairs, one response of each) -> whether each response is right."""
 
 
 def truncate(
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]], edits: Sequence[Sequence[Edit]], k: int, verify: Verify
 ) -> list[int]:
-    """How many leading edits of every pair (wrong, repaired) are kept: k, else 2k, else all of them.
+    """The number of leading edits kept of every pair (wrong, repaired): k, else 2k, else all of them.
 
     IOP, arXiv 2605.05226. One edit is one differing token: a substitution counts once, not once per side. A repair of
-    at most k (2k) edits needs no check: all of them make the repair, which has been verified already. All pairs are
-    checked together: `verify` is called once for k and once for 2k, and not at all where no repair is longer.
+    at most k (2k) edits needs no check, because all of them give the repair, which is verified already. All pairs are
+    checked together: `verify` is called once for k and once for 2k, and not at all if no repair is longer.
     """
     kept = [len(of_pair) for of_pair in edits]
     unsettled = list(range(len(pairs)))

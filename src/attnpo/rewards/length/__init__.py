@@ -1,4 +1,4 @@
-"""Length rewards: how long a response may be, as a term added to its accuracy of 1 or 0. One file per method.
+"""Length rewards: terms that depend on the length of a response, added to its accuracy of 1 or 0. One file per method.
 
 Like `credit/`, this package imports neither TRL nor the command line.
 """

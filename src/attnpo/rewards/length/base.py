@@ -1,6 +1,6 @@
-"""The seam between the trainer and length rewards: what a method reads, what it returns, how it is found by name.
+"""The interface between the trainer and length rewards: inputs, result, and registration by name.
 
-A method is a class whose options are fields; :meth:`LengthReward.term` is all that most of them define::
+A method is a class with its options as fields; most define only :meth:`LengthReward.term`::
 
     @register_length_reward("mine")
     @dataclass(frozen=True)
@@ -29,7 +29,7 @@ from attnpo.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class LengthInputs:
-    """What a length reward may read about P groups of G responses.
+    """The inputs of a length reward: P groups of G responses.
 
     Raises:
         InputError: tables of different shapes.
@@ -39,9 +39,9 @@ class LengthInputs:
     """Response tokens; the prompt is not counted."""
     correct: Bool[Tensor, "P G"]
     known: Bool[Tensor, "P G"]
-    """There is a verdict. Responses without one stay out of every statistic and get 0."""
+    """Whether there is a verdict. Responses without one are left out of every statistic and get 0."""
     targets: Float[Tensor, "P"] | None = None
-    """The length each prompt asks for; None: prompts ask for none."""
+    """The target length in each prompt; None: prompts have none."""
     step: int = 1
     """Optimiser step, counted from 1."""
     max_completion_length: int | None = None
@@ -59,7 +59,7 @@ class LengthInputs:
 
     @property
     def right(self) -> Bool[Tensor, "P G"]:
-        """Correct, and known to be."""
+        """Correct, with a verdict."""
         return self.correct & self.known
 
 
@@ -68,29 +68,29 @@ class LengthReward:
 
     name: ClassVar[str]
     instruction: ClassVar[str | None] = None
-    """What the method writes into every prompt: a text containing {target}. None: it leaves prompts alone."""
+    """The sentence that the method adds to every prompt: a text containing {target}. None: prompts are not changed."""
 
     def __call__(self, inputs: LengthInputs) -> Float[Tensor, "P G"]:
         """The term to add to an accuracy of 1 or 0; exactly 0 where there is no verdict."""
         return torch.where(inputs.known, self.term(inputs), 0.0)
 
     def term(self, inputs: LengthInputs) -> Float[Tensor, "P G"]:
-        """The same, with anything where there is no verdict; to be defined by every method."""
+        """The term before masking; its value does not matter where there is no verdict. Defined by every method."""
         raise NotImplementedError
 
     def check_run(self, max_completion_length: int | None) -> None:
-        """Raises InputError, naming an option of the method, where these options cannot work in such a run."""
+        """Raise InputError, naming an option of the method, if the options cannot work in such a run."""
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Numbers of the method's own worth a line in metrics.jsonl."""
+        """The method's own metrics for metrics.jsonl."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must keep, as JSON."""
+        """The state to save in a checkpoint, as JSON."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up the state of a checkpoint."""
+        """Restore the state from a checkpoint."""
 
 
 _REWARDS: Registry[LengthReward] = Registry(

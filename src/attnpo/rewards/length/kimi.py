@@ -1,13 +1,13 @@
 """Kimi k1.5's length reward (arXiv 2501.12599, section 2.3.3).
 
 λ = 0.5 − (len − min) / (max − min), with the shortest and longest of *all* responses of the group; a right response
-gets weight·λ, a wrong one weight·min(0, λ). All of one length: 0. So short right ones gain up to weight/2, long ones
-lose as much, and long wrong ones lose too. A right response keeps at least 1 − weight/2, a wrong one has at most 0:
-with weight < 2 a wrong one never ranks above a right one.
+gets weight·λ, a wrong one weight·min(0, λ). If all have the same length, λ = 0. So short right responses gain up to
+weight/2, long ones lose as much, and long wrong ones lose too. A right response keeps at least 1 − weight/2, a wrong
+one has at most 0: with weight < 2 a wrong one never ranks above a right one.
 
 The paper warms the penalty up, "standard policy optimization without length penalty, followed by a constant length
-penalty": `warmup_steps` steps without. Neither they nor the weight are published. The default weight, 0.4, is that of
-LASER's comparison (github.com/hkust-nlp/Laser); by default there is no warm-up.
+penalty": the first `warmup_steps` steps have none. Neither their number nor the weight is published. The default
+weight, 0.4, is that of LASER's comparison (github.com/hkust-nlp/Laser); by default there is no warm-up.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""L1, or LCPO: the prompt says how long to think, the reward whether that was done (arXiv 2503.04697, equations 1, 2).
+"""L1, or LCPO: the prompt sets a length, and the reward measures how well it is met (arXiv 2503.04697, equations 1, 2).
 
     l1_exact   r = 1[right] − α·|target − len|                         "Think for 512 tokens."
     l1_max     r = 1[right] · clip(α·(target − len) + δ, 0, 1)         "Think for maximum 512 tokens."
 
-α = 0.0003, δ = 0.5; a problem's target is drawn once, uniformly from low … high (100 … 4000). Here as terms beside an
-accuracy of 1 or 0.
+α = 0.0003, δ = 0.5; a problem's target is drawn once, uniformly from low … high (100 … 4000). Here they are terms added
+to an accuracy of 1 or 0.
 
-l1_exact ranks a short wrong answer above a long right one wherever the right one misses the target by more than 1/α =
-3,333 tokens more than the wrong one does: that is the paper's reward, which wants the length as much as the answer.
-l1_max does not: a wrong answer gets 0, a right one at least 0.
+l1_exact ranks a short wrong answer above a long right one if the right one misses the target by more than 1/α = 3,333
+tokens more than the wrong one does. That is the paper's reward, which weighs the length as much as the answer. With
+l1_max this cannot happen: a wrong answer gets 0, a right one at least 0.
 
-What differs: the paper goes on from a trained L1-Exact and mixes exact and maximum prompts for L1-Max; here every
+Differences: for L1-Max the paper continues from a trained L1-Exact and mixes exact and maximum prompts; here every
 prompt has the maximum (start from a model trained with l1_exact for the paper's order). Its code (a copy of it:
 github.com/troy12x/deepscaler) has α = 1/3000 for the exact and 1/1000 for the maximum reward; the defaults are the
-paper's 0.0003 for both, of which we could check only that of the exact one.
+paper's 0.0003 for both, of which only that of the exact one could be checked.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STEEPEST = 0.01  # per token: 100 tokens off the target cost as much as a wrong 
 
 @dataclass(frozen=True)
 class TargetReward(LengthReward):
-    """What both have: a target in the prompt, drawn from low … high."""
+    """The common part of both: a target in the prompt, drawn from low … high."""
 
     alpha: float = 0.0003
     low: int = 100

@@ -5,15 +5,15 @@
 
 Difficulty, by the group's own solve rate: easy from 2/3 on, medium from 1/3 on, else hard. The target of a difficulty d
 is the shortest candidate l whose Expected Correct Responses are at least one: floor(P(l, d)·C_d) ≥ 1. P(l, d) is the
-share of responses to problems of that difficulty that are not longer than l; C_d is how many of the G responses are
-right at the least: G·2/3, G·1/3 (rounded down), 1. No candidate suffices: max_completion_length. Candidates go from
-`low` in steps of `interval` (4096, 1024). A bonus is for right answers only: none can rank below a wrong one.
+share of responses to problems of that difficulty that are not longer than l; C_d is the least number of right responses
+among the G: G·2/3, G·1/3 (rounded down), 1. If no candidate suffices, the target is max_completion_length. Candidates
+go from `low` in steps of `interval` (4096, 1024). Only right answers get a bonus, so none can rank below a wrong one.
 
-What differs: the paper takes P from a fixed set of monitoring problems, sampled anew every 20 steps. Here it is counted
+Differences: the paper takes P from a fixed set of monitoring problems, sampled again every 20 steps. Here it is counted
 on the training responses since the last update (first those of step 1), which costs no sampling; a difficulty that did
 not occur keeps its target. C_d is at least 1 (groups of two). The formula follows the released code
-(github.com/hkust-nlp/Laser, whose reward also gives −0.5 to wrong answers and 0 to cut off ones where ours gives 0);
-the paper's text could be read in extracts only. Its 8192 is the default target of `laser`.
+(github.com/hkust-nlp/Laser, whose reward also gives −0.5 to wrong answers and 0 to cut off ones, where ours gives 0);
+only extracts of the paper's text could be read. Its 8192 is the default target of `laser`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Laser(LengthReward):
 @register_length_reward("laser_d")
 @dataclass
 class LaserD(LengthReward):
-    """The bonus, with targets by difficulty; they and the counts for the next ones are its state."""
+    """The bonus with a target per difficulty. State: the targets, and the counts for the next update."""
 
     alpha: float = 0.5
     low: int = 4096
@@ -78,7 +78,7 @@ class LaserD(LengthReward):
 
     def term(self, inputs: LengthInputs) -> Float[Tensor, "P G"]:
         longest = inputs.max_completion_length
-        assert longest is not None, "check_run has seen to it"
+        assert longest is not None, "check_run raises without it"
         candidates = range(self.low, longest, self.interval)
         difficulty = difficulties(inputs)
         self._count(inputs, difficulty, candidates)
@@ -108,7 +108,7 @@ class LaserD(LengthReward):
         return {f"length_reward/target_{d}": float(t) for d, t in zip(DIFFICULTIES, self._targets, strict=False)}
 
     def state(self) -> dict[str, Any]:
-        counts = [list(row) for row in self._counts]  # the lists themselves go on counting
+        counts = [list(row) for row in self._counts]  # copies, because counting continues in the originals
         return {"targets": list(self._targets), "counts": counts, "next_update": self._next_update}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -117,13 +117,13 @@ class LaserD(LengthReward):
 
 
 def difficulties(inputs: LengthInputs) -> Int[Tensor, " P"]:
-    """Index into `DIFFICULTIES` of each group, by the share of right ones among its responses with a verdict."""
+    """Index into `DIFFICULTIES` of each group, by the share of right responses among those with a verdict."""
     right, known = inputs.right.sum(dim=1), inputs.known.sum(dim=1)
     return 2 - (3 * right >= known).long() - (3 * right >= 2 * known).long()
 
 
 def least_right(group_size: int) -> list[int]:
-    """C_d: right responses of a group of each difficulty, at the least."""
+    """C_d: the least number of right responses in a group of each difficulty."""
     return [max(1, 2 * group_size // 3), max(1, group_size // 3), 1]
 
 

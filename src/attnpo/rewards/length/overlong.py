@@ -1,14 +1,14 @@
 """DAPO's soft overlong punishment (arXiv 2503.14476, equation 13).
 
-R = 0 up to L_max − L_cache tokens, then falls linearly to −1 at L_max, and is −1 beyond; for right and wrong responses.
+R is 0 up to L_max − L_cache tokens, falls linearly to −1 at L_max, and is −1 beyond, for right and wrong responses.
 The paper has L_max = 20480 and L_cache = 4096 (16384 expected tokens + 4096), and adds R to an accuracy of +1 or −1.
 
-Ours is 1 or 0, and ±1 = 2·accuracy − 1, so that the paper's reward is 2·(accuracy + R/2) − 1: the term is R/2. With
-`--advantage grpo`, which divides by the group's deviation, that gives the paper's advantages; without the division
+Here accuracy is 1 or 0, and ±1 = 2·accuracy − 1, so the paper's reward is 2·(accuracy + R/2) − 1 and the term is R/2.
+With `--advantage grpo`, which divides by the group's deviation, that gives the paper's advantages; without the division
 (rloo, dr_grpo) all of them are half as large, as if the learning rate were halved.
 
-A right answer keeps at least 1/2 and a wrong one has at most 0: never below it. L_max is by default
-max_completion_length, and L_cache a fifth of L_max, the paper's ratio.
+A right answer keeps at least 1/2 and a wrong one has at most 0, so a right one never ranks below a wrong one. L_max is
+by default max_completion_length, and L_cache a fifth of L_max, the paper's ratio.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from attnpo.rewards.length.base import LengthInputs, LengthReward, register_leng
 @register_length_reward("overlong")
 @dataclass(frozen=True)
 class Overlong(LengthReward):
-    """R/2, R as above; `max_length` is L_max, `cache` is L_cache, both in tokens."""
+    """R/2. `max_length` is L_max, `cache` is L_cache, both in tokens."""
 
     max_length: int | None = None
     cache: int | None = None
@@ -55,7 +55,7 @@ class Overlong(LengthReward):
         return ((longest - cache - inputs.lengths) / cache).clamp(-1, 0) / 2
 
     def _limits(self, max_completion_length: int | None) -> tuple[int, int]:
-        """L_max and L_cache in a run of such responses."""
+        """L_max and L_cache of a run."""
         longest = max_completion_length if self.max_length is None else self.max_length
         if longest is None:
             raise InputError("max_length: found none, and max_completion_length has no limit either; give one of them")

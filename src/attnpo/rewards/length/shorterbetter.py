@@ -1,11 +1,11 @@
-"""ShorterBetter: as long as the shortest right response of the group (arXiv 2504.21370, section 3).
+"""ShorterBetter: the target is the length of the shortest right response of the group (arXiv 2504.21370, section 3).
 
 r = α·1[right] − β·|SOL − len| for every response; SOL, the sample optimal length, is the length of the shortest right
 response of the group, or the mean length of the group if none is right. α = 2, β = 0.001 (also in the released code,
-github.com/JingyangYi/ShorterBetter). Here as a term beside an accuracy of 1: (α − 1)·1[right] − β·|SOL − len|.
+github.com/JingyangYi/ShorterBetter). As a term added to an accuracy of 1 it is (α − 1)·1[right] − β·|SOL − len|.
 
-A short wrong answer can rank above a long right one: with these α and β, where the right one is over SOL by more than
-α/β = 2,000 tokens more than the wrong one is off it. That is the paper's reward.
+A short wrong answer can rank above a long right one: with these α and β, if the right one exceeds SOL by more than
+α/β = 2,000 tokens more than the wrong one differs from it. That is the paper's reward.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ShorterBetter(LengthReward):
 
 
 def sample_optimal_length(inputs: LengthInputs) -> Float[Tensor, "P 1"]:
-    """Tokens of the shortest right response of each group; without one, their mean over those with a verdict."""
+    """Tokens of the shortest right response of each group; without one, the mean length of responses with a verdict."""
     lengths = inputs.lengths.float()
     shortest = torch.where(inputs.right, lengths, torch.inf).amin(dim=1, keepdim=True)
     count = inputs.known.sum(dim=1, keepdim=True).clamp(min=1)

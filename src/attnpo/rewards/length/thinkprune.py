@@ -1,13 +1,13 @@
-"""ThinkPrune: an answer beyond a token limit is no answer, and the limit is tightened (arXiv 2504.01296, section 3).
+"""ThinkPrune: answers beyond a token limit count as wrong, and the limit is tightened (arXiv 2504.01296, section 3).
 
-A right response of more tokens than the limit of the stage loses its 1: it counts as a wrong one, never below it. After
-`steps` optimiser steps the next limit holds; the last one stays. The paper's iterated schedule is 4k → 3k → 2k.
+A right response of more tokens than the limit of the stage loses its 1 and so counts as a wrong one, not less. Each
+limit holds for `steps` optimiser steps, the last one to the end. The paper's iterated schedule is 4k → 3k → 2k.
 
-What differs: the paper stops the sampling at the limit, in a run per stage that goes on from a checkpoint chosen on
-held-out problems. Here one run samples up to max_completion_length throughout, and `steps` says when a stage ends; the
-default, 180, is the checkpoint from which the released script starts its second stage (as copied in
+Differences: the paper stops sampling at the limit, with one run per stage, each continuing from a checkpoint chosen on
+held-out problems. Here one run samples up to max_completion_length throughout, and `steps` is the length of a stage;
+the default, 180, is the checkpoint from which the released script starts its second stage (as copied in
 github.com/furkanhanilci/MitigatingOverThinkingLLMs; the paper's own numbers of steps could not be checked). Only the
-reward changes: the records, the accuracy and a credit method still see a right answer.
+reward changes: for the records, the accuracy and the credit method the answer is still right.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ For a correct response of the group, r = 1 − α·sigmoid((len − mean) / (std
 deviation over the lengths (tokens) of the *correct* responses to the same prompt; 0 for a wrong one. The sigmoid is at
 most 1, so every correct response earns at least 1 − α > 0: a short wrong answer never ranks above a long right one.
 
-Edges: one correct response, or correct ones of equal length, have deviation 0 and earn exactly 1 − α/2. eps only keeps
-the division defined; next to a std of tokens (at least 0.01 for integer lengths) it does not matter.
+Edge cases: one correct response, or correct ones of equal length, have deviation 0 and earn exactly 1 − α/2. eps only
+keeps the division defined; compared with a std of lengths (at least 0.01 for integer lengths) it does not matter.
 
 Legend: P prompts, G responses per prompt.
 """
@@ -52,7 +52,7 @@ def tlmre_rewards(
 def tlmre_penalty(
     lengths: Int[Tensor, "P G"], correct: Bool[Tensor, "P G"], *, alpha: float = 0.2, eps: float = EPSILON
 ) -> Float[Tensor, "P G"]:
-    """The length term alone, to be added to an accuracy of 1: −α·sigmoid(z) for correct responses, 0 for the others.
+    """The length term, to be added to an accuracy of 1: −α·sigmoid(z) for correct responses, 0 for the others.
 
     Raises:
         InputError: alpha outside [0, 1), or tables of different shapes.
@@ -67,7 +67,7 @@ def tlmre_penalty(
     count = correct.sum(dim=1, keepdim=True).clamp(min=1)
     mean = torch.where(correct, tokens, 0.0).sum(dim=1, keepdim=True) / count
     deviation = torch.where(correct, tokens - mean, 0.0)
-    # A mean of equal numbers can be off by one rounding, which a std of 0 would blow up to a whole sigmoid.
+    # The mean of equal numbers can be off by one rounding, which a std of 0 would inflate to a large z.
     longest = torch.where(correct, tokens, -torch.inf).amax(dim=1, keepdim=True)
     shortest = torch.where(correct, tokens, torch.inf).amin(dim=1, keepdim=True)
     deviation = torch.where(longest > shortest, deviation, 0.0)
