@@ -401,7 +401,7 @@ def test_interrupted_and_resumed(how, exit_code, argv, tmp_path):
     again = "; Ctrl-C again stops at once" if how == signal.SIGINT else ""
     assert f"Stopping after this step with a checkpoint{again}." in err
     assert "attnpo train: stopped after step" in err
-    assert "go on with --resume_from_checkpoint true" in err
+    assert "resume with --resume_from_checkpoint true" in err
     assert "Traceback" not in err
     (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
     done = int(checkpoint.name.split("-")[1])

@@ -271,7 +271,8 @@ class EvaluationFolder:
             benchmarks = found.get("benchmarks")
             if not isinstance(benchmarks, dict) or not all(map(_is_resolved, benchmarks.values())):
                 raise InputError(
-                    f"{folder / OPTIONS}: expected samples and questions of every benchmark; --overwrite starts anew"
+                    f"{folder / OPTIONS}: found benchmarks {benchmarks!r:.80}, expected samples and questions of every "
+                    "benchmark; --overwrite starts anew"
                 )
             check_same(found, self.resolved, folder)
 

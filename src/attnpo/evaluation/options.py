@@ -38,6 +38,11 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def _words_or_empty(text: str) -> list[str]:
+    """Return the words with empty ones, which are refused later like any unknown word."""
+    return [word.strip() for word in text.split(",")]
+
+
 def read_budgets(text: str) -> list[int]:
     """Token budgets as given on a command line: `2048,4096`. Raises InputError for anything else."""
     words = [word.strip() for word in text.split(",")]
@@ -89,7 +94,7 @@ class EvalOptions:
         metadata=_cli(
             "also write it in formats of other projects: every-eval-ever, lighteval, or both with a comma",
             "FORMAT",
-            read=_words,
+            read=_words_or_empty,
         ),
     )
     overwrite: bool = field(default=False, metadata=_cli("start anew if the folder contains an evaluation"))

@@ -9,9 +9,9 @@ from typing import Any
 
 from attnpo.data.jsonl import check_field, read_jsonl, row_name
 from attnpo.errors import InputError
-from attnpo.evaluation.benchmarks import BENCHMARKS, user_message
+from attnpo.evaluation.benchmarks import Benchmark, get_benchmark, user_message
 from attnpo.evaluation.folder import QUESTIONS, read_evaluation
-from attnpo.evaluation.load import load_questions
+from attnpo.evaluation.load import find_file, load_questions
 from attnpo.evaluation.samples import Question
 from attnpo.steps.formats import THINK, ThinkingFormat
 from attnpo.traces.labelled import NumberedRow
@@ -97,16 +97,31 @@ def _read_samples(folder: Path) -> tuple[list[NumberedRow], list[LeftOut]]:
 
 def _questions(folder: Path, name: str, data_dir: Path | None) -> list[Question]:
     """Return a benchmark's questions; if its file was moved, those that the evaluation recorded, without levels."""
-    try:
+    benchmark, file = get_benchmark(name), folder / QUESTIONS
+    if data_dir is None or not file.is_file() or not _is_gone(benchmark, data_dir):
         return load_questions(name, data_dir=data_dir).questions
+    rows = [row for row in read_jsonl(file, ("benchmark", "id", "problem")) if row["benchmark"] == name]
+    return [
+        Question(
+            benchmark=name,
+            id=row["id"],
+            problem=row["problem"],
+            kind=benchmark.kind,
+            reference=None,
+            choices=tuple(row.get("choices") or ()),
+        )
+        for row in rows
+    ]
+
+
+def _is_gone(benchmark: Benchmark, data_dir: Path) -> bool:
+    """Return whether the file that an evaluation read its questions from is not there any more."""
+    if not data_dir.is_dir():
+        return True
+    if benchmark.make is not None:  # without a file its questions are made
+        return False
+    try:
+        find_file(benchmark, data_dir)
     except InputError:
-        file, benchmark = folder / QUESTIONS, BENCHMARKS.get(name)
-        if benchmark is None or not file.is_file():
-            raise
-        rows = [row for row in read_jsonl(file) if row.get("benchmark") == name]
-        if not rows or any(row.get("choices") for row in rows):
-            raise
-        return [
-            Question(benchmark=name, id=str(row["id"]), problem=row["problem"], kind=benchmark.kind, reference=None)
-            for row in rows
-        ]
+        return True
+    return False
