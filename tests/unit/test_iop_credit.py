@@ -104,5 +104,7 @@ def test_bad_options(option, value, message) -> None:
 )
 def test_options_of_trl_it_does_not_work_with(trainer_kit, tmp_path, option, value) -> None:
     given = {"importance_sampling_level": "sequence", "loss_type": "grpo", option: value}
-    with pytest.raises(InputError, match=f"^option {option}: found {value!r}, expected .*: credit='iop' works only with this"):
+    with pytest.raises(
+        InputError, match=f"^option {option}: found {value!r}, expected .*: credit='iop' works only with this"
+    ):
         trainer_kit.options(tmp_path, credit="iop", **given)
