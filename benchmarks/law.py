@@ -61,15 +61,16 @@ LAYERS, HEADS = 4, 10  # of the small model
 ATTNPO = ["--credit", "attnpo"]
 CONTROL = ["--credit_module", "law_credit,law_rollouts", "--credit"]
 NO_DELAY = json.dumps({"delay": 0})
+SHARP_NO_DELAY = json.dumps({"delay": 0, "beta": 0, "sharp": True})
 SHARP = ["--credit_beta", "0", "--credit_sharp", "true"]
 ARMS: dict[str, list[str]] = {
     "TLMRE": ["--credit", "outcome"],
     "AttnPO": ATTNPO,
     "AttnPO-sharp": [*ATTNPO, *SHARP],
     "Gold": [*CONTROL, "gold_labels", "--credit_kwargs", NO_DELAY],
-    "Shuffled": [*CONTROL, "shuffled", "--credit_kwargs", json.dumps({"delay": 0, "beta": 0, "sharp": True})],
+    "Shuffled": [*CONTROL, "shuffled", "--credit_kwargs", SHARP_NO_DELAY],
     "Random-heads": [*ATTNPO, *SHARP, "--heads", "RANDOM"],
-    "Gold-sharp": [*CONTROL, "gold_labels", "--credit_kwargs", json.dumps({"delay": 0, "beta": 0, "sharp": True})],
+    "Gold-sharp": [*CONTROL, "gold_labels", "--credit_kwargs", SHARP_NO_DELAY],  # has no record yet
     # Tried while settings were chosen: docs/log.md.
     "AttnPO-measured": [*ATTNPO, *SHARP, "--credit_threshold", "heads"],
     "AttnPO-thinking": [*ATTNPO, *SHARP, "--credit_yardstick", "thinking"],

@@ -30,6 +30,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 from transformers.utils import logging
 from trl import GRPOTrainer
 
+import attnpo
 from attnpo import AttnPOConfig, AttnPOTrainer
 from attnpo.attention.heads import load_heads
 from attnpo.models import resolve_model
@@ -52,7 +55,7 @@ ARMS = {
     "rloo": {"length_reward": "none", "credit": "outcome"},
     "attnpo": {"length_reward": "tlmre", "credit": "attnpo"},
 }
-OWN = f"{os.sep}src{os.sep}attnpo{os.sep}"
+OWN = f"{Path(attnpo.__file__).parent}{os.sep}"
 
 
 def load(name: str, device: str) -> tuple[Any, Any, list[tuple[int, int]]]:
@@ -184,7 +187,7 @@ class Bench:
         self.batch = next(iter(first.get_train_dataloader()))
         self.peak: dict[str, int] = {}  # bytes on the device
         self.clock = time.process_time if args.cpu_time else time.perf_counter
-        self.profiled = args.profile
+        self.profiles: dict[str, list[Counter[str]]] | None = defaultdict(list) if args.profile else None
         self.sampled: dict[str, list[list[list[int]]]] = {}
         if args.sample:
             for arm, trainer in self.trainers.items():
@@ -208,7 +211,7 @@ class Bench:
         if self.cuda:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-        profile = cProfile.Profile(time.thread_time) if self.profiled else None
+        profile = None if self.profiles is None else cProfile.Profile(time.thread_time)
         started = self.clock()
         if profile:
             profile.enable()
@@ -217,24 +220,28 @@ class Bench:
         self.optimizer.step()
         self.optimizer.zero_grad()
         trainer.log({"loss": 0.0})
-        if profile:
+        if profile and self.profiles is not None:
             profile.disable()
-            return own_python(profile)
+            self.profiles[arm].append(own_python(profile))
+            return self.profiles[arm][-1].total()
         if self.cuda:
             torch.cuda.synchronize()
             self.peak[arm] = torch.cuda.max_memory_allocated()
         return self.clock() - started
 
 
-def own_python(profile: cProfile.Profile) -> float:
-    """Return the seconds in functions of this package, and in builtins that they call, other than torch's."""
-    seconds = 0.0
+def own_python(profile: cProfile.Profile) -> Counter[str]:
+    """Return by file of this package the seconds in its functions and in the builtins they call, other than torch's."""
+    seconds: Counter[str] = Counter()
     stats: dict[tuple[str, int, str], Any] = pstats.Stats(profile).stats  # pyright: ignore[reportAttributeAccessIssue]
     for (file, _, name), (_, _, own, _, callers) in stats.items():
         if file != "~":
-            seconds += own if OWN in file else 0.0
+            if file.startswith(OWN):
+                seconds[file.removeprefix(OWN)] += own
         elif "torch" not in name and "Tensor" not in name:
-            seconds += sum(part[2] for (caller, _, _), part in callers.items() if OWN in caller)
+            for (caller, _, _), part in callers.items():
+                if caller.startswith(OWN):
+                    seconds[caller.removeprefix(OWN)] += part[2]
     return seconds
 
 
@@ -273,6 +280,8 @@ def main() -> None:
     args = parser.parse_args()
     if not {"rloo", "attnpo"} <= set(args.arms):
         parser.error("--arms: expected rloo and attnpo among them, for the ratio")
+    if args.profile and (args.cpu_time or args.device != "cpu"):
+        parser.error("--profile counts processor time on a CPU: --cpu-time and --device cuda change nothing")
     args.rows = args.rows or {"overthinker": 128, "smollm2": 2, "1.5b": 1, "tiny": 2}[args.model]
     logging.disable_progress_bar()
 
@@ -310,7 +319,12 @@ def main() -> None:
         figures[f"attnpo/{base}"] = median_with_interval(ratio)
         more = 1000 * (np.array(seconds["attnpo"]) - np.array(seconds[base]))
         figures[f"attnpo - {base}, ms"] = median_with_interval(more)
-    if not args.no_memory:
+    if bench.profiles is not None:
+        each = bench.profiles["attnpo"]
+        medians = {file: 1000 * float(np.median([one[file] for one in each])) for file in set().union(*each)}
+        largest = sorted(medians, key=lambda file: -medians[file])[:6]
+        figures["attnpo, largest files, ms"] = {file: medians[file] for file in largest}
+    elif not args.no_memory:
         if bench.cuda:
             figures["peak_mib"] = {arm: peak / 2**20 for arm, peak in bench.peak.items()}
         else:

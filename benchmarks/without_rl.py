@@ -248,7 +248,7 @@ def tables(name: str, seeds: list[int]) -> list[Table]:
     for arm, runs in found.items():
         right, tokens = (np.array([run[what] for run in runs.values()]) for what in ("right", "tokens"))
         begun = {what: np.array([found[START][seed][what] for seed in runs]) for what in ("right", "tokens")}
-        cells = [arm, str(len(runs)), _with_interval(interval(right), 3), _with_interval(interval(tokens), 0)]
+        cells = [arm, str(len(runs)), _estimate(interval(right), 3), _estimate(interval(tokens), 0)]
         if arm == START:
             results.append((*cells, "", "", ""))
             continue
@@ -258,7 +258,7 @@ def tables(name: str, seeds: list[int]) -> list[Table]:
             (
                 *cells,
                 f"{shorter:.0%}",
-                _with_interval(interval(right - begun["right"]), 3),
+                _estimate(interval(right - begun["right"]), 3),
                 f"{np.mean(seconds) / 60:.1f}",
             )
         )
@@ -270,14 +270,21 @@ def tables(name: str, seeds: list[int]) -> list[Table]:
         )
         count = np.mean([run["examples"] for run in runs.values()])
         examples.append(
-            (arm, f"{count:.0f}", f"{long:.0f} → {short:.0f}", f"{removed / steps:.0%}", f"{kept / steps:.1%}")
+            (
+                arm,
+                f"{count:.0f}",
+                f"{long:.0f} → {short:.0f}",
+                f"{steps / (count * len(runs)):.1f}",
+                f"{removed / steps:.0%}",
+                f"{kept / steps:.1%}",
+            )
         )
     results += _rl_rows(RL[name]) if name in RL else []
     columns = ("arm", "seeds", "right", "tokens", "shorter", "right − start's", "minutes of one core")
     return [
         Table(columns, results),
         Table((f"{OURS}, compared with", "seeds", "right, difference", "tokens, ratio"), _ours_compared(found)),
-        Table(("arm", "examples", "thinking tokens", "steps removed", "steps kept for their value"), examples),
+        Table(("arm", "examples", "thinking tokens", "steps", "steps removed", "steps kept for their value"), examples),
     ]
 
 
@@ -292,7 +299,7 @@ def _ours_compared(found: dict[str, dict[int, dict[str, Any]]]) -> list[tuple[st
             [np.array([of[seed][what] for seed in seeds]) for of in (found[OURS], runs)] for what in ("right", "tokens")
         )
         ratio = tokens[0].mean() / tokens[1].mean()
-        rows.append((arm, str(len(seeds)), _with_interval(interval(right[0] - right[1]), 3), f"{ratio:.2f}"))
+        rows.append((arm, str(len(seeds)), _estimate(interval(right[0] - right[1]), 3), f"{ratio:.2f}"))
     return rows
 
 
@@ -313,20 +320,20 @@ def _rl_rows(cell: str) -> list[tuple[str, ...]]:
         before = np.array([one["right"] for one in first], dtype=float)
         shorter = 1 - tokens.mean() / np.mean([one["tokens"] for one in first])
         minutes = np.mean([run["seconds"] for run in runs.values()]) / 60
-        differences = (f"{shorter:.0%}", _with_interval(interval(right - before), 3), f"{minutes:.1f} (wall)")
+        differences = (f"{shorter:.0%}", _estimate(interval(right - before), 3), f"{minutes:.1f} (wall)")
         rows.append(
             (
                 f"RL: {arm}",
                 str(len(runs)),
-                _with_interval(interval(right), 3),
-                _with_interval(interval(tokens), 0),
+                _estimate(interval(right), 3),
+                _estimate(interval(tokens), 0),
                 *differences,
             )
         )
     return rows
 
 
-def _with_interval(estimate: tuple[float, float, float], places: int) -> str:
+def _estimate(estimate: tuple[float, float, float], places: int) -> str:
     mean, low, high = (f"{value:.{places}f}" for value in estimate)
     return f"{mean} ({low} to {high})"
 

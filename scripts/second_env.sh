@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make an environment next to .venv, for tests of an engine that needs other releases (`make verl-env`, `make vllm-env`):
 #     scripts/second_env.sh FOLDER CONSTRAINTS REQUIREMENT…
-# PYTHON: an interpreter with pip. Prints time and disk space.
+# PYTHON: an interpreter with pip. Prints the time it took.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 unset PYTHONDONTWRITEBYTECODE PYTHONPATH
@@ -12,4 +12,4 @@ start=$SECONDS
 # torch by its exact release: an open range may take the CUDA build, which is several GB.
 nice -n 15 "$venv/bin/python" -m pip --disable-pip-version-check --quiet install --no-compile \
     --constraint "$constraints" torch==2.13.0 pytest hypothesis "$@"
-echo "$venv: $((SECONDS - start)) s, $(du -sh "$venv" | cut -f1)"
+echo "$venv: $((SECONDS - start)) s"

@@ -127,8 +127,8 @@ if __name__ == "__main__":
     run(sys.argv[1], sys.argv[2], Path(sys.argv[3]), processes, int(os.environ.get("RANK", "0")))
     if processes > 1 or torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # one that ends with it open may abort on the way out
-    # On a busy machine one has aborted even so ("terminate called without an active exception"). All is written by now,
-    # and what failed has raised: so no destructors are run.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+        # On a busy machine one has aborted even so ("terminate called without an active exception"). All is written by
+        # now, and what failed has raised: so no destructors are run.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -45,7 +45,8 @@ class WorkerProcess:
     """One process that replies to JSON lines. Used by one thread at a time, except for :meth:`end`.
 
     Its first line, the greeting, is written when it is ready; after that it writes one line per request, which repeats
-    the request's "id". It has to end when its standard input does: that is how it ends after a parent that was killed.
+    the request's "id", its number. It has to end when its standard input does: that is how it ends after a parent
+    that was killed.
 
     Args:
         command: program and arguments.
@@ -74,6 +75,7 @@ class WorkerProcess:
         self._input, self._output = self.process.stdin.fileno(), self.process.stdout.fileno()
         os.set_blocking(self._input, False)
         self._received = bytearray()
+        self._asked = 0
         self._greeting: dict[str, Any] | None = None
 
     def greeting(self) -> dict[str, Any]:
@@ -90,14 +92,15 @@ class WorkerProcess:
         return self._greeting
 
     def ask(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-        """Return the reply to `request`, which has an "id"; `timeout` in seconds, without the time it takes to start.
+        """Return the reply to `request`; `timeout` in seconds, without the time it takes to start.
 
         Raises:
             WorkerError: it did not start, ended or was late.
         """
         self.greeting()
-        reply = self._exchange(json.dumps(request).encode("ascii") + b"\n", timeout)
-        assert reply["id"] == request["id"], "replies and requests are out of step"
+        self._asked += 1
+        reply = self._exchange(json.dumps({**request, "id": self._asked}).encode("ascii") + b"\n", timeout)
+        assert reply["id"] == self._asked, "replies and requests are out of step"
         return reply
 
     def _exchange(self, payload: bytes, timeout: float) -> dict[str, Any]:

@@ -16,7 +16,19 @@ from attnpo.models import model_name
 
 Head = tuple[int, int]
 HEADS = "heads.json"  # name of the head file in the folder of a model or a run
+AUTO = "auto"
 CHECKPOINT = re.compile(r"checkpoint-\d+")  # folder names of a run's checkpoints, whatever the model
+
+
+def file_of_option(option: str | None, folder: str) -> str | Path | None:
+    """Return the head file that the option `heads` of training names; None: heads are to be found.
+
+    option: a file, "auto", or None for the heads.json in the model's folder, if there is one.
+    """
+    if option is not None:
+        return None if option == AUTO else option
+    of_model = Path(folder) / HEADS
+    return of_model if folder and of_model.is_file() else None
 
 
 def load_heads(path: str | Path) -> list[Head]:

@@ -35,7 +35,7 @@ ALIKE = (
 
 
 def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    return [word for word in _words_or_empty(text) if word]
 
 
 def _words_or_empty(text: str) -> list[str]:
@@ -45,7 +45,7 @@ def _words_or_empty(text: str) -> list[str]:
 
 def read_budgets(text: str) -> list[int]:
     """Token budgets as given on a command line: `2048,4096`. Raises InputError for anything else."""
-    words = [word.strip() for word in text.split(",")]
+    words = _words_or_empty(text)
     for word in words:
         if not word.isdecimal() or int(word) < 1:
             raise InputError(f"--budgets: found {word!r}, expected whole numbers of at least 1, separated by commas")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 Way = Callable[[str], "str | Iterable[str] | None"]
 
-INTEGER = re.compile(r"[+-]?\d+")
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 WORDS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]{2,})*|\\text\{[A-Za-z ]{2,}\}")
 _UNIT = re.compile(r"\s*\\(?:text|mbox|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?$")

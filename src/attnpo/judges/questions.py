@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -135,13 +135,19 @@ def equality_prompt(answer: str, reference: str) -> str:
 
 def parse_equality(text: str) -> Votes:
     """Return (True,) for "same", otherwise (False,). Raises InvalidAnswer for anything else."""
+    return parse_choice(text, "same", {True: True, False: False})
+
+
+def parse_choice(text: str, name: str, votes: Mapping[Any, bool]) -> Votes:
+    """Return the vote of an answer that is {name: value}, one of the values in `votes`; InvalidAnswer otherwise."""
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
         raise InvalidAnswer("it is not JSON") from None
-    if not isinstance(answer, dict) or set(answer) != {"same"} or not isinstance(answer["same"], bool):
-        raise InvalidAnswer('it is not {"same": true} or {"same": false}')
-    return (answer["same"],)
+    for value, vote in votes.items():
+        if answer == {name: value} and type(answer[name]) is type(value):  # 1 is not true
+            return (vote,)
+    raise InvalidAnswer("it is not " + " or ".join(json.dumps({name: value}) for value in votes))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def pick_pairs(first: list[Response], last: list[Response], wanted: int = PROBLE
     scored = [pair for pair in pairs if pair.before.scored and pair.after.scored]
     others = [pair for pair in pairs if not (pair.before.scored and pair.after.scored)]
     chosen = [scored[index] for index in evenly(len(scored), wanted)]
-    chosen += [others[index] for index in evenly(len(others), wanted - len(chosen))] if len(chosen) < wanted else []
+    chosen += [others[index] for index in evenly(len(others), wanted - len(chosen))]
     changed = [pair for pair in pairs if flip(pair.before, pair.after) and pair not in chosen]
     return chosen + [changed[index] for index in evenly(len(changed), FLIPS)]
 
@@ -125,10 +125,7 @@ def first_per_problem(responses: list[Response]) -> dict[str, Response]:
 
 def one_per_problem(responses: list[Response]) -> dict[str, Response]:
     """One response to each problem: a scored one if there is one, else the first."""
-    found: dict[str, Response] = {}
-    for response in sorted(responses, key=lambda r: (not r.scored, r.index)):
-        found.setdefault(response.id, response)
-    return found
+    return first_per_problem(sorted(responses, key=lambda r: (not r.scored, r.index)))
 
 
 def pick_evaluated(responses: list[Response], pairs: list[str]) -> list[Response]:

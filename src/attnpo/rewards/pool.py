@@ -183,7 +183,7 @@ class VerifierPool:
 
     def _ask_all(self, requests: list[dict[str, Any]]) -> list[dict[str, Any] | Verdict]:
         self._group.expect_open()
-        futures = [self._threads.submit(self._ask, {"id": index, **request}) for index, request in enumerate(requests)]
+        futures = [self._threads.submit(self._ask, request) for request in requests]
         try:
             return [future.result() for future in futures]
         finally:  # after an interrupt, pending requests must not run

@@ -8,7 +8,6 @@ import queue
 import sys
 import sysconfig
 import tempfile
-import threading
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -122,7 +121,6 @@ class Sandbox:
         self.workers = workers or _cores()
         self.limits = limits or Limits()
         self._folder = tempfile.TemporaryDirectory(prefix="attnpo-sandbox-")
-        self._lock, self._count = threading.Lock(), 0
         self._group = WorkerGroup("the sandbox")
         self._idle: queue.SimpleQueue[WorkerProcess | None] = queue.SimpleQueue()
         try:
@@ -173,11 +171,7 @@ class Sandbox:
 
     def _ask(self, request: dict[str, Any]) -> Run:
         limits = self.limits
-        with self._lock:
-            self._count += 1
-            number = self._count
         request |= {
-            "id": number,
             "seconds": limits.seconds,
             "wall_seconds": limits.wall_seconds,
             "memory_mb": limits.memory_mb,

@@ -251,7 +251,7 @@ class _Writer:
             wrong = None
             self._seed_at(f"slip {position}")
             if self.rng.random() < self.style.error_rate:
-                wrong = self._slip(count, operation, result, operations[position + 1 :])
+                wrong = self._slip(operation, result, operations[position + 1 :])
             self._seed_at(f"words {position}")
             kept = self._compute(count, operation, result, wrong, verbosity)
             words = self._event(operation, count, kept)
@@ -295,7 +295,7 @@ class _Writer:
             )
         return result if caught or wrong is None else wrong
 
-    def _slip(self, count: int, operation: Operation, result: int, rest: tuple[Operation, ...]) -> int | None:
+    def _slip(self, operation: Operation, result: int, rest: tuple[Operation, ...]) -> int | None:
         """A wrong result from which the rest of the story can still be computed; None if there is none."""
         near = [result + shift for shift in (-10, -2, -1, 1, 2, 10)]
         near += [int(str(result)[::-1]), result + operation.operand, result - operation.operand]

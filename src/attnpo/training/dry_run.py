@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,14 +19,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
-from attnpo.attention.heads import HEADS, Head, check_heads, load_heads
+from attnpo.attention.heads import Head, check_heads, file_of_option, load_heads
 from attnpo.attention.rows import rows_bytes
 from attnpo.data.problems import check_enough_problems
 from attnpo.errors import InputError
 from attnpo.rewards.pool import VerifierPool
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import accumulation, without_effect
-from attnpo.training.known_heads import AUTO
 from attnpo.training.options import parse, resolved_options
 from attnpo.training.problems import load_problems
 from attnpo.training.run import check_packages, load_parts, quiet_screen, use_fitting_rate, use_of
@@ -209,12 +207,10 @@ def make_shapes(path: str, model_config: ModelConfig, *, trust_remote_code: bool
 
 def find_heads_file(args: AttnPOConfig, path: str) -> list[Head] | None:
     """Return the heads of a run as far as known; None: none are needed, or they are yet to be found."""
-    if "attention" not in args.make_credit().signals or args.heads == AUTO:
+    if "attention" not in args.make_credit().signals:
         return None
-    of_model = Path(path) / HEADS
-    if args.heads is None:
-        return load_heads(of_model) if of_model.is_file() else None
-    return load_heads(args.heads)
+    file = file_of_option(args.heads, path)
+    return None if file is None else load_heads(file)
 
 
 def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None) -> Need:

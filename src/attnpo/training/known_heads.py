@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from attnpo.attention.heads import (
+    AUTO,
     HEADS,
     Head,
     check_heads,
+    file_of_option,
     load_heads,
     recorded_model,
     same_model,
@@ -19,8 +21,6 @@ from attnpo.credit.base import CreditMethod
 from attnpo.errors import InputError
 from attnpo.training.processes import from_main
 from attnpo.training.records import HEADS_TRACES, RunFolder
-
-AUTO = "auto"
 
 
 class Trained(Protocol):
@@ -51,12 +51,12 @@ def known_heads(trainer: Trained, given: list[Head] | None) -> tuple[list[Head] 
     option, folder = trainer.args.heads, getattr(config, "_name_or_path", "")
 
     def read() -> tuple[list[Head] | None, Path | None]:
-        of_model = Path(folder) / HEADS
         heads, file = given, None
         if heads is None:
-            if option == AUTO or (option is None and not (folder and of_model.is_file())):
+            named = file_of_option(option, folder)
+            if named is None:
                 return None, None
-            file = of_model if option is None else Path(option)
+            file = Path(named)
             heads = load_heads(file)
             warn_of_other_model(file, folder)
         check_heads(config, heads, file or "heads")

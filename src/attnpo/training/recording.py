@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -219,28 +220,33 @@ class PhaseTimer:
         return taken
 
 
-class Recorder:
-    """Keeps the records of training responses until they have credit and their step is over, then writes them.
+@dataclass(eq=False)
+class _RunRecords:
+    """What training and evaluations do with records.
 
-    Credit arrives in micro-batches, in shuffled order, and stays on the device until the generation batch is closed, so
-    that records never make the device wait. A step may use several generation batches.
-
-    Args:
+    Attributes:
         folder: the run folder.
         lexicon: its phrases are counted for the metrics.
         writes: whether this process writes the files (the main process).
         gather: one list of all processes' lists, in their order.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        lexicon: str,
-        *,
-        writes: bool = True,
-        gather: Callable[[list[Record]], list[Record]] = gather_object,
-    ) -> None:
-        self.folder, self.lexicon, self.writes, self.gather = folder, lexicon, writes, gather
+    folder: RunFolder
+    lexicon: str
+    _: KW_ONLY
+    writes: bool = True
+    gather: Callable[[list[Record]], list[Record]] = gather_object
+
+
+@dataclass(eq=False)
+class Recorder(_RunRecords):
+    """Keeps the records of training responses until they have credit and their step is over, then writes them.
+
+    Credit arrives in micro-batches, in shuffled order, and stays on the device until the generation batch is closed, so
+    that records never make the device wait. A step may use several generation batches.
+    """
+
+    def __post_init__(self) -> None:
         self.timer = PhaseTimer()
         self._records: list[Record] = []  # of this process, of the generation batch being trained on
         self._notes: list[dict[str, Tensor]] = []  # credit of the rows of each micro-batch
@@ -344,29 +350,18 @@ class Recorder:
         return taken
 
 
-class HeldOutEvaluation:
+@dataclass(eq=False)
+class HeldOutEvaluation(_RunRecords):
     """Collects the records of held-out responses, batch by batch, then writes them and a line of evaluations.jsonl.
 
-    Args:
-        folder: the run folder.
-        lexicon: its phrases are counted for the metrics.
+    Attributes:
         examples: number of this process's responses whose steps are scored: the first ones, so that the same problems
             can be compared over the run.
-        writes: whether this process writes the files (the main process).
-        gather: one list of all processes' lists, in their order.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        lexicon: str,
-        *,
-        examples: int = 0,
-        writes: bool = True,
-        gather: Callable[[list[Record]], list[Record]] = gather_object,
-    ) -> None:
-        self.folder, self.lexicon, self.writes, self.gather = folder, lexicon, writes, gather
-        self.examples = examples
+    examples: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
+from attnpo.attention.heads import AUTO
 from attnpo.errors import InputError, RunError, StoppedError
 from attnpo.judges.client import AnswerJudge
 from attnpo.models import nearest_model, resolve_model, shipped_model
@@ -30,7 +31,7 @@ from attnpo.training.checkpoints import checkpoint_of, passed_over
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import ADAPTER_LEARNING_RATE, SHIPPED_LEARNING_RATE, without_effect
 from attnpo.training.description import environment_of, evaluated, print_summary, save_trained, write_description
-from attnpo.training.known_heads import AUTO, kept_heads, spare_found_heads
+from attnpo.training.known_heads import kept_heads, spare_found_heads
 from attnpo.training.method_options import length_targets
 from attnpo.training.options import DataConfig, is_complete, model_kwargs, parse, resolved_options
 from attnpo.training.problems import Use, load_sets, overlap_warnings, without_bars

@@ -176,8 +176,8 @@ def _micro_batches(trainer: Any, checkpoint: Path, state: Any) -> int:
     args, responses = trainer.args, state["responses"]
     same_processes = state["processes"] == args.world_size
     if responses is None:
-        done = trainer.state.global_step * args.gradient_accumulation_steps
-        done = state["micro_batches"] if same_processes else done
+        steps = trainer.state.global_step
+        done = state["micro_batches"] if same_processes else steps * args.gradient_accumulation_steps
         # The checkpoint ends a generation. Where micro-batches had another size, the count does not show it: from 0.
         return done if done % generate_every(trainer) == 0 else 0
     if not same_processes:

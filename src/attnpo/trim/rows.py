@@ -116,10 +116,8 @@ def _questions(folder: Path, name: str, data_dir: Path | None) -> list[Question]
 
 def _is_gone(benchmark: Benchmark, data_dir: Path) -> bool:
     """Return whether the file that an evaluation read its questions from is not there any more."""
-    if not data_dir.is_dir():
-        return True
     if benchmark.make is not None:  # without a file its questions are made
-        return False
+        return not data_dir.is_dir()
     try:
         find_file(benchmark, data_dir)
     except InputError:

@@ -6,14 +6,13 @@ are counted. The rules are ours (IOP publishes none); `JudgeAudit` applies them 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
 from attnpo.errors import InputError
 from attnpo.judges.client import OneJudge
-from attnpo.judges.questions import InvalidAnswer, Votes, marked_blocks
+from attnpo.judges.questions import Votes, marked_blocks, parse_choice
 from attnpo.steps.formats import THINK, ThinkingFormat
 from attnpo.steps.response import split_response
 
@@ -132,13 +131,7 @@ def audit_prompt(case: Case) -> str:
 
 def parse_verdict(text: str) -> Votes:
     """(True,) for "repaired", (False,) for "pasted"; InvalidAnswer for anything else."""
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidAnswer("it is not JSON") from None
-    if not isinstance(answer, dict) or set(answer) != {"verdict"} or answer["verdict"] not in list(VERDICTS):
-        raise InvalidAnswer('it is not {"verdict": "repaired"} or {"verdict": "pasted"}')
-    return (VERDICTS[answer["verdict"]],)
+    return parse_choice(text, "verdict", VERDICTS)
 
 
 class JudgeAudit(OneJudge):

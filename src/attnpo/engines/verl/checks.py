@@ -12,7 +12,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from attnpo.attention.heads import HEADS, check_heads, load_heads, load_threshold, warn_of_other_model
+from attnpo.attention.heads import check_heads, file_of_option, load_heads, load_threshold, warn_of_other_model
 from attnpo.engines.verl.options import VerlOptions
 from attnpo.engines.verl.settings import AGENT, flat
 from attnpo.errors import InputError
@@ -190,10 +190,10 @@ def check_model(config: Any, options: VerlOptions) -> Path | None:
     locate_steps(tokenizer, tokenizer("a b</think>c")["input_ids"], options.lexicon)
     if "attention" not in options.make_credit().signals:
         return None
-    of_model = Path(path) / HEADS
-    if options.heads == "auto" or (options.heads is None and not of_model.is_file()):
+    named = file_of_option(options.heads, path)
+    if named is None:
         return None
-    file = of_model if options.heads is None else Path(options.heads)
+    file = Path(named)
     heads = load_heads(file)
     warn_of_other_model(file, path)
     check_heads(model, heads, file)

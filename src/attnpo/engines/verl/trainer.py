@@ -260,7 +260,7 @@ _ready: list[Float[Tensor, "N C"]] = []
 
 
 @contextmanager
-def handing_over(rows: Sequence[Float[Tensor, " n"]], width: int | None = None) -> Iterator[None]:
+def handing_over(rows: Sequence[Float[Tensor, " n"]]) -> Iterator[None]:
     """Make the next call of the estimator inside the block return these advantages: one row per response."""
     _ready.append(torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True))
     try:
@@ -299,7 +299,7 @@ def estimate(
 
 
 def outcome_of(
-    rewards: Float[Tensor, " N"], lengths: Shaped[Tensor, " N"], uids: list[str], options: VerlOptions, step: int = 1
+    rewards: Float[Tensor, " N"], lengths: Shaped[Tensor, " N"], uids: list[str], options: VerlOptions
 ) -> Float[Tensor, " N"]:
     """Return the outcome advantage of every response, from its reward (1: right) and the length reward."""
     size = uids.count(uids[0])
@@ -308,7 +308,7 @@ def outcome_of(
     table = rewards[order, None]
     if setup.has_length:
         table = torch.cat([table, torch.full_like(table, torch.nan)], dim=1)
-    table = setup.add_length_reward(table, lengths[order], size, step=step)
+    table = setup.add_length_reward(table, lengths[order], size, step=1)
     totals = setup.total(table, torch.ones(table.shape[1]).to(table))
     found = torch.empty_like(rewards)
     found[order] = outcome_advantages(totals.view(-1, size), options.advantage).view(-1).to(found)

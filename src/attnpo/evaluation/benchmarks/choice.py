@@ -27,7 +27,7 @@ def _mmlu(row: Row, where: str) -> dict[str, Any]:
     choices, answer = row.get("choices"), field_of(row, ANSWER, where)
     if not isinstance(choices, list) or len(choices) < 2:
         raise InputError(f"{where}: field 'choices' is {type_name(choices)}, expected a list of at least two")
-    letters = [chr(ord("A") + index) for index in range(len(choices))]
+    letters = [letter_of(index) for index in range(len(choices))]
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(choices):
         answer = letters[answer]
     if answer not in letters:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from attnpo.data.references import boxed_texts
 from attnpo.evaluation.grading.code import grade_codes
-from attnpo.evaluation.samples import Graded, Question
+from attnpo.evaluation.samples import Graded, Question, letter_of
 from attnpo.rewards.pool import VerifierPool
 from attnpo.rewards.verdict import Rules, Verdict
 from attnpo.sandbox.sandbox import Limits, Sandbox
@@ -143,7 +143,7 @@ def _letter_or_text(text: str, choices: Sequence[str]) -> str | None:
         return found[1]
     same = [index for index, choice in enumerate(choices) if _plain(choice) == _plain(plain)]
     if same:
-        return chr(ord("A") + same[0]) if len(same) == 1 else None
+        return letter_of(same[0]) if len(same) == 1 else None
     small = _SMALL_LETTER.fullmatch(plain)
     return small[1].upper() if small else None
 

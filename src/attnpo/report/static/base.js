@@ -181,7 +181,7 @@ const viewOf = (tab) => tab.hash.slice(1);
 const currentView = () => tabs.map(viewOf).find((id) => !byId(id).hidden);
 
 return {
-  byId, make, known, count, plural, small, times, figures, shelves, unpack, themed, colour, nextTheme, draw,
+  byId, make, known, count, plural, small, times, shelves, unpack, themed, colour, nextTheme, draw,
   tabs, viewOf, currentView, startTheme, startPlots, startCues,
 };
 })();

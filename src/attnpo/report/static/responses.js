@@ -186,7 +186,7 @@ function twoResponses(before, after) {
   const [left, right] = [blocksOf(before, readout, `${first}, `), blocksOf(after, readout, `${second}, `)];
   const grid = make("div", { class: "pair" });
   for (const [side, response] of [["Before", before], ["After", after]]) {
-    grid.append(make("div", { class: "cell head" }, make("h3", {}, response.split === "bench" ? response.source : `${side}, step ${response.step}`), verdictLine(response), ...[notScored(response)].filter(Boolean)));
+    grid.append(make("div", { class: "cell head" }, make("h3", {}, response.split === "bench" ? response.source : `${side}, step ${response.step}`), verdictLine(response), notScored(response)));
   }
   const texts = (blocks) => blocks.map((block) => block.words ?? "");
   for (const [i, j, alike] of align(texts(left), texts(right))) {

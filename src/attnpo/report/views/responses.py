@@ -18,7 +18,8 @@ CREDIT = {"attenuated", "protected"}
 def responses(shelves: list[Shelf]) -> View:
     """The view: an explorer of `shelves`, and a note about what they leave out."""
     kinds = {shelf.kind for shelf in shelves}
-    if "run" not in kinds and not any(shelf.chunks for shelf in shelves):
+    sources = [shelf.run for shelf in shelves] if any(shelf.chunks for shelf in shelves) else []
+    if "run" not in kinds and not sources:
         return View("responses", "Responses", Markup())
     several = len(shelves) > 1
     filters = {
@@ -29,7 +30,7 @@ def responses(shelves: list[Shelf]) -> View:
     html = render(
         "responses.html",
         missing=[notice for shelf in shelves for notice in shelf.notices],
-        sources=[shelf.run for shelf in shelves] if any(shelf.chunks for shelf in shelves) else [],
+        sources=sources,
         kinds=kinds,
         only_runs=kinds == {"run"},
         steps_have_colours=kinds != {"evaluation"},

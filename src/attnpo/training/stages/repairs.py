@@ -77,7 +77,7 @@ class Repairs:
         rows = self._fallback_rows(plan.fallback, batch, rollouts)
         for attempt in attempts:
             rows += self._pair(attempt, batch, rollouts)
-        rows = self._with_candidates(rows, attempts, batch, rollouts)
+        rows = self._with_candidates(rows, attempts)
         return self._assemble(rows, batch, rollouts)
 
     def _fallback_rows(self, responses: Sequence[int], batch: Batch, rollouts: GenerationBatch) -> list[RepairRow]:
@@ -107,9 +107,7 @@ class Repairs:
         pair = (RepairRow(own, Role.WRONG, gates[0]), RepairRow(other, Role.REPAIRED, gates[1]))
         return [side for side in pair if side.gates is not None and any(side.gates)]
 
-    def _with_candidates(
-        self, rows: list[RepairRow], attempts: Sequence[Attempt], batch: Batch, rollouts: GenerationBatch
-    ) -> list[RepairRow]:
+    def _with_candidates(self, rows: list[RepairRow], attempts: Sequence[Attempt]) -> list[RepairRow]:
         """Add rows for candidates under the repair prompt, up to the limit; equal scores give no rows."""
         limit = int(self.method.row_limit * self.tools.responses)
         for attempt in attempts if self.method.lambda_rep > 0 and self.method.candidates > 1 else ():
