@@ -6,7 +6,9 @@ import gzip
 import json
 import math
 import random
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from attnpo.attention.capture import score_steps
 from attnpo.credit.base import CreditResult
 from attnpo.rewards.length import get_length_reward
 from attnpo.training.batch import GenerationBatch, StepTensors
+from attnpo.training.callbacks import ReturnMemory
 from attnpo.training.capture import ForwardCapture, Wanted
 from attnpo.training.recording import HeldOutEvaluation, PhaseTimer, Recorder, new_records, step_means
 from attnpo.training.records import RunFolder
@@ -317,3 +320,29 @@ def test_an_evaluation_draws_numbers_of_its_own(fails):
         first = after if not evaluates else first
         assert after == first
     assert inside[0] == inside[1] != first
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux")
+def test_freed_memory_returns_to_the_system_once_a_minute():
+    """200 MiB in tensors of 16 KiB, of which the last stays, so that the end of the heap is in use."""
+
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    def fragment() -> torch.Tensor:
+        return [torch.ones(4096) for _ in range(12_800)][-1]
+
+    callback, cpu = ReturnMemory(), SimpleNamespace(device=torch.device("cpu"))
+    last = [fragment()]
+    before = resident()
+    callback.on_step_end(SimpleNamespace(device=torch.device("cuda")), None, None)
+    assert resident() > before - 10
+    callback.on_step_end(cpu, None, None)
+    assert resident() < before - 150
+    last.append(fragment())
+    again = resident()
+    callback.on_step_end(cpu, None, None)  # within the same minute
+    assert resident() > again - 10
+    callback.every = 0.0
+    callback.on_step_end(cpu, None, None)
+    assert resident() < again - 150

@@ -42,6 +42,7 @@ from attnpo.training.callbacks import (
     LexiconWatch,
     MetricsFile,
     NotFiniteError,
+    ReturnMemory,
     SignalWatch,
 )
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
@@ -128,6 +129,7 @@ class AttnPOTrainer(GRPOTrainer):
             self.guard,
             MetricsFile(self.folder),
             LengthState(self.rewards.length),
+            ReturnMemory(),
         ]
         own.append(SignalWatch(self.folder, self.rewards, args))
         if args.credit in ("attnpo", "first_correct") and args.thinking != "no":  # the methods that read steps
