@@ -42,6 +42,9 @@ def print_subsets(measures: dict[str, Any]) -> None:
         cells = []
         for name in names:
             found = measures[name]["subsets"][subset]
+            if found["traces"] == 0:  # none of them has steps of both kinds
+                cells.append("–")
+                continue
             control = found.get("best control")
             parts = [str(found["traces"]), _with_interval(found["chosen"])]
             parts += [f"{control['name']} {_with_interval(control)}"] if control else []
