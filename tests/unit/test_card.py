@@ -7,7 +7,10 @@ import json
 import pytest
 import yaml
 
-from attnpo.training.card import licence_of, write_card
+from attnpo.cli.main import main
+from attnpo.evaluation.card import licence_of
+from attnpo.training.card import write_card
+from example_evaluation import write_evaluation
 
 
 def evaluation(step: int, accuracy: float, tokens: float) -> dict[str, float]:
@@ -100,3 +103,42 @@ def test_the_licence_is_the_base_models_own(text, expected, tmp_path):
     assert licence_of(str(tmp_path)) == expected
     assert licence_of("overthinker") == "apache-2.0"
     assert licence_of(str(tmp_path / "none")) is None
+
+
+@pytest.fixture
+def before_and_after(tmp_path):
+    start = write_evaluation(tmp_path / "start", benchmarks={"math500": 20}, model="overthinker")
+    end = write_evaluation(tmp_path / "trimmed", benchmarks={"math500": 20}, accuracy=0.7, tokens=500, seed=1)
+    return [str(start), str(end)]
+
+
+def compare_with_card(runs, model, out, *more: str) -> int:
+    return main(["compare", *runs, "-o", str(out), "--card", str(model), *more])
+
+
+def test_the_card_of_a_compared_model(before_and_after, run, tmp_path, capsys):
+    (run / "config.json").write_text("{}")
+    assert compare_with_card(before_and_after, run, tmp_path / "compared") == 0
+    assert f"model card: {run / 'README.md'}" in capsys.readouterr().out
+    card = (run / "README.md").read_text()
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert (head["license"], head["tags"], head["model_name"]) == ("apache-2.0", ["attnpo", "reasoning"], "shorter")
+    assert "`overthinker` trained to think shorter" in card
+    assert "`start` is the base model, `trimmed` this one." in card
+    table = (tmp_path / "compared" / "table.md").read_text()
+    rows = [line for line in table.splitlines() if line.startswith("| math500 |")]
+    assert len(rows) == 2
+    assert all(row in card for row in rows)
+    assert "Key-focus heads: layer 2 head 3, layer 0 head 1 (heads.json)." in card
+    assert (run / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_card_needs_a_model_and_its_run(before_and_after, run, tmp_path, capsys):
+    out = tmp_path / "compared"
+    assert compare_with_card(before_and_after, run, out) == 2
+    assert f"--card {run}: found no config.json there, expected the folder of a model" in capsys.readouterr().err
+    (run / "config.json").write_text("{}")
+    assert compare_with_card(before_and_after, run, out, "--base", "trimmed") == 2
+    assert "--card: the last run, 'trimmed', is the base" in capsys.readouterr().err
+    assert not (run / "README.md").exists()
+    assert not (out / "comparison.json").exists()

@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to write to")
     parser.add_argument("--base", metavar="NAME", help="the run to compare the others with (default: the first)")
     parser.add_argument("--names", metavar="A,B,…", help="names of the runs, in their order (default: by folder)")
+    text = "also write a model card (README.md, frontier.png) into the folder of the last run's model"
+    parser.add_argument("--card", type=Path, metavar="MODEL", help=text)
     parser.add_argument("--budgets", metavar="N,N,…", help="token budgets (default: 2048,4096,8192,16384,32768)")
     for name, default, meaning in (
         ("length", 1, "tokens saved"),
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from attnpo.evaluation.aes import Weights
+    from attnpo.evaluation.card import CARD, write_comparison_card
     from attnpo.evaluation.compare import FILES, compare, print_comparison, read_runs, write_comparison
     from attnpo.evaluation.metrics import BUDGETS
     from attnpo.evaluation.options import read_budgets
@@ -50,6 +53,10 @@ def run(args: argparse.Namespace) -> None:
     runs, notices = read_runs(args.runs, names)
     folder = check_folder(args.output)
     comparison = compare(runs, base=args.base, budgets=budgets, weights=weights, notices=notices)
+    if args.card is not None:
+        write_comparison_card(args.card, comparison)
     write_comparison(folder, comparison)
     print_comparison(comparison)
     print(f"written: {', '.join(FILES)} in {folder}")
+    if args.card is not None:
+        print(f"model card: {args.card / CARD}")

@@ -273,8 +273,8 @@ def comparison_table(comparison: Comparison) -> Table:
     return Table(names, [tuple(row.get(name) for name in names) for row in rows])
 
 
-def markdown(comparison: Comparison) -> str:
-    """The content of table.md: the main numbers, with notes on how to read them."""
+def markdown_table(comparison: Comparison) -> str:
+    """The main numbers, one row per benchmark and run."""
     rows = []
     for benchmark, part in parts(comparison):
         for name, found in part["runs"].items():
@@ -282,9 +282,14 @@ def markdown(comparison: Comparison) -> str:
             cells = difference_cells(versus) if versus else ("", "", "")
             rows.append((benchmark, name, shown(found["accuracy"], 100, 1), shown(found["tokens"], 1, 0), *cells))
     columns = ("benchmark", "run", "accuracy %", "tokens", "accuracy: points", "tokens: difference", "AES")
+    return Table(columns, rows).markdown()
+
+
+def markdown(comparison: Comparison) -> str:
+    """The content of table.md: the main numbers, with notes on how to read them."""
     notes = [*reading_notes(comparison), *comparison["notices"]]
     listed = "".join(f"- {note}\n" for note in notes)
-    return f"# Comparison\n\n{Table(columns, rows).markdown()}\n{listed}\n![accuracy against length]({FRONTIER})\n"
+    return f"# Comparison\n\n{markdown_table(comparison)}\n{listed}\n![accuracy against length]({FRONTIER})\n"
 
 
 def difference_cells(versus: dict[str, Any]) -> tuple[str, str, str]:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from huggingface_hub import ModelCardData, try_to_load_from_cache
-
-from attnpo.attention.heads import HEADS, load_heads
+from attnpo.attention.heads import HEADS
 from attnpo.data.jsonl import read_unfinished_jsonl, write_whole
+from attnpo.evaluation.card import CARD, PICTURE, front_matter, heads_of, licence, usage
 from attnpo.evaluation.frontier import draw_frontier
-from attnpo.models import SHIPPED, model_name
+from attnpo.models import model_name
 from attnpo.training.description import comparable_evaluations
 from attnpo.training.records import WARNINGS
 from attnpo.training.resume import read_description
 
-PICTURE = "frontier.png"
 ROWS = (("accuracy", "accuracy", ".1%"), ("tokens per response", "length/completion", ".0f"))
 PAPER = "[ATTNPO: Attention-Guided Process Supervision for Efficient Reasoning](https://arxiv.org/abs/2602.09953)"
 
@@ -39,30 +35,20 @@ def write_card(
     name = name or folder.resolve().name
     options, about = read_description(folder)  # empty for a trainer that was saved before training began
     evaluations = evaluations_of_last_set(folder)
-    licence = licence_of(base)
-    data = ModelCardData(
-        base_model=base if is_hub_name(base) else None,
-        library_name="peft" if (folder / "adapter_config.json").is_file() else "transformers",
-        datasets=datasets,
-        license=licence,
-        tags=sorted({"attnpo", "trl", "reasoning", *(tags or [])}),
-        model_name=name,
-    )
     version = about.get("versions", {}).get("attnpo", "version not recorded")
     parts = [
-        f"---\n{data.to_yaml()}\n---\n",
+        front_matter(folder, base, name, tags={"attnpo", "trl", "reasoning", *(tags or [])}, datasets=datasets),
         f"# {name}\n",
         f"{f'`{model_name(base)}`' if base else 'A model'} trained to think shorter with "
         f"[attnpo](https://arxiv.org/abs/2602.09953) ({version}), on TRL's GRPOTrainer.\n",
         _results(evaluations, folder),
         _training(options, about, folder),
-        _loading(name),
-        "## Licence\n",
-        f"That of the base model{f': {licence}' if licence else '; see there'}.\n",
+        usage(name),
+        licence(base),
     ]
     if len(evaluations) > 1:
         _draw(evaluations, folder)
-    write_whole(folder / "README.md", "\n".join(part for part in parts if part).encode())
+    write_whole(folder / CARD, "\n".join(part for part in parts if part).encode())
 
 
 def evaluations_of_last_set(folder: Path) -> list[dict[str, Any]]:
@@ -70,23 +56,6 @@ def evaluations_of_last_set(folder: Path) -> list[dict[str, Any]]:
     rows = [row for row in comparable_evaluations(folder) if row.get("accuracy") is not None]
     # Other problems that a program has evaluated have no name; they rarely have the same number.
     return [row for row in rows if (row.get("set"), row["n"]) == (rows[-1].get("set"), rows[-1]["n"])]
-
-
-def licence_of(base: str) -> str | None:
-    """Return the licence in the front matter of the base model's card; this package's licence for shipped models."""
-    if model_name(base) in SHIPPED:
-        return "apache-2.0"
-    cached = try_to_load_from_cache(base, "README.md") if is_hub_name(base) else None
-    card = Path(cached) if isinstance(cached, str) else Path(base) / "README.md"
-    if not base or not card.is_file():
-        return None
-    found = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    try:
-        head = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
-        return None
-    licence = head.get("license") if isinstance(head, dict) else None
-    return licence if isinstance(licence, str) else None
 
 
 def _results(evaluations: list[dict[str, Any]], folder: Path) -> str:
@@ -120,33 +89,12 @@ def _training(options: Mapping[str, Any], about: Mapping[str, Any], folder: Path
     rows = [(name, known[name]) for name in (*names, "temperature", "dataset_name") if known.get(name) is not None]
     if about.get("right_or_wrong"):
         rows.append(("right or wrong", about["right_or_wrong"]))
-    if (folder / HEADS).is_file():
-        heads = ", ".join(f"layer {layer} head {head}" for layer, head in load_heads(folder / HEADS))
+    if heads := heads_of(folder):
         rows.append(("key-focus heads", f"{heads} ({HEADS})"))
     rows += [(name, version) for name, version in about.get("versions", {}).items() if name in ("torch", "trl")]
     method = f"Credit per step follows {PAPER}.\n\n" if options.get("credit") == "attnpo" else ""
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
     return f"## Training\n\n{method}{table}\n\nAll settings: `config.yaml` and `environment.json` in this folder.\n"
-
-
-def is_hub_name(base: str) -> bool:
-    """Whether `base` must be a name on the Hub: it is not a local folder and has the form of a Hub name."""
-    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) is not None and not Path(base).exists()
-
-
-def _loading(name: str) -> str:
-    return f"""## Use
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("{name}")  # the folder, or its name on the Hub
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-```
-
-`vllm serve {name}` serves it; `attnpo eval --model {name} --benchmarks math500` measures it; for llama.cpp its
-`convert_hf_to_gguf.py {name}` makes a GGUF file.
-"""
 
 
 def _draw(evaluations: list[dict[str, Any]], folder: Path) -> None:
