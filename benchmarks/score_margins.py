@@ -35,11 +35,12 @@ def main() -> None:
         for step in row["steps"]:
             if step.get("score") is not None and step.get("essential") is not None:
                 shares[step["essential"], str(step.get("role", "step"))].append(step["score"] / uniform)
-    print("| step | count | score: 10 % | median | 90 % |\n|---|---|---|---|---|")
+    print("| step | count | score: 10 % | median | 90 % | below τ |\n|---|---|---|---|---|---|")
     for (essential, role), values in sorted(shares.items()):
         low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
         kind = "essential" if essential else "redundant"
-        print(f"| {kind}: {role} | {len(values)} | {low:.2f} | {middle:.2f} | {high:.2f} |")
+        below = f"{np.mean(np.array(values) < args.threshold):.0%}"
+        print(f"| {kind}: {role} | {len(values)} | {low:.2f} | {middle:.2f} | {high:.2f} | {below} |")
     redundant = np.concatenate([values for (essential, _), values in shares.items() if not essential])
     essential = np.concatenate([values for (essential, _), values in shares.items() if essential])
     print(f"\nτ = {args.threshold:g}, β = {args.beta:g}\n")
