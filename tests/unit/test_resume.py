@@ -208,6 +208,14 @@ def test_checkpoints_by_time_keep_the_newest(monkeypatch, tmp_path):
             timed.on_save(args, state, control)
     assert saved == [2, 4, 6]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    state.best_model_checkpoint = str(tmp_path / "checkpoint-6")  # read again at the end of the run
+    for step in (8, 9):
+        state.global_step, control.should_save = step, False
+        now[0] += 6 * 60
+        timed.on_step_end(args, state, control)
+    (tmp_path / "checkpoint-9").mkdir()
+    timed.on_save(args, state, control)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "checkpoint-6", "checkpoint-9"]
     args.save_strategy = "no"  # pyright: ignore
     now[0] += 3600
     control.should_save = False

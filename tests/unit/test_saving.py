@@ -28,6 +28,7 @@ from attnpo.training.checkpoints import (
     write_list_of_files,
     write_packed,
 )
+from attnpo.training.records import WARNINGS, RunFolder
 from attnpo.training.run_state import stem_of
 from attnpo.training.saving import ASIDE
 
@@ -129,6 +130,24 @@ def test_a_trainer_passes_over_a_damaged_checkpoint(run, tmp_path):
     assert what_is_broken(last) is None  # saved again
     with pytest.raises(InputError, match="no checkpoint in"):
         run("other").train(resume_from_checkpoint=True)
+
+
+def test_resuming_from_an_earlier_checkpoint_sets_later_ones_aside(run, tmp_path, capsys):
+    """Otherwise a second interruption, before the third step, would resume from the third step of the first run."""
+    run().train()
+    folder = tmp_path / "run"
+    first = folder / "checkpoint-1"
+    trainer = run(max_steps=2)
+    trainer.train(resume_from_checkpoint=str(first))
+    names = sorted(path.name for path in folder.glob("*checkpoint-*"))
+    assert names == ["checkpoint-1", "checkpoint-2", "replaced-checkpoint-2", "replaced-checkpoint-3"]
+    assert what_is_broken(folder / "replaced-checkpoint-3") is None
+    assert checkpoint_of(folder, "auto") == folder / "checkpoint-2"
+    words = "continues from step 1; later checkpoints stay as replaced-checkpoint-3, replaced-checkpoint-2"
+    assert words in capsys.readouterr().err
+    assert words in (folder / WARNINGS).read_text()
+    RunFolder(folder).clear()
+    assert not list(folder.glob("*checkpoint-*"))
 
 
 def test_damage_within_a_header(run, tmp_path):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from attnpo.errors import InputError
+from attnpo.training.config import AttnPOConfig
+from attnpo.training.description import environment_of
+from attnpo.training.records import LOCK, locked
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "attnpo"
 SECRETS = {"HF_TOKEN": "hf_secret", "WANDB_API_KEY": "w", "OPENAI_API_KEY": "o", "AWS_SECRET_ACCESS_KEY": "a"}
@@ -92,3 +97,15 @@ def test_a_packed_state_is_no_program(tmp_path):
     (tmp_path / "attnpo_state-00000.json").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(InputError, match="damaged"):
         read_packed(tmp_path / "attnpo_state-00000")
+
+
+def test_credentials_of_a_command_are_not_written(tmp_path, monkeypatch):
+    """The run folder is uploaded by push_to_hub, with environment.json and the lock."""
+    monkeypatch.setattr(sys, "argv", ["attnpo", "train", "--hub_token", "hf_not_to_be_kept", "--seed", "3"])
+    with locked(tmp_path):
+        lock = (tmp_path / LOCK).read_text()
+    args = AttnPOConfig(str(tmp_path), use_cpu=True)
+    about = json.dumps(environment_of(args, sys.argv, {}, {}, "ours"))
+    for text in (lock, about):
+        assert "not_to_be_kept" not in text
+        assert "--hub_token (hidden) --seed 3" in text

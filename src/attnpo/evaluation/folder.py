@@ -17,6 +17,7 @@ from typing import IO, Any
 import torch
 import yaml
 
+from attnpo.credentials import hide
 from attnpo.data.jsonl import (
     drop_unfinished_line,
     json_line,
@@ -203,7 +204,7 @@ class Environment:
                 raise InputError(f"{self._file}: not valid JSON: {error}") from error
         self._started = time.monotonic()
         self._call = {
-            "command": command,
+            "command": hide(command),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "versions": versions(),
             "python": platform.python_version(),

@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from attnpo.attention.heads import Head
+from attnpo.credentials import hide
 from attnpo.errors import InputError
 from attnpo.heads.table import ACCURACY, CHANCE, HeadTable
 from attnpo.tables import Cell, Table, write_table, writing
@@ -23,7 +24,7 @@ TABLE, MARKDOWN, FIGURE, COMMAND = "table.csv", "table.md", "figure.png", "comma
 def write_evidence(folder: Path, table: Table, figure: Figure) -> None:
     """Write table.csv, table.md, figure.png and the command that produced them. Raises as `write_table` does."""
     with writing(folder / COMMAND) as path:
-        path.write_text(shlex.join(sys.argv) + "\n", encoding="utf-8")
+        path.write_text(hide(shlex.join(sys.argv)) + "\n", encoding="utf-8")
     write_table(folder / TABLE, table)
     with writing(folder / MARKDOWN) as path:
         path.write_text(table.markdown(), encoding="utf-8")

@@ -7,6 +7,7 @@ value with tensors in it; it is saved as one JSON file and one safetensors file.
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,6 +21,9 @@ from torch import Tensor
 from attnpo.errors import InputError
 
 STATE = "trainer_state.json"
+
+REPLACED = "replaced-"
+"""Prefix of checkpoints that a run resumed from an earlier one will not use."""
 
 FILES = "files.json"
 """In a checkpoint: its files with their sizes and checksums (CRC-32), written last."""
@@ -75,6 +79,22 @@ def checkpoint_of(folder: Path, resume: str | bool | None) -> Path | None:
     if broken is not None:
         raise InputError(f"option resume_from_checkpoint: {given} is damaged: {broken}")
     return given
+
+
+def set_aside_after(folder: Path, step: int) -> list[Path]:
+    """Rename the complete checkpoints of a run folder after `step` to replaced-checkpoint-N; returns the new paths.
+
+    A run that resumes at `step` makes those steps again: after the next interruption it must not resume from the old
+    ones. Damaged ones are never resumed from.
+    """
+    renamed = []
+    for path in checkpoints(folder):
+        if int(path.name.removeprefix("checkpoint-")) > step and what_is_broken(path) is None:
+            new = path.with_name(f"{REPLACED}{path.name}")
+            if new.exists():
+                shutil.rmtree(new)
+            renamed.append(path.rename(new))
+    return renamed
 
 
 def passed_over(folder: Path, resumed: Path) -> list[str]:

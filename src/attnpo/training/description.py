@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attnpo.attention.heads import HEADS, load_heads, save_heads
+from attnpo.credentials import hide
 from attnpo.data.jsonl import read_jsonl, write_whole
 from attnpo.training.known_heads import Trained
 from attnpo.training.processes import from_main
@@ -160,7 +161,7 @@ def environment_of(
     judge: the reward function that decides right or wrong.
     """
     return {
-        "command": shlex.join(command),
+        "command": hide(shlex.join(command)),
         "versions": versions_of(PACKAGES),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpo.attention.heads import HEADS
+from attnpo.credentials import hide
 from attnpo.data.jsonl import drop_unfinished_line, json_line, read_jsonl, write_whole
 from attnpo.data.targets import TARGET_COLUMN
 from attnpo.errors import InputError
@@ -173,6 +175,7 @@ class RunFolder:
             old += [path for path in (heads, traces) if path.is_file()]
         if old:  # other files of a run: the trained model and earlier configurations
             old += [path for path in (self.path / HISTORY, *self.path.glob("*.safetensors*")) if path.is_file()]
+            old += self.path.glob("replaced-checkpoint-*")
         for path in old:
             if keep is None or not path.samefile(keep):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -253,7 +256,8 @@ def locked(folder: Path) -> Iterator[None]:
             return
         file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        holder = {"process": os.getpid(), "machine": platform.node(), "since": since, "command": sys.argv}
+        command = hide(shlex.join(sys.argv))
+        holder = {"process": os.getpid(), "machine": platform.node(), "since": since, "command": command}
         file.write(json.dumps(holder) + "\n")
         file.flush()
         try:

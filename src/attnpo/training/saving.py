@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import SaveStrategy, rotate_checkpoints
 
-from attnpo.training.checkpoints import state_of_checkpoint, write_list_of_files, write_packed
+from attnpo.training.checkpoints import set_aside_after, state_of_checkpoint, write_list_of_files, write_packed
 from attnpo.training.processes import any_process
 from attnpo.training.records import WARNINGS
 from attnpo.training.run_state import (
@@ -87,12 +87,20 @@ class Checkpoints(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._just_resumed = self.resumed is not None
+        if state.is_world_process_zero:
+            self._set_aside(Path(args.output_dir), state.global_step)
         if self.resumed is not None:
             warning = restore(self.trainer, self.resumed)
             if warning is not None:
                 self.warn(warning)
             if state_of_checkpoint(self.resumed)["max_steps"] != state.max_steps:
                 realign(self.trainer.lr_scheduler, self.trainer.optimizer)
+
+    def _set_aside(self, folder: Path, step: int) -> None:
+        renamed = set_aside_after(folder, step)
+        if renamed:
+            names = ", ".join(path.name for path in renamed)
+            self.warn(f"training continues from step {step}; later checkpoints stay as {names} and are not used")
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # The data loader draws a random number before the first step of an epoch. A checkpoint between two epochs has
@@ -267,7 +275,8 @@ class SaveByTime(TrainerCallback):
         if not new.exists():  # saving failed: the previous one is the last good one
             return
         old, self._own = self._own, new if is_own else None
-        if old is not None and old != new and state.is_world_process_zero:
+        is_best = old is not None and state.best_model_checkpoint == str(old)  # read again at the end of the run
+        if old is not None and old != new and not is_best and state.is_world_process_zero:
             shutil.rmtree(old, ignore_errors=True)
 
 

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from attnpo.attention.heads import HEADS
+from attnpo.credentials import hide
 from attnpo.engines.verl import checks
 from attnpo.engines.verl.data import check_data, use_of, write_problems
 from attnpo.engines.verl.options import VerlOptions
@@ -198,7 +199,7 @@ def describe_run(
     for name in ("overwrite_run", "resume"):
         options_of_run.pop(name, None)
     environment = {
-        "command": shlex.join(["attnpo", "verl", *argv]),
+        "command": hide(shlex.join(["attnpo", "verl", *argv])),
         "versions": versions_of(PACKAGES),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -5,16 +5,14 @@ Credentials are hidden because pages are shared.
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import Any
 
+from attnpo.credentials import HIDDEN, hide, is_secret
 from attnpo.report.elements import Table, View, render
 from attnpo.report.run import Run
 
 MAPPED = ("sra", "sra_interval")  # one number or pair per head: shown in the map of heads
-SECRETS = ("hub_token", "api_key", "apikey", "password", "secret", "access_token", "auth_token")
-HIDDEN = "(hidden)"
 BUILT_IN = "task"  # the generated data set, as in attnpo.data.problems, which takes seconds to import
 MAIN = (  # prefixes of the options that define a run
     *("model_name_or_path", "dataset_", "eval_dataset", "task_", "advantage", "length_", "credit", "heads", "seed"),
@@ -22,10 +20,6 @@ MAIN = (  # prefixes of the options that define a run
     *("temperature", "gradient_accumulation_steps", "use_vllm", "use_peft", "train_problems", "eval_problems"),
 )
 OF_THE_TASK = ("task_", "train_problems", "eval_problems")  # without effect on a run with another data set
-# Credentials inside other values: `--hub_token x` in a command, tokens by their prefix, passwords in addresses.
-OPTION = re.compile(rf"(--[\w.-]*(?:{'|'.join(SECRETS)})[\w.-]*)([= ]+)('[^']*'|\S+)", re.IGNORECASE)
-TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{8,}")
-ADDRESS = re.compile(r"(://)[^/\s:@]+:[^/\s@]+@")
 
 
 def configuration(runs: list[Run]) -> View:
@@ -34,14 +28,9 @@ def configuration(runs: list[Run]) -> View:
     return View("configuration", "Configuration", html)
 
 
-def hide(text: str) -> str:
-    """Return `text` with credentials that are recognisable by their form replaced."""
-    return ADDRESS.sub(rf"\1{HIDDEN}@", TOKEN.sub(HIDDEN, OPTION.sub(rf"\1\2{HIDDEN}", text)))
-
-
 def shown(key: str, value: Any) -> str:
     """Format a value in one line; hidden if its key, or the key of a part of it, names a credential."""
-    if value and any(secret in key.lower() for secret in SECRETS):
+    if value and is_secret(key):
         return HIDDEN
     if isinstance(value, dict):
         return ", ".join(f"{inner}: {shown(str(inner), item)}" for inner, item in value.items())
