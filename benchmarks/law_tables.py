@@ -117,8 +117,10 @@ class Ratio:
     other_reached: bool
 
     def __str__(self) -> str:
-        bound = "≤ " if not self.other_reached and self.reached else "≥ " if not self.reached else ""
-        return bound + with_interval("{:.2f}", " – ", (self.middle, self.low, self.high))
+        if self.reached and self.other_reached:
+            return with_interval("{:.2f}", " – ", (self.middle, self.low, self.high))
+        bound = "≤" if self.reached else "≥" if self.other_reached else "about"
+        return f"{bound} {self.middle:.2f}"  # no interval: the numbers that a run has not reached are unknown
 
 
 def samples_ratio(arm: dict[int, Run], other: dict[int, Run], share: float = 0.5, counted: str = "responses") -> Ratio:

@@ -123,6 +123,7 @@ def test_the_card_of_a_compared_model(before_and_after, run, tmp_path, capsys):
     card = (run / "README.md").read_text()
     head = yaml.safe_load(card.split("---\n")[1])
     assert (head["license"], head["tags"], head["model_name"]) == ("apache-2.0", ["attnpo", "reasoning"], "shorter")
+    assert "base_model" not in head  # a shipped model is not on the Hub
     assert "`overthinker` trained to think shorter" in card
     assert "`start` is the base model, `trimmed` this one." in card
     table = (tmp_path / "compared" / "table.md").read_text()
@@ -140,5 +141,8 @@ def test_a_card_needs_a_model_and_its_run(before_and_after, run, tmp_path, capsy
     (run / "config.json").write_text("{}")
     assert compare_with_card(before_and_after, run, out, "--base", "trimmed") == 2
     assert "--card: the last run, 'trimmed', is the base" in capsys.readouterr().err
+    other = write_evaluation(tmp_path / "other", benchmarks={"math500": 20}, model=str(tmp_path))
+    assert compare_with_card([before_and_after[0], str(other)], run, out) == 2
+    assert f"the last run, 'other', is of {tmp_path}, expected the run of that model last" in capsys.readouterr().err
     assert not (run / "README.md").exists()
     assert not (out / "comparison.json").exists()

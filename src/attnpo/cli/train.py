@@ -36,6 +36,7 @@ common options
   --thinking_format F      how the model marks its thinking: auto (default: by its tokenizer), deepseek_r1,
                            qwen3, openai_gptoss, mistral, … or a YAML file (docs/thinking-formats.md)
   --dataset_name D         'task' (built in, default), a .jsonl/.parquet/.csv file, or a Hub data set
+  --task_redundancy R      of the built-in task: mean number of redundant steps in the traces on which heads are found
   --eval_dataset_name D    held-out problems, evaluated before and after (default: none; task: its own)
   --output_dir DIR         the run folder (default: trainer_output)
   --max_steps N, --learning_rate X, --num_generations G, --max_completion_length N, --eval_steps N, --seed S
@@ -45,6 +46,8 @@ common options
                            --correct_threshold (1)
   --patience N             stop after this number of batches without signal (10)
   --credit_beta 2 --credit_lambda 2 --credit_delta 0 --credit_delay T   β, λ, δ, T of the method (T: half of the run)
+  --credit_sharp true, --credit_threshold X|heads, --credit_yardstick uniform|thinking|median   other baselines than
+                           the paper's (docs/law.md)
   --resume_from_checkpoint true|auto|DIR   resume; auto: start if there is no checkpoint
   --max_minutes M          stop with a checkpoint after M minutes, to resume with --resume_from_checkpoint true
   --dry_run                print batches, memory and settings of the run without loading weights (docs/scaling.md),

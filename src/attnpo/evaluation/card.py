@@ -30,13 +30,18 @@ def write_comparison_card(folder: Path, comparison: Comparison) -> None:
     The model is that of the last run of the comparison, its base model that of the comparison's base run.
 
     Raises:
-        InputError: the folder is no model, or the last run is the base.
+        InputError: the folder is no model, or the last run is the base or of another folder.
     """
     if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         raise InputError(f"--card {folder}: found no config.json there, expected the folder of a model")
     run = list(comparison["runs"])[-1]
     if run == comparison["base"]:
         raise InputError(f"--card: the last run, {run!r}, is the base; expected the run of the model in {folder} last")
+    measured = Path(comparison["runs"][run]["model"])
+    if measured.exists() and not measured.samefile(folder):
+        raise InputError(
+            f"--card {folder}: the last run, {run!r}, is of {measured}, expected the run of that model last"
+        )
     base, name = comparison["runs"][comparison["base"]]["model"], folder.resolve().name
     results = [
         f"## Before and after\n\n`{comparison['base']}` is the base model, `{run}` this one.\n",
@@ -62,7 +67,7 @@ def write_comparison_card(folder: Path, comparison: Comparison) -> None:
 def front_matter(folder: Path, base: str, name: str, *, tags: Iterable[str], datasets: list[str] | None = None) -> str:
     """Return the YAML head of a card, which the Hub reads."""
     data = ModelCardData(
-        base_model=base if is_hub_name(base) else None,
+        base_model=base if is_hub_name(base) and base not in SHIPPED else None,
         library_name="peft" if (folder / "adapter_config.json").is_file() else "transformers",
         datasets=datasets,
         license=licence_of(base),
