@@ -143,6 +143,6 @@ def test_a_card_needs_a_model_and_its_run(before_and_after, run, tmp_path, capsy
     assert "--card: the last run, 'trimmed', is the base" in capsys.readouterr().err
     other = write_evaluation(tmp_path / "other", benchmarks={"math500": 20}, model=str(tmp_path))
     assert compare_with_card([before_and_after[0], str(other)], run, out) == 2
-    assert f"the last run, 'other', is of {tmp_path}, expected the run of that model last" in capsys.readouterr().err
+    assert f"the last run, 'other', is of {tmp_path}, expected that of this model" in capsys.readouterr().err
     assert not (run / "README.md").exists()
     assert not (out / "comparison.json").exists()

@@ -36,7 +36,8 @@ common options
   --thinking_format F      how the model marks its thinking: auto (default: by its tokenizer), deepseek_r1,
                            qwen3, openai_gptoss, mistral, … or a YAML file (docs/thinking-formats.md)
   --dataset_name D         'task' (built in, default), a .jsonl/.parquet/.csv file, or a Hub data set
-  --task_redundancy R      of the built-in task: mean number of redundant steps in the traces on which heads are found
+  --task_redundancy R      of the built-in task: redundant steps per trace, and the shipped model that writes about as
+                           many if no model is named: 5 (default), 12 or 30 (docs/law.md)
   --eval_dataset_name D    held-out problems, evaluated before and after (default: none; task: its own)
   --output_dir DIR         the run folder (default: trainer_output)
   --max_steps N, --learning_rate X, --num_generations G, --max_completion_length N, --eval_steps N, --seed S

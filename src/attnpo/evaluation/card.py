@@ -39,9 +39,7 @@ def write_comparison_card(folder: Path, comparison: Comparison) -> None:
         raise InputError(f"--card: the last run, {run!r}, is the base; expected the run of the model in {folder} last")
     measured = Path(comparison["runs"][run]["model"])
     if measured.exists() and not measured.samefile(folder):
-        raise InputError(
-            f"--card {folder}: the last run, {run!r}, is of {measured}, expected the run of that model last"
-        )
+        raise InputError(f"--card {folder}: the last run, {run!r}, is of {measured}, expected that of this model")
     base, name = comparison["runs"][comparison["base"]]["model"], folder.resolve().name
     results = [
         f"## Before and after\n\n`{comparison['base']}` is the base model, `{run}` this one.\n",
