@@ -36,20 +36,15 @@ def written_labels(steps: Sequence[str]) -> list[bool]:
 
 
 class GoldLabels:
-    """Computes the signal "gold" [B, S]: 1 for essential steps, 0 for redundant ones and for padding.
-
-    method.last: the last step, which ends the thinking, counts as essential too.
-    """
+    """Computes the signal "gold" [B, S]: 1 for essential steps, 0 for redundant ones and for padding."""
 
     def __init__(self, method: Any, policy: Policy) -> None:
-        self.last = method.last
+        pass
 
     def __call__(self, batch: Batch, rollouts: GenerationBatch) -> Batch:
         labels = torch.zeros(batch["step_lengths"].shape)
         for row, located in zip(labels, rollouts.located, strict=True):
             found = written_labels(located.step_texts)
-            if found and self.last:
-                found[-1] = True
             row[: len(found)] = torch.tensor(found, dtype=torch.float)
         batch["signal/gold"] = labels.to(batch["completion_ids"].device)
         return batch
@@ -58,13 +53,9 @@ class GoldLabels:
 @register_credit("gold_labels")
 @dataclass(frozen=True)
 class GoldCredit(AttnPOCredit):
-    """AttnPO with scores far above the baseline for essential steps and 0 for redundant ones.
-
-    last: the last step counts as essential (`GoldLabels`).
-    """
+    """AttnPO with scores far above the baseline for essential steps and 0 for redundant ones."""
 
     delay: float = 5
-    last: bool = False
     name: ClassVar[str]
     signals: ClassVar[frozenset[str]] = frozenset({"gold"})
 

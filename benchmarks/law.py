@@ -62,7 +62,6 @@ ATTNPO = ["--credit", "attnpo"]
 CONTROL = ["--credit_module", "law_credit,law_rollouts", "--credit"]
 NO_DELAY = json.dumps({"delay": 0})
 SHARP_NO_DELAY = json.dumps({"delay": 0, "beta": 0, "sharp": True})
-SHARP_LAST = json.dumps({"delay": 0, "beta": 0, "sharp": True, "last": True})
 SHARP = ["--credit_beta", "0", "--credit_sharp", "true"]
 ARMS: dict[str, list[str]] = {
     "TLMRE": ["--credit", "outcome"],
@@ -71,8 +70,6 @@ ARMS: dict[str, list[str]] = {
     "Gold": [*CONTROL, "gold_labels", "--credit_kwargs", NO_DELAY],
     "Shuffled": [*CONTROL, "shuffled", "--credit_kwargs", SHARP_NO_DELAY],
     "Random-heads": [*ATTNPO, *SHARP, "--heads", "RANDOM"],
-    "Gold-sharp": [*CONTROL, "gold_labels", "--credit_kwargs", SHARP_NO_DELAY],
-    "Gold-last": [*CONTROL, "gold_labels", "--credit_kwargs", SHARP_LAST],
     # Tried while settings were chosen: docs/log.md.
     "AttnPO-measured": [*ATTNPO, *SHARP, "--credit_threshold", "heads"],
     "AttnPO-thinking": [*ATTNPO, *SHARP, "--credit_yardstick", "thinking"],
