@@ -70,7 +70,8 @@ def accuracy_over_length(axis: Any, cell: str, arms: dict[str, dict[int, Run]]) 
 
 
 def speed_ups(axis: Any, cells: Cells) -> None:
-    """Draw the speed-ups over TLMRE: measured (points with intervals), simulated with true labels (lines)."""
+    """Draw the speed-ups over TLMRE: measured (points with intervals, bounds with arrows), simulated with true labels
+    (lines)."""
     from law_tables import samples_ratio
 
     for arm, marker in (("AttnPO-sharp", "o"), ("Gold", "D")):
@@ -83,11 +84,14 @@ def speed_ups(axis: Any, cells: Cells) -> None:
             middle, low, high = 1 / ratio.middle, 1 / ratio.high, 1 / ratio.low
             place = int(redundancy) * (1.04 if arm == "Gold" else 1)
             filled = {"mfc": colour if sentences == "many" else "white"}
-            if np.isfinite([low, high]).all():
+            name = f"{arm}, {sentences}, {problems} problems"
+            label = None if name in axis.get_legend_handles_labels()[1] else name
+            axis.plot(place, middle, marker, color=colour, ms=7, **filled, label=label)
+            if not (ratio.reached and ratio.other_reached):  # only a bound: some run did not remove half
+                end = (place, middle + (0.6 if ratio.reached else -0.6))
+                axis.annotate("", end, (place, middle), arrowprops={"arrowstyle": "->", "color": colour})
+            elif np.isfinite([low, high]).all():
                 axis.plot([place, place], [low, high], color=colour, lw=1)
-            axis.plot(
-                place, middle, marker, color=colour, ms=7, **filled, label=f"{arm}, {sentences}, {problems} problems"
-            )
     if SIMULATED.exists():
         for curve in json.loads(SIMULATED.read_text(encoding="utf-8")):
             if curve["arm"] == "stepwise":
