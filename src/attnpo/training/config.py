@@ -346,6 +346,27 @@ class AttnPOConfig(GRPOConfig):
         return make_length_reward(self.length_reward, self.length_alpha, given, self.max_completion_length)
 
 
+class PlannedConfig(AttnPOConfig):
+    """`AttnPOConfig` of a run on another machine, which has a GPU (unless `use_cpu`), read on any machine.
+
+    `bf16` has the value that it gets there, and is in `derived` where it was not given.
+    """
+
+    def __post_init__(self) -> None:
+        planned = {name: getattr(self, name) for name in ("use_cpu", "tf32", "dataloader_pin_memory")}
+        is_open = self.bf16 is None
+        if is_open and not (self.use_cpu or self.fp16 or self.compile_rollouts):
+            self.bf16 = True  # as TRL sets it on a GPU
+        self.use_cpu, self.tf32 = True, None  # transformers would look for a GPU that can do bf16 and tf32
+        super().__post_init__()
+        if not planned["use_cpu"]:
+            for name, value in planned.items():
+                setattr(self, name, value)
+            self.derived.pop("dataloader_pin_memory", None)
+        if is_open:
+            self.derived["bf16"] = self.bf16
+
+
 def _mapping(option: str, given: Any) -> dict[str, Any] | None:
     """Return the value of an option that takes a mapping or JSON of one."""
     if isinstance(given, str):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -26,9 +27,9 @@ from attnpo.errors import InputError
 from attnpo.rewards.pool import VerifierPool
 from attnpo.training.config import AttnPOConfig
 from attnpo.training.defaults import accumulation, without_effect
-from attnpo.training.options import parse, resolved_options
+from attnpo.training.options import parse, quantised, resolved_options
 from attnpo.training.problems import load_problems
-from attnpo.training.run import check_packages, load_parts, quiet_screen, use_fitting_rate, use_of
+from attnpo.training.run import load_parts, quiet_screen, use_fitting_rate, use_of
 from attnpo.training.sizes import (
     Need,
     decoder_peak,
@@ -38,11 +39,15 @@ from attnpo.training.sizes import (
     optimiser_bytes,
     shared_out,
 )
+from attnpo.training.trackers import check_known
+from attnpo.training.vllm_rollouts import check_server, in_process
 
 GB = 10**9
 ANSWER = 512  # tokens of a final answer, for the rows
 OWN = 1.5 * GB
 """Additional bytes of CUDA, its libraries and the allocator's rounding."""
+
+ROWS, VLLM_SHARE = "attention rows of the answer", "vLLM's share"
 
 
 @dataclass(frozen=True)
@@ -142,8 +147,11 @@ def need_of(
     reads = rows_bytes(rows * max(layers.values(), default=0) * min(ANSWER, tokens) * tokens)
     scored = rows * (args.max_completion_length or 0)
     head: Any = model.get_output_embeddings()  # pyright: ignore[reportCallIssue]
+    # TRL loads a second model, in the same dtype; the base of an adapter is its own reference.
+    with_reference = args.beta != 0 and not is_peft_model(model)
     return Need(
         weights=share(every),
+        reference=share(every) if with_reference else 0,
         gradients=share(trained),
         optimiser=states,
         gathered=gathered,
@@ -160,21 +168,27 @@ def memory_rows(need: Need, *, vllm: bool) -> dict[str, int]:
     """Return the lines of the memory table, in bytes."""
     lines = {
         "weights": need.weights,
+        "reference model (beta)": need.reference,
         "gradients": need.gradients,
         "optimiser": need.optimiser,
         "gathered weights (sharded)": need.gathered,
         "activations, layers": need.activations,
         "log-probabilities, in chunks": need.head,
         "attention mask": need.mask,
-        "attention rows of the answer": need.rows,
-        "vLLM's share" if vllm else "key-value cache of the rollouts": need.cache,
+        ROWS: need.rows,
+        VLLM_SHARE if vllm else "key-value cache of the rollouts": need.cache,
     }
     return {name: value for name, value in lines.items() if value}
 
 
 def given_settings(parts: tuple[Any, ...], plain: tuple[Any, ...]) -> dict[str, tuple[Any, Any]]:
     """Return option -> (value, default) of changed options; `plain` are the options of an empty command line."""
-    now, usual = resolved_options(*parts), {name: value for part in plain for name, value in vars(part).items()}
+    usual = {
+        name: value  # in the form of resolved_options
+        for part in plain
+        for name, value in (part.to_dict() if isinstance(part, AttnPOConfig) else vars(part)).items()
+    }
+    now = resolved_options(*parts)
     return {
         name: (value, usual.get(name))
         for name, value in now.items()
@@ -185,7 +199,7 @@ def given_settings(parts: tuple[Any, ...], plain: tuple[Any, ...]) -> dict[str, 
 def make_shapes(path: str, model_config: ModelConfig, *, trust_remote_code: bool) -> nn.Module:
     """Build the model of a folder or name on the meta device, with its adapter if there is one.
 
-    Raises InputError where there is no configuration.
+    Raises InputError where there is no configuration, or the adapter does not fit it.
     """
     try:
         config = AutoConfig.from_pretrained(
@@ -201,30 +215,40 @@ def make_shapes(path: str, model_config: ModelConfig, *, trust_remote_code: bool
         if adapter is not None:
             from peft import get_peft_model
 
-            model = get_peft_model(model, adapter)
+            try:
+                model = get_peft_model(model, adapter)
+            except ValueError as error:
+                raise InputError(f"option use_peft: the adapter does not fit the model: {error}") from error
     return model
 
 
-def find_heads_file(args: AttnPOConfig, path: str) -> list[Head] | None:
-    """Return the heads of a run as far as known; None: none are needed, or they are yet to be found."""
+def heads_of_run(args: AttnPOConfig, path: str) -> tuple[list[Head], bool]:
+    """Return the heads whose attention a run reads, and whether they are known.
+
+    Heads yet to be found (`heads: auto`) are assumed to be in the same layer, where they need most memory.
+    """
     if "attention" not in args.make_credit().signals:
-        return None
+        return [], True
     file = file_of_option(args.heads, path)
-    return None if file is None else load_heads(file)
+    return ([(0, head) for head in range(args.heads_count)], False) if file is None else (load_heads(file), True)
 
 
 def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None) -> Need:
     """Print batches, memory and settings of a run with these arguments; returns the memory needed on each GPU.
+
+    Neither a GPU nor vLLM, trackers or bitsandbytes are needed here: the run is on another machine.
 
     Raises:
         InputError: errors of `attnpo train` in options, data, tokenizer, heads and the model's configuration.
     """
     console = console or Console()
     with quiet_screen():
-        data, args, model_config = parse(argv)
-        plain = parse([])
+        data, args, model_config = parse(argv, planned=True)
+        plain = parse([], planned=True)
     spread(args, machine.gpus)
-    check_packages(args)
+    changed = given_settings((data, args, model_config), plain)  # before the model's name and the rate are filled in
+    check_server(args, on_cpu=args.use_cpu)
+    check_known(args.report_to)
     use_fitting_rate(args, model_config)
     with quiet_screen(), VerifierPool(args.verifier_workers, timeout=args.verifier_timeout) as pool:
         path, tokenizer, accuracy, _ = load_parts(data, args, model_config, pool)
@@ -233,8 +257,8 @@ def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None
     check_enough_problems(problems, args.generation_batch_size * machine.gpus, args.num_generations)
     with quiet_screen():
         model = make_shapes(path, model_config, trust_remote_code=args.trust_remote_code)
-    heads = find_heads_file(args, path)
-    if heads is not None:
+    heads, known = heads_of_run(args, path)
+    if heads and known:
         check_heads(model.config, heads)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -244,15 +268,24 @@ def dry_run(argv: list[str], machine: Machine, *, console: Console | None = None
     console.print(f"{path}: {total:,} parameters, {trained:,} of them trained", highlight=False, soft_wrap=True)
     _print(console, "Batches", batches(args, counts["problems"], machine.gpus).rows)
     lines = {name: f"{value / GB:.2f} GB" for name, value in memory_rows(need, vllm=args.use_vllm).items()}
+    included = f"with {OWN / GB:g} GB of CUDA itself"
+    if not known:
+        lines[ROWS] += f"  (heads are yet to be found: {args.heads_count} in one layer assumed)"
+    if in_process(args) and machine.memory is None:
+        lines[VLLM_SHARE] = f"not counted: {args.vllm_gpu_memory_utilization:g} of the GPU; give --gpu_memory"
+        included += f", without {VLLM_SHARE}"
     vllm = need.cache if args.use_vllm and not args.vllm_enable_sleep_mode else 0
     most = {"while updating": need.update + vllm + OWN, "while sampling": need.rollout + OWN}
-    lines |= {f"at most {when} (with {OWN / GB:g} GB of CUDA itself)": f"{x / GB:.2f} GB" for when, x in most.items()}
+    lines |= {f"at most {when} ({included})": f"{x / GB:.2f} GB" for when, x in most.items()}
     title = f"Memory of each of {machine.gpus} GPU(s), {'sharded' if machine.sharded else 'a complete model on each'}"
     longest = args.max_completion_length
     _print(console, f"{title}: {args.per_device_train_batch_size} x ({prompt} + {longest}) tokens", lines)
-    now = given_settings((data, args, model_config), plain)
-    _print(console, "Settings that differ from the default", {k: f"{v}  (default: {d})" for k, (v, d) in now.items()})
-    for warning in without_effect(args):
+    settings = {name: f"{value}  (default: {default})" for name, (value, default) in changed.items()}
+    _print(console, "Settings that differ from the default", settings)
+    unquantised = [
+        f"option {name}: weights are counted as if they were not quantised" for name in quantised(model_config)
+    ]
+    for warning in [*without_effect(args), *unquantised]:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if machine.memory is not None:
         verdict = "fits" if max(most.values()) <= machine.memory else "does not fit"

@@ -20,7 +20,7 @@ from attnpo.checks import read_escapes
 from attnpo.data.problems import BUILT_IN
 from attnpo.errors import InputError, closest
 from attnpo.training.checkpoints import state_of_checkpoint
-from attnpo.training.config import AttnPOConfig
+from attnpo.training.config import AttnPOConfig, PlannedConfig
 
 _NAMES = {
     bool: "true or false",
@@ -164,14 +164,16 @@ class OptionParser(TrlParser):
         )
 
 
-def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
+def parse(argv: list[str], *, planned: bool = False) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
     """Read the options from the command line and a YAML file, by TRL's parser.
+
+    planned: for a run on another machine; neither its GPU nor its packages are required here.
 
     Raises:
         InputError: an unknown option, a file that is missing or not a mapping, a value of the wrong type.
     """
     # No abbreviations: a misspelt `--learning_rat` must not be accepted as another option.
-    parts: Any = [DataConfig, AttnPOConfig, ModelConfig]
+    parts: Any = [DataConfig, PlannedConfig if planned else AttnPOConfig, ModelConfig]
     parser = OptionParser(parts, prog="attnpo train", allow_abbrev=False)
     parser.chosen = _chosen(argv)
     try:
@@ -190,13 +192,18 @@ def parse(argv: list[str]) -> tuple[DataConfig, AttnPOConfig, ModelConfig]:
         data.prompt_template = read_escapes(data.prompt_template)
     if data.system_prompt is not None:
         data.system_prompt = read_escapes(data.system_prompt)
-    check_quantised(model_config)
+    check_quantised(model_config, here=not planned)
     return data, args, model_config
 
 
-def check_quantised(model_config: ModelConfig) -> None:
-    """Raise InputError where a quantised model is requested that cannot be loaded or trained."""
-    requested = [option for option in ("load_in_4bit", "load_in_8bit") if getattr(model_config, option)]
+def quantised(model_config: ModelConfig) -> list[str]:
+    """Return the options that request quantised weights."""
+    return [option for option in ("load_in_4bit", "load_in_8bit") if getattr(model_config, option)]
+
+
+def check_quantised(model_config: ModelConfig, *, here: bool = True) -> None:
+    """Raise InputError where a quantised model is requested that cannot be trained, or not be loaded `here`."""
+    requested = quantised(model_config)
     if not requested:
         return
     if not model_config.use_peft:
@@ -204,7 +211,7 @@ def check_quantised(model_config: ModelConfig) -> None:
             f"option {requested[0]}: found true without use_peft; quantised weights cannot be trained. Add "
             "--use_peft true (QLoRA)"
         )
-    if not is_bitsandbytes_available():
+    if here and not is_bitsandbytes_available():
         raise InputError(
             f"option {requested[0]}: the package bitsandbytes is not installed or has no device here: pip install "
             "bitsandbytes, on a machine with an NVIDIA GPU"
@@ -248,9 +255,9 @@ def model_kwargs(model_config: ModelConfig) -> dict[str, Any]:
     options: dict[str, Any] = {"dtype": model_config.dtype or "float32", "revision": model_config.model_revision}
     if model_config.attn_implementation:
         options["attn_implementation"] = model_config.attn_implementation
-    quantised = get_quantization_config(model_config)
-    if quantised is not None:
-        options["quantization_config"] = quantised
+    quantisation = get_quantization_config(model_config)
+    if quantisation is not None:
+        options["quantization_config"] = quantisation
     return options
 
 

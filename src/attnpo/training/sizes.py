@@ -28,8 +28,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface, AutoModelForCausalLM, DynamicCache, Trainer, TrainingArguments
 from transformers.masking_utils import AttentionMaskInterface
+from transformers.training_args import OptimizerNames
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
+
+from attnpo.errors import InputError
 
 STAND_IN = "attnpo_counted"
 """Name of an attention with the memory of a fused kernel and no arithmetic."""
@@ -163,8 +166,15 @@ def kv_cache_bytes(config: Any, rows: int, tokens: int, dtype: torch.dtype) -> i
 
 
 def optimiser_bytes(args: TrainingArguments, parameters: Iterable[Tensor]) -> int:
-    """Bytes of the states of the optimiser `args.optim` for these parameters, after its first step."""
-    kind, options = Trainer.get_optimizer_cls_and_kwargs(args)
+    """Bytes of the states of the optimiser `args.optim` for these parameters, after its first step.
+
+    Raises InputError where the optimiser's package is not installed: its own code creates the states.
+    """
+    try:
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(args)
+    except ImportError as error:
+        name = OptimizerNames(args.optim).value
+        raise InputError(f"option optim: the states of {name!r} cannot be counted: {error}") from error
     options = {name: value for name, value in options.items() if name not in ("fused", "foreach")}
     with FakeTensorMode():
         ours = [nn.Parameter(torch.zeros(p.shape, dtype=p.dtype)) for p in parameters]
@@ -188,6 +198,7 @@ class Need:
     """Bytes on one GPU."""
 
     weights: int
+    reference: int  # weights of the reference model of the KL term
     gradients: int
     optimiser: int
     gathered: int  # weights of two layers, embeddings and head, gathered where they are sharded
@@ -200,7 +211,7 @@ class Need:
 
     @property
     def static(self) -> int:
-        return self.weights + self.optimiser
+        return self.weights + self.reference + self.optimiser
 
     @property
     def update(self) -> int:

@@ -26,16 +26,21 @@ PACKAGES = {"azure_ml": "azureml-core", "clearml": "clearml", "comet_ml": "comet
 
 def check_trackers(names: Sequence[str]) -> None:
     """Raise InputError for a tracker that is unknown or not installed, with the package to install."""
-    unknown = sorted(set(names) - set(INTEGRATION_TO_CALLBACK))
-    if unknown:
-        known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
-        raise InputError(f"option report_to: found {', '.join(unknown)}, expected none or some of {known}")
+    check_known(names)
     missing = sorted(set(names) - set(get_available_reporting_integrations()))
     if missing:
         packages = " ".join(PACKAGES.get(name, name) for name in missing)
         raise InputError(
             f"option report_to: {', '.join(missing)} is not installed: pip install {packages}, or --report_to none"
         )
+
+
+def check_known(names: Sequence[str]) -> None:
+    """Raise InputError for an unknown tracker."""
+    unknown = sorted(set(names) - set(INTEGRATION_TO_CALLBACK))
+    if unknown:
+        known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+        raise InputError(f"option report_to: found {', '.join(unknown)}, expected none or some of {known}")
 
 
 def trackers_of(trainer: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 TRL starts the engine, sends it the weights after every update, and samples. Three additions are needed:
 
-- A server gets its weights over NCCL, so only from a GPU: refused on a CPU before anything is loaded (`check_vllm`).
+- A server gets its weights over NCCL, so only from a GPU: refused on a CPU before anything is loaded (`check_server`).
 - On a CPU vLLM packs weights into the layout of its kernels when it loads them, and removes the originals or keeps them
   unused. TRL's weights, sent one by one later, would then be refused (`'Parameter' object has no attribute
   'weight_loader'`) or, for the output head, have no effect (`keep_weights_as_loaded`).
@@ -28,13 +28,18 @@ def check_vllm(args: Any) -> None:
     """
     if not args.use_vllm:
         return
-    if args.vllm_mode == "server" and args.device.type == "cpu":
+    check_server(args, on_cpu=args.device.type == "cpu")
+    if importlib.util.find_spec("vllm") is None:
+        raise InputError("option use_vllm: the package vllm is not installed; pip install 'attnpo[vllm]'")
+
+
+def check_server(args: Any, *, on_cpu: bool) -> None:
+    """Raise InputError where a server would have to get weights from a CPU."""
+    if args.use_vllm and args.vllm_mode == "server" and on_cpu:
         raise InputError(
             "option vllm_mode: found 'server' on a CPU, expected 'colocate': TRL sends weights to a server over NCCL, "
             "between GPUs"
         )
-    if importlib.util.find_spec("vllm") is None:
-        raise InputError("option use_vllm: the package vllm is not installed; pip install 'attnpo[vllm]'")
 
 
 def in_process(args: Any) -> bool:
