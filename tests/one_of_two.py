@@ -109,6 +109,11 @@ def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0
         return canned(prompt_ids, *args, **kwargs)
 
     trainer._generate_single_turn = generate
+    if os.environ.get("NOT_FINITE") == str(rank):
+        inner = trainer._compute_loss
+        trainer._compute_loss = lambda model, inputs: (
+            inner(model, inputs) * (torch.nan if trainer.state.global_step == 1 else 1.0)
+        )
     if os.environ.get("DIES") == str(rank):
         trainer.add_callback(Dies())
     trainer.train()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from processes import python_with
+from processes import launch, python_with
 from spread import as_one_process, resumed_as_whole
 
 
@@ -31,6 +31,21 @@ def test_same_numbers_as_one_process(
     model = trainer_kit.save_model(tmp_path / "model", network, tiny_tokenizer)
     as_one_process(method, model, network.state_dict(), tmp_path, read_rollouts, recipe=f"{recipe}.yaml", **how)
     assert list((tmp_path / "2" / "checkpoint-2").glob("global_step2/*zero_pp_rank_1*"))  # DeepSpeed's own, of both
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["zero2", "zero3"])
+def test_a_loss_that_is_not_finite_ends_the_run_at_once(
+    recipe, how, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path
+):
+    """Started as documented, which leaves `args.deepspeed` unset. One of the two processes has the loss."""
+    model = trainer_kit.save_model(tmp_path / "model", new_tiny_qwen2(), tiny_tokenizer)
+    run = tmp_path / "run"
+    code, said = launch(2, "one_of_two.py", "outcome", model, run, recipe=f"{recipe}.yaml", NOT_FINITE="1", **how)
+    assert code != 0
+    assert f"NotFiniteError: step 2: the loss is nan. {run} has no complete checkpoint" in said
+    assert "NotFiniteError: step 2: the loss of another process is not finite." in said
+    assert "is skipped" not in said
 
 
 @pytest.mark.slow

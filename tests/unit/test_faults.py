@@ -7,15 +7,19 @@ import os
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import TrainerCallback
+from trl.extras import profiling
+from trl.trainer import grpo_trainer
 
 from attnpo.errors import InputError, StoppedError
 from attnpo.rewards.verdict import Verdict
-from attnpo.training.callbacks import NotFiniteError
+from attnpo.training.callbacks import GradientGuard, NotFiniteError
+from attnpo.training.records import RunFolder
 from attnpo.training.reward_guard import RewardError, without_infinite
 from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
 
@@ -42,6 +46,13 @@ def run(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path):
         return trainer_kit.make_trainer(at, tiny_tokenizer, tmp_path / name, reward=reward, **{**options, **changes})
 
     return build
+
+
+def under_deepspeed(trainer: Any) -> Any:
+    """Give the arguments what `accelerate launch` gives them: a plugin, and no `deepspeed`."""
+    assert trainer.args.deepspeed is None
+    trainer.args.deepspeed_plugin = object()
+    return trainer
 
 
 # ---------------------------------------------------------------- the verifier
@@ -181,6 +192,28 @@ def test_optimiser_step_is_completed_before_stopping(run, tmp_path):
     assert (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").is_file()
 
 
+def test_a_step_is_completed_under_deepspeed(run, tmp_path):
+    """It may have made its update by the time the notice is over."""
+    trainer = under_deepspeed(run(save_strategy="no"))
+    stop = StopOnInterrupt(notice=0.1)
+    inner = trainer._compute_loss
+
+    def slow(model: Any, inputs: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        threading.Event().wait(0.3)
+        return inner(model, inputs)
+
+    trainer._compute_loss = slow
+    trainer.add_callback(stop)
+    try:
+        trainer.train()
+    except StepAbandoned:  # would end pytest, as Ctrl-C does
+        pytest.fail("abandoned")
+    assert stop.terminated
+    assert trainer.state.global_step == 1
+    assert (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").is_file()
+
+
 def test_sigterm_before_the_first_step(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch, one_pool, capfd):
     """While the heads are looked for: exit code 75, said in a line; and the same command begins again."""
     from attnpo.cli.main import main
@@ -270,6 +303,115 @@ def test_failing_tracker_is_reported_and_ignored(run, tmp_path, monkeypatch, cap
     assert len(rows(tmp_path / "run", "warnings.jsonl")) >= 2
 
 
+class Open(TrainerCallback):
+    """A tracker's callback; `opens`: whether its server answers."""
+
+    def __init__(self, opens: bool = True) -> None:
+        self._initialized, self.opens = False, opens
+        self.logged = 0
+
+    def setup(self, *args: Any) -> None:
+        if not self.opens:
+            raise ConnectionError("no route to host")
+        self._initialized = True
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.setup()
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.logged += 1
+
+
+@pytest.fixture
+def tracked(run, monkeypatch):
+    """A trainer that sends to a tracker by TRL's own calls: `log(values)`, where it is given, and a table's maker."""
+    from attnpo.training import trackers
+
+    def build(callback: Any, *, log: Any, table: Any = dict, **changes: Any) -> Any:
+        package = SimpleNamespace(log=lambda values, step=None: log(values), Table=table)
+        monkeypatch.setattr(trackers, "INTEGRATION_TO_CALLBACK", {"trackio": type(callback)})
+        for module in (grpo_trainer, profiling):
+            monkeypatch.setattr(module, "trackio", package)
+        options = {"save_strategy": "no", "log_completions": True, "num_completions_to_print": 1, **changes}
+        trainer = run(**options, trainer_options={"callbacks": [callback]})
+        trainer.args.report_to = ["trackio"]  # with the package's own callback it would be made from this name
+        return trainer
+
+    return build
+
+
+def test_durations_and_tables_are_sent(tracked):
+    sent: list[dict[str, Any]] = []
+    tracked(Open(), log=sent.append, max_steps=2).train()
+    tables = [values["completions"]["dataframe"] for values in sent if "completions" in values]
+    assert [len(table) for table in tables] == [8, 8, 8]  # again with the summary at the end
+    assert any("profiling/Time taken: AttnPOTrainer.transformers.generate" in values for values in sent)
+
+
+@pytest.mark.parametrize("fails", ["log", "table"])
+def test_failing_table_of_completions_is_reported_and_given_up(fails, tracked, tmp_path, capsys):
+    """What TRL sends itself; after the third failure the tracker gets nothing more, also by its callback."""
+    tries: list[str] = []
+    sent: list[dict[str, Any]] = []
+
+    def log(values: dict[str, Any]) -> None:
+        sent.append(values)
+        if "completions" in values:
+            away()
+
+    def away(**kwargs: Any) -> Any:
+        tries.append("")
+        raise ConnectionError("no route to host")
+
+    callback = Open()
+    trainer = tracked(callback, log=log, table=away if fails == "table" else dict, max_steps=5)
+    packages = vars(grpo_trainer)["trackio"], vars(profiling)["trackio"]
+    trainer.train()
+    assert len(tries) == callback.logged == 3
+    assert len(rows(tmp_path / "run")) == 5
+    generated = [values for values in sent if any("transformers.generate" in name for name in values)]
+    assert len(generated) == 3
+    said = capsys.readouterr().err
+    assert said.count("the tracker Open failed (ConnectionError: no route to host)") == 2
+    assert "3 times in a row: nothing more is sent to it" in said
+    assert packages == (vars(grpo_trainer)["trackio"], vars(profiling)["trackio"])
+
+
+def test_nothing_is_sent_to_a_tracker_that_could_not_be_opened(tracked, tmp_path, capsys):
+    """TRL sends to trackio without asking, and trackio raises where it is not open."""
+
+    def not_open(values: dict[str, Any]) -> None:
+        raise AssertionError("sent all the same")
+
+    tracked(Open(opens=False), log=not_open).train()
+    assert len(rows(tmp_path / "run")) == 3
+    said = capsys.readouterr().err
+    assert said.count("the tracker Open failed") == 1
+    assert "no route to host" in said
+
+
+def test_nothing_is_sent_during_the_search_for_heads(tracked, trainer_kit, tmp_path, monkeypatch, capsys):
+    """It precedes the opening of the trackers, and it samples."""
+
+    def not_open(values: dict[str, Any]) -> None:
+        assert callback._initialized
+
+    def find(*args: Any) -> list[tuple[int, int]]:
+        with profiling.profiling_context(trainer, "transformers.generate"):
+            return trainer_kit.HEADS
+
+    callback = Open()
+    trainer = tracked(callback, log=not_open, max_steps=1)
+    trainer.heads = None
+    monkeypatch.setattr("attnpo.training.trainer.find_own_heads", find)
+    trainer.find_heads()
+    assert trainer.heads == trainer_kit.HEADS
+    trainer.heads = None
+    trainer.train()
+    assert callback.logged
+    assert "the tracker" not in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- numbers that are not finite
 
 
@@ -309,3 +451,73 @@ def test_too_many_non_finite_updates_end_the_run(run, tmp_path):
         trainer.train()
     assert any(not torch.equal(weights, before[name]) for name, weights in trainer.model.state_dict().items())
     assert all(torch.isfinite(weights).all() for weights in trainer.model.state_dict().values())
+
+
+def test_under_deepspeed_the_first_loss_that_is_not_finite_ends_the_run(run, tmp_path, capsys):
+    """Its update may have been made: nothing is said to be skipped, and no checkpoint of these weights is saved."""
+    trainer = breaking(under_deepspeed(run()), {2}, "loss")
+    last = str(tmp_path / "run" / "checkpoint-1")
+    with pytest.raises(NotFiniteError, match=rf"^step 2: the loss is nan\. The last complete checkpoint is {last}$"):
+        trainer.train()
+    assert "is skipped" not in capsys.readouterr().err
+
+    (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").unlink()
+    trainer = breaking(under_deepspeed(run(save_strategy="no")), {1}, "loss")
+    with pytest.raises(NotFiniteError, match=rf"^step 1: the loss is nan\. {tmp_path}/run has no complete checkpoint$"):
+        trainer.train()
+
+
+def test_under_deepspeed_a_raising_reward_function_names_the_last_checkpoint(run, tmp_path):
+    def fails(completions: list[Any], **kwargs: Any) -> list[float]:
+        if trainer.state.global_step:
+            raise ConnectionError("the judge is away")
+        return [float("e" in text) for text in completions]
+
+    trainer = under_deepspeed(run(reward=fails))
+    with pytest.raises(RewardError, match=rf"the judge is away\. The last complete .* is {tmp_path}/run/checkpoint-1$"):
+        trainer.train()
+
+
+def test_non_finite_losses_end_the_run_under_fp16(run, tmp_path):
+    """Set once the trainer is built: Accelerate takes fp16 for accelerators alone."""
+    trainer = breaking(run(max_steps=6, max_skipped=3), {2, 3, 4}, "loss")
+    trainer.args.fp16 = True
+    with pytest.raises(NotFiniteError, match=r"step 4: the loss is nan, as in 3 updates in a row\. .*/checkpoint-3"):
+        trainer.train()
+    assert [row.get("updates/skipped") for row in rows(tmp_path / "run")] == [None, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient", "counted"),
+    [
+        (None, 1.0, 0),
+        (None, float("inf"), 0),  # the scaler is looking for its scale
+        (float("nan"), float("nan"), 1),
+        (float("nan"), 1.0, 1),  # as where the loss of another micro-batch alone has them
+    ],
+)
+def test_guard_and_gradient_scaler(loss, gradient, counted, tmp_path):
+    """As Accelerate calls the scaler under fp16. Weights change where loss and gradient are finite, and there only."""
+    model = torch.nn.Linear(1, 1)
+    before = model.weight.clone()
+    optimizer, scaler = torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cpu")
+    scaler.scale((model.weight * gradient).sum()).backward()
+    scaler.unscale_(optimizer)
+    guard = GradientGuard(RunFolder(tmp_path), limit=5)
+    guard.bad_loss, guard.in_row = loss, 2
+    args: Any = SimpleNamespace(fp16=True, deepspeed_plugin=None)
+    guard.on_pre_optimizer_step(args, SimpleNamespace(global_step=0, is_world_process_zero=False), None, model=model)
+    scaler.step(optimizer)
+    scaler.update()
+    assert (guard.in_row, guard.total) == (3 * counted, counted)
+    assert torch.equal(model.weight, before) == (loss is not None or gradient != 1.0)
+
+
+def test_the_loss_of_another_process_is_told_as_such(tmp_path):
+    """All processes skip the update; the number is that of one of them."""
+    guard = GradientGuard(RunFolder(tmp_path), limit=1)
+    guard.bad_loss = 0.5
+    args: Any = SimpleNamespace(fp16=False, deepspeed_plugin=None)
+    state: Any = SimpleNamespace(global_step=0, is_world_process_zero=True)
+    with pytest.raises(NotFiniteError, match=r"^step 1: the loss of another process is not finite$"):
+        guard.on_pre_optimizer_step(args, state, None, model=torch.nn.Linear(1, 1))

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attnpo import __version__
 from attnpo.data.jsonl import check_field, json_line, read_numbered_jsonl, row_name, type_name, write_whole
 from attnpo.data.references import alternatives
 from attnpo.errors import InputError
@@ -25,6 +24,7 @@ from attnpo.evaluation.metrics import by_problem
 from attnpo.evaluation.samples import Question, Sample
 from attnpo.rewards.verdict import REWARD_OF
 from attnpo.traces.origins import is_share, lighteval
+from attnpo.versions import versions_of
 
 SCHEMA = "0.3.0"
 FOLDER = "every-eval-ever"
@@ -80,7 +80,7 @@ def write_every_eval_ever(folder: Path, results: Results, questions: Mapping[str
             "source_organization_name": "unknown",
             "evaluator_relationship": "other",
         },
-        "eval_library": {"name": "attnpo", "version": __version__},
+        "eval_library": {"name": "attnpo", "version": versions_of(["attnpo"]).get("attnpo", "unknown")},
         "model_info": {
             "name": evaluation.name,
             "id": evaluation.model,
@@ -201,7 +201,7 @@ def write_lighteval(folder: Path, results: Results, questions: Mapping[str, Sequ
         f"{name}|0": {"accuracy": found["accuracy"]["value"], "tokens": found["tokens"]["value"]}
         for name, found in results["benchmarks"].items()
     }
-    general = {"model_name": model, "attnpo_version": __version__, "date": now}
+    general = {"model_name": model, "attnpo_version": versions_of(["attnpo"]).get("attnpo", "unknown"), "date": now}
     summary = folder / "lighteval" / "results" / model / f"results_{now}.json"
     details = folder / "lighteval" / "details" / model / now
     try:

@@ -27,7 +27,7 @@ from attnpo.errors import RunError
 from attnpo.rewards.length import LengthReward
 from attnpo.tables import TIME_LEFT_FROM
 from attnpo.training.diagnosis import Diagnosis, diagnose, wrong_format
-from attnpo.training.processes import any_process
+from attnpo.training.processes import any_process, updates_in_backward
 from attnpo.training.recording import record_fit
 from attnpo.training.records import WARNINGS, Record, RunFolder
 from attnpo.training.rewards import RewardSetup
@@ -75,10 +75,13 @@ class GradientGuard(TrainerCallback):
     """Skips an update whose loss or gradient is not finite; ends the run after `limit` of them in a row.
 
     The gradients are removed, so that the optimiser changes neither weights nor moments; the step counts, and its
-    metrics have `updates/skipped`. Under fp16 the gradient scaler skips such updates itself, to find its scale.
+    metrics have `updates/skipped`. Under fp16 a gradient that is not finite is left to the gradient scaler, which skips
+    such updates to find its scale. Under DeepSpeed, which updates within the backward pass and removes the gradients,
+    the first loss that is not finite ends the run.
 
     Attributes:
-        bad_loss: the loss of a micro-batch of the current step, where it was not finite.
+        bad_loss: this process's loss of a micro-batch of the current step, where the loss of any process was not
+            finite.
         in_row: skipped updates in a row; total: skipped updates of the run.
     """
 
@@ -100,19 +103,14 @@ class GradientGuard(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model: torch.nn.Module | None = None, **kwargs):
         assert model is not None
         loss, self.bad_loss = self.bad_loss, None
-        if args.fp16:
-            return
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        finite = not gradients or _is_finite(torch.nn.utils.get_total_norm(gradients))
-        if loss is None and finite:
+        if loss is None and (args.fp16 or _has_finite_gradients(model)):
             self.in_row = 0
             return
-        cause = f"the loss is {loss}" if loss is not None else "a gradient is not finite"
-        message = f"step {state.global_step + 1}: {cause}"
+        message = f"step {state.global_step + 1}: {_cause(loss)}"
         for parameter in model.parameters():
             parameter.grad = None
         self.in_row, self.total, self._unlogged = self.in_row + 1, self.total + 1, self._unlogged + 1
-        limit = 1 if args.deepspeed else self.limit  # DeepSpeed has already made the update
+        limit = 1 if updates_in_backward(args) else self.limit  # the update may have been made
         if self.in_row >= limit:
             raise NotFiniteError(message if limit == 1 else f"{message}, as in {self.in_row} updates in a row")
         if state.is_world_process_zero:
@@ -126,8 +124,19 @@ class GradientGuard(TrainerCallback):
             self._unlogged = 0
 
 
-def _is_finite(norm: torch.Tensor) -> bool:
-    """Whether a norm is finite; under FSDP2 every process has a part of it."""
+def _cause(loss: float | None) -> str:
+    """Say what is not finite; loss: `GradientGuard.bad_loss`."""
+    if loss is None:
+        return "a gradient is not finite"
+    return f"the loss is {loss}" if not math.isfinite(loss) else "the loss of another process is not finite"
+
+
+def _has_finite_gradients(model: torch.nn.Module) -> bool:
+    """Whether the norm of all gradients is finite; under FSDP2 every process has a part of it."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    if not gradients:
+        return True
+    norm = torch.nn.utils.get_total_norm(gradients)
     return bool(torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm))
 
 

@@ -55,6 +55,14 @@ def from_main(accelerator: Accelerator, make: Callable[[], T]) -> T:
     return broadcast_object_list(made)[0]
 
 
+def updates_in_backward(args: Any) -> bool:
+    """Whether the update is made within the backward pass, as by DeepSpeed: no callback is called before it.
+
+    args: the trainer's. `args.deepspeed` would not do: it is None where `accelerate launch` turns DeepSpeed on.
+    """
+    return args.deepspeed_plugin is not None
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether `flag` is set in at least one process of the run."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

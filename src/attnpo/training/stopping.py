@@ -12,7 +12,7 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from attnpo.errors import StoppedError
-from attnpo.training.processes import any_process
+from attnpo.training.processes import any_process, updates_in_backward
 
 AGAIN = 0.5
 """Seconds until the next attempt to abandon a step, where weights were being changed at the last one."""
@@ -34,8 +34,8 @@ class StopOnInterrupt(TrainerCallback):
 
     `notice` is the time in seconds until SIGKILL follows SIGTERM. A step that has not ended within a third of it is
     abandoned (`StepAbandoned`), which leaves time to save the state before it; not in a run of several processes, which
-    cannot all leave a step at the same point. Outside of training there is nothing to save, and SIGTERM ends the run at
-    once.
+    cannot all leave a step at the same point, and not under DeepSpeed, which updates within the backward pass. Outside
+    of training there is nothing to save, and SIGTERM ends the run at once.
 
     Attributes:
         asked: whether to stop; terminated: whether because of SIGTERM, in this process or another.
@@ -95,8 +95,8 @@ class StopOnInterrupt(TrainerCallback):
             raise StepAbandoned
 
     def on_train_begin(self, args, state, control, **kwargs):
-        # DeepSpeed updates within the backward pass, so a step cannot be abandoned.
-        self._training, self._alone = True, args.world_size == 1 and not args.deepspeed
+        # A step that makes its update unseen cannot be abandoned before it.
+        self._training, self._alone = True, args.world_size == 1 and not updates_in_backward(args)
         self._install()
 
     def on_step_begin(self, args, state, control, **kwargs):

@@ -47,7 +47,7 @@ from attnpo.training.callbacks import (
 )
 from attnpo.training.capture import ForwardCapture, Signals, Wanted
 from attnpo.training.card import write_card
-from attnpo.training.checkpoints import checkpoint_of, passed_over, what_is_broken
+from attnpo.training.checkpoints import checkpoint_of, last_checkpoint, passed_over, what_is_broken
 from attnpo.training.config import AttnPOConfig, format_of_run
 from attnpo.training.description import describe
 from attnpo.training.known_heads import found_at_start, kept_heads, known_heads
@@ -55,7 +55,7 @@ from attnpo.training.method_options import OF_HEADS
 from attnpo.training.options import resolved_options
 from attnpo.training.own_heads import find_own_heads
 from attnpo.training.policy import Policy
-from attnpo.training.processes import from_main
+from attnpo.training.processes import from_main, updates_in_backward
 from attnpo.training.recording import HeldOutEvaluation, Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
 from attnpo.training.resampling import Sampled, Sampler, drawing, fill
@@ -66,7 +66,7 @@ from attnpo.training.run_state import generate_every, isolated_random_state
 from attnpo.training.saving import Checkpoints, SaveByTime
 from attnpo.training.stages import make_stages
 from attnpo.training.stopping import StopAfterMinutes
-from attnpo.training.trackers import guard_trackers, keep_in_folder, start_trackers
+from attnpo.training.trackers import GuardedTrackers, keep_in_folder, start_trackers
 from attnpo.training.vllm_rollouts import keep_weights_as_loaded, seed_sampling
 
 
@@ -151,7 +151,7 @@ class AttnPOTrainer(GRPOTrainer):
         )
         seed_sampling(args, self.accelerator.process_index)
         keep_in_folder(self)
-        guard_trackers(self, self._checkpoints.warn)
+        self._trackers = GuardedTrackers(self, self._checkpoints.warn)
         args.reward_weights = weights  # as given, for config.yaml and for another trainer
         if self._is_vlm and self.credit.signals:
             raise InputError(
@@ -202,7 +202,8 @@ class AttnPOTrainer(GRPOTrainer):
         if resumed:
             self.heads, self.heads_file = kept_heads(self, resumed)
         if self.needs_heads:
-            self.heads = found_at_start(self, say) or find_own_heads(self.policy, self.folder, say)
+            with self._trackers.within_trl():
+                self.heads = found_at_start(self, say) or find_own_heads(self.policy, self.folder, say)
         self._adopt_threshold()
 
     def _adopt_threshold(self) -> None:
@@ -449,7 +450,7 @@ class AttnPOTrainer(GRPOTrainer):
         start_trackers(self)
         training_batch = self._batch
         try:
-            with isolated_random_state(self.args.seed + self.accelerator.process_index):
+            with self._trackers.within_trl(), isolated_random_state(self.args.seed + self.accelerator.process_index):
                 return super().evaluate(*args, **kwargs)
         finally:
             self._batch = training_batch
@@ -502,14 +503,14 @@ class AttnPOTrainer(GRPOTrainer):
         """Train as in transformers, after `find_heads`; true: resume from the last complete checkpoint.
 
         Where the run has to end (`max_skipped` losses or gradients in a row are not finite, a reward function fails),
-        a checkpoint of the state before the step is saved.
+        a checkpoint of the state before the step is saved; under DeepSpeed the error names the last complete one.
 
         Raises:
             NotFiniteError, RewardError, RewardInputError: name the step, the error and the checkpoint.
             InputError: a resumed run has other settings (`resume_with_changes`).
         """
         found = self._checkpoint_of(resume_from_checkpoint)
-        with self._checkpoints.resuming(found):
+        with self._checkpoints.resuming(found), self._trackers.within_trl():
             checkpoint = None if found is None else str(found)
             self.find_heads(resumed=checkpoint or False)
             if not self.is_described:
@@ -517,9 +518,15 @@ class AttnPOTrainer(GRPOTrainer):
             try:
                 return super().train(checkpoint, *args, **kwargs)
             except (NotFiniteError, RewardError, RewardInputError) as error:
-                if self.is_deepspeed_enabled:  # it has made the update within the backward pass
-                    raise
-                raise type(error)(f"{error}. The weights before it are in {self.save_checkpoint()}") from error
+                raise type(error)(f"{error}. {self._where_weights_are()}") from error
+
+    def _where_weights_are(self) -> str:
+        """Save the state before the step that failed, if the step has not changed it; name where to resume from."""
+        if not updates_in_backward(self.args):
+            return f"The weights before it are in {self.save_checkpoint()}"
+        folder = Path(self.args.output_dir)
+        last = from_main(self.accelerator, lambda: last_checkpoint(folder))
+        return f"{folder} has no complete checkpoint" if last is None else f"The last complete checkpoint is {last}"
 
     def _checkpoint_of(self, resume: str | bool | None) -> Path | None:
         """Return the checkpoint to resume from; warns of later damaged ones. The main process decides."""
