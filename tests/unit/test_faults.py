@@ -298,20 +298,39 @@ def test_optimiser_step_is_completed_before_stopping(run, tmp_path):
     assert (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").is_file()
 
 
-def test_sigterm_before_the_first_step(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch, one_pool, capfd):
-    """While the heads are looked for: exit code 75, said in a line; and the same command begins again."""
+@pytest.mark.parametrize("during", ["search for heads", "what precedes the first step"])
+def test_sigterm_before_the_first_step(
+    during, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch, one_pool, capfd
+):
+    """Exit code 75, said in a line; and the same command begins again. The search has sampled and verified a batch."""
     from attnpo.cli.main import main
+    from attnpo.training import own_heads
 
     model = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
     data = trainer_kit.write_problems(tmp_path / "problems.jsonl")
     command = trainer_kit.command(model, data, tmp_path / "run", "--resume_from_checkpoint", "auto")
+    searching = during == "search for heads"
+    if searching:
+        (model / "heads.json").unlink()
+    respond, responses = own_heads._respond, []
+
+    def stopped(*args: Any) -> Any:
+        responses.extend(respond(*args))
+        signal.raise_signal(signal.SIGTERM)
+
     with monkeypatch.context() as patch:
-        patch.setattr("attnpo.training.run.run_steps", lambda *args: signal.raise_signal(signal.SIGTERM))
+        if searching:
+            patch.setattr(own_heads, "_respond", stopped)
+        else:
+            patch.setattr("attnpo.training.run.run_steps", lambda *args: signal.raise_signal(signal.SIGTERM))
         assert main(command) == 75
+    assert bool(responses) == searching
     said = capfd.readouterr().err
     assert "attnpo train: stopped by SIGTERM outside of training" in said
     assert "--resume_from_checkpoint auto resumes" in said
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    # The random model answers nothing, so its search cannot succeed.
+    monkeypatch.setattr("attnpo.training.trainer.find_own_heads", lambda *args: trainer_kit.HEADS)
     assert main(command) == 0
     assert len(rows(tmp_path / "run")) == 1
 
