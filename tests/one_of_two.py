@@ -74,7 +74,11 @@ def run(method: str, model: str, output: Path, processes: int = 1, rank: int = 0
     size = len(responses) // processes
 
     def reward(completions: list[Any], **kwargs: Any) -> list[float]:
-        if os.environ.get("FAILS") == str(rank) and trainer.state.global_step == 1:
+        # In a stage, which asks about more continuations than there are responses; or in the second step.
+        due = len(completions) != size if "IN_STAGE" in os.environ else trainer.state.global_step == 1
+        if os.environ.get("FAILS") == str(rank) and due:
+            if os.environ.get("FAULT") == "short":
+                return [1.0]
             raise ConnectionError("the judge is away")
         return kit.says_42(completions)
 

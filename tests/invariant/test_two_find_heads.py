@@ -9,6 +9,10 @@ import pytest
 from processes import run_processes
 
 
+def raised(rank: int) -> str:
+    return f"step 0: the reward function 'accuracy' failed: ValueError: no verdict on {rank}"
+
+
 @pytest.fixture(scope="module")
 def ends(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path_factory):
     """How each case of `two_find_heads.py` ended on both processes, and their folder."""
@@ -34,7 +38,7 @@ def test_same_heads(ends, case):
 @pytest.mark.parametrize(
     ("case", "failed", "own", "other"),
     [
-        ("reward", 1, ["ValueError", "no verdict on 1"], ["RunError", "process 1: ValueError: no verdict on 1"]),
+        ("reward", 1, ["RewardError", raised(1)], ["RewardError", f"process 1: {raised(1)}"]),
         ("generation", 1, ["MemoryError", "too long"], ["RunError", "process 1: MemoryError: too long"]),
         ("labels", 0, ["InputError", "prepared[3]: bad"], ["InputError", "process 0: prepared[3]: bad"]),
     ],
@@ -46,7 +50,7 @@ def test_an_error_of_one_process_ends_both(ends, case, failed, own, other):
 
 @pytest.mark.slow
 def test_error_on_both_is_reported_by_each(ends):
-    assert [end["both"] for end in ends[1:]] == [["ValueError", f"no verdict on {rank}"] for rank in (0, 1)]
+    assert [end["both"] for end in ends[1:]] == [["RewardError", raised(rank)] for rank in (0, 1)]
 
 
 @pytest.mark.slow

@@ -55,11 +55,23 @@ def test_a_process_that_dies_ends_the_run(trainer_kit, tiny_tokenizer, new_tiny_
 
 
 @pytest.mark.slow
-def test_a_reward_that_raises_on_one_process_ends_both(trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path):
-    """With the state before the step saved by both, and no hang."""
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        ("raises", "RewardError", "the reward function 'accuracy' failed: ConnectionError: the judge is away"),
+        ("short", "RewardInputError", "reward_funcs: 'accuracy' gave 1 rewards, expected"),
+    ],
+)
+@pytest.mark.parametrize("stage", [False, True])
+def test_a_reward_that_fails_on_one_process_ends_both(
+    stage, fault, kind, message, trainer_kit, tiny_tokenizer, new_tiny_qwen2, tmp_path
+):
+    """With the state before the step saved by both, and no hang; in a stage, one judges without the other."""
     model = trainer_kit.save_model(tmp_path / "model", new_tiny_qwen2(), tiny_tokenizer)
-    code, said = launch(2, "one_of_two.py", "attnpo", model, tmp_path / "run", port=19500, FAILS="1")
+    faults = {"FAILS": "1", "FAULT": fault, **({"IN_STAGE": "1"} if stage else {})}
+    method, step = ("mrt", 1) if stage else ("attnpo", 2)
+    code, said = launch(2, "one_of_two.py", method, model, tmp_path / "run", port=19500, **faults)
     assert code != 0
-    assert "the reward function 'accuracy' failed: ConnectionError: the judge is away" in said
-    assert "RewardError: process 1: step 2" in said  # as the other one tells it
-    assert len(list((tmp_path / "run" / "checkpoint-1").glob("attnpo_state-*.json"))) == 2
+    assert message in said
+    assert f"{kind}: process 1: step {step}" in said  # as the other one tells it
+    assert len(list((tmp_path / "run" / f"checkpoint-{step - 1}").glob("attnpo_state-*.json"))) == 2

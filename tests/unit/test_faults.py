@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -20,8 +21,9 @@ from attnpo.errors import InputError, StoppedError
 from attnpo.rewards.verdict import Verdict
 from attnpo.training.callbacks import GradientGuard, NotFiniteError
 from attnpo.training.records import RunFolder
-from attnpo.training.reward_guard import RewardError, without_infinite
+from attnpo.training.reward_guard import RewardError, RewardInputError, without_infinite
 from attnpo.training.stopping import StepAbandoned, StopOnInterrupt
+from trainer_kit import problems
 
 
 def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
@@ -141,6 +143,121 @@ def test_infinite_rewards_by_hand():
     assert kept.nan_to_num(nan=9.0).tolist() == [[1.0, 9.0], [9.0, 9.0], [9.0, 2.0]]
 
 
+# ---------------------------------------------------------------- reward functions in a stage
+
+CONTINUED: dict[str, Any] = {"credit_kwargs": {"rollouts": 2, "segments": 3, "rollout_tokens": 4}}
+STAGES: dict[str, dict[str, Any]] = {
+    "mrt": CONTINUED,
+    "shape": CONTINUED,
+    "iop": {
+        # 3 candidates: never as many as there are responses
+        "credit_kwargs": {"candidates": 3, "max_new_tokens": 24, "prompt": "brief", "audit": "none"},
+        "length_reward": "none",
+        "importance_sampling_level": "sequence",
+        "loss_type": "grpo",
+    },
+}
+
+
+@pytest.fixture
+def staged(run):
+    """A run with `fault` applied to the rewards of what a stage asks about, from step `first` on."""
+
+    def build(name: str, fault: Any, credit: str = "shape", first: int = 1, **changes: Any):
+        def rewarded(completions: list[Any], **kwargs: Any) -> Any:
+            rewards = [float("e" in text) for text in completions]
+            of_responses = len(completions) == 8
+            return rewards if of_responses or trainer.state.global_step + 1 < first else fault(rewards)
+
+        trainer = run(name, rewarded, credit=credit, **{**STAGES[credit], **changes})
+        return trainer
+
+    return build
+
+
+@pytest.mark.parametrize("credit", STAGES)
+def test_raising_in_a_stage_ends_the_run_with_a_checkpoint(credit, staged, tmp_path):
+    """Of the state before the step: the resumed run equals one without the fault."""
+
+    def fails(rewards: list[float]) -> list[float]:
+        torch.rand(1)
+        raise ConnectionError("the judge is away")
+
+    whole = staged("whole", list, credit, save_strategy="no")
+    whole.train()
+    trainer = staged("parts", fails, credit, 2, save_strategy="no")
+    message = r"step 2: the reward function 'rewarded' failed: ConnectionError: the judge is away\. .*/checkpoint-1$"
+    with pytest.raises(RewardError, match=message):
+        trainer.train()
+    again = staged("parts", list, credit, save_strategy="no")
+    again.train(resume_from_checkpoint=True)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, again.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (lambda rewards: rewards[1:], r"gave \d+ rewards, expected \d+, one per response"),
+        (lambda rewards: None, r"gave NoneType, expected a list of \d+ numbers or None"),
+        (lambda rewards: ["good", *rewards[1:]], "gave 'good' for response 0, expected a number or None"),
+        (lambda rewards: [2.0, *rewards[1:]], "which decides whether a response is right, gave 2; expected at most 1"),
+    ],
+)
+def test_invalid_rewards_in_a_stage_are_named(given, found, staged, tmp_path):
+    with pytest.raises(RewardInputError, match=rf"step 1: reward_funcs: 'rewarded'.* {found}.*/checkpoint-0$"):
+        staged("run", given).train()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), None])
+def test_a_reward_that_is_no_number_is_missing_in_a_stage(value, staged, tmp_path, capsys):
+    """Two rewards of each step: the run is the one where they are None, but for their count."""
+    staged("none", lambda rewards: [None, *rewards[1:-1], None], max_steps=2).train()
+    staged("run", lambda rewards: [value, *rewards[1:-1], value], max_steps=2).train()
+    found, expected = lines(tmp_path / "run"), lines(tmp_path / "none")
+    infinite = value in (float("inf"), float("-inf"))
+    assert [row.pop("rewards/rewarded/infinite", None) for row in found[:2]] == [2.0 if infinite else None] * 2
+    assert found == expected
+    assert capsys.readouterr().err.count("gave 2 infinite rewards; they count as missing") == int(infinite)
+
+
+@pytest.mark.parametrize("credit", ["shape", "iop"])
+def test_async_function_judges_as_its_sync_twin_in_a_stage(credit, run, tmp_path):
+    def rewarded(completions: list[Any], **kwargs: Any) -> list[float]:
+        return [float("e" in text) for text in completions]
+
+    async def later(completions: list[Any], **kwargs: Any) -> list[float]:
+        await asyncio.sleep(0)
+        return rewarded(completions)
+
+    later.__name__ = "rewarded"
+    run("now", rewarded, credit=credit, max_steps=2, **STAGES[credit]).train()
+    run("later", later, credit=credit, max_steps=2, **STAGES[credit]).train()
+    assert lines(tmp_path / "now") == lines(tmp_path / "later")
+    of_stage = "potential/mean" if credit == "shape" else "repair/verified"
+    assert lines(tmp_path / "now")[0][of_stage] > 0
+
+
+def test_a_stage_gives_a_function_what_the_trainer_gives_it(run, tmp_path):
+    """Also a column called completion_ids. What is logged about continuations is not mixed into the responses'."""
+    seen: list[tuple[int, set[str], int]] = []
+
+    def rewarded(completions, log_metric, log_extra, trainer_state, **kwargs):
+        log_metric("asked", len(completions))
+        log_extra("text", completions)
+        seen.append((len(completions), set(kwargs), trainer_state.global_step))
+        return [float("e" in text) for text in completions]
+
+    trainer = run(reward=rewarded, data=problems(8, completion_ids=[1]), credit="shape", max_steps=2, **CONTINUED)
+    trainer.train()
+    assert [count == 8 for count, _, _ in seen] == [True, False] * 2
+    assert len({frozenset(given) for _, given, _ in seen}) == 1
+    assert [step for _, _, step in seen] == [0, 0, 1, 1]
+    assert [row["asked"] for row in rows(tmp_path / "run")[:2]] == [8.0, 8.0]
+    assert len(trainer._logs["extra"]["text"]) == len(trainer._logs["prompt"])
+
+
 # ---------------------------------------------------------------- SIGTERM
 
 
@@ -214,20 +331,39 @@ def test_a_step_is_completed_under_deepspeed(run, tmp_path):
     assert (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").is_file()
 
 
-def test_sigterm_before_the_first_step(trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch, one_pool, capfd):
-    """While the heads are looked for: exit code 75, said in a line; and the same command begins again."""
+@pytest.mark.parametrize("during", ["search for heads", "what precedes the first step"])
+def test_sigterm_before_the_first_step(
+    during, trainer_kit, tiny_qwen2, tiny_tokenizer, tmp_path, monkeypatch, one_pool, capfd
+):
+    """Exit code 75, said in a line; and the same command begins again. The search has sampled and verified a batch."""
     from attnpo.cli.main import main
+    from attnpo.training import own_heads
 
     model = trainer_kit.save_model(tmp_path / "model", tiny_qwen2, tiny_tokenizer)
     data = trainer_kit.write_problems(tmp_path / "problems.jsonl")
     command = trainer_kit.command(model, data, tmp_path / "run", "--resume_from_checkpoint", "auto")
+    searching = during == "search for heads"
+    if searching:
+        (model / "heads.json").unlink()
+    respond, responses = own_heads._respond, []
+
+    def stopped(*args: Any) -> Any:
+        responses.extend(respond(*args))
+        signal.raise_signal(signal.SIGTERM)
+
     with monkeypatch.context() as patch:
-        patch.setattr("attnpo.training.run.run_steps", lambda *args: signal.raise_signal(signal.SIGTERM))
+        if searching:
+            patch.setattr(own_heads, "_respond", stopped)
+        else:
+            patch.setattr("attnpo.training.run.run_steps", lambda *args: signal.raise_signal(signal.SIGTERM))
         assert main(command) == 75
+    assert bool(responses) == searching
     said = capfd.readouterr().err
     assert "attnpo train: stopped by SIGTERM outside of training" in said
     assert "--resume_from_checkpoint auto resumes" in said
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    # The random model answers nothing, so its search cannot succeed.
+    monkeypatch.setattr("attnpo.training.trainer.find_own_heads", lambda *args: trainer_kit.HEADS)
     assert main(command) == 0
     assert len(rows(tmp_path / "run")) == 1
 

@@ -6,8 +6,9 @@ used here, in `AttnPOTrainer` and in training/run_state.py only.
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 from trl.data_utils import is_conversational
@@ -27,6 +28,7 @@ from attnpo.steps.formats import ThinkingFormat
 from attnpo.steps.spans import LocatedSteps
 from attnpo.training.processes import together
 from attnpo.training.records import Record
+from attnpo.training.reward_guard import faults_of, infinite_metric, without_infinite
 from attnpo.training.run_state import isolated_random_state
 
 
@@ -205,28 +207,52 @@ class Policy:
     def judge(self, rows: Sequence[dict[str, Any]], completion_ids: Sequence[list[int]]) -> list[bool | None]:
         """Judge responses by the reward function that decides right or wrong; None where it returns no reward.
 
+        An infinite reward counts as none (metric `rewards/NAME/infinite`). In a stage, which the trainer runs with its
+        reward functions guarded, a function that fails gives None for every response, and the run ends after the stage.
+
         Raises:
             InputError: that function is a reward model.
         """
         if not rows:
             return []
         setup = self._trainer.rewards
-        function = setup.functions[setup.correct_column]
-        if isinstance(function, torch.nn.Module | str):
+        function = self._trainer.reward_funcs[setup.correct_column]
+        if isinstance(function, torch.nn.Module):
             name = self._trainer.reward_func_names[setup.correct_column]
             raise InputError(f"option correct_reward: {name!r} is a reward model; expected a Python function")
+        given = self._call(function, rows, completion_ids)
+        with faults_of(function):  # values above 1 without a threshold
+            values = [torch.nan if reward is None else float(reward) for reward in given]
+            rewards, (infinite,) = without_infinite(torch.tensor(values)[:, None])
+            if infinite:  # the sum over the processes, as for responses
+                self.note(infinite_metric(str(self.judge_name)), infinite * self.accelerator.num_processes)
+            return [setup.verdict(reward) for reward in rewards[:, 0].tolist()]
+        return [None] * len(rows)
+
+    def _call(
+        self, function: Any, rows: Sequence[dict[str, Any]], completion_ids: Sequence[list[int]]
+    ) -> Sequence[float | None]:
+        """Call a reward function as TRL does (`_calculate_rewards`), which gathers one reward per response.
+
+        What it logs is ignored: TRL's metrics and table are of responses.
+        """
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completion_ids]
-        columns = {key: [row.get(key) for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
-        rewards = function(
+        own = ("prompt", "completion", "completion_ids")
+        given = function(
             prompts=[row["prompt"] for row in rows],
             completions=[
                 [{"role": "assistant", "content": text}] if is_conversational(row) else text
                 for row, text in zip(rows, texts, strict=True)
             ],
             completion_ids=list(completion_ids),
-            **columns,
+            trainer_state=self._trainer.state,
+            log_extra=lambda column, values: None,
+            log_metric=lambda name, value: None,
+            **{key: [row.get(key) for row in rows] for key in rows[0] if key not in own},
         )
-        return [setup.verdict(reward) for reward in rewards]
+        if is_async_callable(function):
+            return asyncio.run_coroutine_threadsafe(given, self._trainer.async_loop).result()
+        return given
 
     @torch.no_grad()
     def forward(
@@ -279,17 +305,15 @@ class Policy:
     def rollouts_together(self) -> Iterator[None]:
         """`together` for a block in which TRL samples and verifies responses: an error on one process ends all.
 
-        An error in generation is raised on all processes right away, one of a reward function after TRL has gathered
-        the rewards. With vLLM, which gathers while it generates, nothing is done: a failed process exits, and its
-        launcher ends the others.
+        An error in generation is raised on all processes right away, one of a reward function by its guard, after TRL
+        has gathered the rewards. With vLLM, which gathers while it generates, nothing is done: a failed process exits,
+        and its launcher ends the others.
         """
         trainer = self._trainer
         if self.accelerator.num_processes == 1 or trainer.use_vllm:
             yield
             return
         generate = trainer._generate_single_turn
-        functions: list[Any] = trainer.reward_funcs
-        errors: list[Exception] = []
 
         def generate_together(*args: Any, **kwargs: Any) -> Any:
             with together(self.accelerator):
@@ -297,33 +321,7 @@ class Policy:
 
         with together(self.accelerator):
             trainer._generate_single_turn = generate_together
-            trainer.reward_funcs = [f if isinstance(f, nn.Module) else _deferring_errors(f, errors) for f in functions]
             try:
                 yield
             finally:
-                trainer._generate_single_turn, trainer.reward_funcs = generate, functions
-                if errors:  # a later error follows from the first
-                    raise errors[0]
-
-
-def _deferring_errors(function: Callable[..., Any], errors: list[Exception]) -> Callable[..., Any]:
-    """Wrap a reward function: instead of raising it adds to `errors` and returns no rewards, so that TRL can gather."""
-
-    @contextmanager
-    def collecting() -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - raised once the gathers are over
-            errors.append(error)
-
-    def call(completions: list[Any], **kwargs: Any) -> list[Any]:
-        with collecting():
-            return function(completions=completions, **kwargs)
-        return [None] * len(completions)
-
-    async def call_async(completions: list[Any], **kwargs: Any) -> list[Any]:
-        with collecting():
-            return await function(completions=completions, **kwargs)
-        return [None] * len(completions)
-
-    return call_async if is_async_callable(function) else call
+                trainer._generate_single_turn = generate

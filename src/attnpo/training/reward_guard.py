@@ -1,13 +1,14 @@
-"""Errors of reward functions: reported with the function's name, on all processes.
+"""Faults of reward functions: reported with the function's name, on all processes.
 
-Every process runs the reward functions on its own responses. An error raised on one process would leave the others
-waiting, so a guard stores it until the gather is over, and then all processes end together.
+Every process runs the reward functions on its own responses, and on the continuations and repairs of a stage. An error
+raised on one process would leave the others waiting, so a guard stores it until the gathers are over, and then all
+processes end together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,18 +30,24 @@ class RewardInputError(InputError):
 
 
 class _Guard:
-    """Wraps a reward function: where it fails, returns None for every response and stores the error."""
+    """Wraps a reward function: where it fails, returns None for every response and stores the first error."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.function, self.__name__ = function, name
         self.error: Exception | None = None
 
-    def __call__(self, *args: Any, completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Store an error of the block, which ends there."""
         try:
-            return checked(self.function(*args, completions=completions, **kwargs), len(completions), self.__name__)
+            yield
         except Exception as error:  # noqa: BLE001 - a function of the user's may raise anything; raised again by `check`
-            self.error = error
-            return [None] * len(completions)
+            self.error = self.error or error
+
+    def __call__(self, *args: Any, completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
+        with self.storing():
+            return checked(self.function(*args, completions=completions, **kwargs), len(completions), self.__name__)
+        return [None] * len(completions)
 
     def check(self, step: int) -> None:
         """Raise RewardInputError where the function returned invalid rewards, RewardError where it raised."""
@@ -55,12 +62,15 @@ class _AsyncGuard(_Guard):
     """The guard of a coroutine function; TRL recognises it by its `__call__`."""
 
     async def __call__(self, *args: Any, completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
-        try:
+        with self.storing():
             given = await self.function(*args, completions=completions, **kwargs)
             return checked(given, len(completions), self.__name__)
-        except Exception as error:  # noqa: BLE001 - as above
-            self.error = error
-            return [None] * len(completions)
+        return [None] * len(completions)
+
+
+def faults_of(function: Any) -> AbstractContextManager[None]:
+    """Store an error of the block as one of the reward function's where it is guarded; else the error is raised."""
+    return function.storing() if isinstance(function, _Guard) else nullcontext()
 
 
 def checked(given: Any, count: int, name: str) -> list[float | None]:
@@ -92,7 +102,7 @@ def checked(given: Any, count: int, name: str) -> list[float | None]:
 def guarded(trainer: Any, accelerator: Accelerator, step: int) -> Iterator[None]:
     """Guard the trainer's reward functions inside the block; afterwards an error on any process is raised on all.
 
-    Reward models are not guarded.
+    The block calls them as `trainer.reward_funcs`. Reward models are not guarded.
 
     Raises:
         RewardInputError: a function returned invalid rewards.
@@ -110,16 +120,22 @@ def guarded(trainer: Any, accelerator: Accelerator, step: int) -> Iterator[None]
             for guard in guards:
                 if isinstance(guard, _Guard):
                     guard.check(step)
-    except RunError as error:
-        if isinstance(error, RewardError):
+    except (RunError, InputError) as error:
+        if isinstance(error, RewardError | RewardInputError):
             raise
-        raise RewardError(str(error)) from error  # of another process; all of them take part in saving, which follows
+        # Of another process; all of them take part in saving, which follows.
+        raise (RewardInputError if isinstance(error, InputError) else RewardError)(str(error)) from error
 
 
 def _guard(function: Any, name: str) -> Any:
     if isinstance(function, torch.nn.Module):
         return function
     return (_AsyncGuard if is_async_callable(function) else _Guard)(function, name)
+
+
+def infinite_metric(name: str) -> str:
+    """Return the name of the metric that counts the infinite rewards of a function."""
+    return f"rewards/{name}/infinite"
 
 
 def without_infinite(rewards: Float[Tensor, "M K"]) -> tuple[Float[Tensor, "M K"], list[int]]:

@@ -60,7 +60,7 @@ from attnpo.training.recording import HeldOutEvaluation, Recorder, new_records
 from attnpo.training.records import RunFolder, add_credit
 from attnpo.training.resampling import Sampled, Sampler, drawing, fill
 from attnpo.training.resampling import check as check_resampling
-from attnpo.training.reward_guard import RewardError, RewardInputError, guarded, without_infinite
+from attnpo.training.reward_guard import RewardError, RewardInputError, guarded, infinite_metric, without_infinite
 from attnpo.training.rewards import RewardSetup
 from attnpo.training.run_state import generate_every, isolated_random_state
 from attnpo.training.saving import Checkpoints, SaveByTime
@@ -319,13 +319,16 @@ class AttnPOTrainer(GRPOTrainer):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         rewards, infinite = without_infinite(rewards)
         for name, count in zip(self.reward_func_names, infinite, strict=True):
-            if count:
-                if self.model.training:
-                    self._add_metrics({f"rewards/{name}/infinite": float(count)})
-                self._checkpoints.warn(
-                    f"the reward function {name!r} gave {count} infinite rewards; they count as missing", once=name
-                )
+            if count and self.model.training:
+                self._add_metrics({infinite_metric(name): float(count)})
+            self._warn_of_infinite(name, count)
         return rewards
+
+    def _warn_of_infinite(self, name: str, count: int) -> None:
+        if count:
+            self._checkpoints.warn(
+                f"the reward function {name!r} gave {count} infinite rewards; they count as missing", once=name
+            )
 
     def _with_length_reward(self, rewards: Tensor, rows: list[dict[str, Any]]) -> Tensor:
         step = self.state.global_step + 1
@@ -359,10 +362,13 @@ class AttnPOTrainer(GRPOTrainer):
         """Run the stages of the credit method between rewards and loss; most methods have none."""
         if not self.stages:
             return output
-        with self._recorder.timer("stages"):
+        with self._recorder.timer("stages"), guarded(self, self.accelerator, self.state.global_step + 1):
             for stage in self.stages:
                 output = stage(output, batch)
-        self._add_metrics(self.policy.take_numbers())
+        numbers = self.policy.take_numbers()
+        for name in self.reward_func_names:
+            self._warn_of_infinite(name, round(numbers.get(infinite_metric(name), 0)))
+        self._add_metrics(numbers)
         return output
 
     # ---------------------------------------------------------------- signals and credit
