@@ -68,6 +68,72 @@ def test_a_conversation_is_a_trace(tmp_path):
 def test_values_by_hand():
     assert stated_values(r"so $x = 1,250$ and y is \boxed{7}, not 3") == {"1250", "7"}
     assert used_values("12 plus 30 is 42, 42 is fine") == {"12", "30"}
+    assert stated_values("a = 1{,}250, b is 1,250") == {"1250"}
+    assert used_values(r"1{,}250 + 1\,250 + 30") == {"1250", "30"}
+
+
+CALCULATED = (
+    "total = 42 + 18 = 60",
+    "total = (42 + 18) * 1 = 60",
+    "total is (42) + 18 = 60",
+    "total = $42 + $18 = $60",
+    "it is 42 plus 18, which is 60",
+    "it is **42** + 18 = 60",
+    "total = 42 cm + 18 cm = 60 cm",
+    r"total = 42\text{ cm} + 18\text{ cm} = 60\text{ cm}",
+    r"angle = 42^\circ + 18^{\circ} = 60^\circ",
+    "share = 42% + 18% = 60%",
+    "x = 42-18 = 60",
+    r"x = 42 \times 18 = 60",
+    r"x = 42 \cdot \frac{18}{1} = 60",
+    "x = 42(18) = 60",
+    "x = 42^2 = 60",
+    "x = 42/18 = 60",
+    "x = 42/18 + 18 = 60",
+    "x = 42 + n, 60 = n, so it is 60",
+)
+
+
+@pytest.mark.parametrize("text", CALCULATED)
+def test_a_number_that_is_calculated_with_is_used(text):
+    assert stated_values(text) == {"60"}
+    assert "42" in used_values(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is 42 - so it stays",
+        "It is 42 - I checked, 18 times",
+        "speed = 42 km/h",
+        "area = 42 m^2",
+        r"angle = 42^\circ.",
+        "P = 42/216.",
+        "it = 42 (18 more)",
+        "it is 42, so minus 18 comes next",
+        r"\boxed{42}",
+        "x = 42 = y",
+    ],
+)
+def test_a_number_that_is_not_calculated_with_is_stated(text):
+    assert stated_values(text) == {"42"}
+
+
+def test_no_part_of_a_longer_number_is_stated():
+    assert stated_values("is 4.25x") == set()
+    assert stated_values("= 4.25 + 3.75 = 8.5") == {"8.5"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(10, 99), min_size=2, max_size=5, unique=True),
+    st.sampled_from(("+", " - ", r"\cdot ", " plus ")),
+)
+def test_a_chain_of_equations_uses_all_but_its_result(numbers, sign):
+    """Whatever is calculated: "it = a + b + c = 100"."""
+    step = f"it = {sign.join(map(str, numbers))} = 100"
+    assert stated_values(step) == {"100"}
+    assert used_values(step) == set(map(str, numbers))
 
 
 def test_a_step_stays_whose_value_is_used():
@@ -78,6 +144,10 @@ def test_a_step_stays_whose_value_is_used():
     assert kept_for_values(STEPS, [1, 2, 0], "12 + 30, twice?") == {2, 0}  # 2 for 84, then 0 for 42
     assert kept_for_values(STEPS, [0, 1], "42?") == set()  # given by the problem
     assert kept_for_values(["It is 7. ", "So 7. "], [0], "?") == set()  # one digit
+    chain = ["First 12 + 30 = 42. ", "Wait, check. ", "total = 42 + 18 = 60. "]
+    assert kept_for_values(chain, [0], "12, 30 and 18?") == {0}
+    no_source = "It = 42 + 18. "
+    assert kept_for_values([*chain[:2], no_source, "So 42 - 2 = 40. "], [0], "?") == {0}
 
 
 @settings(max_examples=60, deadline=None)
