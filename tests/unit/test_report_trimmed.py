@@ -66,6 +66,11 @@ def test_a_page_of_a_run_and_a_trimmed_file(tmp_path, example_run):
         ({"problem": "x", "response": "y"}, "row 1: field 'trim' is missing, expected a file of `attnpo trim`"),
         (row(steps=None), "row 1: field 'trim' lacks response, steps or tokens"),
         (row(steps=[3]), "row 1, step 0: found 3"),
+        (row(thinking_format="x"), "row 1: field 'thinking_format' of 'trim' is 'x', expected an object"),
+        (
+            row(thinking_format={"closing": 5}),
+            "row 1: field 'thinking_format' of 'trim': thinking_format: field 'closing'",
+        ),
         (row(steps=[{"start": 0, "end": -1}]), "row 1, step 0: 'end' is -1"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attnpo.cli.main import main
+from attnpo.cli.trim import add_arguments
 from attnpo.errors import InputError
 from attnpo.models import resolve_model
+from attnpo.report.views.trimmed import read_trimmed
 from attnpo.steps.answers import stated_values, used_values
 from attnpo.steps.response import answer_of, thinking_of
 from attnpo.task.dataset import build_dataset
@@ -68,6 +71,72 @@ def test_a_conversation_is_a_trace(tmp_path):
 def test_values_by_hand():
     assert stated_values(r"so $x = 1,250$ and y is \boxed{7}, not 3") == {"1250", "7"}
     assert used_values("12 plus 30 is 42, 42 is fine") == {"12", "30"}
+    assert stated_values("a = 1{,}250, b is 1,250") == {"1250"}
+    assert used_values(r"1{,}250 + 1\,250 + 30") == {"1250", "30"}
+
+
+CALCULATED = (
+    "total = 42 + 18 = 60",
+    "total = (42 + 18) * 1 = 60",
+    "total is (42) + 18 = 60",
+    "total = $42 + $18 = $60",
+    "it is 42 plus 18, which is 60",
+    "it is **42** + 18 = 60",
+    "total = 42 cm + 18 cm = 60 cm",
+    r"total = 42\text{ cm} + 18\text{ cm} = 60\text{ cm}",
+    r"angle = 42^\circ + 18^{\circ} = 60^\circ",
+    "share = 42% + 18% = 60%",
+    "x = 42-18 = 60",
+    r"x = 42 \times 18 = 60",
+    r"x = 42 \cdot \frac{18}{1} = 60",
+    "x = 42(18) = 60",
+    "x = 42^2 = 60",
+    "x = 42/18 = 60",
+    "x = 42/18 + 18 = 60",
+    "x = 42 + n, 60 = n, so it is 60",
+)
+
+
+@pytest.mark.parametrize("text", CALCULATED)
+def test_a_number_that_is_calculated_with_is_used(text):
+    assert stated_values(text) == {"60"}
+    assert "42" in used_values(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is 42 - so it stays",
+        "It is 42 - I checked, 18 times",
+        "speed = 42 km/h",
+        "area = 42 m^2",
+        r"angle = 42^\circ.",
+        "P = 42/216.",
+        "it = 42 (18 more)",
+        "it is 42, so minus 18 comes next",
+        r"\boxed{42}",
+        "x = 42 = y",
+    ],
+)
+def test_a_number_that_is_not_calculated_with_is_stated(text):
+    assert stated_values(text) == {"42"}
+
+
+def test_no_part_of_a_longer_number_is_stated():
+    assert stated_values("is 4.25x") == set()
+    assert stated_values("= 4.25 + 3.75 = 8.5") == {"8.5"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(10, 99), min_size=2, max_size=5, unique=True),
+    st.sampled_from(("+", " - ", r"\cdot ", " plus ")),
+)
+def test_a_chain_of_equations_uses_all_but_its_result(numbers, sign):
+    """Whatever is calculated: "it = a + b + c = 100"."""
+    step = f"it = {sign.join(map(str, numbers))} = 100"
+    assert stated_values(step) == {"100"}
+    assert used_values(step) == set(map(str, numbers))
 
 
 def test_a_step_stays_whose_value_is_used():
@@ -78,6 +147,10 @@ def test_a_step_stays_whose_value_is_used():
     assert kept_for_values(STEPS, [1, 2, 0], "12 + 30, twice?") == {2, 0}  # 2 for 84, then 0 for 42
     assert kept_for_values(STEPS, [0, 1], "42?") == set()  # given by the problem
     assert kept_for_values(["It is 7. ", "So 7. "], [0], "?") == set()  # one digit
+    chain = ["First 12 + 30 = 42. ", "Wait, check. ", "total = 42 + 18 = 60. "]
+    assert kept_for_values(chain, [0], "12, 30 and 18?") == {0}
+    no_source = "It = 42 + 18. "
+    assert kept_for_values([*chain[:2], no_source, "So 42 - 2 = 40. "], [0], "?") == {0}
 
 
 @settings(max_examples=60, deadline=None)
@@ -143,7 +216,7 @@ def test_result_has_been_verified():
         ({"least": 0}, "--least: found 0"),
         ({"tolerance": -1.0}, "--tolerance: found -1.0"),
         ({"max_answer": 0}, "--max-answer: found 0"),
-        ({"verify": "none"}, "--verify none: nothing limits how many steps are removed"),
+        ({"verify": "none", "keep": 0}, "--verify none: nothing limits .* or --least, a number of steps above 1"),
         ({"lexicon": "other"}, "other"),
     ],
 )
@@ -153,10 +226,21 @@ def test_options_out_of_range(given, message):
 
 
 def test_number_of_removable_steps():
-    assert [Options().most_removed(n) for n in (1, 2, 9)] == [0, 1, 8]
+    assert [Options().most_removed(n) for n in (1, 2, 9)] == [0, 1, 4]
+    assert [Options(keep=0).most_removed(n) for n in (1, 2, 9)] == [0, 1, 8]
     assert [Options(keep=0.3).most_removed(n) for n in (1, 3, 10)] == [0, 2, 7]
     assert [Options(least=4).most_removed(n) for n in (3, 5)] == [0, 1]
     assert Options(keep=1).most_removed(9) == 0
+    assert Options(verify="none", keep=0, least=2).most_removed(9) == 7
+
+
+def test_the_command_has_the_defaults_of_the_options():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = vars(parser.parse_args(["in", "-o", "out"]))
+    given["values"] = given["values"] == "keep"
+    defaults = vars(Options())
+    assert {name: given[name] for name in defaults} == defaults
 
 
 # Likelihood
@@ -183,6 +267,26 @@ def test_likelihoods_are_those_of_the_text_that_is_left(tiny_qwen2, tiny_tokeniz
         assert found == pytest.approx(sum(expected) / len(expected), abs=1e-4)
     drops = leave_one_out(model, [one, one])[1]
     assert drops[2] == pytest.approx(whole - answer_likelihoods(model, [(one, (2,))])[0], abs=1e-5)
+
+
+def test_the_benchmark_chooses_heads_on_other_problems(repository, monkeypatch):
+    import torch
+
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    from trim_real import best_heads, table
+
+    # Heads 0 to 2 are best on problems a and c, heads 3 to 5 on b. Every other trace would mix the halves.
+    ours, other = [9.0, 8.0, 7.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 9.0, 8.0, 7.0]
+    found = best_heads(torch.tensor([ours, ours, other, ours]), ["a", "a", "b", "c"])
+    assert [heads.tolist() for heads in found] == [[3, 4, 5], [3, 4, 5], [0, 1, 2], [3, 4, 5]]
+    # One problem only: whatever is drawn, the mean is the same.
+    rankings = ("attention", "random", "last first", "first first", "leave-one-out")
+    records = [
+        {"row": row, "ranking": ranking, "of": 2, "steps": 10, "removed": 2 * row, "tokens": row / 4}
+        for ranking in rankings
+        for row in (1, 2)
+    ]
+    assert table(records, {1: "a", 2: "a"}).rows[0][1:4] == ("2 of 1", "0.30 (0.30 to 0.30)", "0.38 (0.38 to 0.38)")
 
 
 # Rows
@@ -327,7 +431,7 @@ def test_interrupted_and_continued_gives_the_same_file(model, tmp_path, monkeypa
     assert not partial.exists()
 
 
-def test_the_samples_of_an_evaluation(model, tmp_path):
+def test_the_samples_of_an_evaluation(model, tmp_path, capsys):
     data, folder = tmp_path / "data", tmp_path / "eval"
     data.mkdir()
     (folder / "samples").mkdir(parents=True)
@@ -360,6 +464,17 @@ def test_the_samples_of_an_evaluation(model, tmp_path):
     assert main(["trim", str(folder), "--model", str(model), "-o", str(tmp_path / "o"), *LIKELY]) == 0
     (again,) = read(tmp_path / "o")
     assert again == {name: value for name, value in row.items() if name != "level"}
+    # Another benchmark, whose file is not even there, is left out.
+    choice = {**common, "benchmark": "gpqa_diamond", "reference": "A", "text": f"{text}A.", "truncated": False}
+    write(folder / "samples" / "gpqa_diamond.jsonl", [{**choice, "id": "g", "sample": k} for k in range(2)])
+    assert main(["trim", str(folder), "--model", str(model), "-o", str(tmp_path / "o"), *LIKELY]) == 0
+    assert read(tmp_path / "o") == [again]
+    reasons = {row["id"]: row["reason"] for row in read(tmp_path / "o.left-out")}
+    assert reasons["g/0"] == reasons["g/1"] == "benchmark gpqa_diamond has answers of kind choice, expected math"
+    assert len(reasons) == 5
+    (folder / "samples" / "task.jsonl").unlink()
+    assert main(["trim", str(folder), "--model", str(model), "-o", str(tmp_path / "o"), *LIKELY]) == 2
+    assert "2 × benchmark gpqa_diamond has answers of kind choice, expected math" in capsys.readouterr().err
 
 
 def test_a_partial_file_of_other_options_is_not_used(model, tmp_path, capsys):
@@ -370,7 +485,7 @@ def test_a_partial_file_of_other_options_is_not_used(model, tmp_path, capsys):
     assert len(read(target)) == 1
 
 
-def test_the_shortest_of_a_problem_and_pairs(model, tmp_path):
+def test_the_shortest_of_a_problem_and_pairs(model, tmp_path, capsys):
     long = trace([*STEPS, "Hmm, 84 once more. "], id="long")
     source = write(tmp_path / "in.jsonl", [long, trace(id="short"), trace(id="other", problem="what?")])
     command = ["trim", source, "--model", str(model), "-o", str(tmp_path / "o"), "--verify", "none"]
@@ -378,8 +493,76 @@ def test_the_shortest_of_a_problem_and_pairs(model, tmp_path):
     rows = read(tmp_path / "o")
     assert [row["id"] for row in rows] == ["short", "other"]
     assert all(row["response"] == row["trim"]["response"] for row in rows)
-    assert main([*command, "--keep", "0.5", "--preference", "--values", "ignore"]) == 0
+    assert read(tmp_path / "o.left-out") == [
+        {
+            "row": 1,
+            "id": "long",
+            "where": f"{source}, row 1",
+            "reason": "not written: not among the 1 shortest of its problem (--shortest)",
+        }
+    ]
+    out = capsys.readouterr().out
+    assert "1 rows left out" in out
+    assert "-0%" not in out
+    pairs = [*command, "--preference", "--values", "ignore"]
+    assert main([*pairs, "--keep", "0.5"]) == 0
     assert all(len(row["chosen"]) < len(row["rejected"]) for row in read(tmp_path / "o"))
+    assert not (tmp_path / "o.left-out").exists()
+    assert main([*pairs, "--keep", "0", "--least", "4"]) == 0  # only the long one has more steps
+    assert [row["id"] for row in read(tmp_path / "o")] == ["long"]
+    reason = "not written: no step was removed, so there is no pair (--preference): unchanged: no step may be removed"
+    assert [(row["row"], row["reason"]) for row in read(tmp_path / "o.left-out")] == [(2, reason), (3, reason)]
+
+
+def test_no_pair_is_an_error(model, tmp_path, capsys):
+    source, target = write(tmp_path / "in.jsonl", [trace(), trace()]), tmp_path / "o"
+    command = ["trim", source, "--model", str(model), "-o", str(target), "--verify", "none", "--preference"]
+    assert main([*command, "--keep", "1"]) == 2
+    message = capsys.readouterr().err
+    assert f"--preference: no trace of {source} lost a step, so there is no pair to write" in message
+    assert "a smaller --keep or --least" in message
+    assert "; 2 × not written: no step was removed" in message
+    assert not target.exists()
+    assert not Path(f"{target}.partial").exists()
+    assert len(read(Path(f"{target}.left-out"))) == 2
+
+
+def test_rows_beyond_the_limit_are_not_listed(model, tmp_path):
+    rows = ["{", trace(id="a"), trace(id="wrong", answer="It is 85."), {"problem": "x"}, trace(id="b"), "{", trace()]
+    source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "o"
+    assert main(["trim", source, "--model", str(model), "-o", str(target), *LIKELY, "--max-traces", "3"]) == 0
+    assert [row["id"] for row in read(target)] == ["a", "b"]
+    assert [row["row"] for row in read(Path(f"{target}.left-out"))] == [1, 3, 4]
+
+
+def test_responses_of_one_row_are_verified_each(model, tmp_path):
+    """lm-eval writes all responses to a problem into one row, so that row numbers repeat."""
+    texts = [trace()["response"], trace(answer="It is 85.")["response"], "no end"]
+    row = {"doc_id": 1, "doc": {"question": "12 + 30, twice?"}, "target": "84", "filter": "none", "resps": [texts]}
+    row |= {"arguments": {"gen_args_0": {"arg_0": "12 + 30, twice?"}}, "filtered_resps": ["84"], "metrics": []}
+    source, target = write(tmp_path / "in.jsonl", [row]), tmp_path / "o"
+    command = ["trim", source, "--model", str(model), "-o", str(target), "--verify", "none"]
+    assert main([*command, "--keep", "1"]) == 0
+    assert [row["response"] for row in read(target)] == texts[:1]
+    assert [row["row"] for row in read(Path(f"{target}.left-out"))] == [1, 1]
+
+
+def test_a_custom_format_is_recorded_and_read_by_the_page(model, tmp_path):
+    (tmp_path / "reason.yaml").write_text("opening: <reason>\nclosing: </reason>\n")
+    row = {name: trace()[name] for name in ("problem", "reference")}
+    row["response"] = f"<reason>{STEPS[0]}\n\n{STEPS[2]}</reason>It is 84."
+    source, target = write(tmp_path / "in.jsonl", [row]), tmp_path / "o.jsonl"
+    form = ["--thinking-format", str(tmp_path / "reason.yaml")]
+    assert main(["trim", source, "--model", str(model), "-o", str(target), *LIKELY, *form]) == 0
+    recorded = read(target)[0]["trim"]["thinking_format"]
+    assert recorded["closing"] == ["</reason>"]
+    assert "closing_ids" not in recorded
+    (shown,) = read_trimmed(target).traces
+    assert "".join(step.text for step in shown.steps) == f"{STEPS[0]}\n\n{STEPS[2]}"
+    assert shown.final == "It is 84."
+    assert main(["budget", str(target), "-o", str(tmp_path / "budgets.json")]) == 0
+    marks = {"reasoning_start_str": "<reason>", "reasoning_end_str": "</reason>"}
+    assert json.loads((tmp_path / "budgets.json").read_text())["reasoning_config"] == marks
 
 
 def test_no_row_can_be_used(model, tmp_path, capsys):

@@ -14,12 +14,13 @@ and whether it was removed, what was verified, and why no more was removed.
 
 The number of steps is found by bisection. --verify sample lets the model write the answer again after the remaining
 steps (greedily) and verifies it against "reference"; likelihood compares the likelihood of the trace's answer before
-and after; none removes all that --keep and --least allow.
+and after; none removes all that --keep and --least allow. At least half of the steps stay by default (--keep).
 
 A step whose result is a number (of two digits or more) is kept if a later remaining step uses the number and no other
 remaining step has it as its result; the summary has the number of these steps.
 
-Rows that are no traces, wrong traces and traces that do not fit are left out and listed in OUT.jsonl.left-out.
+Rows that are no traces, wrong traces and traces that do not fit are left out and listed in OUT.jsonl.left-out, and so
+are rows that --shortest or --preference (if they lost no step) do not write.
 After an interrupt the same command continues (OUT.jsonl.partial) and writes the same file."""
 
 EPILOG = """\
@@ -27,7 +28,7 @@ other rankings, as controls for attention:
   random        steps in random order (--seed)
   position      the last steps first
   likelihood    the steps first whose removal, one at a time, leaves the answer the most likely (a forward for each)
-  first_answer  only steps after the first one that states the final answer, last first"""
+  first_answer  only steps after the first one that states the final answer, last first; all of them with --keep 0"""
 
 PARSER_OPTIONS = {
     "description": DESCRIPTION,
@@ -96,7 +97,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="of prompt and completion (default: text, because many chat templates drop the thinking of messages)",
     )
-    parser.add_argument("--max-traces", metavar="N", type=int, help="use the first N rows (default: all)")
+    parser.add_argument(
+        "--max-traces",
+        metavar="N",
+        type=int,
+        help="trim the first N rows that are traces, right or not (default: all)",
+    )
     parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="rows per forward (default: 32)")
     parser.add_argument(
         "--max-length", metavar="N", type=int, help="leave out rows with more tokens (default: what the model allows)"

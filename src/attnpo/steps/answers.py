@@ -23,12 +23,19 @@ _BEFORE = {
 }
 _FILLER = r"[\s(*:]*"
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
-_RESULT = re.compile(rf"{_BEFORE['result']}{_FILLER}({_NUMBER.pattern})(?!\w)")
+_SIGN = r"(?:\*\*(?=\d)|[-+*×·⋅÷−]|\\(?:times|cdot|div)\b|\b(?:x|plus|minus|times|divided by|multiplied by)\b)"
+_OPERAND = r"[\s({]*(?:-?\d|\\[a-z]|[B-HJ-Zb-hj-z]\b)"  # a variable is one letter, other than the words a and I
+_UNIT = r"(?:(?:\\?%|°|\^\{?\\circ\}?|(?: [A-Za-z]+){1,2}) ?)?"
+_NEXT = rf"{_UNIT}{_SIGN}{_OPERAND}"
+_OPERATOR = rf"[*\s)]*?(?:{_NEXT}|\^(?!\{{?\\circ)|(?<=\d)\(-?\d|/{_OPERAND}[\d.]*[\s)]*(?:=|/|{_NEXT}))"
+r"""What follows a number that a step calculates with, as the 42 of "42 + 18", "(42) + 18", "42 cm + 18 cm", "42^2".
+Not of a fraction at the end: in "P = 25/216." it is the result."""
+_RESULT = re.compile(rf"{_BEFORE['result']}{_FILLER}({_NUMBER.pattern})(?!\w|\.\d)(?!{_OPERATOR})")
 _REPAIRS = (
     (re.compile(r"\\(?:left|right|displaystyle|[,;:! ]|\(|\)|\[|\])|\$"), ""),
     (re.compile(r"\\[dt]frac"), r"\\frac"),
     (re.compile(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}"), r"\1"),
-    (re.compile(r"(?<=\d),(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"(?<=\d)(?:,|\{,\})(?=\d{3}(?!\d))"), ""),
     (re.compile(r"\s+"), " "),
     (re.compile(r" ?([=+*/^{}]) ?"), r"\1"),
 )
@@ -83,11 +90,12 @@ def states_answer(step: str, answer: str, place: str = "result") -> bool:
 
 
 def stated_values(step: str) -> set[str]:
-    """The numbers that a step gives as a result: after "=", "is", … as in place "result" of `PLACES`.
+    """The numbers that a step gives as a result: after "=", "is", … as in place "result" of `PLACES`, unless it goes on
+    to calculate with them.
 
     Example:
-        >>> sorted(stated_values("12 plus 30 is 42, and 42 - 2 = 40."))
-        ['40', '42']
+        >>> sorted(stated_values("12 plus 30 is 42, and 42 - 2 = 40.")), stated_values("total = 42 + 18 = 60")
+        (['40', '42'], {'60'})
     """
     return set(_RESULT.findall(written_alike(step)))
 

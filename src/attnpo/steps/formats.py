@@ -281,6 +281,21 @@ def recorded_format(file: Path) -> Form:
         return BY_MARKS
 
 
+def format_of_trim(trim: Mapping[str, Any], where: str) -> Form:
+    """The thinking format recorded in the field "trim" of a row of `attnpo trim`; responses of older files, which have
+    none, are read by their own marks. Raises InputError, which begins with `where`, for anything but a format."""
+    facts = trim.get("thinking_format")
+    if facts is None:
+        return BY_MARKS
+    where = f"{where}: field 'thinking_format' of 'trim'"
+    if not isinstance(facts, Mapping):
+        raise InputError(f"{where} is {facts!r:.80}, expected an object with fields such as opening")
+    try:
+        return ThinkingFormat.from_json(facts)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
 def formats_found(texts: Iterable[str], form: Form) -> str:
     """One line for the screen: the formats with which these responses are read."""
     return f"thinking format: {', '.join(sorted({str(form.of(text)) for text in texts}))}"

@@ -234,9 +234,9 @@ def print_summary(folder: Path, console: Console) -> None:
             cells.append(cell)
         difference = after[key] - before[key]
         if form.endswith("%"):
-            change = f"{100 * difference:+.1f} points"
+            change = f"{100 * difference:+z.1f} points"
         else:
-            change = f"{difference / before[key]:+.0%}" if before[key] else ""
+            change = f"{difference / before[key]:+z.0%}" if before[key] else ""
         table.add_row(name, *cells, change)
 
     row("accuracy", "accuracy", True, ".1%")

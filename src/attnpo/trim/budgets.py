@@ -18,7 +18,7 @@ from typing import Any
 from attnpo.data.jsonl import check_field, read_numbered_jsonl, row_name, type_name, whole
 from attnpo.errors import InputError
 from attnpo.evaluation.results import level_order
-from attnpo.steps.formats import ThinkingFormat, format_of_rows
+from attnpo.steps.formats import AUTO, ThinkingFormat, format_of_rows, format_of_trim
 from attnpo.tables import Cell, Table, writing
 
 FIELDS = ("difficulty", "level")
@@ -95,12 +95,12 @@ def quantile(lengths: Sequence[int], share: float) -> int:
 
 
 def learn_budgets(
-    source: str | Path, *, share: float = QUANTILE, by: str | None = None, thinking_format: str = "auto"
+    source: str | Path, *, share: float = QUANTILE, by: str | None = None, thinking_format: str = AUTO
 ) -> Budgets:
     """Learn budgets from a file that `attnpo trim` wrote, also with pairs.
 
     share: above 0, up to 1. by: the field of a row with its difficulty; default: the first of `FIELDS` that any row
-    has, otherwise one budget for all.
+    has, otherwise one budget for all. thinking_format: default: the one that the row records, otherwise by its marks.
     Raises InputError for a share out of range, an unreadable file, rows that `attnpo trim` did not write, rows without
     a difficulty if others have one, thinking formats that vLLM cannot count, and rows of several formats.
     """
@@ -117,7 +117,8 @@ def learn_budgets(
         tokens = row["trim"].get("tokens") if isinstance(row.get("trim"), dict) else None
         if not isinstance(tokens, dict):
             raise InputError(f"{where}: field 'trim' with its tokens is missing, expected a file of `attnpo trim`")
-        found = reasoning_marks(form.of(row["response"]), where)
+        own = format_of_trim(row["trim"], where) if thinking_format == AUTO else form
+        found = reasoning_marks(own.of(row["response"]), where)
         if marks not in (None, found):
             raise InputError(
                 f"{where}: its thinking is marked {' … '.join(found)}, that of earlier rows {' … '.join(marks)}; "

@@ -1,8 +1,8 @@
 """End thinking as soon as the answer is known: short branches at step boundaries, for transformers' `generate`.
 
-At the end of each step the thinking is closed in a separate branch, the model generates its answer greedily, and a rule
-is applied to the answers of all boundaries so far. If it is met, the response ends there with that answer; otherwise
-thinking continues and the branch has no influence on it. Rules:
+At the end of each step (once for several empty lines) the thinking is closed in a separate branch, the model generates
+its answer greedily, and a rule is applied to the answers of all boundaries so far. If it is met, the response ends
+there with that answer; otherwise thinking continues and the branch has no influence on it. Rules:
 
 - `confident(c)`: the geometric mean of the probabilities of the answer's tokens is at least c ("Dynamic Early Exit in
   Reasoning Models", DEER, arXiv 2504.15895; applied after every step rather than at words such as "Wait").
@@ -38,7 +38,7 @@ from attnpo.steps.answers import final_answer
 from attnpo.steps.detect import check_marks, choose_format
 from attnpo.steps.formats import AUTO, ThinkingFormat
 from attnpo.steps.offsets import token_offsets
-from attnpo.steps.response import ResponseParts, split_response
+from attnpo.steps.response import ResponseParts, split_response, thinking_of
 
 BOUNDARY = "\n\n"
 """End of a step's text."""
@@ -196,10 +196,12 @@ class Closing:
 
 @dataclass
 class _Thinking:
-    """The state of one row of a batch. start: first position of its prompt in the padded row."""
+    """The state of one row of a batch. start: first position of its prompt in the padded row; asked: its thinking at
+    the last branch, without white space at the end."""
 
     start: int
     closed: bool = False
+    asked: str = ""
     branches: list[Branch] = field(default_factory=list)
     exit: Branch | None = None
 
@@ -229,8 +231,12 @@ class EarlyExit(StoppingCriteria):
             if state.exit is not None or state.closed or not at_boundary(self.closing.tokenizer, row[self.width :]):
                 continue
             # Marks may be several tokens, in more than one tokenisation: the text is checked.
-            state.closed = self.closing.read(row[self.width :]).has_close
-            if not state.closed:
+            text = self.closing.decode(row[self.width :])
+            state.closed = split_response(text, self.closing.marks).has_close
+            thinking = thinking_of(text, self.closing.marks).rstrip()
+            # Several empty lines are one boundary: a second branch would be the first one again.
+            if not state.closed and thinking != state.asked:
+                state.asked = thinking
                 waiting.append((row, state))
         if waiting and self.rule is not never:
             thinking = input_ids.shape[1] - self.width

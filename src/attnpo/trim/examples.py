@@ -7,7 +7,7 @@ message (those of the DeepSeek-R1 distillations do).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -64,6 +64,7 @@ class Writer:
             "checks": found.checks,
             "tokens": {name: self._thinking_tokens(text, form) for name, text in (("long", long), ("short", short))},
             "response": long,
+            "thinking_format": replace(form, opening_ids=(), closing_ids=()).as_json(),
             "steps": steps,
         }
         return {**kept, "prompt": self._prompt(problem, long, form), **texts, "response": short, "trim": trim}
@@ -143,7 +144,7 @@ class Summary:
         saved = 1 - self.short / self.long if self.long else 0.0
         rows: list[tuple[str, str]] = [
             ("right traces", f"{self.traces}, {self.shortened} of them shortened"),
-            ("thinking tokens, mean", f"{self.long:.0f} → {self.short:.0f} ({-saved:+.0%})"),
+            ("thinking tokens, mean", f"{self.long:.0f} → {self.short:.0f} ({-saved:+z.0%})"),
             ("steps removed", f"{self.removed} of {self.steps} ({_share(self.removed, self.steps)})"),
             ("steps kept because a later one uses their value", f"{self.kept}, in {self.with_kept} traces"),
         ]

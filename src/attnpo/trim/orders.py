@@ -21,7 +21,7 @@ def lowest_first(scores: Sequence[float]) -> list[int]:
 
 
 def random_order(steps: int, seed: int, name: str | int) -> list[int]:
-    """Return a random order, seeded by `seed` and `name`, so that a trace loses the same steps in any file."""
+    """Return a random order, which depends on `seed` and `name` (the number of the trace's row) only."""
     return random.Random(f"{seed} {name}").sample(range(steps), steps)
 
 

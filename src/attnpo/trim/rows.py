@@ -17,6 +17,9 @@ from attnpo.steps.formats import THINK, ThinkingFormat
 from attnpo.traces.labelled import NumberedRow
 from attnpo.traces.read import read_traces
 
+MATH = "math"
+"""The kind of answers that trimming can verify."""
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -40,7 +43,8 @@ def read_source(source: str | Path, marks: ThinkingFormat = THINK) -> tuple[list
 
     source: a file of traces of any known tool (`attnpo.traces.read`), or a folder of `attnpo eval`, whose samples are
     traces of the evaluated model. marks: as for `read_traces`.
-    Raises InputError for an unreadable file or folder, and for benchmarks whose answers are not mathematical.
+    Raises InputError for an unreadable file or folder. Samples of benchmarks whose answers are not mathematical are
+    among the others.
     """
     return _read_samples(Path(source)) if Path(source).is_dir() else _read_file(source, marks)
 
@@ -76,17 +80,21 @@ def _read_samples(folder: Path) -> tuple[list[NumberedRow], list[LeftOut]]:
     data_dir = evaluation.options.get("data_dir")
     rows, without = [], []
     for name, samples in evaluation.samples.items():
-        questions = _questions(folder, name, None if data_dir is None else Path(data_dir))
+        kind = get_benchmark(name).kind
+        questions = _questions(folder, name, None if data_dir is None else Path(data_dir)) if kind == MATH else []
         places = {question.id: place for place, question in enumerate(questions)}
         for sample in sorted(samples, key=lambda one: (places.get(one.id, len(places)), one.sample)):
             number = len(rows) + len(without) + 1
             row = {"id": f"{sample.id}/{sample.sample}", "response": sample.text, "reference": sample.reference}
+            if kind != MATH:
+                without.append(
+                    LeftOut.of(folder, (number, row), f"benchmark {name} has answers of kind {kind}, expected {MATH}")
+                )
+                continue
             if sample.id not in places:
                 without.append(LeftOut.of(folder, (number, row), "its question is no longer in the benchmark"))
                 continue
             question = questions[places[sample.id]]
-            if question.kind != "math":
-                raise InputError(f"{folder}: benchmark {name} has answers of kind {question.kind}, expected math")
             if sample.truncated:
                 without.append(LeftOut.of(folder, (number, row), "cut off"))
             else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,9 +77,10 @@ def trim_file(
 ) -> Outcome:
     """Write the right traces of `source` with shorter thinking to `target` as examples, in the same order.
 
-    Bad rows, wrong traces and those that do not fit are left out and named. heads: a head file; default: heads.json in
-    the model's folder; read for the attention ranking only. progress: reports the rows. say: called with lines on
-    notable events. Raises InputError for bad files, heads, options or models, and if no row can be used.
+    Bad rows, wrong traces and those that do not fit are left out and named, and so are traces that `shortest` or
+    `preference` do not write. heads: a head file; default: heads.json in the model's folder; read for the attention
+    ranking only. progress: reports the rows. say: called with lines on notable events.
+    Raises InputError for bad files, heads, options or models, and if there is no row to write.
     """
     check_target(target, read=source)
     options = options or Options()
@@ -88,8 +89,7 @@ def trim_file(
     head_file = heads_file(name, heads) if options.ranking == ATTENTION else None
     chosen = [] if head_file is None else load_heads(head_file)
     own_marks = marks_of(choose_format(options.thinking_format, found.tokenizer()).form)
-    rows, without = read_source(source, own_marks)
-    rows = rows[: options.max_traces]
+    rows, without = _first(*read_source(source, own_marks), options.max_traces)
     target, partial = Path(target), Path(f"{target}.partial")
     with _resumed(partial, _settings(rows, name, chosen, options), say) as (file, done), VerifierPool() as pool:
         portions = [rows[first : first + PORTION] for first in range(0, len(rows), PORTION)]
@@ -110,25 +110,29 @@ def trim_file(
                     file.flush()
     examples = [example for portion in done for example in portion["examples"]]
     without += [LeftOut(**one) for portion in done for one in portion["left_out"]]
-    without.sort(key=lambda one: one.row)
+    right = [rows[i * PORTION + place] for i, portion in enumerate(done) for place in portion["places"]]
+    written, unwritten = _chosen(source, list(zip(right, examples, strict=True)), options)
+    without = sorted([*without, *unwritten], key=lambda one: one.row)
     left_out_file = Path(f"{target}.left-out")
     if without:
         write_jsonl(left_out_file, map(asdict, without))
     else:
         left_out_file.unlink(missing_ok=True)
-    if not examples:
+    if not written:
         partial.unlink(missing_ok=True)
         reasons = "".join(
             f"; {count} × {reason}" for reason, count in Counter(x.reason for x in without).most_common(5)
         )
         named = f" (all of them: {left_out_file})" if without else ""
-        raise InputError(f"{source}: no row can be used, expected right traces with a closing tag{reasons}{named}")
+        if not examples:
+            raise InputError(f"{source}: no row can be used, expected right traces with a closing tag{reasons}{named}")
+        raise InputError(
+            f"--preference: no trace of {source} lost a step, so there is no pair to write; expected at least one that "
+            f"can be shortened (a smaller --keep or --least, or --values ignore, may allow more){reasons}{named}"
+        )
     other = sum(not any(mark in one["response"] for mark in own_marks.closing) for one in examples)
     if other and own_marks.closing:
         say(f"{target}: {other} of {len(examples)} traces keep other marks than the model's ({own_marks.closing[0]})")
-    written = examples if options.shortest is None else _shortest(examples, options.shortest)
-    if options.preference:
-        written = [example for example in written if example["response"] != example["trim"]["response"]]
     write_jsonl(target, written)
     partial.unlink(missing_ok=True)
     return Outcome(summarise(examples, len(written)), without, left_out_file, continued)
@@ -146,7 +150,7 @@ class _Worker:
     form: Form
 
     def portion(self, rows: list[NumberedRow], progress: Callable[[int], None]) -> Row:
-        """Return the examples made from some rows, and the rows left out."""
+        """Return the examples made from some rows, the places of these rows, and the rows left out."""
         without: list[LeftOut] = []
         traces = self._right(self._candidates(rows, without), without)
         trimmer = Trimmer(self.model, self.heads, self.pool, self.options)
@@ -157,7 +161,9 @@ class _Worker:
             writer.example(one, found, preference=self.options.preference)
             for one, found in zip(traces, trimmed, strict=True)
         ]
-        return {"examples": examples, "left_out": list(map(asdict, without))}
+        used = {id(one.row) for one in traces}  # row numbers repeat: a row may hold several responses
+        places = [place for place, (_, row) in enumerate(rows) if id(row) in used]
+        return {"examples": examples, "places": places, "left_out": list(map(asdict, without))}
 
     def _candidates(self, rows: Iterable[NumberedRow], without: list[LeftOut]) -> list[Candidate]:
         """Return the rows as tokens, without those that cannot be trimmed."""
@@ -201,42 +207,69 @@ class _Worker:
 
     def _right(self, traces: list[Candidate], without: list[LeftOut]) -> list[Candidate]:
         """Return the traces whose own answer is right, and those without a reference."""
-        known = [one for one in traces if one.row.get("reference")]
-        unreadable: Collection[str] = self.pool.validate_references([one.row["reference"] for one in known])
+        known = {place: one for place, one in enumerate(traces) if one.row.get("reference")}
+        unreadable: Collection[str] = self.pool.validate_references([one.row["reference"] for one in known.values()])
         verdicts = self.pool.verify(
-            (answer_of(one.row["response"], one.trace.form), one.row["reference"]) for one in known
+            (answer_of(one.row["response"], one.trace.form), one.row["reference"]) for one in known.values()
         )
         wrong = {
-            one.number: "a reference answer that cannot be read"
+            place: "a reference answer that cannot be read"
             if one.row["reference"] in unreadable
             else f"answer is {verdict.value.replace('_', ' ')}"
-            for one, verdict in zip(known, verdicts, strict=True)
+            for (place, one), verdict in zip(known.items(), verdicts, strict=True)
             if REWARD_OF[verdict] != 1
         }
         without += [
-            LeftOut.of(self.source, (one.number, one.row), wrong[one.number]) for one in traces if one.number in wrong
+            LeftOut.of(self.source, (traces[place].number, traces[place].row), reason)
+            for place, reason in wrong.items()
         ]
-        return [one for one in traces if one.number not in wrong]
+        return [one for place, one in enumerate(traces) if place not in wrong]
 
 
-def _shortest(examples: list[Row], count: int) -> list[Row]:
-    """Return for every problem the `count` examples with the fewest thinking tokens, in order; of equals, the first."""
+def _first(
+    rows: list[NumberedRow], without: list[LeftOut], count: int | None
+) -> tuple[list[NumberedRow], list[LeftOut]]:
+    """Return the first `count` rows, and the others that are not beyond the last of these."""
+    if count is None or len(rows) <= count:
+        return rows, without
+    rows = rows[:count]
+    return rows, [one for one in without if one.row <= rows[-1][0]]
+
+
+def _chosen(
+    source: str | Path, examples: list[tuple[NumberedRow, Row]], options: Options
+) -> tuple[list[Row], list[LeftOut]]:
+    """Return the examples that are written, in order, and the rows of the others."""
+    kept = range(len(examples)) if options.shortest is None else _shortest(examples, options.shortest)
+    written, without = [], []
+    for place, (row, example) in enumerate(examples):
+        trim = example["trim"]
+        if place not in kept:
+            reason = f"not written: not among the {options.shortest} shortest of its problem (--shortest)"
+            without.append(LeftOut.of(source, row, reason))
+        elif options.preference and example["response"] == trim["response"]:
+            reason = f"not written: no step was removed, so there is no pair (--preference): {trim['reason']}"
+            without.append(LeftOut.of(source, row, reason))
+        else:
+            written.append(example)
+    return written, without
+
+
+def _shortest(examples: Sequence[tuple[NumberedRow, Row]], count: int) -> set[int]:
+    """Return the places of each problem's `count` examples with the fewest thinking tokens; of equals, the first."""
     by_problem: dict[str, list[int]] = {}
-    for i, example in enumerate(examples):
-        by_problem.setdefault(example["problem"], []).append(i)
-    kept = {
-        i
-        for places in by_problem.values()
-        for i in sorted(places, key=lambda i: examples[i]["trim"]["tokens"]["short"])[:count]
-    }
-    return [example for i, example in enumerate(examples) if i in kept]
+    for place, (_, example) in enumerate(examples):
+        by_problem.setdefault(example["problem"], []).append(place)
+    lengths = [example["trim"]["tokens"]["short"] for _, example in examples]
+    return {place for places in by_problem.values() for place in sorted(places, key=lambda i: lengths[i])[:count]}
 
 
 def _settings(rows: list[NumberedRow], model: str, heads: list[Head], options: Options) -> Row:
     """Return everything that the portions depend on."""
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     relevant = {name: value for name, value in asdict(options).items() if name != "shortest"}
-    return {"attnpo": __version__, "input": digest, "model": model, "heads": heads, "options": relevant}
+    common = {"attnpo": __version__, "portion": PORTION, "input": digest}
+    return {**common, "model": model, "heads": heads, "options": relevant}
 
 
 @contextmanager

@@ -35,6 +35,8 @@ FORMATS = (TEXT, CONVERSATION)
 
 TOLERANCE = 0.1
 """Largest accepted loss of the answer, in nats per token."""
+KEEP = 0.5
+"""Smallest share of the steps that stays by default: a model trained on more trimming learns to leave out checks."""
 
 OWN_FAILS = "unchanged: the answer sampled from all of its steps is not right"
 ONE_STEP = "unchanged: no step may be removed"
@@ -48,7 +50,8 @@ class Options:
     ranking: the order in which steps are removed (`attnpo.trim.orders`). verify: how the answer is verified.
     tolerance: of verify likelihood, nats per answer token. keep, least: the share and the number of steps that stay.
     values: whether a step stays if a later step uses its value. shortest: number of traces written per problem.
-    preference: pairs of short and long instead of examples. format: of prompt and completion.
+    preference: pairs of short and long instead of examples. format: of prompt and completion. max_traces: trim the
+    first so many rows that have the fields of a trace, right or not.
     max_length: tokens of a trace; None: what the model allows. max_answer: tokens of a sampled answer; None: twice
     those of the trace's own, at least `LEAST_ROOM`. seed: of the random ranking. thinking_format: of the traces.
     """
@@ -56,7 +59,7 @@ class Options:
     ranking: str = ATTENTION
     verify: str = SAMPLE
     tolerance: float = TOLERANCE
-    keep: float = 0.0
+    keep: float = KEEP
     least: int = 1
     values: bool = True
     shortest: int | None = None
@@ -79,10 +82,10 @@ class Options:
         for name in ("shortest", "max_traces", "batch_size", "max_length", "max_answer"):
             value = getattr(self, name)
             _expect(name, value, value is None or value >= 1, "at least 1")
-        if self.verify == NONE and self.keep == 0 and self.ranking != FIRST_ANSWER:
+        if self.verify == NONE and self.keep == 0 and self.least == 1 and self.ranking != FIRST_ANSWER:
             raise InputError(
                 "--verify none: nothing limits how many steps are removed; expected --keep, a share of the steps above "
-                "0 (as --keep 0.3)"
+                "0 (as --keep 0.3), or --least, a number of steps above 1"
             )
         load_lexicon(self.lexicon)
         format_of_rows(self.thinking_format)

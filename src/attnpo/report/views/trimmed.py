@@ -11,7 +11,7 @@ from attnpo.data.jsonl import number, read_numbered_jsonl, row_name, whole
 from attnpo.errors import InputError
 from attnpo.report.elements import Table, View, change, count, percent, plural, render
 from attnpo.report.selection import evenly
-from attnpo.steps.formats import BY_MARKS
+from attnpo.steps.formats import format_of_trim
 from attnpo.steps.response import answer_of, thinking_of
 
 SHOWN = 60
@@ -83,7 +83,8 @@ def _trace(row: dict[str, Any], trim: dict[str, Any], index: int, where: str) ->
     response, steps, tokens = trim.get("response"), trim.get("steps"), trim.get("tokens")
     if not isinstance(response, str) or not isinstance(steps, list) or not isinstance(tokens, dict):
         raise InputError(f"{where}: field 'trim' lacks response, steps or tokens, expected a file of `attnpo trim`")
-    thinking, found = thinking_of(response, BY_MARKS), []
+    form = format_of_trim(trim, where)
+    thinking, found = thinking_of(response, form), []
     for place, step in enumerate(steps):
         here = f"{where}, step {place}"
         if not isinstance(step, dict):
@@ -96,7 +97,7 @@ def _trace(row: dict[str, Any], trim: dict[str, Any], index: int, where: str) ->
         id=str(row.get("id", f"row {index}")),
         problem=row["problem"],
         reason=str(trim.get("reason", "")),
-        final=(answer_of(response, BY_MARKS) or "").strip(),
+        final=(answer_of(response, form) or "").strip(),
         answer=None if trim.get("answer") is None else str(trim["answer"]).strip(),
         drop=number(trim, "drop", where),
         long=whole(tokens, "long", where),
