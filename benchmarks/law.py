@@ -70,7 +70,7 @@ ARMS: dict[str, list[str]] = {
     "Gold": [*CONTROL, "gold_labels", "--credit_kwargs", NO_DELAY],
     "Shuffled": [*CONTROL, "shuffled", "--credit_kwargs", SHARP_NO_DELAY],
     "Random-heads": [*ATTNPO, *SHARP, "--heads", "RANDOM"],
-    # Tried while settings were chosen: docs/log.md.
+    # Without reported runs; what the first one did is in docs/log.md.
     "AttnPO-measured": [*ATTNPO, *SHARP, "--credit_threshold", "heads"],
     "AttnPO-thinking": [*ATTNPO, *SHARP, "--credit_yardstick", "thinking"],
     "AttnPO-median": [*ATTNPO, *SHARP, "--credit_yardstick", "median"],
