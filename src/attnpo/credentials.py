@@ -6,17 +6,29 @@ import re
 
 SECRETS = ("hub_token", "api_key", "apikey", "password", "secret", "access_token", "auth_token")
 HIDDEN = "(hidden)"
-# Credentials inside other values: `--hub_token x` in a command, tokens by their prefix, passwords in addresses.
-_OPTION = re.compile(rf"(--[\w.-]*(?:{'|'.join(SECRETS)})[\w.-]*)([= ]+)('[^']*'|\S+)", re.IGNORECASE)
+_NAME = (
+    rf"[\w.-]*(?:{'|'.join(SECRETS).replace('_', '[_-]')})(?![\w.-]*env\b)[\w.-]*"  # --api_key_env: a variable's name
+)
+_WORD = r"""(?:'[^']*'|"[^"]*"|[^\s'"])+"""  # of a shell, as shlex.join quotes it
+# Credentials inside other values: `--hub_token x` in a command, a JSON option, tokens by their prefix, addresses.
+_OPTION = re.compile(rf"(--{_NAME})([= ]+){_WORD}", re.IGNORECASE)
+_JSON = re.compile(rf"""("{_NAME}"\s*:\s*)"(?:[^"\\]|\\.)*\"""", re.IGNORECASE)
 _TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)[A-Za-z0-9_-]{8,}")
 _ADDRESS = re.compile(r"(://)[^/\s:@]+:[^/\s@]+@")
 
 
 def hide(text: str) -> str:
-    """Return `text` with credentials that are recognisable by their form replaced."""
-    return _ADDRESS.sub(rf"\1{HIDDEN}@", _TOKEN.sub(HIDDEN, _OPTION.sub(rf"\1\2{HIDDEN}", text)))
+    """Return `text` with credentials that are recognisable by their name or form replaced.
+
+    Example:
+        >>> hide("attnpo train --hub-token 'a b' --seed 3")
+        'attnpo train --hub-token (hidden) --seed 3'
+    """
+    text = _JSON.sub(rf'\1"{HIDDEN}"', _OPTION.sub(rf"\1\2{HIDDEN}", text))
+    return _ADDRESS.sub(rf"\1{HIDDEN}@", _TOKEN.sub(HIDDEN, text))
 
 
 def is_secret(name: str) -> bool:
     """Whether an option or key of this name has a credential as its value."""
-    return any(secret in name.lower() for secret in SECRETS)
+    name = name.lower().replace("-", "_")
+    return any(secret in name for secret in SECRETS) and not name.endswith("_env")

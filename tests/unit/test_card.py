@@ -11,6 +11,7 @@ from attnpo.cli.main import main
 from attnpo.evaluation.card import licence_of
 from attnpo.training.card import write_card
 from example_evaluation import write_evaluation
+from example_run import write_run
 
 
 def evaluation(step: int, accuracy: float, tokens: float) -> dict[str, float]:
@@ -146,3 +147,10 @@ def test_a_card_needs_a_model_and_its_run(before_and_after, run, tmp_path, capsy
     assert f"the last run, 'other', is of {tmp_path}, expected that of this model" in capsys.readouterr().err
     assert not (run / "README.md").exists()
     assert not (out / "comparison.json").exists()
+
+
+def test_a_training_run_needs_no_such_card(before_and_after, run, tmp_path, capsys):
+    (run / "config.json").write_text("{}")
+    write_run(tmp_path / "trained")
+    assert compare_with_card([str(tmp_path / "trained")], run, tmp_path / "compared") == 2
+    assert "is a training run, which has a card already; expected evaluations" in capsys.readouterr().err

@@ -140,10 +140,10 @@ def test_resuming_from_an_earlier_checkpoint_sets_later_ones_aside(run, tmp_path
     trainer = run(max_steps=2)
     trainer.train(resume_from_checkpoint=str(first))
     names = sorted(path.name for path in folder.glob("*checkpoint-*"))
-    assert names == ["checkpoint-1", "checkpoint-2", "replaced-checkpoint-2", "replaced-checkpoint-3"]
-    assert what_is_broken(folder / "replaced-checkpoint-3") is None
+    assert names == ["_replaced-checkpoint-2", "_replaced-checkpoint-3", "checkpoint-1", "checkpoint-2"]
+    assert what_is_broken(folder / "_replaced-checkpoint-3") is None
     assert checkpoint_of(folder, "auto") == folder / "checkpoint-2"
-    words = "continues from step 1; later checkpoints stay as replaced-checkpoint-3, replaced-checkpoint-2"
+    words = "continues from step 1; later checkpoints stay as _replaced-checkpoint-3, _replaced-checkpoint-2"
     assert words in capsys.readouterr().err
     assert words in (folder / WARNINGS).read_text()
     RunFolder(folder).clear()

@@ -116,10 +116,33 @@ def test_a_number_that_is_calculated_with_is_used(text):
         "it is 42, so minus 18 comes next",
         r"\boxed{42}",
         "x = 42 = y",
+        "- apples = 42\n- 3 baskets are full",
+        "* it is 42\n\n* 18 come next",
+        "Since n = 42 then - x and the rest",
     ],
 )
 def test_a_number_that_is_not_calculated_with_is_stated(text):
     assert stated_values(text) == {"42"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- a = 42\n- b = 60",
+        "n = 42 and k + 1 = 60",
+        "x = 42 and y - z = 60",
+        "Since n = 42 then k + 1 = 60",
+        "total is 42 and x - 1 is 60",
+        "total is 42 cm and so x - 1 is 60",
+    ],
+)
+def test_a_calculation_after_a_conjunction_or_in_another_item_is_another_one(text):
+    assert stated_values(text) == {"42", "60"}
+
+
+def test_the_source_of_a_number_before_another_calculation_stays():
+    steps = ["Counting gives n = 42 and k + 1 = 5. ", "Hmm. ", "So 42 * 2 = 84. "]
+    assert kept_for_values(steps, [0, 1], "?") == {0}
 
 
 def test_no_part_of_a_longer_number_is_stated():

@@ -30,13 +30,17 @@ def write_comparison_card(folder: Path, comparison: Comparison) -> None:
     The model is that of the last run of the comparison, its base model that of the comparison's base run.
 
     Raises:
-        InputError: the folder is no model, or the last run is the base or of another folder.
+        InputError: the folder is no model, or the last run is the base, of another folder, or a training run.
     """
     if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         raise InputError(f"--card {folder}: found no config.json there, expected the folder of a model")
     run = list(comparison["runs"])[-1]
     if run == comparison["base"]:
         raise InputError(f"--card: the last run, {run!r}, is the base; expected the run of the model in {folder} last")
+    for name in (comparison["base"], run):
+        if comparison["runs"][name]["step"] is not None:
+            found = f"{name!r} is a training run"
+            raise InputError(f"--card: {found}, which has a card already; expected evaluations of both models")
     measured = Path(comparison["runs"][run]["model"])
     if measured.exists() and not measured.samefile(folder):
         raise InputError(f"--card {folder}: the last run, {run!r}, is of {measured}, expected that of this model")

@@ -25,11 +25,13 @@ _FILLER = r"[\s(*:]*"
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
 _SIGN = r"(?:\*\*(?=\d)|[-+*×·⋅÷−]|\\(?:times|cdot|div)\b|\b(?:x|plus|minus|times|divided by|multiplied by)\b)"
 _OPERAND = r"[\s({]*(?:-?\d|\\[a-z]|[B-HJ-Zb-hj-z]\b)"  # a variable is one letter, other than the words a and I
-_UNIT = r"(?:(?:\\?%|°|\^\{?\\circ\}?|(?: [A-Za-z]+){1,2}) ?)?"
+_CONJUNCTION = r"(?:and|or|so|then|but|thus|hence|while|where|if|with|as|since|because|which)\b"
+_UNIT = rf"(?:(?:\\?%|°|\^\{{?\\circ\}}?|(?: (?!{_CONJUNCTION})[A-Za-z]+){{1,2}}) ?)?"
 _NEXT = rf"{_UNIT}{_SIGN}{_OPERAND}"
 _OPERATOR = rf"[*\s)]*?(?:{_NEXT}|\^(?!\{{?\\circ)|(?<=\d)\(-?\d|/{_OPERAND}[\d.]*[\s)]*(?:=|/|{_NEXT}))"
 r"""What follows a number that a step calculates with, as the 42 of "42 + 18", "(42) + 18", "42 cm + 18 cm", "42^2".
 Not of a fraction at the end: in "P = 25/216." it is the result."""
+_BULLET = re.compile(r"\n\s*[-*+•]\s+")  # begins an item of a list, and is no operator after the item before it
 _RESULT = re.compile(rf"{_BEFORE['result']}{_FILLER}({_NUMBER.pattern})(?!\w|\.\d)(?!{_OPERATOR})")
 _REPAIRS = (
     (re.compile(r"\\(?:left|right|displaystyle|[,;:! ]|\(|\)|\[|\])|\$"), ""),
@@ -97,7 +99,7 @@ def stated_values(step: str) -> set[str]:
         >>> sorted(stated_values("12 plus 30 is 42, and 42 - 2 = 40.")), stated_values("total = 42 + 18 = 60")
         (['40', '42'], {'60'})
     """
-    return set(_RESULT.findall(written_alike(step)))
+    return set(_RESULT.findall(_items(step)))
 
 
 def used_values(step: str) -> set[str]:
@@ -107,7 +109,12 @@ def used_values(step: str) -> set[str]:
         >>> sorted(used_values("12 plus 30 is 42, and 42 - 2 = 40."))
         ['12', '2', '30']
     """
-    return set(_NUMBER.findall(written_alike(step))) - stated_values(step)
+    return set(_NUMBER.findall(_items(step))) - stated_values(step)
+
+
+def _items(step: str) -> str:
+    """`written_alike`, with the items of a list as sentences."""
+    return written_alike(_BULLET.sub(". ", f"\n{step}"))
 
 
 def _as_number(answer: str) -> float | None:

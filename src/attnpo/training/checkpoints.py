@@ -22,8 +22,8 @@ from attnpo.errors import InputError
 
 STATE = "trainer_state.json"
 
-REPLACED = "replaced-"
-"""Prefix of checkpoints that a run resumed from an earlier one will not use."""
+REPLACED = "_replaced-"
+"""Prefix of checkpoints that a run resumed from an earlier one will not use; push_to_hub uploads no name with _."""
 
 FILES = "files.json"
 """In a checkpoint: its files with their sizes and checksums (CRC-32), written last."""
@@ -82,7 +82,7 @@ def checkpoint_of(folder: Path, resume: str | bool | None) -> Path | None:
 
 
 def set_aside_after(folder: Path, step: int) -> list[Path]:
-    """Rename the complete checkpoints of a run folder after `step` to replaced-checkpoint-N; returns the new paths.
+    """Rename the complete checkpoints of a run folder after `step` to _replaced-checkpoint-N; returns the new paths.
 
     A run that resumes at `step` makes those steps again: after the next interruption it must not resume from the old
     ones. Damaged ones are never resumed from.

@@ -175,7 +175,7 @@ class RunFolder:
             old += [path for path in (heads, traces) if path.is_file()]
         if old:  # other files of a run: the trained model and earlier configurations
             old += [path for path in (self.path / HISTORY, *self.path.glob("*.safetensors*")) if path.is_file()]
-            old += self.path.glob("replaced-checkpoint-*")
+            old += self.path.glob("_replaced-checkpoint-*")
         for path in old:
             if keep is None or not path.samefile(keep):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -87,9 +87,9 @@ class Checkpoints(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._just_resumed = self.resumed is not None
-        if state.is_world_process_zero:
-            self._set_aside(Path(args.output_dir), state.global_step)
         if self.resumed is not None:
+            if state.is_world_process_zero:
+                self._set_aside(Path(args.output_dir), state.global_step)
             warning = restore(self.trainer, self.resumed)
             if warning is not None:
                 self.warn(warning)
