@@ -176,13 +176,18 @@ def table(samples: list[dict[str, float]]) -> Table:
     if len(kept) < 2 * BLOCKS:
         raise SystemExit(f"{len(samples)} samples are too few for a slope: expected at least {5 * BLOCKS // 2}")
     steps = np.array([sample["step"] for sample in kept])
-    rows = []
-    for name, title in WATCHED.items():
-        values = np.array([sample[name] for sample in kept])
+
+    def row(title: str, values: np.ndarray) -> tuple[str, ...]:
         parts = np.array_split(values, BLOCKS)
         middle, half = slope(steps, values)
         of_thousand = f"{1000 * middle:+.2f} ({1000 * (middle - half):+.2f} to {1000 * (middle + half):+.2f})"
-        rows.append((title, f"{parts[0].mean():.1f}", f"{parts[-1].mean():.1f}", f"{values.max():.1f}", of_thousand))
+        return title, f"{parts[0].mean():.1f}", f"{parts[-1].mean():.1f}", f"{values.max():.1f}", of_thousand
+
+    watched = {name: np.array([sample[name] for sample in kept]) for name in WATCHED}
+    rows = [row(title, watched[name]) for name, title in WATCHED.items()]
+    # A run returns freed memory once a minute, and takes it again within two steps: a growth shows in the lowest values.
+    lowest = [np.full(len(part), part.min()) for part in np.array_split(watched["trainer"], BLOCKS)]
+    rows.insert(1, row("– its lowest in each stretch, MiB", np.concatenate(lowest)))
     return Table(("what", "first stretch", "last stretch", "most", "slope per 1,000 steps"), rows)
 
 
