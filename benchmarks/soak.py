@@ -185,7 +185,7 @@ def table(samples: list[dict[str, float]]) -> Table:
 
     watched = {name: np.array([sample[name] for sample in kept]) for name in WATCHED}
     rows = [row(title, watched[name]) for name, title in WATCHED.items()]
-    # A run returns freed memory once a minute, and takes it again within two steps: a growth shows in the lowest values.
+    # A run returns freed memory once a minute and takes it again within two steps: growth shows in the lowest values.
     lowest = [np.full(len(part), part.min()) for part in np.array_split(watched["trainer"], BLOCKS)]
     rows.insert(1, row("– its lowest in each stretch, MiB", np.concatenate(lowest)))
     return Table(("what", "first stretch", "last stretch", "most", "slope per 1,000 steps"), rows)
