@@ -1,6 +1,7 @@
 """Seeded runs give the numbers that they gave when tests/data/golden.json was written.
 
-To the last digit where the versions and the processor in that file are those of this machine, else to 1e-6.
+To the last digit where the versions and the processor in that file are those of this machine, else to 1e-4: matrix
+products of another processor round differently (AMD EPYC against the Intel Xeon of the file: up to 5e-5, in SHAPE).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import golden
 
 def compare(found: Any, expected: Any, where: str, *, exact: bool) -> None:
     if isinstance(expected, float) and not exact:
-        assert found == pytest.approx(expected, rel=1e-6, abs=1e-6), where
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), where
     elif isinstance(expected, dict) and isinstance(found, dict):
         assert found.keys() == expected.keys(), where
         for name in expected:
