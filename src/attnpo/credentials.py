@@ -6,9 +6,8 @@ import re
 
 SECRETS = ("hub_token", "api_key", "apikey", "password", "secret", "access_token", "auth_token")
 HIDDEN = "(hidden)"
-_NAME = (
-    rf"[\w.-]*(?:{'|'.join(SECRETS).replace('_', '[_-]')})(?![\w.-]*env\b)[\w.-]*"  # --api_key_env: a variable's name
-)
+# Not --api_key_env, whose value is the name of a variable.
+_NAME = rf"[\w.-]*(?:{'|'.join(SECRETS).replace('_', '[_-]')})(?![\w.-]*env\b)[\w.-]*"
 _WORD = r"""(?:'[^']*'|"[^"]*"|[^\s'"])+"""  # of a shell, as shlex.join quotes it
 # Credentials inside other values: `--hub_token x` in a command, a JSON option, tokens by their prefix, addresses.
 _OPTION = re.compile(rf"(--{_NAME})([= ]+){_WORD}", re.IGNORECASE)

@@ -57,6 +57,14 @@ def under_deepspeed(trainer: Any) -> Any:
     return trainer
 
 
+def assert_resumes_as(whole: Any, again: Any, folder: Path) -> None:
+    """Resumed in `parts`, `again` gives the metrics and weights of the run without the fault, in `whole`."""
+    again.train(resume_from_checkpoint=True)
+    assert lines(folder / "parts") == lines(folder / "whole")
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, again.model.state_dict()[name]), name
+
+
 # ---------------------------------------------------------------- the verifier
 
 
@@ -91,10 +99,7 @@ def test_raising_reward_function_ends_the_run_with_a_checkpoint(run, tmp_path):
     with pytest.raises(RewardError, match=message):
         trainer.train()
     again = run("parts", num_iterations=2, max_steps=4, save_strategy="no")
-    again.train(resume_from_checkpoint=True)
-    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
-    for name, weights in whole.model.state_dict().items():
-        assert torch.equal(weights, again.model.state_dict()[name]), name
+    assert_resumes_as(whole, again, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -190,10 +195,7 @@ def test_raising_in_a_stage_ends_the_run_with_a_checkpoint(credit, staged, tmp_p
     with pytest.raises(RewardError, match=message):
         trainer.train()
     again = staged("parts", list, credit, save_strategy="no")
-    again.train(resume_from_checkpoint=True)
-    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
-    for name, weights in whole.model.state_dict().items():
-        assert torch.equal(weights, again.model.state_dict()[name]), name
+    assert_resumes_as(whole, again, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -285,10 +287,7 @@ def test_abandoned_step_has_no_effect(at, run, tmp_path):
         trainer.train()
     assert trainer.save_checkpoint() == tmp_path / "parts" / f"checkpoint-{at}"
     again = run("parts", **options)
-    again.train(resume_from_checkpoint=True)
-    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
-    for name, weights in whole.model.state_dict().items():
-        assert torch.equal(weights, again.model.state_dict()[name]), name
+    assert_resumes_as(whole, again, tmp_path)
 
 
 def test_optimiser_step_is_completed_before_stopping(run, tmp_path):

@@ -15,12 +15,11 @@ from huggingface_hub import ModelCardData, try_to_load_from_cache
 
 from attnpo.attention.heads import HEADS, load_heads
 from attnpo.errors import InputError
-from attnpo.evaluation.compare import Comparison, markdown_table, reading_notes
+from attnpo.evaluation.compare import FRONTIER, Comparison, markdown_table, reading_notes
 from attnpo.evaluation.frontier import draw_frontier
 from attnpo.models import SHIPPED, model_name
 from attnpo.tables import writing
 
-PICTURE = "frontier.png"
 CARD = "README.md"
 
 
@@ -49,7 +48,7 @@ def write_comparison_card(folder: Path, comparison: Comparison) -> None:
         f"## Before and after\n\n`{comparison['base']}` is the base model, `{run}` this one.\n",
         markdown_table(comparison),
         *(f"- {note}" for note in [*reading_notes(comparison), *comparison["notices"]]),
-        f"\n![accuracy against length]({PICTURE})\n",
+        f"\n![accuracy against length]({FRONTIER})\n",
     ]
     heads = heads_of(folder)
     parts = [
@@ -60,7 +59,7 @@ def write_comparison_card(folder: Path, comparison: Comparison) -> None:
         usage(name),
         licence(base),
     ]
-    with writing(folder / PICTURE) as path:
+    with writing(folder / FRONTIER) as path:
         draw_frontier(comparison).savefig(path, dpi=120)
     with writing(folder / CARD) as path:
         path.write_text("\n".join(part for part in parts if part), encoding="utf-8")

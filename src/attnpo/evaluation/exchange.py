@@ -80,7 +80,7 @@ def write_every_eval_ever(folder: Path, results: Results, questions: Mapping[str
             "source_organization_name": "unknown",
             "evaluator_relationship": "other",
         },
-        "eval_library": {"name": "attnpo", "version": versions_of(["attnpo"]).get("attnpo", "unknown")},
+        "eval_library": {"name": "attnpo", "version": _own_version()},
         "model_info": {
             "name": evaluation.name,
             "id": evaluation.model,
@@ -108,6 +108,11 @@ def write_every_eval_ever(folder: Path, results: Results, questions: Mapping[str
     except OSError as error:
         raise InputError(f"{target}: cannot be written to ({error.strerror})") from error
     return target / f"{name}.json"
+
+
+def _own_version() -> str:
+    # Not attnpo.__version__: importing the package itself from here would be a circle of imports (through the trainer).
+    return versions_of(["attnpo"]).get("attnpo", "unknown")
 
 
 def _result(benchmark: str, measure: str, found: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def write_lighteval(folder: Path, results: Results, questions: Mapping[str, Sequ
         f"{name}|0": {"accuracy": found["accuracy"]["value"], "tokens": found["tokens"]["value"]}
         for name, found in results["benchmarks"].items()
     }
-    general = {"model_name": model, "attnpo_version": versions_of(["attnpo"]).get("attnpo", "unknown"), "date": now}
+    general = {"model_name": model, "attnpo_version": _own_version(), "date": now}
     summary = folder / "lighteval" / "results" / model / f"results_{now}.json"
     details = folder / "lighteval" / "details" / model / now
     try:

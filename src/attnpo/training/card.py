@@ -8,7 +8,8 @@ from typing import Any
 
 from attnpo.attention.heads import HEADS
 from attnpo.data.jsonl import read_unfinished_jsonl, write_whole
-from attnpo.evaluation.card import CARD, PICTURE, front_matter, heads_of, licence, usage
+from attnpo.evaluation.card import CARD, front_matter, heads_of, licence, usage
+from attnpo.evaluation.compare import FRONTIER
 from attnpo.evaluation.frontier import draw_frontier
 from attnpo.models import model_name
 from attnpo.training.description import comparable_evaluations
@@ -69,7 +70,7 @@ def _results(evaluations: list[dict[str, Any]], folder: Path) -> str:
         *("| " + " | ".join([name, *(_cell(row, key, form) for row in ends)]) + " |" for name, key, form in ROWS),
     ]
     if len(ends) > 1:
-        lines.append(f"\n![accuracy against length along the training]({PICTURE})")
+        lines.append(f"\n![accuracy against length along the training]({FRONTIER})")
     file = folder / WARNINGS
     warned = [row["message"] for _, row in read_unfinished_jsonl(file)[0]] if file.is_file() else []
     lines += [f"\nThe run warned: {message}" for message in dict.fromkeys(warned)]
@@ -107,4 +108,4 @@ def _draw(evaluations: list[dict[str, Any]], folder: Path) -> None:
     }
     panel = {"problems": evaluations[-1]["n"], "runs": runs}
     figure = draw_frontier({"all": None, "benchmarks": {"held-out problems": panel}, "runs": runs})
-    figure.savefig(folder / PICTURE, dpi=120)
+    figure.savefig(folder / FRONTIER, dpi=120)

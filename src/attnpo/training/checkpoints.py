@@ -19,11 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from attnpo.errors import InputError
+from attnpo.training.records import REPLACED
 
 STATE = "trainer_state.json"
-
-REPLACED = "_replaced-"
-"""Prefix of checkpoints that a run resumed from an earlier one will not use; push_to_hub uploads no name with _."""
 
 FILES = "files.json"
 """In a checkpoint: its files with their sizes and checksums (CRC-32), written last."""

@@ -33,6 +33,8 @@ Record = dict[str, Any]
 
 WARNINGS = "warnings.jsonl"  # warnings about the run, one per line: step, message, perhaps more
 HISTORY = "config-history.jsonl"  # the configuration until a step, one line per resumption that changed it
+# Prefix of checkpoints that a run resumed from an earlier one will not use; push_to_hub uploads no name with _.
+REPLACED = "_replaced-"
 HEADS_TRACES = "heads-traces.jsonl.gz"  # next to heads.json: the responses on which a run has found its heads
 
 
@@ -175,7 +177,7 @@ class RunFolder:
             old += [path for path in (heads, traces) if path.is_file()]
         if old:  # other files of a run: the trained model and earlier configurations
             old += [path for path in (self.path / HISTORY, *self.path.glob("*.safetensors*")) if path.is_file()]
-            old += self.path.glob("_replaced-checkpoint-*")
+            old += self.path.glob(f"{REPLACED}checkpoint-*")
         for path in old:
             if keep is None or not path.samefile(keep):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
